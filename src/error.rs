@@ -1,0 +1,113 @@
+//! The one error type: what happened, what may be done about it (its class), how the program ends
+//! because of it (its exit status), and a hint for the person who reads it. Knows no protocol.
+
+use std::fmt;
+use std::time::Duration;
+
+/// What a run may do about an error. Decided where the protocol is known, acted on in `export`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// Merely broken (a cut connection, a 503): try again with back-off.
+    Retry,
+    /// The answer was cut or never came: try again, and halve the window when it repeats.
+    RetryThenSplit,
+    /// Too much at once (a time-out, a limit): halve the window.
+    Split,
+    /// A quota: wait, for as long as the server said, without counting a failure.
+    Wait(Option<Duration>),
+    /// The table has columns that the listing did not show: list it again, then retry.
+    SchemaChanged,
+    /// Nothing will help (credentials, no such database, disk full): end the run.
+    Stop,
+}
+
+/// How the process ends; the numbers are part of the command line's contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Everything was done.
+    Done = 0,
+    /// Failed for good.
+    Failed = 1,
+    /// Wrong usage or configuration.
+    Usage = 2,
+    /// Incomplete: run again to go on. For `verify` also: an archive without a seal.
+    Incomplete = 3,
+    /// Verification found a difference.
+    Different = 4,
+    /// Interrupted; what was committed stays.
+    Interrupted = 130,
+}
+
+/// An error with its class, exit status and hint.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    message: String,
+    class: Class,
+    exit: Exit,
+    hint: Option<String>,
+}
+
+/// The result of everything in this crate that can fail.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    fn new(class: Class, exit: Exit, message: impl fmt::Display) -> Self {
+        Self { message: message.to_string(), class, exit, hint: None }
+    }
+
+    /// Wrong flags or configuration: exit status 2.
+    pub fn usage(message: impl fmt::Display) -> Self {
+        Self::new(Class::Stop, Exit::Usage, message)
+    }
+
+    /// Failed for good: exit status 1.
+    pub fn stop(message: impl fmt::Display) -> Self {
+        Self::new(Class::Stop, Exit::Failed, message)
+    }
+
+    /// The run ends, but a later one can go on: exit status 3.
+    pub fn incomplete(message: impl fmt::Display) -> Self {
+        Self::new(Class::Stop, Exit::Incomplete, message)
+    }
+
+    /// A difference between archive and record: exit status 4.
+    pub fn different(message: impl fmt::Display) -> Self {
+        Self::new(Class::Stop, Exit::Different, message)
+    }
+
+    /// An error of the given class that leaves the run incomplete if nothing helps.
+    pub fn of(class: Class, message: impl fmt::Display) -> Self {
+        Self::new(class, Exit::Incomplete, message)
+    }
+
+    /// Puts what was being done before the message: `reading cpu: connection reset`.
+    #[must_use]
+    pub fn context(mut self, doing: impl fmt::Display) -> Self {
+        self.message = format!("{doing}: {}", self.message);
+        self
+    }
+
+    /// Says what the reader can do about it. The first hint (the nearest to the cause) stays.
+    #[must_use]
+    pub fn hint(mut self, hint: impl fmt::Display) -> Self {
+        self.hint.get_or_insert_with(|| hint.to_string());
+        self
+    }
+
+    /// What a run may do about it.
+    pub fn class(&self) -> Class {
+        self.class
+    }
+
+    /// How the process ends if nothing else is done about it.
+    pub fn exit(&self) -> Exit {
+        self.exit
+    }
+
+    /// What the reader can do about it.
+    pub fn hint_text(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+}

@@ -1,0 +1,251 @@
+//! What a source is, and the one list of sources. A source lists tables and reads slices of them
+//! as Arrow record batches; it knows nothing of Parquet, stores or archives.
+
+pub mod line_protocol;
+pub mod points;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use crate::error::{Class, Error, Result};
+use crate::window::{Slice, Window};
+
+/// The full name of a table. `schema` is the schema or the retention policy.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct TableId {
+    /// Name of the source, from the configuration or its URL.
+    pub source: String,
+    /// Database (or bucket).
+    pub database: String,
+    /// Schema or retention policy; empty where the source has none.
+    pub schema: String,
+    /// Relation or measurement.
+    pub table: String,
+}
+
+/// For people: `db.autogen.cpu`.
+impl fmt::Display for TableId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self.schema.as_str() {
+            "" => format!("{}.{}", self.database, self.table),
+            schema => format!("{}.{schema}.{}", self.database, self.table),
+        };
+        // A name comes from a database; control characters in it must not reach a terminal.
+        name.chars().try_for_each(|c| match c.is_control() {
+            true => write!(f, "{}", c.escape_default()),
+            false => write!(f, "{c}"),
+        })
+    }
+}
+
+/// What a column is to its source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// InfluxDB's time.
+    Time,
+    /// InfluxDB's tag.
+    Tag,
+    /// InfluxDB's field.
+    Field,
+    /// A column of a relation.
+    Column,
+}
+
+impl Role {
+    /// As it stands in Arrow field metadata and in the catalog.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Time => "time",
+            Self::Tag => "tag",
+            Self::Field => "field",
+            Self::Column => "column",
+        }
+    }
+}
+
+/// A column of the archive: its name there, and what it is in the source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Column {
+    /// Name in the Parquet files; unique in its table, also when case is folded.
+    pub name: String,
+    /// Name in the source; several columns may share one.
+    pub key: String,
+    /// What the source calls it.
+    pub role: Role,
+    /// Type in the source's own words.
+    pub source_type: String,
+    /// Type in the archive.
+    pub data_type: DataType,
+}
+
+/// A table as a source lists it.
+#[derive(Debug, Clone)]
+pub struct Table {
+    /// Its full name.
+    pub id: TableId,
+    /// All of its columns, in the order of the archive.
+    pub columns: Vec<Column>,
+    /// Where its rows may be: sorted windows; outside of them there is nothing.
+    pub occupied: Vec<Window>,
+    /// Instants that no window may cross, sorted; empty where any window will do.
+    pub cuts: Vec<i64>,
+    /// The source reads the whole table for any window, so that it is asked only once.
+    pub single_pass: bool,
+    /// Identity of what cannot change under a run (the hash of a file), to refuse another one.
+    pub state: Option<String>,
+}
+
+impl Table {
+    /// The Arrow schema of all files of this table, with what the source called each column.
+    pub fn arrow_schema(&self) -> SchemaRef {
+        let fields = self.columns.iter().map(|column| {
+            let nullable = column.role != Role::Time;
+            let metadata = HashMap::from([
+                ("moveout.role".to_owned(), column.role.as_str().to_owned()),
+                ("moveout.key".to_owned(), column.key.clone()),
+                ("moveout.type".to_owned(), column.source_type.clone()),
+            ]);
+            Field::new(&column.name, column.data_type.clone(), nullable).with_metadata(metadata)
+        });
+        Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+    }
+}
+
+/// One table × one slice: the unit of work, retry and commit.
+#[derive(Debug, Clone)]
+pub struct Chunk {
+    /// The table, as it was listed for this run.
+    pub table: Arc<Table>,
+    /// The part of it to read.
+    pub slice: Slice,
+}
+
+impl fmt::Display for Chunk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.slice {
+            Slice::Window(window) => write!(f, "{} {window}", self.table.id),
+            slice => write!(f, "{} {slice}", self.table.id),
+        }
+    }
+}
+
+/// What a source has, and what it has that will not be exported.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// The tables to export.
+    pub tables: Vec<Table>,
+    /// What was left out, and why.
+    pub excluded: Vec<Excluded>,
+    /// What the user should know before trusting the result.
+    pub warnings: Vec<String>,
+}
+
+/// Something that a source has and the archive will not, with the reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Excluded {
+    /// Which source.
+    pub source: String,
+    /// What was left out.
+    pub what: String,
+    /// Why.
+    pub why: String,
+}
+
+/// A number of rows, and whether it is exact or a lower bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowCount {
+    /// Rows.
+    pub rows: u64,
+    /// `false` where there may be more.
+    pub exact: bool,
+}
+
+/// Something to keep that is not rows; a file under `data/SOURCE/_artifacts/`.
+#[derive(Debug, Clone)]
+pub struct Artifact {
+    /// Path below `_artifacts/`, of safe names.
+    pub path: String,
+    /// Content, never with a secret in it.
+    pub content: Bytes,
+}
+
+/// How the attempt to save a kind of artifact went.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ArtifactStatus {
+    /// Which source.
+    pub source: String,
+    /// Which kind: `users`, `retention-policies`, …
+    pub kind: String,
+    /// `saved`, `none`, `not available` or `failed`, with a reason where there is one.
+    pub status: String,
+}
+
+/// What a source says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceInfo {
+    /// Name in the archive.
+    pub name: String,
+    /// Address without any secret.
+    pub address: String,
+    /// Product and version, as far as it says.
+    pub version: String,
+}
+
+/// Where a source puts the batches of a chunk; bounded, so that a slow destination slows it down.
+#[derive(Debug, Clone)]
+pub struct BatchSender(mpsc::Sender<RecordBatch>);
+
+impl BatchSender {
+    /// A channel for at most `capacity` batches.
+    pub fn channel(capacity: usize) -> (Self, mpsc::Receiver<RecordBatch>) {
+        let (sender, receiver) = mpsc::channel(capacity);
+        (Self(sender), receiver)
+    }
+
+    /// Hands over a batch from a thread that may block.
+    pub fn blocking_send(&self, batch: RecordBatch) -> Result<()> {
+        self.0.blocking_send(batch).map_err(|_| Self::gone())
+    }
+
+    // The encoder or the upload failed; their own error is the one to show.
+    fn gone() -> Error {
+        Error::of(Class::Retry, "the writer of this chunk has ended")
+    }
+}
+
+/// One system to leave.
+#[async_trait]
+pub trait Source: Send + Sync {
+    /// Its name in the archive.
+    fn name(&self) -> &str;
+
+    /// Asks it what it is. The first thing that is done, so it fails with a clear error when the
+    /// address or the credentials are wrong.
+    async fn describe(&self) -> Result<SourceInfo>;
+
+    /// Everything it has that the configuration does not leave out.
+    async fn list(&self) -> Result<Listing>;
+
+    /// The true bounds of each table, `[first, last + 1 ns)`; `None` for an empty one. In the order
+    /// of `tables`.
+    async fn bounds(&self, tables: &[Table]) -> Result<Vec<Option<Window>>>;
+
+    /// How many rows of a table lie in a window, without reading them all.
+    async fn count(&self, table: &Table, window: Window) -> Result<RowCount>;
+
+    /// Reads a chunk. `Ok` only after the source has said, in its own protocol's way, that the
+    /// stream ended well; whatever was sent before an error is thrown away.
+    async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<()>;
+
+    /// What is not rows.
+    async fn artifacts(&self) -> Result<(Vec<Artifact>, Vec<ArtifactStatus>)>;
+}
