@@ -17,6 +17,8 @@ pub enum Class {
     Wait(Option<Duration>),
     /// The table has columns that the listing did not show: list it again, then retry.
     SchemaChanged,
+    /// This chunk cannot be had, ever; others can. The run goes on and ends as failed.
+    Fail,
     /// Nothing will help (credentials, no such database, disk full): end the run.
     Stop,
 }
@@ -75,6 +77,17 @@ impl Error {
     /// A difference between archive and record: exit status 4.
     pub fn different(message: impl fmt::Display) -> Self {
         Self::new(Class::Stop, Exit::Different, message)
+    }
+
+    /// This chunk fails for good, others go on: exit status 1 at the end.
+    pub fn fail(message: impl fmt::Display) -> Self {
+        Self::new(Class::Fail, Exit::Failed, message)
+    }
+
+    /// The user wanted it to stop: exit status 130.
+    pub fn interrupted() -> Self {
+        Self::new(Class::Stop, Exit::Interrupted, "interrupted")
+            .hint("run the same command again to go on; what was committed stays")
     }
 
     /// An error of the given class that leaves the run incomplete if nothing helps.

@@ -1,2 +1,147 @@
-//! x
-fn main() {}
+//! Parse, run, print, exit. The only place that prints results and that exits.
+
+mod output;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+use moveout::cli::{Cli, JobArgs, Verb};
+use moveout::config::{self, Flags};
+use moveout::error::{Error, Exit, Result};
+use moveout::progress::{Progress, Show};
+use moveout::{export, preview, status, verify};
+use tokio::sync::watch;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log(cli.verbose);
+    // One TLS stack with one provider, for every client in the process.
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        tracing::debug!("a TLS provider was installed already");
+    }
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&cli, &Error::stop(format!("starting threads: {error}"))),
+    };
+    let exit = match runtime.block_on(run(&cli)) {
+        Ok(exit) => ExitCode::from(exit as u8),
+        Err(error) => fail(&cli, &error),
+    };
+    // A thread may still wait for a server that does not answer; there is nothing left to wait for.
+    runtime.shutdown_background();
+    exit
+}
+
+async fn run(cli: &Cli) -> Result<Exit> {
+    let progress = Progress::new(if cli.quiet { Show::Quiet } else { Show::Progress });
+    let interrupted = interrupts(&progress);
+    match &cli.verb {
+        Verb::Export(args) => {
+            let job = config::load(flags(args))?;
+            let summary = export::export(&job, &progress, interrupted).await?;
+            output::show(cli.json, &summary, output::export)?;
+            Ok(summary.exit)
+        }
+        Verb::Plan(args) => {
+            let job = config::load(flags(args))?;
+            let preview = or_interrupt(preview::preview(&job, &progress), interrupted).await?;
+            output::show(cli.json, &preview, output::plan)?;
+            Ok(Exit::Done)
+        }
+        Verb::Status { archive } => {
+            let status = status::status(archive).await?;
+            output::show(cli.json, &status, output::status)?;
+            Ok(Exit::Done)
+        }
+        Verb::Verify { archive, quick } => {
+            let report =
+                or_interrupt(verify::verify(archive, *quick, &progress), interrupted).await?;
+            output::show(cli.json, &report, output::verify)?;
+            Ok(report.exit)
+        }
+    }
+}
+
+fn flags(args: &JobArgs) -> Flags {
+    let JobArgs { config, sources, archive, from, to, window, concurrency, memory } = args;
+    Flags {
+        config: config.clone(),
+        sources: sources.clone(),
+        archive: archive.clone(),
+        from: from.clone(),
+        to: to.clone(),
+        window: window.clone(),
+        concurrency: *concurrency,
+        memory: memory.clone(),
+    }
+}
+
+/// Turns true at the first Ctrl-C (or SIGTERM); the second ends the process at once.
+fn interrupts(progress: &Progress) -> watch::Receiver<bool> {
+    let (sender, receiver) = watch::channel(false);
+    let progress = progress.clone();
+    tokio::spawn(async move {
+        signal().await;
+        progress.note("stopping; once more to stop at once");
+        let _ = sender.send(true);
+        signal().await;
+        end_now()
+    });
+    receiver
+}
+
+#[expect(clippy::exit, reason = "the user asked twice; what was committed stays")]
+fn end_now() {
+    std::process::exit(Exit::Interrupted as i32)
+}
+
+async fn signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+        let _ = tokio::signal::ctrl_c().await;
+        return;
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+async fn or_interrupt<T>(
+    work: impl Future<Output = Result<T>>,
+    mut interrupted: watch::Receiver<bool>,
+) -> Result<T> {
+    tokio::select! {
+        done = work => done,
+        _ = interrupted.wait_for(|stop| *stop) => Err(Error::interrupted()),
+    }
+}
+
+fn fail(cli: &Cli, error: &Error) -> ExitCode {
+    let mut text = format!("error: {error}\n");
+    if let Some(hint) = error.hint_text() {
+        text.push_str(&format!("\nhint: {hint}\n"));
+    }
+    let _ = std::io::stderr().write_all(text.as_bytes()); // nowhere is left to complain to
+    if cli.json {
+        let _ = output::error(error);
+    }
+    ExitCode::from(error.exit() as u8)
+}
+
+fn log(verbose: u8) {
+    let level = match verbose {
+        0 => "warn",
+        1 => "moveout=info",
+        _ => "moveout=debug",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .without_time()
+        .init();
+}

@@ -1,6 +1,7 @@
 //! What a source is, and the one list of sources. A source lists tables and reads slices of them
 //! as Arrow record batches; it knows nothing of Parquet, stores or archives.
 
+pub mod influxql;
 pub mod line_protocol;
 pub mod points;
 
@@ -15,6 +16,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use crate::config::{Limits, SourceKind, SourceSpec};
 use crate::error::{Class, Error, Result};
 use crate::window::{Slice, Window};
 
@@ -96,8 +98,8 @@ pub struct Table {
     pub columns: Vec<Column>,
     /// Where its rows may be: sorted windows; outside of them there is nothing.
     pub occupied: Vec<Window>,
-    /// Instants that no window may cross, sorted; empty where any window will do.
-    pub cuts: Vec<i64>,
+    /// Instants that no window may cross.
+    pub cuts: Cuts,
     /// The source reads the whole table for any window, so that it is asked only once.
     pub single_pass: bool,
     /// Identity of what cannot change under a run (the hash of a file), to refuse another one.
@@ -117,6 +119,36 @@ impl Table {
             Field::new(&column.name, column.data_type.clone(), nullable).with_metadata(metadata)
         });
         Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+    }
+}
+
+/// Instants that no window of a table may cross, because the source answers exactly only between
+/// two of them.
+#[derive(Debug, Clone, Default)]
+pub enum Cuts {
+    /// Any window will do.
+    #[default]
+    None,
+    /// These, sorted.
+    At(Vec<i64>),
+    /// All multiples of a width in nanoseconds, counted from the year 1 as Go does.
+    Every(i64),
+}
+
+impl Cuts {
+    /// The first cut after an instant.
+    pub fn next(&self, after: i64) -> Option<i64> {
+        const YEAR_ONE: i128 = -62_135_596_800 * 1_000_000_000;
+        match self {
+            Self::None => None,
+            Self::At(cuts) => cuts.get(cuts.partition_point(|cut| *cut <= after)).copied(),
+            Self::Every(width) => {
+                let width = i128::from(*width);
+                let next =
+                    ((i128::from(after) - YEAR_ONE).div_euclid(width) + 1) * width + YEAR_ONE;
+                i64::try_from(next).ok()
+            }
+        }
     }
 }
 
@@ -248,4 +280,33 @@ pub trait Source: Send + Sync {
 
     /// What is not rows.
     async fn artifacts(&self) -> Result<(Vec<Artifact>, Vec<ArtifactStatus>)>;
+}
+
+/// The one list of sources.
+pub fn open(spec: &SourceSpec, limits: &Limits) -> Result<Arc<dyn Source>> {
+    let name = spec.name.clone();
+    Ok(match &spec.kind {
+        SourceKind::InfluxQl { base, credentials } => Arc::new(influxql::InfluxQl::new(
+            name,
+            base.clone(),
+            credentials.clone(),
+            spec.select.clone(),
+            limits.idle_timeout,
+        )?),
+        SourceKind::LineProtocol { file, database, retention_policy, precision } => {
+            let select = spec.select.clone();
+            let options = line_protocol::Options {
+                database: database.clone(),
+                retention_policy: retention_policy.clone(),
+                precision_nanos: *precision,
+                memory_bytes: limits.memory_bytes / 4,
+                selects: Arc::new(move |id| {
+                    (select.databases.is_empty() || select.databases.contains(&id.database))
+                        && select.takes_policy(&id.schema)
+                        && select.takes_table(&id.table)
+                }),
+            };
+            Arc::new(line_protocol::LineProtocolSource::new(name, file.clone(), options))
+        }
+    })
 }

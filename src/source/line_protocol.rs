@@ -1,1 +1,244 @@
-//! placeholder
+//! Line-protocol files as a source: what `influx_inspect export` (1.x) and `influxd inspect export-lp`
+//! (2.x) write, plain or compressed. A file is read once; its points wait, sorted, in memory or in a
+//! temporary file. Touches nothing but these two files.
+
+mod batches;
+mod buffer;
+mod cells;
+mod header;
+mod input;
+mod lines;
+mod load;
+mod merge;
+mod parse;
+mod schema;
+mod spool;
+mod tags;
+mod text;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::OnceCell;
+
+use self::batches::Batches;
+use self::load::{Loaded, Ready};
+use self::merge::Sink;
+use super::{
+    Artifact, ArtifactStatus, BatchSender, Chunk, Listing, RowCount, Source, SourceInfo, Table,
+    TableId,
+};
+use crate::error::{Error, Result};
+use crate::window::Window;
+
+/// Says of a table whether it is to be exported.
+pub type Selects = Arc<dyn Fn(&TableId) -> bool + Send + Sync>;
+
+/// What a file does not say itself.
+#[derive(Clone)]
+pub struct Options {
+    /// Database of points before which the file names none; if missing, the name of the file.
+    pub database: Option<String>,
+    /// Retention policy likewise; if missing, `autogen`.
+    pub retention_policy: Option<String>,
+    /// How many nanoseconds a timestamp counts in: 1 for `ns`, 1,000,000,000 for `s`.
+    pub precision_nanos: i64,
+    /// Bound of all buffers together; what does not fit waits in a temporary file.
+    pub memory_bytes: usize,
+    /// Which tables to export; of others the lines are counted.
+    pub selects: Selects,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            database: None,
+            retention_policy: None,
+            precision_nanos: 1,
+            memory_bytes: 256 << 20,
+            selects: Arc::new(|_| true),
+        }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("database", &self.database)
+            .field("retention_policy", &self.retention_policy)
+            .field("precision_nanos", &self.precision_nanos)
+            .field("memory_bytes", &self.memory_bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A line-protocol file.
+pub struct LineProtocolSource {
+    name: String,
+    file: PathBuf,
+    options: Options,
+    loaded: OnceCell<Arc<Loaded>>,
+}
+
+impl LineProtocolSource {
+    /// A source called `name` that reads `file`.
+    pub fn new(name: String, file: PathBuf, options: Options) -> Self {
+        Self { name, file, options, loaded: OnceCell::new() }
+    }
+
+    /// Reads the file if that was not done yet.
+    async fn loaded(&self) -> Result<Arc<Loaded>> {
+        let load = || async {
+            let (name, file, options) =
+                (self.name.clone(), self.file.clone(), self.options.clone());
+            let work = move || load::load(&name, &file, &options);
+            blocking(work).await.map(Arc::new)
+        };
+        self.loaded.get_or_try_init(load).await.cloned()
+    }
+
+    /// The place of a table among those that were read; an error if it is of another file.
+    async fn find(&self, table: &Table) -> Result<(Arc<Loaded>, usize)> {
+        let loaded = self.loaded().await?;
+        let at = loaded.tables.binary_search_by(|ready| ready.table.id.cmp(&table.id));
+        let at = at.map_err(|_| {
+            Error::stop(format!("{} has no table {}", self.file.display(), table.id))
+        })?;
+        if table.state != loaded.tables[at].table.state {
+            return Err(Error::stop(format!(
+                "reading {}: {} is not the file that was listed",
+                table.id,
+                self.file.display()
+            ))
+            .hint("start a new archive for another file"));
+        }
+        Ok((loaded, at))
+    }
+}
+
+#[async_trait]
+impl Source for LineProtocolSource {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    async fn describe(&self) -> Result<SourceInfo> {
+        let file = self.file.clone();
+        blocking(move || input::open(&file).map(drop)).await?;
+        Ok(SourceInfo {
+            name: self.name.clone(),
+            address: format!("lp:{}", self.file.display()),
+            version: "line protocol".to_owned(),
+        })
+    }
+
+    async fn list(&self) -> Result<Listing> {
+        let loaded = self.loaded().await?;
+        Ok(Listing {
+            tables: loaded.tables.iter().map(|ready| ready.table.clone()).collect(),
+            excluded: loaded.excluded.clone(),
+            warnings: loaded.warnings.clone(),
+        })
+    }
+
+    async fn bounds(&self, tables: &[Table]) -> Result<Vec<Option<Window>>> {
+        let mut bounds = Vec::with_capacity(tables.len());
+        for table in tables {
+            let (loaded, at) = self.find(table).await?;
+            bounds.push(loaded.tables[at].bounds());
+        }
+        Ok(bounds)
+    }
+
+    async fn count(&self, table: &Table, window: Window) -> Result<RowCount> {
+        let (loaded, at) = self.find(table).await?;
+        let memory_bytes = self.options.memory_bytes / 4;
+        let rows = blocking(move || rows(&loaded, at, window, memory_bytes)).await?;
+        Ok(RowCount { rows, exact: true })
+    }
+
+    async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<()> {
+        let (loaded, at) = self.find(&chunk.table).await?;
+        let Some(window) = chunk.slice.window() else {
+            return Ok(()); // every point has a time
+        };
+        let table = chunk.table.clone();
+        let memory_bytes = self.options.memory_bytes / 4;
+        let work = move || send(&loaded, at, &table, window, memory_bytes, batches);
+        blocking(work).await.map_err(|error| error.context(format!("reading {chunk}")))
+    }
+
+    async fn artifacts(&self) -> Result<(Vec<Artifact>, Vec<ArtifactStatus>)> {
+        let loaded = self.loaded().await?;
+        let found = !loaded.ddl.is_empty();
+        let status = ArtifactStatus {
+            source: self.name.clone(),
+            kind: "ddl".to_owned(),
+            status: if found { "saved" } else { "none" }.to_owned(),
+        };
+        let content = Bytes::from(loaded.ddl.join("\n") + "\n");
+        let artifact = found.then(|| Artifact { path: "ddl.influxql".to_owned(), content });
+        Ok((artifact.into_iter().collect(), vec![status]))
+    }
+}
+
+/// Runs on a thread that may block.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(Error::stop(format!("a worker ended: {error}"))))
+}
+
+fn rows(loaded: &Loaded, at: usize, window: Window, memory_bytes: usize) -> Result<u64> {
+    let ready = &loaded.tables[at];
+    match ready.bounds().map(|bounds| (bounds, bounds.intersect(&window))) {
+        Some((bounds, Some(inside))) if inside == bounds => return Ok(ready.rows),
+        Some((_, Some(_))) => {}
+        _ => return Ok(0),
+    }
+    let mut counter = Counter { window, rows: 0 };
+    merge::merge(&loaded.spool, &ready.segments, memory_bytes, &mut counter)?;
+    Ok(counter.rows)
+}
+
+/// Counts the points of a window.
+struct Counter {
+    window: Window,
+    rows: u64,
+}
+
+impl Sink for Counter {
+    fn series(&mut self, _: &[u8]) -> Result<()> {
+        Ok(())
+    }
+
+    fn point(&mut self, time: i64, _: &[u8]) -> Result<()> {
+        self.rows += u64::from(self.window.contains(time));
+        Ok(())
+    }
+}
+
+fn send(
+    loaded: &Loaded,
+    at: usize,
+    table: &Table,
+    window: Window,
+    memory_bytes: usize,
+    sender: BatchSender,
+) -> Result<()> {
+    let Ready { slots, segments, rows, .. } = &loaded.tables[at];
+    let mut batches = Batches::new(table, slots, window, sender)?;
+    merge::merge(&loaded.spool, segments, memory_bytes, &mut batches)?;
+    if batches.seen != *rows {
+        return Err(cells::damaged());
+    }
+    batches.finish()
+}
+
+#[cfg(test)]
+mod tests;

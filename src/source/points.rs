@@ -225,7 +225,9 @@ impl PointBuilder {
                 self.bytes += v.len();
             }
             _ => {
-                return Err(Error::stop(format!("column {column} has another type than {value:?}")));
+                return Err(Error::stop(format!(
+                    "column {column} has another type than {value:?}"
+                )));
             }
         }
         self.bytes += 8;

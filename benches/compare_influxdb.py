@@ -1,0 +1,398 @@
+#!/usr/bin/env python3
+"""Compares `moveout export` with its peers on a real InfluxDB 1.x, side by side on this machine.
+
+What it does, in this order:
+  1. makes a virtual environment in target/bench-venv and installs the peers (PEERS below) into it;
+  2. starts an influxd of its own on free loopback ports in a temporary folder; at the end, however that
+     comes, it is stopped and the folder removed. No other server is touched;
+  3. loads Telegraf-like data (measurement `cpu`, 100 series, 3 tags, 8 floats; the same at each call)
+     and waits until the server has compacted them and is quiet;
+  4. runs the contestants in turn, --runs rounds, each as a process of its own, and prints a table:
+       floor         curl drains the msgpack answer to nowhere: what the server can deliver
+       moveout -c N  moveout export --concurrency N
+       floor x2      two such drains at once, half of the range each
+       pyarrow csv   requests' CSV stream, pyarrow.csv, ParquetWriter; a query a day
+       python        influxdb-python's DataFrameClient, ParquetWriter; a query a day, only --python-days
+                     of the range, the wall time scaled up to all of it
+       verify        moveout verify of what `-c 1` wrote
+       pyarrow size  the rows of that archive written again by pyarrow's write_table with zstd: wall and
+                     CPU are those of the writing alone
+With --memory it compares moveout's peak memory for a small and a large table in one window instead.
+
+Needs: Linux, Python 3.11, influxd 1.x (Debian: apt-get install influxdb), moveout built with
+`cargo build --release`; curl if there is one. Client CPU is user + system time of the contestant's
+processes, server CPU that of influxd meanwhile, RSS the largest ru_maxrss (never below this script's
+own 20 MiB, and added up over the processes). Rows are counted; a wrong count is a failure.
+
+  benches/compare_influxdb.py --rows 3000000 --runs 5 --json target/compare.json
+  benches/compare_influxdb.py --only floor,moveout-c1 --window 1d
+  benches/compare_influxdb.py --memory
+"""
+import argparse, json, os, platform, re, shutil, signal, socket, statistics, subprocess, sys, tempfile
+import threading, time, urllib.parse, urllib.request
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+VENV = HERE.parent / "target" / "bench-venv"
+PEERS = ["influxdb==5.3.2", "pandas==3.1.1", "numpy==2.4.6", "pyarrow==26.0.1", "requests==2.34.0",
+         "msgpack==1.2.4"]
+SERIES = 100  # as in influxdb_load.py
+DAY = 86_400 * 10**9
+LABELS = {"floor": "floor", "moveout-c1": "moveout -c 1", "floor-x2": "floor x2",
+          "moveout-c2": "moveout -c 2", "moveout-c4": "moveout -c 4", "pyarrow-csv": "pyarrow csv",
+          "python": "python", "verify": "verify", "pyarrow-size": "pyarrow size"}
+RATIOS = [("moveout-c1", "floor", "wall"), ("moveout-c2", "floor-x2", "wall"), ("moveout-c4", "floor-x2", "wall"),
+          ("moveout-c1", "pyarrow-csv", "wall"), ("moveout-c1", "pyarrow-csv", "client_cpu"),
+          ("moveout-c1", "floor", "server_cpu"), ("moveout-c1", "pyarrow-size", "client_cpu"),
+          ("moveout-c1", "pyarrow-csv", "bytes"), ("moveout-c1", "pyarrow-size", "bytes")]
+SETTINGS = """
+REPORTING_DISABLED=true META_LOGGING_ENABLED=false LOGGING_LEVEL=warn DATA_QUERY_LOG_ENABLED=false
+DATA_WAL_FSYNC_DELAY=100ms DATA_CACHE_MAX_MEMORY_SIZE=8589934592 DATA_CACHE_SNAPSHOT_MEMORY_SIZE=134217728
+DATA_CACHE_SNAPSHOT_WRITE_COLD_DURATION=3s DATA_COMPACT_FULL_WRITE_COLD_DURATION=6s
+DATA_MAX_SERIES_PER_DATABASE=0 DATA_MAX_VALUES_PER_TAG=0 SHARD_PRECREATION_ENABLED=false
+MONITOR_STORE_ENABLED=false SUBSCRIBER_ENABLED=false CONTINUOUS_QUERIES_ENABLED=false
+HTTP_LOG_ENABLED=false HTTP_MAX_BODY_SIZE=0
+"""
+
+
+class Failure(Exception):
+    """Ends one contestant, or everything, with a message for people."""
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+def tail(path, lines=15):
+    text = Path(path).read_text(errors="replace").splitlines()
+    return "\n".join("    " + line for line in text[-lines:]) or "    (nothing)"
+
+
+def expect(found, wanted):
+    if found != wanted:
+        raise Failure(f"{found} rows instead of {wanted}")
+
+
+def clean_environment():
+    """Without what would lead a program to a proxy, or to another server."""
+    return {k: v for k, v in os.environ.items()
+            if not k.upper().endswith("_PROXY") and not k.startswith(("INFLUX", "AWS_"))}
+
+
+class Server:
+    """An influxd that lives as long as the `with` block."""
+
+    def __init__(self, influxd, folder):
+        with socket.create_server(("127.0.0.1", 0)) as a, socket.create_server(("127.0.0.1", 0)) as b:
+            self.port, rpc = a.getsockname()[1], b.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        settings = dict(word.split("=") for word in SETTINGS.split()) | {
+            "META_DIR": folder / "meta", "DATA_DIR": folder / "data", "DATA_WAL_DIR": folder / "wal",
+            "BIND_ADDRESS": f"127.0.0.1:{rpc}", "HTTP_BIND_ADDRESS": f"127.0.0.1:{self.port}"}
+        self.log = folder / "influxd.log"
+        with self.log.open("wb") as log:  # /dev/null: not what /etc says
+            self.process = subprocess.Popen(
+                [influxd, "run", "-config", "/dev/null"], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                cwd=folder, env=clean_environment() | {f"INFLUXDB_{k}": str(v) for k, v in settings.items()})
+
+    def __enter__(self):
+        try:
+            deadline = time.monotonic() + 60
+            while True:
+                try:
+                    self.get("/ping")
+                    return self
+                except OSError:
+                    if self.process.poll() is not None or time.monotonic() > deadline:
+                        raise Failure(f"influxd did not start:\n{tail(self.log)}") from None
+                    time.sleep(0.1)
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def get(self, path, data=None):
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        return direct.open(self.url + path, data, timeout=300).read()
+
+    def query(self, q):
+        answer = json.loads(self.get("/query", urllib.parse.urlencode({"q": q}).encode()))
+        if "error" in answer["results"][0]:
+            raise Failure(f"{q}: {answer}")
+        return answer["results"][0]
+
+    def cpu(self):
+        """Seconds of CPU that the server has used so far."""
+        if self.process.poll() is not None:
+            raise Failure(f"influxd has died:\n{tail(self.log)}")
+        stat = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
+
+    def load(self, database, rows, args, shard):
+        """Creates a database with `rows` rows; returns their first time, the points' distance, the end."""
+        self.query(f'CREATE DATABASE "{database}" WITH DURATION INF SHARD DURATION {shard} NAME "autogen"')
+        started = time.monotonic()
+        first, step, size = json.loads(subprocess.check_output(
+            [sys.executable, HERE / "influxdb_load.py", str(self.port), database, str(rows), str(args.days), "2"]))
+        answer = self.query(f'SELECT count("usage_user") FROM "{database}"."autogen"."cpu"')
+        expect(answer["series"][0]["values"][0][1], rows)
+        say(f"loaded {rows:,} rows, {size / 1e6:.0f} MB of line protocol, a point every {step // 10**9} s, "
+            f"in {time.monotonic() - started:.1f} s; waiting for compactions")
+        calm, deadline = 0, time.monotonic() + 240
+        while calm < 12 and time.monotonic() < deadline:
+            before = self.cpu()
+            time.sleep(1)
+            calm = calm + 1 if self.cpu() - before < 0.05 else 0
+        return first, step, first + rows // SERIES * step
+
+
+class Bench:
+    """The contestants: each method does one measured run and checks that it was complete."""
+
+    def __init__(self, args, server, folder, database, rows, shard):
+        self.args, self.server, self.folder, self.database, self.rows = args, server, folder, database, rows
+        self.begin, self.step, self.end = server.load(database, rows, args, shard)
+        self.archive = folder / "archive"  # what the last `moveout -c 1` wrote
+
+    def contestants(self):
+        return {"floor": self.floor, "moveout-c1": lambda: self.moveout(1),
+                "floor-x2": lambda: self.floor(2), "moveout-c2": lambda: self.moveout(2),
+                "moveout-c4": lambda: self.moveout(4), "pyarrow-csv": lambda: self.by_day("csv", self.args.days),
+                "python": lambda: self.by_day("frames", self.args.python_days),
+                "verify": self.verify, "pyarrow-size": self.again}
+
+    def measure(self, *commands):
+        """Runs all commands at once; returns the figures and what each wrote to standard output."""
+        processes, late, cpu, rss = [], [], 0, 0
+        files = [(self.folder / f"out{n}", self.folder / f"err{n}") for n in range(len(commands))]
+
+        def stop(why):
+            for p in processes:
+                if p.returncode is None:
+                    late.append(why)
+                    p.send_signal(signal.SIGKILL)
+        timer = threading.Timer(self.args.timeout, stop, [f"stopped after {self.args.timeout} s"])
+        server_cpu, started = self.server.cpu(), time.monotonic()
+        try:
+            for command, (out, err) in zip(commands, files):
+                with out.open("wb") as o, err.open("wb") as e:
+                    processes.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=o, stderr=e,
+                                                      cwd=self.folder, env=clean_environment()))
+            timer.start()
+            for p in processes:
+                _, status, usage = os.wait4(p.pid, 0)
+                p.returncode = os.waitstatus_to_exitcode(status)
+                cpu += usage.ru_utime + usage.ru_stime
+                rss += usage.ru_maxrss / 1024
+            wall = time.monotonic() - started
+        finally:  # also when interrupted: nothing is left running
+            timer.cancel()
+            stop("interrupted")
+        for p, command, (_, err) in zip(processes, commands, files):
+            if p.returncode:
+                why = late[0] if late else f"exit status {p.returncode}"
+                raise Failure(f"{' '.join(map(str, command))[:300]}\n  {why}; its standard error:\n{tail(err)}\n"
+                              f"  the server's log:\n{tail(self.server.log, 5)}")
+        run = {"rows": self.rows, "bytes": None, "wall": wall, "client_cpu": cpu,
+               "server_cpu": self.server.cpu() - server_cpu, "rss_mib": rss}
+        return run, [out.read_text(errors="replace") for out, _ in files]
+
+    def peer(self, *args):
+        return [VENV / "bin" / "python", HERE / "influxdb_peers.py", *map(str, args)]
+
+    def drain(self, begin, end):
+        width, urls = self.args.window or end - begin, []
+        for a in range(begin, end, width):
+            q = (f'SELECT *::field FROM "{self.database}"."autogen"."cpu" '
+                 f"WHERE time >= {a} AND time < {min(a + width, end)} GROUP BY *")
+            urls.append(f"{self.server.url}/query?" + urllib.parse.urlencode(
+                {"q": q, "epoch": "ns", "chunked": "true", "chunk_size": 10000}))
+        if not (curl := shutil.which("curl")):
+            return self.peer("drain", *urls)
+        return [curl, "-q", "-sS", "--fail", "-H", "Accept: application/x-msgpack", "-w", "%{size_download}\\n",
+                *(part for url in urls for part in ("-o", "/dev/null", url))]
+
+    def floor(self, parts=1):
+        edges = [self.begin + (self.end - self.begin) * i // parts for i in range(parts + 1)]
+        run, outs = self.measure(*(self.drain(a, b) for a, b in zip(edges, edges[1:])))
+        size = sum(int(n) for out in outs for n in out.split())
+        if size < 72 * self.rows:  # 8 floats of 9 bytes and a time; an error is far shorter, at status 200
+            raise Failure(f"only {size} bytes for {self.rows} rows")
+        return run | {"bytes": size}
+
+    def moveout(self, concurrency, window=None):
+        archive = self.archive if concurrency == 1 else self.folder / "other-archive"
+        shutil.rmtree(archive, ignore_errors=True)
+        command = [self.args.moveout, "export", "--source", f"influxdb+{self.server.url}/{self.database}",
+                   "--archive", archive, "--from", "min", "--to", "max", "--concurrency", str(concurrency)]
+        if window := window or self.args.window_text:
+            command += ["--window", window]
+        run, _ = self.measure(command)
+        rows, size = json.loads(self.measure(self.peer("count", archive))[1][0])
+        expect(rows, self.rows)
+        return run | {"bytes": size}
+
+    def verify(self):
+        run, _ = self.measure([self.args.moveout, "verify", self.archive])
+        return run | {"server_cpu": None}
+
+    def by_day(self, name, days):
+        end, out = min(self.end, self.begin + days * DAY), Path(tempfile.mkdtemp(dir=self.folder))
+        run, [text] = self.measure(self.peer(name, self.server.port, self.database, self.begin, end, out))
+        rows = -(-(end - self.begin) // self.step) * SERIES
+        expect(int(text), rows)
+        size = sum(f.stat().st_size for f in out.iterdir())
+        shutil.rmtree(out)
+        return run | {"rows": rows, "bytes": size}
+
+    def again(self):
+        run, [text] = self.measure(self.peer("again", self.archive, self.folder / "again.parquet"))
+        rows, size, cpu, wall = json.loads(text)
+        expect(rows, self.rows)
+        return run | {"bytes": size, "client_cpu": cpu, "wall": wall, "server_cpu": None}
+
+
+def summary(name, runs, args, rows):
+    """One line of the table."""
+    def median(key, by=1.0):
+        return None if runs[0][key] is None else statistics.median(r[key] for r in runs) / by
+    count = runs[0]["rows"]
+    scaled = f" ({args.python_days} of {args.days} d, wall scaled)" if count < rows else ""
+    return {"name": LABELS[name] + scaled, "wall_s": median("wall", count / rows),
+            "wall_min_s": min(r["wall"] for r in runs) * rows / count, "rows_per_s": count / median("wall"),
+            "client_cpu_s_per_million": median("client_cpu", count / 1e6),
+            "server_cpu_s_per_million": median("server_cpu", count / 1e6),
+            "peak_rss_mib": max(r["rss_mib"] for r in runs), "bytes_per_row": median("bytes", count), "runs": runs}
+
+
+def show(lines):
+    columns = [("wall s", "wall_s", ".2f"), ("(min)", "wall_min_s", ".2f"), ("rows/s", "rows_per_s", ",.0f"),
+               ("client CPU s/M", "client_cpu_s_per_million", ".2f"),
+               ("server CPU s/M", "server_cpu_s_per_million", ".2f"),
+               ("RSS MiB", "peak_rss_mib", ".0f"), ("bytes/row", "bytes_per_row", ".2f")]
+    grid = [["", *(c[0] for c in columns)]]
+    grid += [[l["name"], *("-" if l[k] is None else format(l[k], f) for _, k, f in columns)] for l in lines]
+    widths = [max(map(len, column)) for column in zip(*grid)]
+    for row in grid:
+        print(row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:])), sep="  ")
+
+
+def compare(args, server, folder):
+    rows = args.rows // SERIES * SERIES
+    bench = Bench(args, server, folder, "bench", rows, "7d")
+    chosen = {n: run for n, run in bench.contestants().items() if n in args.only}
+    runs, failed = {n: [] for n in chosen}, {}
+    for number in range(1, args.runs + 1):
+        bench.floor()  # not counted: warms the page cache, and calms the server's heap after `python`
+        for name in [n for n in chosen if n not in failed]:
+            time.sleep(0.3)
+            try:
+                runs[name].append(chosen[name]())
+                say(f"round {number}: {LABELS[name]} {runs[name][-1]['wall']:.2f} s")
+            except Failure as e:
+                failed[name] = str(e)
+                if name == "moveout-c1":
+                    shutil.rmtree(bench.archive, ignore_errors=True)
+                say(f"round {number}: {LABELS[name]} FAILED: {e}")
+    good = {n: r for n, r in runs.items() if n not in failed}
+    lines = [summary(n, r, args, rows) for n, r in good.items()]
+    print(f"\n{rows:,} rows over {args.days} days, {args.runs} alternating runs; medians, but the largest RSS;\n"
+          "CPU seconds per million rows; bytes are those of the Parquet files, for the floors of the answer\n")
+    show(lines)
+    found = {}
+    for a, b, key in RATIOS:
+        if pairs := [(x[key], y[key]) for x, y in zip(good.get(a, []), good.get(b, [])) if y[key]]:
+            found[f"{LABELS[a]} / {LABELS[b]}, {key.replace('_', ' ')}"] = statistics.median(x / y for x, y in pairs)
+    print("\nratios, paired by round, median:", *(f"  {n}: {v:.3f}" for n, v in found.items()),
+          *(f"FAILED, see above: {LABELS[n]}" for n in failed), sep="\n")
+    return {"rows": rows, "contestants": lines, "ratios": found, "failed": failed}
+
+
+def memory(args, server, folder):
+    # One shard for all, so that nothing but --window cuts the range.
+    benches = [Bench(args, server, folder, f"memory_{rows}", rows, "3650d")
+               for rows in (n // SERIES * SERIES for n in args.memory_rows)]
+    runs = [[], []]
+    for number in range(1, args.runs + 1):
+        for mine, bench in zip(runs, benches):
+            mine.append(bench.moveout(1, window="3650d"))
+            say(f"round {number}: {bench.rows:,} rows {mine[-1]['wall']:.2f} s, {mine[-1]['rss_mib']:.1f} MiB")
+    peaks = [max(r["rss_mib"] for r in mine) for mine in runs]
+    for bench, peak in zip(benches, peaks):
+        print(f"peak RSS of moveout -c 1, {bench.rows:,} rows in one window: {peak:.1f} MiB")
+    print(f"ratio: {peaks[1] / peaks[0]:.3f}")
+    return {"rows": [b.rows for b in benches], "peak_rss_mib": peaks, "ratio": peaks[1] / peaks[0], "runs": runs}
+
+
+def install_peers():
+    marker = VENV / "installed"
+    if marker.exists() and marker.read_text() == repr(PEERS):
+        return
+    say(f"installing {' '.join(PEERS)} into {VENV}")
+    subprocess.run([sys.executable, "-m", "venv", "--clear", VENV], check=True)
+    subprocess.run([VENV / "bin" / "python", "-m", "pip", "install", "-q", *PEERS], check=True)
+    marker.write_text(repr(PEERS))
+
+
+def width(text):
+    if not (match := re.fullmatch(r"([1-9]\d*)([smhdw])", text)):
+        raise argparse.ArgumentTypeError("a width is a number and s, m, h, d or w, such as 1d")
+    return int(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}[match[2]] * 10**9
+
+
+def names(text):
+    if unknown := set(text.split(",")) - set(LABELS):
+        raise argparse.ArgumentTypeError(f"no such contestant: {', '.join(unknown)}")
+    return text.split(",")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--rows", type=int, default=1_500_000, help="default 1500000")
+    add("--days", type=int, default=9, help="that the rows are spread over; default 9")
+    add("--runs", type=int, default=3, help="rounds; default 3")
+    add("--window", dest="window_text", metavar="WIDTH",
+        help="for the floors and moveout; default: a floor asks for the whole range at once, moveout as it likes")
+    add("--only", type=names, default=list(LABELS), metavar="NAME,…", help=", ".join(LABELS))
+    add("--python-days", type=int, default=2, help="days that `python` reads; default 2")
+    add("--memory", action="store_true", help="compare peak memory instead")
+    add("--memory-rows", type=int, nargs=2, default=[300_000, 3_000_000], metavar="N", help="default 300000 3000000")
+    add("--moveout", type=lambda f: Path(f).resolve(), default=HERE.parent / "target/release/moveout", metavar="FILE")
+    add("--timeout", type=int, default=900, help="seconds for one run; default 900")
+    add("--json", type=Path, metavar="FILE", help="write the figures there, too")
+    args = parser.parse_args()
+    args.window = width(args.window_text) if args.window_text else None
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    folder = Path(tempfile.mkdtemp(prefix="moveout-bench-"))
+    try:
+        if not (influxd := shutil.which("influxd")):
+            raise Failure("no influxd found; install InfluxDB 1.x (Debian: apt-get install influxdb)")
+        needed = args.memory or set(args.only) - {"floor", "floor-x2", "pyarrow-csv", "python"}
+        if needed and not args.moveout.is_file():
+            raise Failure(f"no {args.moveout}; run `cargo build --release`, or give --moveout or --only")
+        install_peers()
+        with Server(influxd, folder) as server:
+            result = (memory if args.memory else compare)(args, server, folder)
+        result |= {"days": args.days, "window": args.window_text, "peers": PEERS,
+                   "server": subprocess.check_output([influxd, "version"], text=True).strip(),
+                   "machine": platform.platform(), "cpus": os.cpu_count()}
+        if args.json:
+            args.json.write_text(json.dumps(result, indent=1) + "\n")
+        return 1 if result.get("failed") else 0
+    except (Failure, OSError, subprocess.SubprocessError) as e:
+        say(f"compare_influxdb: {e}")
+        return 1
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,329 @@
+//! PURE: the catalog: what a sealed archive says of its tables, its chunks and the runs that made
+//! it, in JSON and Parquet that others can read.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Fields, Schema};
+use arrow::json::{LineDelimitedWriter, ReaderBuilder};
+use bytes::Bytes;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::properties::WriterProperties;
+use serde::{Deserialize, Serialize};
+
+use super::commit::Commit;
+use crate::coverage::Coverage;
+use crate::error::{Error, Result};
+use crate::source::{ArtifactStatus, Excluded, Role, RowCount, SourceInfo, TableId};
+use crate::window::Window;
+
+/// Version of the archive format; a reader refuses a newer one.
+pub const FORMAT: u32 = 1;
+
+/// A table in `catalog/tables.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableEntry {
+    /// Its source …
+    pub source: String,
+    /// … database …
+    pub database: String,
+    /// … schema or retention policy …
+    pub schema: String,
+    /// … and name.
+    pub table: String,
+    /// Its folder.
+    pub path: String,
+    /// Rows of all chunks.
+    pub rows: u64,
+    /// Bytes of all files.
+    pub bytes: u64,
+    /// Number of files.
+    pub files: u64,
+    /// The time that its chunks cover without a gap.
+    pub covered: Vec<Window>,
+    /// All columns of all chunks.
+    pub columns: Vec<ColumnEntry>,
+}
+
+/// A column in `catalog/tables.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ColumnEntry {
+    /// Name in the Parquet files.
+    pub name: String,
+    /// Name in the source.
+    pub key: String,
+    /// What the source calls it.
+    pub role: Role,
+    /// Type in the source's own words.
+    #[serde(rename = "type")]
+    pub source_type: String,
+}
+
+/// `catalog/run.json`: the run that sealed the archive, and those that sealed it before.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RunEntry {
+    /// Version of the archive format.
+    pub format: u32,
+    /// Version of moveout.
+    pub moveout: String,
+    /// Short id of the run.
+    pub run: String,
+    /// The range as it was asked for.
+    pub range: RangeText,
+    /// The sources, without any secret.
+    pub sources: Vec<SourceInfo>,
+    /// When the run began, RFC 3339.
+    pub started: String,
+    /// When it sealed the archive.
+    pub ended: String,
+    /// What the sources have and the archive has not, and why.
+    pub excluded: Vec<Excluded>,
+    /// Rows outside of the asked range.
+    pub outside: Vec<Outside>,
+    /// What became of each kind of artifact.
+    pub artifacts: Vec<ArtifactStatus>,
+    /// What the user should know before trusting the result.
+    pub warnings: Vec<String>,
+    /// The time that was asked for of each table, by this run or an earlier one: all of it must be
+    /// covered.
+    #[serde(default)]
+    pub asked: Vec<Asked>,
+    /// Runs that sealed this archive before, oldest first.
+    #[serde(default)]
+    pub earlier: Vec<RunEntry>,
+}
+
+/// The time that was asked for of one table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// The table.
+    pub table: TableId,
+    /// The asked windows of all runs, merged.
+    pub windows: Vec<Window>,
+}
+
+impl RunEntry {
+    /// Puts an earlier run behind this one, which answers for what that one was asked for too.
+    pub fn succeed(&mut self, mut last: Self) {
+        let mut asked = BTreeMap::<TableId, Coverage>::new();
+        for entry in last.asked.drain(..).chain(self.asked.drain(..)) {
+            let coverage = asked.entry(entry.table).or_default();
+            entry.windows.into_iter().for_each(|window| coverage.insert(window));
+        }
+        let asked = asked.into_iter();
+        self.asked = asked
+            .map(|(table, coverage)| Asked { table, windows: coverage.windows().to_vec() })
+            .collect();
+        self.earlier = std::mem::take(&mut last.earlier);
+        self.earlier.push(last);
+    }
+}
+
+/// The asked range in the user's words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RangeText {
+    /// `--from`.
+    pub from: String,
+    /// `--to`.
+    pub to: String,
+}
+
+/// Rows that a table has outside of the asked range.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outside {
+    /// The table.
+    pub table: TableId,
+    /// Where they lie, up to the first or last of them.
+    pub window: Window,
+    /// How many.
+    pub count: RowCount,
+}
+
+/// The tables of a set of commits, sorted by name.
+pub fn tables(commits: &[Commit]) -> Vec<TableEntry> {
+    let mut by_table = BTreeMap::<TableId, Vec<&Commit>>::new();
+    for commit in commits {
+        by_table.entry(commit.id()).or_default().push(commit);
+    }
+    by_table.into_iter().map(|(id, commits)| table(id, &commits)).collect()
+}
+
+fn table(id: TableId, commits: &[&Commit]) -> TableEntry {
+    let mut columns: Vec<ColumnEntry> = Vec::new();
+    for column in commits.iter().flat_map(|commit| &commit.columns) {
+        let entry = ColumnEntry {
+            name: column.name.clone(),
+            key: column.key.clone(),
+            role: column.role,
+            source_type: column.source_type.clone(),
+        };
+        if !columns.contains(&entry) {
+            columns.push(entry);
+        }
+    }
+    let coverage: Coverage = commits.iter().filter_map(|commit| commit.slice.window()).collect();
+    let files = || commits.iter().flat_map(|commit| &commit.files);
+    TableEntry {
+        source: id.source,
+        database: id.database,
+        schema: id.schema,
+        table: id.table,
+        path: commits.first().map(|commit| commit.path.clone()).unwrap_or_default(),
+        rows: commits.iter().map(|commit| commit.rows).sum(),
+        bytes: files().map(|file| file.bytes).sum(),
+        files: files().count() as u64,
+        covered: coverage.windows().to_vec(),
+        columns,
+    }
+}
+
+fn list(name: &str, fields: Vec<Field>) -> Field {
+    let item = Field::new_struct("item", Fields::from(fields), false);
+    Field::new_list(name, item, false)
+}
+
+fn chunk_schema() -> Arc<Schema> {
+    let text = |name: &str| Field::new(name, DataType::Utf8, false);
+    let maybe_text = |name: &str| Field::new(name, DataType::Utf8, true);
+    let count = |name: &str| Field::new(name, DataType::Int64, false);
+    Arc::new(Schema::new(vec![
+        text("source"),
+        text("database"),
+        text("schema"),
+        text("table"),
+        text("path"),
+        text("slice"),
+        Field::new("from_nanos", DataType::Int64, true),
+        Field::new("to_nanos", DataType::Int64, true),
+        count("rows"),
+        list("files", vec![text("key"), count("bytes"), text("sha256"), count("rows")]),
+        list(
+            "columns",
+            vec![
+                text("name"),
+                text("key"),
+                text("role"),
+                text("type"),
+                count("count"),
+                maybe_text("min"),
+                maybe_text("max"),
+                maybe_text("sum"),
+            ],
+        ),
+        text("run"),
+        text("started"),
+        count("elapsed_ms"),
+        text("committed"),
+        text("verified"),
+        maybe_text("state"),
+    ]))
+}
+
+/// `catalog/chunks.parquet`: one row a commit.
+pub fn write_chunks(commits: &[Commit]) -> Result<Vec<u8>> {
+    let failed =
+        |error: &dyn std::fmt::Display| Error::stop(format!("writing the catalog: {error}"));
+    let schema = chunk_schema();
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .build();
+    let mut writer = ArrowWriter::try_new(Vec::new(), schema.clone(), Some(properties))
+        .map_err(|error| failed(&error))?;
+    let mut decoder = ReaderBuilder::new(schema).build_decoder().map_err(|error| failed(&error))?;
+    for commits in commits.chunks(1024) {
+        let rows = commits.iter().map(|commit| {
+            let mut row = serde_json::to_value(commit)?;
+            if let Some(window) = commit.slice.window() {
+                row["from_nanos"] = window.from.into();
+                row["to_nanos"] = window.to.into();
+            }
+            Ok(row)
+        });
+        let rows: Vec<_> =
+            rows.collect::<serde_json::Result<_>>().map_err(|error| failed(&error))?;
+        decoder.serialize(&rows).map_err(|error| failed(&error))?;
+        if let Some(batch) = decoder.flush().map_err(|error| failed(&error))? {
+            writer.write(&batch).map_err(|error| failed(&error))?;
+        }
+    }
+    writer.into_inner().map_err(|error| failed(&error))
+}
+
+/// Reads `catalog/chunks.parquet`; an error says what is wrong with it.
+pub fn read_chunks(bytes: Bytes) -> std::result::Result<Vec<Commit>, String> {
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)
+        .and_then(ParquetRecordBatchReaderBuilder::build)
+        .map_err(|error| text(&error))?;
+    let mut commits = Vec::new();
+    for batch in reader {
+        let mut writer = LineDelimitedWriter::new(Vec::new());
+        writer.write(&batch.map_err(|error| text(&error))?).map_err(|error| text(&error))?;
+        writer.finish().map_err(|error| text(&error))?;
+        for line in writer.into_inner().split(|byte| *byte == b'\n').filter(|l| !l.is_empty()) {
+            let mut row: serde_json::Value =
+                serde_json::from_slice(line).map_err(|error| text(&error))?;
+            if let Some(row) = row.as_object_mut() {
+                row.remove("from_nanos");
+                row.remove("to_nanos");
+            }
+            commits.push(serde_json::from_value(row).map_err(|error| text(&error))?);
+        }
+    }
+    Ok(commits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::archive::commit::FileRecord;
+    use crate::stats::ColumnStats;
+    use crate::window::Slice;
+
+    #[test]
+    fn commits_survive_the_catalog() {
+        let commit = |slice: Slice, files: usize| Commit {
+            source: "s".into(),
+            database: "d".into(),
+            schema: String::new(),
+            table: "t \"\n".into(),
+            path: "data/s/d/t".into(),
+            slice,
+            rows: 3,
+            files: (0..files)
+                .map(|n| FileRecord {
+                    key: format!("data/{n}"),
+                    bytes: 1 << 40,
+                    sha256: "ab".into(),
+                    rows: 3,
+                })
+                .collect(),
+            columns: vec![ColumnStats {
+                name: "time".into(),
+                key: "time".into(),
+                role: Role::Time,
+                source_type: "time".into(),
+                count: 3,
+                min: Some(i64::MIN.to_string()),
+                max: None,
+                sum: None,
+            }],
+            run: "r".into(),
+            started: "2024-01-01T00:00:00Z".into(),
+            elapsed_ms: 5,
+            committed: "2024-01-01T00:00:00Z".into(),
+            verified: "hash".into(),
+            state: (files == 0).then(|| "sha256:0".into()),
+        };
+        let commits = vec![
+            commit(Slice::All, 0),
+            commit(Slice::Window(Window { from: -5, to: 7 }), 2),
+            commit(Slice::NullTime, 1),
+        ];
+        let bytes = write_chunks(&commits).unwrap();
+        assert_eq!(read_chunks(bytes.into()).unwrap(), commits);
+        assert_eq!(read_chunks(write_chunks(&[]).unwrap().into()).unwrap(), []);
+    }
+}

@@ -1,0 +1,89 @@
+//! The commit: the small record which says that a chunk is durable. PURE: its fields and its JSON.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::source::TableId;
+use crate::stats::ColumnStats;
+use crate::window::Slice;
+
+/// A chunk that is durable, and everything that is known of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Commit {
+    /// The chunk's table: source …
+    pub source: String,
+    /// … database …
+    pub database: String,
+    /// … schema or retention policy …
+    pub schema: String,
+    /// … and name.
+    pub table: String,
+    /// The table's folder in the archive.
+    pub path: String,
+    /// The part of the table that was read.
+    pub slice: Slice,
+    /// Rows, of all files together.
+    pub rows: u64,
+    /// Zero or more files: an empty chunk has a commit and no file.
+    pub files: Vec<FileRecord>,
+    /// All columns of the table with their statistics in this chunk.
+    pub columns: Vec<ColumnStats>,
+    /// The run that wrote it.
+    pub run: String,
+    /// When reading began, RFC 3339.
+    pub started: String,
+    /// How long reading and writing took, in milliseconds.
+    pub elapsed_ms: u64,
+    /// When it was committed, RFC 3339 with nanoseconds; the earlier of two wins.
+    pub committed: String,
+    /// What was checked before the commit.
+    pub verified: String,
+    /// Identity of a source that must not change between runs (the hash of a file).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+}
+
+/// A data file as it was read back from the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileRecord {
+    /// Key in the archive.
+    pub key: String,
+    /// Length in bytes.
+    pub bytes: u64,
+    /// SHA-256 of its bytes.
+    pub sha256: String,
+    /// Rows in it.
+    pub rows: u64,
+}
+
+impl Commit {
+    /// The full name of its table.
+    pub fn id(&self) -> TableId {
+        TableId {
+            source: self.source.clone(),
+            database: self.database.clone(),
+            schema: self.schema.clone(),
+            table: self.table.clone(),
+        }
+    }
+
+    /// As it is stored.
+    pub fn to_json(&self) -> Result<Vec<u8>> {
+        serde_json::to_vec(self).map_err(|error| Error::stop(format!("writing a commit: {error}")))
+    }
+
+    /// Reads what is stored.
+    pub fn from_json(key: &str, bytes: &[u8]) -> Result<Self> {
+        serde_json::from_slice(bytes).map_err(|error| {
+            Error::different(format!("the commit {key} cannot be read: {error}"))
+                .hint("remove it: its chunk is then exported again")
+        })
+    }
+
+    /// Which of two commits for the same time counts: the earlier.
+    pub fn order(&self) -> (&str, &str, Slice) {
+        (&self.committed, &self.run, self.slice)
+    }
+}

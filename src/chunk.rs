@@ -1,0 +1,262 @@
+//! One chunk from its source to a commit: read, encode on a thread, upload, read back. All or
+//! nothing: whatever fails leaves no file behind.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+use arrow::array::RecordBatch;
+use parquet::file::metadata::{FooterTail, ParquetMetaDataReader};
+use tokio::sync::{mpsc, watch};
+
+use crate::archive::commit::{Commit, FileRecord};
+use crate::archive::hash_object;
+use crate::archive::name::file_key;
+use crate::encode::{EncodeOptions, EncodedFile, Encoder, Output, encode};
+use crate::error::{Class, Error, Result};
+use crate::progress::Progress;
+use crate::source::{BatchSender, Chunk, Source};
+use crate::store::{Store, Upload};
+use crate::window::{now, rfc3339};
+
+/// Batches between source and encoder at most.
+const BATCHES: usize = 2;
+
+/// What all chunks of a run share.
+#[derive(Debug, Clone)]
+pub struct Writer {
+    /// Where files go.
+    pub store: Store,
+    /// Short id of the run.
+    pub run: String,
+    /// How to encode.
+    pub options: EncodeOptions,
+    /// Where to count.
+    pub progress: Progress,
+    /// Turns true when the user wants to stop.
+    pub interrupted: watch::Receiver<bool>,
+}
+
+impl Writer {
+    /// Brings a chunk into the store and reads it back. What is returned is durable, but counts
+    /// only once it is committed.
+    pub async fn write(&self, source: &dyn Source, chunk: &Chunk, path: &str) -> Result<Commit> {
+        let (began, started) = (Instant::now(), rfc3339(now()));
+        let counted = Arc::new(Counted::default());
+        let (batch_sender, batches) = BatchSender::channel(BATCHES);
+        let (output, parts) = mpsc::channel(1);
+        let ended = Arc::new(AtomicBool::new(false));
+
+        let encoder =
+            Encoder::new(&chunk.table, self.metadata(chunk), self.options.clone(), output);
+        let encoding = self.spawn_encoder(encoder, batches, &ended, &counted);
+        let uploading = tokio::spawn(upload_files(
+            self.clone(),
+            path.to_owned(),
+            chunk.clone(),
+            parts,
+            Arc::clone(&counted),
+        ));
+
+        // The channel must not close before it is known whether the stream ended well.
+        let open = batch_sender.clone();
+        let mut interrupted = self.interrupted.clone();
+        let read = tokio::select! {
+            read = source.read(chunk, batch_sender) => read,
+            _ = interrupted.wait_for(|stop| *stop) => Err(Error::interrupted()),
+        };
+        ended.store(read.is_ok(), Ordering::Release);
+        drop(open);
+
+        let encoded = joined(encoding.await);
+        let (files, uploaded) = match uploading.await {
+            Ok(outcome) => outcome,
+            Err(error) => (Vec::new(), Err(Error::stop(format!("the upload ended: {error}")))),
+        };
+        // The nearest to the disk first: what fails there makes the others fail.
+        let outcome = uploaded.and_then(|()| read_first(encoded, read));
+        let outcome = match outcome {
+            Ok(encoded) => self.read_back(&files, encoded.rows).await.map(|()| encoded),
+            Err(error) => Err(error),
+        };
+        let encoded = match outcome {
+            Ok(encoded) => encoded,
+            Err(error) => {
+                for file in &files {
+                    let _ = self.store.delete(&file.key).await; // a sweep finds what is left
+                }
+                counted.take_back(&self.progress);
+                return Err(error);
+            }
+        };
+        let id = chunk.table.id.clone();
+        Ok(Commit {
+            source: id.source,
+            database: id.database,
+            schema: id.schema,
+            table: id.table,
+            path: path.to_owned(),
+            slice: chunk.slice,
+            rows: encoded.rows,
+            files,
+            columns: encoded.columns,
+            run: self.run.clone(),
+            started,
+            elapsed_ms: began.elapsed().as_millis() as u64,
+            committed: rfc3339(now()),
+            verified: "stored bytes hashed, footer and rows read back".to_owned(),
+            state: chunk.table.state.clone(),
+        })
+    }
+
+    fn spawn_encoder(
+        &self,
+        encoder: Encoder,
+        batches: mpsc::Receiver<RecordBatch>,
+        ended: &Arc<AtomicBool>,
+        counted: &Arc<Counted>,
+    ) -> tokio::task::JoinHandle<Result<Option<crate::encode::Encoded>>> {
+        let (ended, counted, progress) =
+            (Arc::clone(ended), Arc::clone(counted), self.progress.clone());
+        tokio::task::spawn_blocking(move || {
+            encode(encoder, batches, &ended, |batch| {
+                let rows = batch.num_rows() as u64;
+                counted.rows.fetch_add(rows, Ordering::Relaxed);
+                progress.add_rows(rows);
+            })
+        })
+    }
+
+    fn metadata(&self, chunk: &Chunk) -> Vec<(String, String)> {
+        let id = &chunk.table.id;
+        [
+            ("moveout.version", env!("CARGO_PKG_VERSION").to_owned()),
+            ("moveout.source", id.source.clone()),
+            ("moveout.database", id.database.clone()),
+            ("moveout.schema", id.schema.clone()),
+            ("moveout.table", id.table.clone()),
+            ("moveout.slice", chunk.slice.to_string()),
+            ("moveout.run", self.run.clone()),
+        ]
+        .map(|(key, value)| (key.to_owned(), value))
+        .into()
+    }
+
+    /// Files as they stand in the store, not as they were sent: bytes, footer, rows.
+    async fn read_back(&self, files: &[FileRecord], rows: u64) -> Result<()> {
+        let differs = |file: &FileRecord, what: String| {
+            Error::of(Class::Retry, format!("{}: read back, {what}", file.key))
+        };
+        for file in files {
+            match hash_object(&self.store, &file.key).await? {
+                Some((hash, bytes)) if hash == file.sha256 && bytes == file.bytes => {}
+                Some((_, bytes)) => {
+                    return Err(differs(
+                        file,
+                        format!("{bytes} bytes differ from the {} written", file.bytes),
+                    ));
+                }
+                None => return Err(differs(file, "it is not there".to_owned())),
+            }
+            let stored = footer_rows(&self.store, file).await?;
+            if stored != file.rows {
+                return Err(differs(
+                    file,
+                    format!("its footer counts {stored} rows of {}", file.rows),
+                ));
+            }
+        }
+        let sum: u64 = files.iter().map(|file| file.rows).sum();
+        match sum == rows {
+            true => Ok(()),
+            false => Err(Error::stop(format!("{sum} rows in files, {rows} were encoded"))),
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Counted {
+    rows: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Counted {
+    fn take_back(&self, progress: &Progress) {
+        progress.take_back(self.rows.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed));
+    }
+}
+
+fn joined<T>(outcome: std::result::Result<Result<T>, tokio::task::JoinError>) -> Result<T> {
+    outcome.unwrap_or_else(|error| Err(Error::stop(format!("the encoder ended: {error}"))))
+}
+
+// A failed encoder makes the read fail ("the writer has ended"); a failed read makes the encoder
+// end without a result, and without an error.
+fn read_first(
+    encoded: Result<Option<crate::encode::Encoded>>,
+    read: Result<()>,
+) -> Result<crate::encode::Encoded> {
+    match (encoded?, read) {
+        (_, Err(error)) => Err(error),
+        (Some(encoded), Ok(())) => Ok(encoded),
+        (None, Ok(())) => Err(Error::stop("the encoder did not see the end of the stream")),
+    }
+}
+
+/// Writes the parts of each file under its key. Returns the files that are complete also when a
+/// later one fails, so that they can be removed.
+async fn upload_files(
+    writer: Writer,
+    path: String,
+    chunk: Chunk,
+    mut outputs: mpsc::Receiver<Output>,
+    counted: Arc<Counted>,
+) -> (Vec<FileRecord>, Result<()>) {
+    let mut files = Vec::new();
+    let mut open: Option<Upload> = None;
+    while let Some(output) = outputs.recv().await {
+        let key = file_key(&path, chunk.slice, &writer.run, files.len() + 1);
+        let upload = open.get_or_insert_with(|| writer.store.upload(&key));
+        let result = match output {
+            Output::Part(part) => {
+                counted.bytes.fetch_add(part.len() as u64, Ordering::Relaxed);
+                writer.progress.add_bytes(part.len() as u64);
+                upload.write(part).await
+            }
+            Output::FileEnd(EncodedFile { rows, size_bytes, sha256 }) => match open.take() {
+                Some(upload) => {
+                    let completed = upload.complete().await;
+                    files.push(FileRecord { key, bytes: size_bytes, sha256, rows });
+                    completed
+                }
+                None => Ok(()),
+            },
+        };
+        if result.is_err() {
+            if let Some(upload) = open.take() {
+                upload.abort().await;
+            }
+            return (files, result);
+        }
+    }
+    // No end of the file came: the source or the encoder failed.
+    if let Some(upload) = open.take() {
+        upload.abort().await;
+    }
+    (files, Ok(()))
+}
+
+/// Rows that the footer of a stored file counts.
+async fn footer_rows(store: &Store, file: &FileRecord) -> Result<u64> {
+    let broken = |error: &dyn std::fmt::Display| {
+        Error::of(Class::Retry, format!("{}: read back, its footer is broken: {error}", file.key))
+    };
+    let tail = store.range(&file.key, file.bytes.saturating_sub(8)..file.bytes).await?;
+    let tail: &[u8; 8] = tail.as_ref().try_into().map_err(|error| broken(&error))?;
+    let length = FooterTail::try_new(tail).map_err(|error| broken(&error))?.metadata_length();
+    let end = file.bytes.saturating_sub(8);
+    let footer = store.range(&file.key, end.saturating_sub(length as u64)..end).await?;
+    let metadata =
+        ParquetMetaDataReader::decode_metadata(&footer).map_err(|error| broken(&error))?;
+    Ok(metadata.file_metadata().num_rows().unsigned_abs())
+}

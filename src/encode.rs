@@ -1,0 +1,265 @@
+//! SYNC: record batches in, Parquet bytes out: hashed, counted, cut into parts of one size.
+//! Knows arrow and parquet, not where the parts go.
+
+use std::io;
+use std::mem;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, SchemaRef};
+use bytes::Bytes;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::WriterProperties;
+use parquet::schema::types::ColumnPath;
+use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
+
+use crate::error::{Class, Error, Result};
+use crate::source::{Role, Table};
+use crate::stats::{ColumnStats, Stats};
+
+/// Rows of a row group at most. Fewer than 100 k cost readers, more cost memory and gain no size.
+const ROW_GROUP_ROWS: usize = 256 * 1024;
+
+/// How to encode.
+#[derive(Debug, Clone)]
+pub struct EncodeOptions {
+    /// Encoded bytes of a row group at most: what an open file holds in memory.
+    pub row_group_bytes: usize,
+    /// Bytes of a part.
+    pub part_bytes: usize,
+    /// A file that has grown beyond this many bytes is closed and the chunk goes on in the next.
+    pub file_bytes: u64,
+}
+
+/// What an encoder hands over, in order: the parts of a file, its end, the next file.
+#[derive(Debug)]
+pub enum Output {
+    /// The next bytes of the current file.
+    Part(Bytes),
+    /// The current file is complete.
+    FileEnd(EncodedFile),
+}
+
+/// What is known of a file when its last byte has been handed over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EncodedFile {
+    /// Rows in it.
+    pub rows: u64,
+    /// Length in bytes.
+    pub size_bytes: u64,
+    /// SHA-256 of its bytes, in lower-case hex.
+    pub sha256: String,
+}
+
+/// What an encoder knows when it has finished.
+#[derive(Debug)]
+pub struct Encoded {
+    /// Rows of all files together.
+    pub rows: u64,
+    /// Statistics of all columns.
+    pub columns: Vec<ColumnStats>,
+}
+
+/// Turns the batches of one chunk into zero or more Parquet files.
+pub struct Encoder {
+    schema: SchemaRef,
+    properties: WriterProperties,
+    options: EncodeOptions,
+    output: mpsc::Sender<Output>,
+    file: Option<ArrowWriter<PartSink>>,
+    file_rows: u64,
+    rows: u64,
+    stats: Stats,
+}
+
+impl Encoder {
+    /// An encoder for one chunk of a table. `metadata` goes into every file; parts go to `output`,
+    /// which blocks when it is full.
+    pub fn new(
+        table: &Table,
+        metadata: Vec<(String, String)>,
+        options: EncodeOptions,
+        output: mpsc::Sender<Output>,
+    ) -> Self {
+        Self {
+            schema: table.arrow_schema(),
+            properties: properties(table, metadata, &options),
+            options,
+            output,
+            file: None,
+            file_rows: 0,
+            rows: 0,
+            stats: Stats::new(&table.columns),
+        }
+    }
+
+    /// Encodes a batch. Blocks while the parts before it wait.
+    pub fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        if batch.num_rows() == 0 {
+            return Ok(()); // a sign of life of a slow server, not a reason for a file
+        }
+        self.stats.add(batch);
+        let file = match &mut self.file {
+            Some(file) => file,
+            None => {
+                let sink = PartSink::new(self.options.part_bytes, self.output.clone());
+                let writer =
+                    ArrowWriter::try_new(sink, self.schema.clone(), Some(self.properties.clone()));
+                self.file.insert(writer.map_err(encode_error)?)
+            }
+        };
+        file.write(batch).map_err(encode_error)?;
+        self.rows += batch.num_rows() as u64;
+        self.file_rows += batch.num_rows() as u64;
+        let size = file.bytes_written() + file.in_progress_size();
+        if size as u64 >= self.options.file_bytes { self.end_file() } else { Ok(()) }
+    }
+
+    /// Closes the last file. Only after the source has said that its stream ended well.
+    pub fn finish(mut self) -> Result<Encoded> {
+        self.end_file()?;
+        Ok(Encoded { rows: self.rows, columns: self.stats.finish() })
+    }
+
+    fn end_file(&mut self) -> Result<()> {
+        let Some(mut file) = self.file.take() else { return Ok(()) };
+        let metadata = file.finish().map_err(encode_error)?;
+        let rows = mem::take(&mut self.file_rows);
+        if metadata.file_metadata().num_rows() != rows as i64 {
+            return Err(Error::stop(format!(
+                "the Parquet footer counts {} rows, {rows} were written",
+                metadata.file_metadata().num_rows()
+            )));
+        }
+        let sink = file.into_inner().map_err(encode_error)?;
+        let end = sink.finish(rows)?;
+        self.output.blocking_send(Output::FileEnd(end)).map_err(|_| upload_gone())
+    }
+}
+
+// Measured on time series (rounded gauges, high-entropy gauges, counters): a dictionary that gives
+// up at 128 KiB and then falls back to an encoding made for the type is smaller and faster than
+// either alone; row groups of 256 Ki rows lose nothing against larger ones; zstd 3 gains 1 % of
+// size for 20 to 60 % of CPU over zstd 1.
+fn properties(
+    table: &Table,
+    metadata: Vec<(String, String)>,
+    options: &EncodeOptions,
+) -> WriterProperties {
+    let metadata = metadata.into_iter().map(|(key, value)| KeyValue::new(key, value)).collect();
+    let mut properties = WriterProperties::builder()
+        .set_created_by(concat!("moveout version ", env!("CARGO_PKG_VERSION")).to_owned())
+        .set_key_value_metadata(Some(metadata))
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+        .set_max_row_group_bytes(Some(options.row_group_bytes));
+    for column in &table.columns {
+        let path = ColumnPath::from(column.name.as_str());
+        let fallback = match column.data_type {
+            DataType::Timestamp(..) | DataType::Int64 | DataType::UInt64 => {
+                Encoding::DELTA_BINARY_PACKED
+            }
+            DataType::Float64 => Encoding::BYTE_STREAM_SPLIT,
+            _ => continue,
+        };
+        properties = properties
+            .set_column_encoding(path.clone(), fallback)
+            .set_column_dictionary_enabled(path.clone(), column.role != Role::Time)
+            .set_column_dictionary_page_size_limit(path, 128 * 1024);
+    }
+    properties.build()
+}
+
+fn encode_error(error: parquet::errors::ParquetError) -> Error {
+    match &error {
+        // The sink's only error: the upload has ended, and has an error of its own to show.
+        parquet::errors::ParquetError::External(inner) if inner.is::<io::Error>() => upload_gone(),
+        _ => Error::stop(format!("cannot encode Parquet: {error}")),
+    }
+}
+
+fn upload_gone() -> Error {
+    Error::of(Class::Retry, "the upload of this chunk has ended")
+}
+
+/// Cuts what is written into parts of one size (some stores want equal parts), hashing on the way.
+struct PartSink {
+    part: Vec<u8>,
+    part_bytes: usize,
+    size_bytes: u64,
+    hash: Sha256,
+    output: mpsc::Sender<Output>,
+}
+
+impl PartSink {
+    fn new(part_bytes: usize, output: mpsc::Sender<Output>) -> Self {
+        Self { part: Vec::new(), part_bytes, size_bytes: 0, hash: Sha256::new(), output }
+    }
+
+    fn send(&mut self) -> io::Result<()> {
+        let part = Bytes::from(mem::take(&mut self.part));
+        self.hash.update(&part);
+        self.size_bytes += part.len() as u64;
+        self.output
+            .blocking_send(Output::Part(part))
+            .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
+    }
+
+    fn finish(mut self, rows: u64) -> Result<EncodedFile> {
+        if !self.part.is_empty() {
+            self.send().map_err(|_| upload_gone())?;
+        }
+        Ok(EncodedFile { rows, size_bytes: self.size_bytes, sha256: hex(&self.hash.finalize()) })
+    }
+}
+
+impl io::Write for PartSink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let room = self.part_bytes - self.part.len();
+        let taken = room.min(bytes.len());
+        self.part.extend_from_slice(&bytes[..taken]);
+        if self.part.len() == self.part_bytes {
+            self.send()?;
+        }
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Lower-case hex.
+pub fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}"); // writing to a String cannot fail
+        text
+    })
+}
+
+/// SHA-256 in lower-case hex.
+pub fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+/// Reads batches from a channel and encodes them; for a thread that may block. `ended` says, when
+/// the channel closes, whether the source's stream ended well; if not, nothing is finished.
+pub fn encode(
+    mut encoder: Encoder,
+    mut batches: mpsc::Receiver<RecordBatch>,
+    ended: &Arc<std::sync::atomic::AtomicBool>,
+    mut on_batch: impl FnMut(&RecordBatch),
+) -> Result<Option<Encoded>> {
+    while let Some(batch) = batches.blocking_recv() {
+        encoder.write(&batch)?;
+        on_batch(&batch);
+    }
+    match ended.load(std::sync::atomic::Ordering::Acquire) {
+        true => encoder.finish().map(Some),
+        false => Ok(None),
+    }
+}

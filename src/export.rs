@@ -1,0 +1,639 @@
+//! The verb `export`: survey, plan, chunks in flight, seal. The one place that acts on the class of
+//! an error. Knows sources and the archive; the streaming itself is in `chunk`.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::archive::catalog::{Asked, FORMAT, Outside, RangeText, RunEntry};
+use crate::archive::commit::Commit;
+use crate::archive::name::Paths;
+use crate::archive::runs::{Beating, Heartbeat, PlannedTable, RunPlan, new_run_id};
+use crate::archive::{Archive, Seal, State};
+use crate::chunk::Writer;
+use crate::config::Job;
+use crate::coverage::Coverage;
+use crate::encode::EncodeOptions;
+use crate::error::{Class, Error, Exit, Result};
+use crate::plan::{Queue, learned_width, same_state};
+use crate::progress::Progress;
+use crate::source::{Artifact, ArtifactStatus, Chunk, Excluded, Source};
+use crate::survey::{DEFAULT_WAIT, Survey, Surveyed, backoff, patiently, survey};
+use crate::window::{now, rfc3339};
+
+/// What a run did, for people and for `--json`.
+#[derive(Debug, Serialize)]
+pub struct Summary {
+    /// Always `export`.
+    pub command: &'static str,
+    /// `complete` (sealed), `incomplete` or `interrupted`.
+    pub status: &'static str,
+    /// Where the archive is.
+    pub archive: String,
+    /// Short id of the run.
+    pub run: String,
+    /// Tables asked for.
+    pub tables: usize,
+    /// Tables with rows in this run.
+    pub tables_written: usize,
+    /// Chunks committed by this run.
+    pub chunks: u64,
+    /// Rows in them.
+    pub rows: u64,
+    /// Bytes of their files.
+    pub bytes: u64,
+    /// Chunks that were there before.
+    pub chunks_before: u64,
+    /// Rows of the whole archive.
+    pub rows_total: u64,
+    /// Bytes of all of its data files.
+    pub bytes_total: u64,
+    /// Seconds it took.
+    pub elapsed_seconds: f64,
+    /// Rows outside of the asked range.
+    pub outside: Vec<Outside>,
+    /// What was left out, and why.
+    pub excluded: Vec<Excluded>,
+    /// What became of each kind of artifact.
+    pub artifacts: Vec<ArtifactStatus>,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+    /// Chunks that failed, each with the reason.
+    pub failed: Vec<Failed>,
+    /// The error that ended the run early, if one did.
+    pub error: Option<String>,
+    /// How the process ends.
+    #[serde(skip)]
+    pub exit: Exit,
+    /// What the reader can do about it.
+    pub hint: Option<String>,
+}
+
+/// A chunk that could not be had.
+#[derive(Debug, Serialize)]
+pub struct Failed {
+    /// Table and window.
+    pub chunk: String,
+    /// Why.
+    pub error: String,
+    #[serde(skip)]
+    exit: Exit,
+}
+
+/// Runs, or goes on where another run stopped. `interrupted` turns true when the user wants to stop.
+pub async fn export(
+    job: &Job,
+    progress: &Progress,
+    interrupted: watch::Receiver<bool>,
+) -> Result<Summary> {
+    let url = job.archive.as_deref().ok_or_else(|| {
+        Error::usage("there is no archive to write to")
+            .hint("give --archive PATH, or `archive` in the configuration")
+    })?;
+    let mut stop = interrupted.clone();
+    let prepared = tokio::select! {
+        prepared = prepare(job, url, progress, interrupted) => prepared?,
+        _ = stop.wait_for(|stop| *stop) => return Err(Error::interrupted()),
+    };
+    prepared.run().await
+}
+
+/// A run that knows what it has to do.
+struct Run<'a> {
+    job: &'a Job,
+    archive: Archive,
+    writer: Writer,
+    survey: Survey,
+    paths: HashMap<crate::source::TableId, String>,
+    queue: Queue,
+    /// For each table of the queue, its place in the survey.
+    surveyed: Vec<usize>,
+    summary: Summary,
+    shared: Arc<Shared>,
+    began: Instant,
+    started: String,
+    written: HashSet<usize>,
+    unsealed: bool,
+    sealed_before: bool,
+    relisted: u32,
+    beating: Option<Beating>,
+}
+
+/// What the chunks in flight tell each other.
+#[derive(Debug, Default)]
+struct Shared {
+    /// A quota holds for everybody.
+    paused: Mutex<Option<Instant>>,
+    /// Failures since the last success, over all chunks.
+    failures: Mutex<u32>,
+}
+
+/// How work on a chunk ended.
+enum Outcome {
+    Committed(Box<Commit>),
+    /// Another run was first.
+    TakenBy,
+    Split(Error),
+    Relist(Error),
+    Failed(Error),
+    Stop(Error),
+}
+
+async fn prepare<'a>(
+    job: &'a Job,
+    url: &str,
+    progress: &Progress,
+    interrupted: watch::Receiver<bool>,
+) -> Result<Run<'a>> {
+    let began = Instant::now();
+    let archive = Archive::create(url).await?;
+    let heartbeat = Heartbeat::new(&new_run_id());
+    let (run, started) = (heartbeat.run.clone(), heartbeat.started.clone());
+    let state = archive.state().await?;
+    for other in state.living(&run) {
+        progress.note(&format!(
+            "another run is at work on this archive: {} since {} (process {}); both will do no harm, but work twice",
+            other.run, other.started, other.pid
+        ));
+    }
+    let survey = survey(job, progress).await?;
+    let beating = Beating::start(archive.store(), heartbeat).await?;
+    let swept = archive.sweep(&state, &run).await?;
+    if swept > 0 {
+        tracing::info!("removed {swept} files that an interrupted run left");
+    }
+
+    let (queue, paths, surveyed, plan) = plan(job, &survey, &state, &run)?;
+    if !queue.is_empty() {
+        archive.put_plan(&plan).await?;
+    }
+    progress.left(queue.chunks_left());
+    let summary = Summary {
+        command: "export",
+        status: "incomplete",
+        archive: url.to_owned(),
+        run: run.clone(),
+        tables: survey.tables.len(),
+        tables_written: 0,
+        chunks: 0,
+        rows: 0,
+        bytes: 0,
+        chunks_before: state.commits.len() as u64,
+        rows_total: 0,
+        bytes_total: 0,
+        elapsed_seconds: 0.0,
+        outside: survey.outside.clone(),
+        excluded: survey.excluded.clone(),
+        artifacts: Vec::new(),
+        warnings: job.warnings.iter().chain(&survey.warnings).cloned().collect(),
+        failed: Vec::new(),
+        error: None,
+        exit: Exit::Incomplete,
+        hint: None,
+    };
+    let writer = Writer {
+        options: encode_options(job, archive.store().part_bytes()),
+        store: archive.store().clone(),
+        run,
+        progress: progress.clone(),
+        interrupted,
+    };
+    Ok(Run {
+        job,
+        sealed_before: state.sealed && !state.uncatalogued && state.superseded.is_empty(),
+        archive,
+        writer,
+        survey,
+        paths,
+        queue,
+        surveyed,
+        summary,
+        shared: Arc::default(),
+        began,
+        started,
+        written: HashSet::new(),
+        unsealed: false,
+        relisted: 0,
+        beating: Some(beating),
+    })
+}
+
+// Of what a chunk may use, a half is for the open row group, which the writer holds encoded; the
+// rest is for batches, parts and the answer of the source.
+fn encode_options(job: &Job, part_bytes: usize) -> EncodeOptions {
+    let of_chunk = job.limits.memory_bytes / job.limits.concurrency;
+    EncodeOptions {
+        row_group_bytes: (of_chunk / 2).clamp(1 << 20, 32 << 20),
+        part_bytes,
+        file_bytes: job.limits.file_bytes,
+    }
+}
+
+type Planned = (Queue, HashMap<crate::source::TableId, String>, Vec<usize>, RunPlan);
+
+fn plan(job: &Job, survey: &Survey, state: &State, run: &str) -> Result<Planned> {
+    let committed = state.by_table();
+    let mut given = Paths::default();
+    for (id, commits) in &committed {
+        if let Some(commit) = commits.first() {
+            given.remember(id, &commit.path);
+        }
+    }
+    let mut plan = RunPlan { run: run.to_owned(), tables: Vec::new() };
+    let (mut queue, mut surveyed, mut paths) = (Queue::default(), Vec::new(), HashMap::new());
+    for (at, Surveyed { table, bounds, asked, .. }) in survey.tables.iter().enumerate() {
+        let path = given.path(&table.id);
+        let commits = committed.get(&table.id).map(Vec::as_slice).unwrap_or_default();
+        for commit in commits {
+            same_state(table, commit.state.as_deref())?;
+        }
+        let coverage: Coverage =
+            commits.iter().filter_map(|commit| commit.slice.window()).collect();
+        let todo = coverage.missing(*asked);
+        if !todo.is_empty() {
+            queue.add(Arc::clone(table), *bounds, todo, width(job, commits));
+            surveyed.push(at);
+        }
+        plan.tables.push(PlannedTable {
+            id: table.id.clone(),
+            path: path.clone(),
+            asked: Some(*asked),
+        });
+        paths.insert(table.id.clone(), path);
+    }
+    Ok((queue, paths, surveyed, plan))
+}
+
+/// The width learned by earlier runs, from the last commit that had rows.
+fn width(job: &Job, commits: &[&Commit]) -> i64 {
+    let with_rows = commits.iter().filter(|commit| commit.rows > 0);
+    let last = with_rows.max_by(|a, b| a.committed.cmp(&b.committed));
+    let learned = last.and_then(|commit| {
+        let elapsed = Duration::from_millis(commit.elapsed_ms);
+        Some(learned_width(commit.slice.window()?.width(), commit.rows, elapsed))
+    });
+    learned.map_or(job.limits.window, |width| width.max(crate::plan::MIN_WIDTH))
+}
+
+impl Run<'_> {
+    async fn run(mut self) -> Result<Summary> {
+        let outcome = match self.work().await {
+            Ok(()) if self.summary.failed.is_empty() => self.finish().await,
+            Ok(()) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = outcome {
+            let interrupted = *self.writer.interrupted.borrow();
+            self.summary.exit = if interrupted { Exit::Interrupted } else { error.exit() };
+            self.summary.status = if interrupted { "interrupted" } else { "incomplete" };
+            self.summary.hint = error.hint_text().map(str::to_owned);
+            self.summary.error = (!interrupted).then(|| error.to_string());
+        } else if !self.summary.failed.is_empty() {
+            let for_good = self.summary.failed.iter().any(|failed| failed.exit == Exit::Failed);
+            self.summary.exit = if for_good { Exit::Failed } else { Exit::Incomplete };
+        }
+        if self.summary.exit != Exit::Done {
+            self.summary.hint.get_or_insert_with(|| {
+                "run the same command again to go on; what was committed stays".to_owned()
+            });
+        }
+        if let Some(beating) = self.beating.take() {
+            beating.stop().await;
+        }
+        let state = self.archive.state().await?;
+        self.summary.rows_total = state.commits.iter().map(|commit| commit.rows).sum();
+        self.summary.bytes_total =
+            state.commits.iter().flat_map(|commit| &commit.files).map(|file| file.bytes).sum();
+        self.archive.forget_heartbeat(&self.writer.run).await?;
+        self.summary.elapsed_seconds = self.began.elapsed().as_secs_f64();
+        self.writer.progress.end();
+        Ok(self.summary)
+    }
+
+    /// Keeps the allowed number of chunks in flight, oldest first, until none is left.
+    async fn work(&mut self) -> Result<()> {
+        let mut flight = JoinSet::new();
+        let mut ticks = tokio::time::interval(Duration::from_millis(250));
+        let mut end = Ok(());
+        loop {
+            while end.is_ok() && flight.len() < self.job.limits.concurrency {
+                let Some((at, chunk)) = self.queue.next() else { break };
+                if !self.unsealed {
+                    self.archive.unseal().await?;
+                    self.unsealed = true;
+                }
+                flight.spawn(self.worker(at, chunk));
+            }
+            let (at, chunk, outcome) = tokio::select! {
+                joined = flight.join_next() => match joined {
+                    None => return end,
+                    Some(Ok(done)) => done,
+                    Some(Err(error)) => return Err(Error::stop(format!("a worker ended: {error}"))),
+                },
+                _ = ticks.tick() => {
+                    self.writer.progress.tick();
+                    continue;
+                }
+            };
+            if let Err(error) = self.settle(at, chunk, outcome).await
+                && end.is_ok()
+            {
+                end = Err(error);
+            }
+        }
+    }
+
+    /// Takes in how work on a chunk ended; an error ends the run, once the others have landed.
+    async fn settle(&mut self, at: usize, chunk: Chunk, outcome: Outcome) -> Result<()> {
+        match outcome {
+            Outcome::Committed(commit) => {
+                if commit.rows > 0 && self.written.insert(at) {
+                    self.summary.tables_written += 1;
+                }
+                self.summary.chunks += 1;
+                self.summary.rows += commit.rows;
+                self.summary.bytes += commit.files.iter().map(|file| file.bytes).sum::<u64>();
+                if let Some(window) = commit.slice.window() {
+                    let elapsed = Duration::from_millis(commit.elapsed_ms);
+                    self.queue.learn(at, window, commit.rows, elapsed);
+                }
+                self.writer.progress.chunk_done(self.queue.chunks_left());
+            }
+            Outcome::TakenBy => self.writer.progress.chunk_done(self.queue.chunks_left()),
+            Outcome::Split(error) => {
+                tracing::info!("{chunk}: {error}; the window is halved");
+                if !self.queue.split(at, &chunk) {
+                    self.fail(&chunk, &error);
+                }
+            }
+            Outcome::Relist(error) => {
+                tracing::info!("{chunk}: {error}; the tables are listed again");
+                self.relist(at, &chunk, error).await?;
+            }
+            Outcome::Failed(error) => self.fail(&chunk, &error),
+            Outcome::Stop(error) => return Err(error.context(&chunk)),
+        }
+        Ok(())
+    }
+
+    fn fail(&mut self, chunk: &Chunk, error: &Error) {
+        self.writer.progress.note(&format!("failed: {chunk}: {error}"));
+        let failed =
+            Failed { chunk: chunk.to_string(), error: error.to_string(), exit: error.exit() };
+        if self.summary.hint.is_none() {
+            self.summary.hint = error.hint_text().map(str::to_owned);
+        }
+        self.summary.failed.push(failed);
+    }
+
+    /// A column came while the run was at work: list anew and read the chunk with it.
+    async fn relist(&mut self, at: usize, chunk: &Chunk, error: Error) -> Result<()> {
+        self.relisted += 1;
+        if self.relisted > 20 {
+            return Err(error.context(chunk).hint("stop the writers first: columns keep changing"));
+        }
+        let source = &self.survey.sources[self.survey.tables[self.surveyed[at]].source];
+        let listing = patiently(self.job, &self.writer.progress, || source.list()).await?;
+        let tables: Vec<Arc<_>> = listing.tables.into_iter().map(Arc::new).collect();
+        self.queue.relisted(&tables);
+        let window = chunk.slice.window();
+        self.queue.give_back(at, window.as_slice());
+        Ok(())
+    }
+
+    fn worker(
+        &self,
+        at: usize,
+        chunk: Chunk,
+    ) -> impl Future<Output = (usize, Chunk, Outcome)> + use<> {
+        let source = Arc::clone(&self.survey.sources[self.survey.tables[self.surveyed[at]].source]);
+        let worker = Worker {
+            archive: self.archive.clone(),
+            writer: self.writer.clone(),
+            shared: Arc::clone(&self.shared),
+            path: self.paths.get(&chunk.table.id).cloned().unwrap_or_default(),
+            attempts: self.job.limits.attempts,
+        };
+        async move {
+            let outcome = worker.work(source.as_ref(), &chunk).await;
+            (at, chunk, outcome)
+        }
+    }
+
+    /// Everything is committed: look once more at what the store says, then seal.
+    async fn finish(&mut self) -> Result<()> {
+        let me = self.writer.run.clone();
+        if !self.unsealed && self.sealed_before {
+            self.archive.forget(&me).await?;
+            self.archive.tidy();
+            self.complete();
+            return Ok(());
+        }
+        self.writer.progress.doing("sealing the archive");
+        self.wait_for_older_runs(&me).await?;
+        let state = self.archive.state().await?;
+        let committed = state.by_table();
+        for Surveyed { table, asked, .. } in &self.survey.tables {
+            let commits = committed.get(&table.id).map(Vec::as_slice).unwrap_or_default();
+            let coverage: Coverage = commits.iter().filter_map(|c| c.slice.window()).collect();
+            if let Some(gap) = coverage.missing(*asked).first() {
+                return Err(Error::incomplete(format!(
+                    "{} {gap} was committed and is not any more; somebody changed the archive",
+                    table.id
+                )));
+            }
+        }
+        let artifacts = self.artifacts().await?;
+        let run = RunEntry {
+            format: FORMAT,
+            moveout: env!("CARGO_PKG_VERSION").to_owned(),
+            run: me.clone(),
+            range: RangeText { from: self.job.range.0.clone(), to: self.job.range.1.clone() },
+            sources: self.survey.infos.clone(),
+            started: self.started.clone(),
+            ended: rfc3339(now()),
+            excluded: self.survey.excluded.clone(),
+            outside: self.survey.outside.clone(),
+            artifacts: self.summary.artifacts.clone(),
+            warnings: self.summary.warnings.clone(),
+            asked: self.asked(),
+            earlier: Vec::new(),
+        };
+        self.archive.seal(&me, Seal { run, artifacts: &artifacts }).await?;
+        self.complete();
+        Ok(())
+    }
+
+    fn asked(&self) -> Vec<Asked> {
+        let tables = self.survey.tables.iter();
+        tables.map(|t| Asked { table: t.table.id.clone(), windows: vec![t.asked] }).collect()
+    }
+
+    fn complete(&mut self) {
+        self.summary.status = "complete";
+        self.summary.exit = Exit::Done;
+    }
+
+    /// Of several runs that are ready to seal, the oldest does; the others then see what is left.
+    async fn wait_for_older_runs(&self, me: &str) -> Result<()> {
+        let mut stop = self.writer.interrupted.clone();
+        let mut told = false;
+        loop {
+            let state = self.archive.state().await?;
+            let Some(older) = state.living(me).find(|run| run.run.as_str() < me) else {
+                return Ok(());
+            };
+            if !told {
+                self.writer
+                    .progress
+                    .note(&format!("waiting for the run {} to end before sealing", older.run));
+                told = true;
+            }
+            let pause = Duration::from_secs(1);
+            self.writer.progress.waiting(Instant::now() + pause, "an older run is still at work");
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                _ = stop.wait_for(|stop| *stop) => return Err(Error::interrupted()),
+            }
+        }
+    }
+
+    async fn artifacts(&mut self) -> Result<Vec<(String, Artifact)>> {
+        let mut all = Vec::new();
+        for source in &self.survey.sources {
+            let (artifacts, statuses) =
+                patiently(self.job, &self.writer.progress, || source.artifacts()).await?;
+            let name = source.name().to_owned();
+            all.extend(artifacts.into_iter().map(|artifact| (name.clone(), artifact)));
+            for status in statuses.iter().filter(|status| status.status.starts_with("failed")) {
+                self.summary
+                    .warnings
+                    .push(format!("{}: {}: {}", status.source, status.kind, status.status));
+            }
+            self.summary.artifacts.extend(statuses);
+        }
+        Ok(all)
+    }
+}
+
+/// One chunk in flight, with its attempts.
+struct Worker {
+    archive: Archive,
+    writer: Writer,
+    shared: Arc<Shared>,
+    path: String,
+    attempts: u32,
+}
+
+impl Worker {
+    async fn work(&self, source: &dyn Source, chunk: &Chunk) -> Outcome {
+        let mut failures = 0;
+        let mut waits = 0;
+        loop {
+            if self.pause().await.is_err() {
+                return Outcome::Stop(Error::interrupted());
+            }
+            let error = match self.once(source, chunk).await {
+                Ok(outcome) => {
+                    *self.shared.failures.lock().unwrap_or_else(PoisonError::into_inner) = 0;
+                    return outcome;
+                }
+                Err(error) => error,
+            };
+            if *self.writer.interrupted.borrow() {
+                return Outcome::Stop(Error::interrupted());
+            }
+            match error.class() {
+                Class::Stop => return Outcome::Stop(error),
+                Class::Fail => return Outcome::Failed(error),
+                Class::SchemaChanged => return Outcome::Relist(error),
+                Class::Wait(pause) => {
+                    waits += 1;
+                    // The server did not say how long: ask less and less often.
+                    let pause = pause.unwrap_or(DEFAULT_WAIT * waits.min(12));
+                    self.pause_all(pause, &error);
+                    continue;
+                }
+                Class::Split => {
+                    if self.can_split(chunk) {
+                        return Outcome::Split(error);
+                    }
+                    failures += 1;
+                }
+                Class::RetryThenSplit => {
+                    failures += 1;
+                    if failures >= 2 && self.can_split(chunk) && !self.count_failure() {
+                        return Outcome::Split(error);
+                    }
+                }
+                Class::Retry => failures += 1,
+            }
+            if self.count_failure() {
+                let error = error.context(chunk).context("nothing works any more");
+                return Outcome::Stop(Error::incomplete(error));
+            }
+            if failures >= self.attempts {
+                return Outcome::Failed(error);
+            }
+            let pause = backoff(failures);
+            self.writer.progress.waiting(Instant::now() + pause, &format!("{chunk}: {error}"));
+            tracing::info!("{chunk}: {error}; attempt {} in {pause:?}", failures + 1);
+            if self.sleep(pause).await.is_err() {
+                return Outcome::Stop(Error::interrupted());
+            }
+        }
+    }
+
+    async fn once(&self, source: &dyn Source, chunk: &Chunk) -> Result<Outcome> {
+        let commit = self.writer.write(source, chunk, &self.path).await?;
+        match self.archive.commit(&commit).await? {
+            true => Ok(Outcome::Committed(Box::new(commit))),
+            false => Ok(Outcome::TakenBy),
+        }
+    }
+
+    fn can_split(&self, chunk: &Chunk) -> bool {
+        let window = chunk.slice.window();
+        !chunk.table.single_pass
+            && window.is_some_and(|window| window.halves(crate::plan::MIN_WIDTH).is_some())
+    }
+
+    /// Counts a failure; `true` when so many came without any success between them that the source
+    /// or the store must be gone.
+    fn count_failure(&self) -> bool {
+        let mut failures = self.shared.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        *failures += 1;
+        *failures > self.attempts * 5
+    }
+
+    fn pause_all(&self, pause: Duration, error: &Error) {
+        let until = Instant::now() + pause;
+        let mut paused = self.shared.paused.lock().unwrap_or_else(PoisonError::into_inner);
+        if paused.is_none_or(|before| before < until) {
+            *paused = Some(until);
+        }
+        self.writer.progress.waiting(until, &error.to_string());
+    }
+
+    async fn pause(&self) -> Result<()> {
+        loop {
+            let until = *self.shared.paused.lock().unwrap_or_else(PoisonError::into_inner);
+            match until.map(|until| until.saturating_duration_since(Instant::now())) {
+                None | Some(Duration::ZERO) => return Ok(()),
+                Some(pause) => self.sleep(pause).await?,
+            }
+        }
+    }
+
+    async fn sleep(&self, pause: Duration) -> Result<()> {
+        let mut stop = self.writer.interrupted.clone();
+        tokio::select! {
+            () = tokio::time::sleep(pause) => Ok(()),
+            _ = stop.wait_for(|stop| *stop) => Err(Error::interrupted()),
+        }
+    }
+}

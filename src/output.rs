@@ -1,0 +1,243 @@
+//! Summaries on standard output: text for people, or one JSON object. Part of the binary.
+
+use std::io::{self, Write};
+
+use indicatif::{HumanBytes, HumanCount, HumanDuration};
+use moveout::archive::catalog::Outside;
+use moveout::error::{Error, Result};
+use moveout::export::Summary;
+use moveout::preview::Preview;
+use moveout::source::Excluded;
+use moveout::status::Status;
+use moveout::verify::Report;
+use serde::Serialize;
+
+/// Lines of a kind that are shown before the rest is only counted.
+const SHOWN: usize = 20;
+
+type Out<'a> = &'a mut dyn Write;
+
+/// Prints a summary, as JSON if asked for.
+pub(crate) fn show<T: Serialize>(
+    json: bool,
+    summary: &T,
+    text: fn(Out<'_>, &T) -> io::Result<()>,
+) -> Result<()> {
+    let mut out = io::stdout().lock();
+    let printed = match json {
+        true => serde_json::to_writer(&mut out, summary)
+            .map_err(io::Error::from)
+            .and_then(|()| writeln!(out)),
+        false => text(&mut out, summary),
+    };
+    match printed {
+        // A reader that has seen enough, such as `head`, is no failure.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Error::stop(format!("writing to standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// An error as a JSON object.
+pub(crate) fn error(error: &Error) -> io::Result<()> {
+    let json = serde_json::json!({
+        "status": "error",
+        "error": error.to_string(),
+        "hint": error.hint_text(),
+        "exit": error.exit() as u8,
+    });
+    writeln!(io::stdout().lock(), "{json}")
+}
+
+pub(crate) fn export(out: Out<'_>, summary: &Summary) -> io::Result<()> {
+    let state = match summary.status {
+        "complete" => "complete and sealed",
+        other => other,
+    };
+    writeln!(out, "{}: {state}", summary.archive)?;
+    writeln!(
+        out,
+        "  this run   {} rows in {} of {} tables, {} chunks, {}, {}",
+        HumanCount(summary.rows),
+        summary.tables_written,
+        summary.tables,
+        summary.chunks,
+        HumanBytes(summary.bytes),
+        seconds(summary.elapsed_seconds),
+    )?;
+    writeln!(
+        out,
+        "  archive    {} rows, {}",
+        HumanCount(summary.rows_total),
+        HumanBytes(summary.bytes_total)
+    )?;
+    outside(out, &summary.outside)?;
+    excluded(out, &summary.excluded)?;
+    for artifact in
+        summary.artifacts.iter().filter(|a| !matches!(a.status.as_str(), "saved" | "none"))
+    {
+        writeln!(
+            out,
+            "  artifacts  {} of {}: {}",
+            artifact.kind, artifact.source, artifact.status
+        )?;
+    }
+    warnings(out, &summary.warnings)?;
+    some(out, &summary.failed, |out, failed| {
+        writeln!(out, "  failed     {}: {}", failed.chunk, failed.error)
+    })?;
+    if let Some(error) = &summary.error {
+        writeln!(out, "  error      {error}")?;
+    }
+    if let Some(hint) = &summary.hint {
+        writeln!(out, "\nhint: {hint}")?;
+    } else if summary.status == "complete" {
+        writeln!(out, "\nnext: moveout verify {}", summary.archive)?;
+    }
+    Ok(())
+}
+
+pub(crate) fn plan(out: Out<'_>, plan: &Preview) -> io::Result<()> {
+    for source in &plan.sources {
+        writeln!(out, "{}: {} at {}", source.name, source.version, source.address)?;
+    }
+    some(out, &plan.tables, |out, table| {
+        let left = match (table.left.first(), table.left.last()) {
+            (Some(first), Some(last)) => {
+                format!(
+                    "{}, {} windows",
+                    moveout::window::Window { from: first.from, to: last.to },
+                    table.windows
+                )
+            }
+            _ => "nothing left to do".to_owned(),
+        };
+        writeln!(out, "  {}  {left}, {}", table.table, about(table.rows_estimate, "rows"))
+    })?;
+    writeln!(
+        out,
+        "about {} windows, {}, {}, {}",
+        HumanCount(plan.windows),
+        about(plan.rows_estimate, "rows"),
+        plan.bytes_estimate
+            .map_or_else(|| "size not known".to_owned(), |b| format!("{}", HumanBytes(b))),
+        plan.seconds_estimate.map_or_else(
+            || "time not known".to_owned(),
+            |s| format!(
+                "{} with one chunk in flight",
+                HumanDuration(std::time::Duration::from_secs(s))
+            )
+        ),
+    )?;
+    outside(out, &plan.outside)?;
+    excluded(out, &plan.excluded)?;
+    warnings(out, &plan.warnings)
+}
+
+pub(crate) fn status(out: Out<'_>, status: &Status) -> io::Result<()> {
+    let state = if status.sealed { "sealed" } else { "not sealed: run the export again to go on" };
+    writeln!(out, "{}: {state}", status.archive)?;
+    for run in &status.runs {
+        writeln!(out, "  at work    {run}")?;
+    }
+    for table in &status.tables {
+        writeln!(
+            out,
+            "  {}  {} rows, {} files, {}",
+            table.table,
+            HumanCount(table.rows),
+            table.files,
+            HumanBytes(table.bytes)
+        )?;
+        some(out, &table.covered, |out, window| writeln!(out, "    covered  {window}"))?;
+        some(out, &table.missing, |out, window| writeln!(out, "    missing  {window}"))?;
+    }
+    writeln!(
+        out,
+        "{} tables, {} chunks, {} rows, {}",
+        status.tables.len(),
+        HumanCount(status.chunks as u64),
+        HumanCount(status.rows),
+        HumanBytes(status.bytes)
+    )
+}
+
+pub(crate) fn verify(out: Out<'_>, report: &Report) -> io::Result<()> {
+    for fault in &report.faults {
+        writeln!(out, "{}: {}", fault.place, fault.fault)?;
+    }
+    let how = match report.quick {
+        true => "sizes and manifests compared, no data file read",
+        false => "every byte hashed, every row decoded",
+    };
+    writeln!(
+        out,
+        "{}: {} tables, {} chunks, {} files, {} rows, {}; {how}",
+        report.archive,
+        report.tables,
+        HumanCount(report.chunks as u64),
+        HumanCount(report.files),
+        HumanCount(report.rows),
+        HumanBytes(report.bytes)
+    )?;
+    match (report.faults.len(), report.sealed) {
+        (0, true) => writeln!(out, "no fault found"),
+        (0, false) => {
+            writeln!(out, "no fault found, but the archive is not sealed: run the export again")
+        }
+        (1, _) => writeln!(out, "1 fault"),
+        (faults, _) => writeln!(out, "{faults} faults"),
+    }
+}
+
+fn about(count: Option<u64>, what: &str) -> String {
+    match count {
+        Some(count) => format!("about {} {what}", HumanCount(count)),
+        None => format!("{what} not counted"),
+    }
+}
+
+fn seconds(seconds: f64) -> String {
+    match seconds < 60.0 {
+        true => format!("{seconds:.1} s"),
+        false => format!("{}", HumanDuration(std::time::Duration::from_secs_f64(seconds))),
+    }
+}
+
+fn outside(out: Out<'_>, outside: &[Outside]) -> io::Result<()> {
+    some(out, outside, |out, outside| {
+        let at_least = if outside.count.exact { "" } else { "at least " };
+        writeln!(
+            out,
+            "  outside    {at_least}{} rows of {} in {}, not asked for",
+            HumanCount(outside.count.rows),
+            outside.table,
+            outside.window
+        )
+    })
+}
+
+fn excluded(out: Out<'_>, excluded: &[Excluded]) -> io::Result<()> {
+    some(out, excluded, |out, excluded| {
+        writeln!(out, "  left out   {} of {}: {}", excluded.what, excluded.source, excluded.why)
+    })
+}
+
+fn warnings(out: Out<'_>, warnings: &[String]) -> io::Result<()> {
+    warnings.iter().try_for_each(|warning| writeln!(out, "  warning    {warning}"))
+}
+
+fn some<T>(
+    out: Out<'_>,
+    all: &[T],
+    mut print: impl FnMut(Out<'_>, &T) -> io::Result<()>,
+) -> io::Result<()> {
+    for one in all.iter().take(SHOWN) {
+        print(out, one)?;
+    }
+    match all.len().saturating_sub(SHOWN) {
+        0 => Ok(()),
+        more => writeln!(out, "  … and {more} more (all of them with --json)"),
+    }
+}

@@ -1,0 +1,367 @@
+//! PURE: tables and what is left of them become chunks, oldest first, in windows whose width is
+//! learned. Knows no source and no archive.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::coverage::Coverage;
+use crate::error::Result;
+use crate::source::{Chunk, Table};
+use crate::window::{Bound, DAY, SECOND, Slice, Window, align_down};
+
+/// No window is halved below twice this width.
+pub const MIN_WIDTH: i64 = SECOND;
+/// What a chunk should take: long enough that what it costs besides its rows does not matter, short
+/// enough that a stop loses little.
+const TARGET_ELAPSED: Duration = Duration::from_secs(5);
+const TARGET_ROWS: u64 = 2_000_000;
+/// Growth from one window to the next at most.
+const MAX_GROWTH: f64 = 64.0;
+
+/// The range asked for of one table, given its true bounds; `None` where that is nothing.
+pub fn asked(
+    table: &Table,
+    bounds: Option<Window>,
+    from: Bound,
+    to: Bound,
+    now: i64,
+) -> Option<Window> {
+    if table.single_pass && (from, to) == (Bound::Min, Bound::Max) {
+        return bounds.map(|_| Window::ALL);
+    }
+    let from = match from {
+        Bound::At(time) => time,
+        _ => bounds?.from,
+    };
+    let to = match to {
+        // What has not been yet cannot be covered: a later run must find it missing.
+        Bound::At(time) if !table.single_pass => {
+            time.min(bounds.map_or(now, |bounds| bounds.to.max(now)))
+        }
+        Bound::At(time) => time,
+        _ => bounds?.to,
+    };
+    Window::new(from, to)
+}
+
+/// The parts of a table's bounds before and after the asked range.
+pub fn outside(bounds: Window, asked: Option<Window>) -> Vec<Window> {
+    let Some(asked) = asked else { return vec![bounds] };
+    let before = Window::new(bounds.from, bounds.to.min(asked.from));
+    let after = Window::new(bounds.from.max(asked.to), bounds.to);
+    before.into_iter().chain(after).collect()
+}
+
+/// What is left to do, over all tables.
+#[derive(Debug, Default)]
+pub struct Queue {
+    tables: Vec<TableQueue>,
+    oldest: BinaryHeap<Reverse<(i64, usize)>>,
+}
+
+#[derive(Debug)]
+struct TableQueue {
+    table: Arc<Table>,
+    todo: VecDeque<Window>,
+    occupied: Vec<Window>,
+    width: i64,
+    ceiling: i64,
+}
+
+impl Queue {
+    /// Adds a table with what is left of it. Returns its number here.
+    pub fn add(
+        &mut self,
+        table: Arc<Table>,
+        bounds: Option<Window>,
+        todo: Vec<Window>,
+        width: i64,
+    ) -> usize {
+        let occupied: Coverage =
+            table.occupied.iter().filter_map(|window| window.intersect(&bounds?)).collect();
+        let at = self.tables.len();
+        self.oldest.extend(todo.first().map(|window| Reverse((window.from, at))));
+        self.tables.push(TableQueue {
+            table,
+            todo: todo.into(),
+            occupied: occupied.windows().to_vec(),
+            width,
+            ceiling: i64::MAX,
+        });
+        at
+    }
+
+    /// The oldest chunk that is left, with the number of its table.
+    pub fn next(&mut self) -> Option<(usize, Chunk)> {
+        let Reverse((_, at)) = self.oldest.pop()?;
+        let table = self.tables.get_mut(at)?;
+        let left = table.todo.pop_front()?;
+        let end = table.end(left);
+        if let Some(rest) = Window::new(end, left.to) {
+            table.todo.push_front(rest);
+        }
+        let next = table.todo.front().map(|window| Reverse((window.from, at)));
+        self.oldest.extend(next);
+        let window = Window { from: left.from, to: end };
+        Some((at, Chunk { table: Arc::clone(&table.table), slice: Slice::from(window) }))
+    }
+
+    /// Gives a chunk back to be done again, in narrower windows if `width` says so.
+    pub fn give_back(&mut self, at: usize, windows: &[Window]) {
+        let table = &mut self.tables[at];
+        for window in windows {
+            let place = table.todo.partition_point(|left| left.from < window.from);
+            table.todo.insert(place, *window);
+        }
+        // Entries of the heap that are no longer the front's are stale, not wrong: the front is
+        // what gets done.
+        let mut others: Vec<_> =
+            self.oldest.drain().filter(|Reverse((_, other))| *other != at).collect();
+        others.extend(table.todo.front().map(|window| Reverse((window.from, at))));
+        self.oldest = others.into();
+    }
+
+    /// Halves a chunk that was too much, and remembers the width. `false` when it is too narrow.
+    pub fn split(&mut self, at: usize, chunk: &Chunk) -> bool {
+        let Slice::Window(window) = chunk.slice else { return false };
+        if chunk.table.single_pass {
+            return false;
+        }
+        // Only the part that can hold rows matters for the width.
+        let table = &mut self.tables[at];
+        let first = table.occupied.first().map_or(window.from, |w| w.from);
+        let last = table.occupied.last().map_or(window.to, |w| w.to);
+        let core = window.intersect(&Window { from: first, to: last }).unwrap_or(window);
+        let Some((left, _)) = core.halves(MIN_WIDTH) else { return false };
+        table.ceiling = table.ceiling.min(core.width() / 2).max(MIN_WIDTH);
+        table.width = table.width.min(table.ceiling);
+        let halves =
+            [Window { from: window.from, to: left.to }, Window { from: left.to, to: window.to }];
+        self.give_back(at, &halves);
+        true
+    }
+
+    /// Learns from a chunk that is done.
+    pub fn learn(&mut self, at: usize, window: Window, rows: u64, elapsed: Duration) {
+        let table = &mut self.tables[at];
+        let first = table.occupied.first().map_or(window.from, |w| w.from);
+        let last = table.occupied.last().map_or(window.to, |w| w.to);
+        let core = window.intersect(&Window { from: first, to: last });
+        let used = core.map_or(table.width, |core| core.width()).max(1);
+        let target = learned_width(used.max(table.width.min(window.width())), rows, elapsed);
+        table.width = match target > used {
+            true => table.width.max(target),
+            false => table.width.min(target),
+        }
+        .clamp(MIN_WIDTH, table.ceiling.max(MIN_WIDTH));
+    }
+
+    /// Replaces the tables by newly listed ones, where columns were added meanwhile.
+    pub fn relisted(&mut self, listed: &[Arc<Table>]) {
+        for queue in &mut self.tables {
+            if let Some(table) = listed.iter().find(|table| table.id == queue.table.id) {
+                queue.table = Arc::clone(table);
+            }
+        }
+    }
+
+    /// About how many chunks are left at the widths learned so far.
+    pub fn chunks_left(&self) -> u64 {
+        self.tables.iter().map(TableQueue::chunks_left).sum()
+    }
+
+    /// Whether nothing is left.
+    pub fn is_empty(&self) -> bool {
+        self.oldest.is_empty()
+    }
+}
+
+impl TableQueue {
+    /// Where the window that begins what is left should end. Time without rows costs no window of
+    /// its own: it is read together with the rows after it, or with the last ones.
+    fn end(&self, left: Window) -> i64 {
+        if self.table.single_pass {
+            return left.to;
+        }
+        let first_from = |time: i64| {
+            let next = self.occupied.partition_point(|window| window.to <= time);
+            self.occupied.get(next).map(|window| window.from.max(time))
+        };
+        let Some(first) = first_from(left.from).filter(|first| *first < left.to) else {
+            return left.to;
+        };
+        // Aligned to midnight whatever the width; widths below a day that divide it are aligned to
+        // their own multiples as well.
+        let begin = align_down(first, self.width.min(DAY));
+        let mut end = begin.saturating_add(self.width).min(left.to);
+        if let Some(cut) = self.table.cuts.next(first) {
+            end = end.min(cut);
+        }
+        match first_from(end) {
+            Some(next) if next < left.to => end,
+            _ => left.to,
+        }
+    }
+
+    fn chunks_left(&self) -> u64 {
+        let of_window = |left: &Window| {
+            let spans = self.occupied.iter().filter_map(|window| window.intersect(left));
+            let span: u64 =
+                spans.map(|window| window.width().unsigned_abs()).fold(0, u64::saturating_add);
+            span.div_ceil(self.width.unsigned_abs().max(1)).max(1)
+        };
+        match self.table.single_pass {
+            true => self.todo.len() as u64,
+            false => self.todo.iter().map(of_window).sum(),
+        }
+    }
+}
+
+/// The width that would have taken the target, from one that took `elapsed` for `rows`; a power of
+/// two times the old one, so that edges stay on days.
+pub fn learned_width(width: i64, rows: u64, elapsed: Duration) -> i64 {
+    let by_time = TARGET_ELAPSED.as_secs_f64() / elapsed.as_secs_f64().max(1e-3);
+    let by_rows = TARGET_ROWS as f64 / rows.max(1) as f64;
+    let factor = by_time.min(by_rows).clamp(0.25, MAX_GROWTH);
+    let doublings = factor.log2().floor() as i32;
+    match doublings {
+        0.. => width.saturating_mul(1 << doublings).min(i64::MAX / 4),
+        -1 => width, // between half and the whole of the target is good enough
+        _ => (width / 2).max(MIN_WIDTH),
+    }
+}
+
+/// Checks that a source which cannot change under a run has not changed since the commits.
+pub fn same_state(table: &Table, committed: Option<&str>) -> Result<()> {
+    match (&table.state, committed) {
+        (Some(now), Some(then)) if now != then => Err(crate::error::Error::stop(format!(
+            "the file behind {} has changed since it was exported into this archive",
+            table.id
+        ))
+        .hint("export it into a new archive")),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::{Cuts, TableId};
+    use proptest::prelude::*;
+
+    fn table(occupied: Vec<Window>, cuts: Cuts) -> Arc<Table> {
+        let id = TableId {
+            source: "s".into(),
+            database: "d".into(),
+            schema: "r".into(),
+            table: "t".into(),
+        };
+        Arc::new(Table { id, columns: vec![], occupied, cuts, single_pass: false, state: None })
+    }
+
+    fn window(from: i64, to: i64) -> Window {
+        Window { from, to }
+    }
+
+    fn drain(queue: &mut Queue) -> Vec<Window> {
+        let mut windows = Vec::new();
+        while let Some((_, chunk)) = queue.next() {
+            windows.push(chunk.slice.window().unwrap());
+            assert!(windows.len() < 10_000, "the queue does not end");
+        }
+        windows
+    }
+
+    #[test]
+    fn two_points_centuries_apart_are_two_windows() {
+        let bounds = window(-200 * 365 * DAY, 200 * 365 * DAY + 1);
+        let shards = vec![
+            window(bounds.from - DAY, bounds.from + 6 * DAY),
+            window(bounds.to - 1, bounds.to + 7 * DAY),
+        ];
+        let mut queue = Queue::default();
+        queue.add(table(shards, Cuts::None), Some(bounds), vec![bounds], 30 * DAY);
+        let windows = drain(&mut queue);
+        assert_eq!(windows.len(), 2, "{windows:?}");
+    }
+
+    #[test]
+    fn the_oldest_of_all_tables_comes_first() {
+        let mut queue = Queue::default();
+        for from in [5, 3, 4] {
+            let all = window(from * DAY, 10 * DAY);
+            queue.add(table(vec![Window::ALL], Cuts::None), Some(all), vec![all], 20 * DAY);
+        }
+        let order: Vec<i64> = drain(&mut queue).iter().map(|w| w.from / DAY).collect();
+        assert_eq!(order, [3, 4, 5]);
+    }
+
+    #[test]
+    fn what_is_not_yet_is_not_covered() {
+        let table = table(vec![Window::ALL], Cuts::None);
+        let to = Bound::At(100 * DAY);
+        let at = |bounds| asked(&table, bounds, Bound::At(0), to, 50 * DAY);
+        assert_eq!(at(Some(window(1, 7 * DAY))), Some(window(0, 50 * DAY)));
+        assert_eq!(at(Some(window(1, 70 * DAY))), Some(window(0, 70 * DAY)));
+        assert_eq!(at(Some(window(1, 700 * DAY))), Some(window(0, 100 * DAY)));
+    }
+
+    #[test]
+    fn widths_grow_for_tiny_tables_and_shrink_for_slow_ones() {
+        assert_eq!(learned_width(DAY, 0, Duration::from_millis(1)), 64 * DAY);
+        assert_eq!(learned_width(DAY, 1_000_000, Duration::from_secs(3)), DAY);
+        assert_eq!(learned_width(DAY, 100, Duration::from_secs(60)), DAY / 2);
+        assert_eq!(learned_width(DAY, 50_000_000, Duration::from_secs(4)), DAY / 2);
+    }
+
+    fn windows(max: i64) -> impl Strategy<Value = Vec<Window>> {
+        prop::collection::vec((0..max, 1..max / 4), 0..6).prop_map(|pairs| {
+            let coverage: Coverage =
+                pairs.into_iter().map(|(from, width)| window(from, from + width)).collect();
+            coverage.windows().to_vec()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn chunks_cover_what_is_left_exactly_once(
+            todo in windows(1000),
+            occupied in windows(1000),
+            cuts in prop::collection::btree_set(0i64..1000, 0..5),
+            width in 1i64..300,
+            splits in prop::collection::vec(any::<bool>(), 0..40),
+        ) {
+            // One unit is a second here, so that windows are wide enough to be halved.
+            let scale = |w: &Window| window(w.from * SECOND, w.to * SECOND);
+            let todo: Vec<Window> = todo.iter().map(scale).collect();
+            let occupied: Vec<Window> = occupied.iter().map(scale).collect();
+            let cuts: Vec<i64> = cuts.into_iter().map(|cut| cut * SECOND).collect();
+            let bounds = window(0, 2000 * SECOND);
+            let mut queue = Queue::default();
+            queue.add(table(occupied.clone(), Cuts::At(cuts.clone())), Some(bounds), todo.clone(), width * SECOND);
+            let mut done = Vec::new();
+            let mut splits = splits.into_iter();
+            while let Some((at, chunk)) = queue.next() {
+                prop_assert!(done.len() < 10_000);
+                if splits.next().unwrap_or(false) && queue.split(at, &chunk) {
+                    continue;
+                }
+                let found = chunk.slice.window().unwrap();
+                for cut in &cuts {
+                    let crosses = found.from < *cut && *cut < found.to;
+                    let rows = |side: Window| occupied.iter().any(|o| o.overlaps(&side));
+                    let both = crosses && rows(window(found.from, *cut)) && rows(window(*cut, found.to));
+                    prop_assert!(!both, "rows on both sides of a cut in one window");
+                }
+                done.push(found);
+                queue.learn(at, found, 1000, Duration::from_secs(5));
+            }
+            done.sort_unstable();
+            prop_assert!(done.windows(2).all(|pair| pair[0].to <= pair[1].from), "twice");
+            let covered: Coverage = done.into_iter().collect();
+            prop_assert_eq!(covered, todo.into_iter().collect());
+        }
+    }
+}

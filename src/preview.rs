@@ -1,0 +1,209 @@
+//! The verb `plan`: what an export with the same options would do, and about how long it would take.
+//! Writes nothing; reads a sample of the rows, for two seconds at most, to measure the speed.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow::datatypes::DataType;
+use futures::StreamExt;
+use serde::Serialize;
+
+use crate::archive::Archive;
+use crate::archive::catalog::Outside;
+use crate::config::Job;
+use crate::coverage::Coverage;
+use crate::error::Result;
+use crate::plan::Queue;
+use crate::progress::Progress;
+use crate::source::{BatchSender, Chunk, Excluded, Source, SourceInfo, Table, TableId};
+use crate::survey::{Survey, Surveyed, survey};
+use crate::window::{Slice, Window};
+
+/// How long to read rows to learn the speed.
+const SAMPLE: Duration = Duration::from_secs(2);
+/// How long to count rows at most, over all tables.
+const COUNTING: Duration = Duration::from_secs(30);
+
+/// What an export would do, for people and for `--json`.
+#[derive(Debug, Serialize)]
+pub struct Preview {
+    /// Always `plan`.
+    pub command: &'static str,
+    /// The sources.
+    pub sources: Vec<SourceInfo>,
+    /// The tables, each with what is left of it.
+    pub tables: Vec<TablePreview>,
+    /// Windows of the configured width that are left; widths adapt, so there may be fewer.
+    pub windows: u64,
+    /// About how many rows are left; `null` where they could not be counted in time.
+    pub rows_estimate: Option<u64>,
+    /// About how many bytes of Parquet.
+    pub bytes_estimate: Option<u64>,
+    /// About how many seconds one stream takes, at the speed of a sample.
+    pub seconds_estimate: Option<u64>,
+    /// Rows outside of the asked range.
+    pub outside: Vec<Outside>,
+    /// What would be left out, and why.
+    pub excluded: Vec<Excluded>,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+}
+
+/// What an export would do with one table.
+#[derive(Debug, Serialize)]
+pub struct TablePreview {
+    /// The table.
+    pub table: TableId,
+    /// Number of columns.
+    pub columns: usize,
+    /// From its first to just after its last row.
+    pub bounds: Option<Window>,
+    /// The time to be covered.
+    pub asked: Window,
+    /// What of it is not in the archive yet.
+    pub left: Vec<Window>,
+    /// Windows of the configured width.
+    pub windows: u64,
+    /// About how many rows are left.
+    pub rows_estimate: Option<u64>,
+    /// About how many bytes of Parquet.
+    pub bytes_estimate: Option<u64>,
+}
+
+/// Asks the sources and reckons.
+pub async fn preview(job: &Job, progress: &Progress) -> Result<Preview> {
+    let survey = survey(job, progress).await?;
+    let committed = committed(job).await?;
+    progress.doing("counting rows");
+    let until = Instant::now() + COUNTING;
+    let tables: Vec<TablePreview> = futures::stream::iter(&survey.tables)
+        .map(|surveyed| preview_table(job, &survey, surveyed, &committed, until))
+        .buffered(4)
+        .collect()
+        .await;
+    progress.doing("measuring the speed");
+    let speed = match largest(&survey, &tables) {
+        Some((source, table, window)) => rows_per_second(source, table, window).await,
+        None => None,
+    };
+    progress.end();
+    let sum = |of: fn(&TablePreview) -> Option<u64>| tables.iter().map(of).sum::<Option<u64>>();
+    let rows_estimate = sum(|table| table.rows_estimate);
+    Ok(Preview {
+        command: "plan",
+        sources: survey.infos,
+        windows: tables.iter().map(|table| table.windows).sum(),
+        rows_estimate,
+        bytes_estimate: sum(|table| table.bytes_estimate),
+        seconds_estimate: rows_estimate
+            .zip(speed)
+            .map(|(rows, speed)| (rows as f64 / speed).ceil() as u64),
+        tables,
+        outside: survey.outside,
+        excluded: survey.excluded,
+        warnings: job.warnings.iter().cloned().chain(survey.warnings).collect(),
+    })
+}
+
+type Committed = std::collections::HashMap<TableId, Coverage>;
+
+async fn committed(job: &Job) -> Result<Committed> {
+    let Some(url) = job.archive.as_deref().filter(|url| std::path::Path::new(url).is_dir()) else {
+        return Ok(Committed::new());
+    };
+    let Ok(archive) = Archive::open(url).await else { return Ok(Committed::new()) };
+    let state = archive.state().await?;
+    let mut coverage = Committed::new();
+    for commit in &state.commits {
+        let of_table = coverage.entry(commit.id()).or_default();
+        commit.slice.window().into_iter().for_each(|window| of_table.insert(window));
+    }
+    Ok(coverage)
+}
+
+async fn preview_table(
+    job: &Job,
+    survey: &Survey,
+    surveyed: &Surveyed,
+    committed: &Committed,
+    until: Instant,
+) -> TablePreview {
+    let Surveyed { table, source, bounds, asked } = surveyed;
+    let left = committed.get(&table.id).cloned().unwrap_or_default().missing(*asked);
+    let mut queue = Queue::default();
+    queue.add(Arc::clone(table), *bounds, left.clone(), job.limits.window);
+    let source = survey.sources[*source].as_ref();
+    let rows_estimate = match left.is_empty() {
+        true => Some(0),
+        false => rows(job, source, table, *bounds, &left, until).await,
+    };
+    TablePreview {
+        table: table.id.clone(),
+        columns: table.columns.len(),
+        bounds: *bounds,
+        asked: *asked,
+        windows: if left.is_empty() { 0 } else { queue.chunks_left() },
+        left,
+        rows_estimate,
+        bytes_estimate: rows_estimate.map(|rows| (rows as f64 * bytes_per_row(table)) as u64),
+    }
+}
+
+/// Counts the newest window and takes the others to be like it; one window alone is counted.
+async fn rows(
+    job: &Job,
+    source: &dyn Source,
+    table: &Table,
+    bounds: Option<Window>,
+    left: &[Window],
+    until: Instant,
+) -> Option<u64> {
+    let Some(bounds) = bounds else { return Some(0) };
+    let spans: Vec<Window> = left.iter().filter_map(|window| window.intersect(&bounds)).collect();
+    let Some(newest) = spans.last() else { return Some(0) };
+    let width = if table.single_pass { i64::MAX } else { job.limits.window };
+    let sample = Window { from: newest.from.max(newest.to.saturating_sub(width)), ..*newest };
+    let time = until.checked_duration_since(Instant::now())?;
+    let count = tokio::time::timeout(time, source.count(table, sample)).await.ok()?.ok()?;
+    let span: f64 = spans.iter().map(|window| window.width() as f64).sum();
+    Some((count.rows as f64 * (span / sample.width() as f64)).round() as u64)
+}
+
+// What zstd leaves of each type in time series that were measured; good for an order of magnitude.
+fn bytes_per_row(table: &Table) -> f64 {
+    let of_type = |data_type: &DataType| match data_type {
+        DataType::Float64 => 3.5,
+        DataType::Utf8 => 4.0,
+        DataType::Boolean | DataType::Dictionary(..) => 0.1,
+        DataType::Timestamp(..) => 0.5,
+        _ => 2.0,
+    };
+    table.columns.iter().map(|column| of_type(&column.data_type)).sum()
+}
+
+fn largest<'a>(
+    survey: &'a Survey,
+    tables: &[TablePreview],
+) -> Option<(&'a dyn Source, &'a Arc<Table>, Window)> {
+    let pairs = survey.tables.iter().zip(tables);
+    let (surveyed, preview) = pairs.max_by_key(|(_, preview)| preview.rows_estimate)?;
+    let newest = preview.left.last()?.intersect(&surveyed.bounds?)?;
+    Some((survey.sources[surveyed.source].as_ref(), &surveyed.table, newest))
+}
+
+async fn rows_per_second(source: &dyn Source, table: &Arc<Table>, window: Window) -> Option<f64> {
+    let (sender, mut batches) = BatchSender::channel(1);
+    let chunk = Chunk { table: Arc::clone(table), slice: Slice::from(window) };
+    let (began, mut rows, mut last) = (Instant::now(), 0, Duration::ZERO);
+    let counted = async {
+        while let Some(batch) = batches.recv().await {
+            rows += batch.num_rows();
+            last = began.elapsed();
+        }
+    };
+    // Either all of it was read in the time, or enough to know the speed.
+    let _ =
+        tokio::time::timeout(SAMPLE, async { tokio::join!(source.read(&chunk, sender), counted) })
+            .await;
+    (rows > 0).then(|| rows as f64 / last.as_secs_f64().max(1e-3))
+}

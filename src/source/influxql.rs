@@ -1,0 +1,499 @@
+//! InfluxDB over `/query`: OSS and Enterprise 1.x, and 2.x and Cloud TSM by their InfluxQL endpoint.
+//! Lists databases, retention policies and measurements; reads windows as chunked MessagePack.
+
+mod answer;
+mod artifacts;
+mod http;
+mod json;
+mod msgpack;
+mod statements;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::Value;
+use tokio::sync::mpsc;
+use url::Url;
+
+use super::points::{FieldType, columns};
+use super::{
+    Artifact, ArtifactStatus, BatchSender, Chunk, Cuts, Excluded, Listing, RowCount, Source,
+    SourceInfo, Table, TableId,
+};
+use crate::config::{Credentials, Select};
+use crate::coverage::Coverage;
+use crate::error::{Class, Error, Result};
+use crate::window::{SECOND, Slice, Window, parse_time};
+use answer::{Feed, RowWriter};
+use http::{Format, Series, Server};
+
+/// Tables whose bounds are asked for in one request.
+const TABLES_A_REQUEST: usize = 50;
+/// Up to so many values, rows outside of the asked range are read to be counted exactly.
+const READ_TO_COUNT: u64 = 200_000;
+
+/// An InfluxDB that speaks InfluxQL.
+#[derive(Debug)]
+pub struct InfluxQl {
+    name: String,
+    server: Server,
+    select: Select,
+    /// `SHOW SHARDS` was refused: which types a window holds has to be checked.
+    blind: AtomicBool,
+}
+
+/// The retention policies of a database: name and width of a shard in nanoseconds.
+type Policies = Vec<(String, Option<i64>)>;
+
+/// Where the shards of each (database, retention policy) begin and end.
+type Shards = HashMap<(String, String), Vec<Window>>;
+
+impl InfluxQl {
+    /// A server by its address. Nothing is asked yet.
+    pub fn new(
+        name: String,
+        base: Url,
+        credentials: Credentials,
+        select: Select,
+        idle_timeout: Duration,
+    ) -> Result<Self> {
+        let server = Server::new(base, credentials, idle_timeout)?;
+        Ok(Self { name, server, select, blind: AtomicBool::new(false) })
+    }
+
+    async fn databases(&self, excluded: &mut Vec<Excluded>) -> Result<Vec<String>> {
+        let answer = match self.server.query("SHOW DATABASES").await {
+            Ok(answer) => answer,
+            // A user without rights to list may still read what was named.
+            Err(error) if error.class() == Class::Stop && !self.select.databases.is_empty() => {
+                tracing::debug!("SHOW DATABASES: {error}");
+                return Ok(self.select.databases.clone());
+            }
+            Err(error) => return Err(error.context("listing the databases")),
+        };
+        let there: Vec<String> = texts(&answer, "name").collect();
+        if let Some(lost) = self.select.databases.iter().find(|name| !there.contains(name)) {
+            return Err(Error::stop(format!(
+                "{}: there is no database `{lost}`, or these credentials may not see it",
+                self.server.address()
+            ))
+            .hint(match there.is_empty() {
+                true => "the server shows no database at all".to_owned(),
+                false => format!("it has {}", there.join(", ")),
+            }));
+        }
+        let (chosen, left): (Vec<_>, Vec<_>) =
+            there.into_iter().partition(|name| self.select.takes_database(name));
+        for database in left {
+            let why = match database.as_str() {
+                "_internal" => "the server's own statistics; name the database to export it",
+                _ => "not asked for",
+            };
+            excluded.push(self.excluded(format!("database {database}"), why));
+        }
+        Ok(chosen)
+    }
+
+    fn excluded(&self, what: String, why: &str) -> Excluded {
+        Excluded { source: self.name.clone(), what, why: why.to_owned() }
+    }
+
+    async fn policies(&self, database: &str) -> Result<Policies> {
+        let statement = format!("SHOW RETENTION POLICIES ON {}", statements::quoted(database));
+        let answer = self.server.query(&statement).await;
+        let answer = answer
+            .map_err(|e| e.context(format!("listing the retention policies of {database}")))?;
+        let mut policies = Policies::new();
+        for series in answer.iter().flat_map(|statement| &statement.series) {
+            let names = series.column("name").filter_map(Value::as_str);
+            let widths: Vec<_> =
+                series.column("shardGroupDuration").map(|v| go_duration(v.as_str()?)).collect();
+            for (at, name) in names.enumerate() {
+                policies.push((name.to_owned(), widths.get(at).copied().flatten()));
+            }
+        }
+        Ok(policies)
+    }
+
+    /// Where shards lie; `None` where only an admin may ask, or where there is no such statement.
+    async fn shards(&self) -> Result<Option<Shards>> {
+        let answer = match self.server.query("SHOW SHARDS").await {
+            Ok(answer) => answer,
+            Err(error) if error.class() == Class::Stop => {
+                tracing::debug!("SHOW SHARDS: {error}");
+                return Ok(None);
+            }
+            Err(error) if error.class() == Class::RetryThenSplit => return Ok(None),
+            Err(error) => return Err(error.context("listing the shards")),
+        };
+        let mut shards = Shards::new();
+        for series in answer.iter().flat_map(|statement| &statement.series) {
+            let text = |column| series.column(column).map(|v| v.as_str().unwrap_or_default());
+            let places = text("database").zip(text("retention_policy"));
+            let times = text("start_time").zip(text("end_time"));
+            for ((database, policy), (start, end)) in places.zip(times) {
+                let window = shard_window(start, end);
+                let place = (database.to_owned(), policy.to_owned());
+                shards.entry(place).or_default().extend(window);
+            }
+        }
+        Ok(Some(shards))
+    }
+
+    /// The tables of one retention policy. `SHOW FIELD KEYS` covers the default policy only, unless
+    /// the others are named; what has no field there has no point there.
+    async fn tables(
+        &self,
+        database: &str,
+        (policy, shard_width): &(String, Option<i64>),
+        shards: Option<&Shards>,
+    ) -> Result<Vec<Table>> {
+        let on = statements::quoted(database);
+        let from = format!("{}./.*/", statements::quoted(policy));
+        let statement =
+            format!("SHOW FIELD KEYS ON {on} FROM {from};SHOW TAG KEYS ON {on} FROM {from}");
+        let answer = self.server.query(&statement).await;
+        let answer = answer
+            .map_err(|e| e.context(format!("listing the measurements of {database}.{policy}")))?;
+        let mut fields = BTreeMap::<String, BTreeMap<String, BTreeSet<FieldType>>>::new();
+        for series in answer.first().map(|s| s.series.as_slice()).unwrap_or_default() {
+            let pairs = series.column("fieldKey").zip(series.column("fieldType"));
+            for (key, kind) in pairs {
+                let key = key.as_str().unwrap_or_default();
+                let kind = kind.as_str().unwrap_or_default();
+                let kind = FieldType::parse(kind).ok_or_else(|| {
+                    Error::stop(format!(
+                        "{database}.{policy}: `{key}` is of the unknown type `{kind}`"
+                    ))
+                })?;
+                let of_table = fields.entry(series.name.clone()).or_default();
+                of_table.entry(key.to_owned()).or_default().insert(kind);
+            }
+        }
+        let mut tags = HashMap::<String, BTreeSet<String>>::new();
+        for series in answer.get(1).map(|s| s.series.as_slice()).unwrap_or_default() {
+            let keys = series.column("tagKey").filter_map(Value::as_str).map(str::to_owned);
+            tags.entry(series.name.clone()).or_default().extend(keys);
+        }
+        let shards = shards.map(|shards| {
+            shards.get(&(database.to_owned(), policy.clone())).cloned().unwrap_or_default()
+        });
+        let none = BTreeSet::new();
+        let tables = fields.into_iter().map(|(table, fields)| {
+            let mixed = fields.values().any(|types| types.len() > 1);
+            let cuts = match (mixed, &shards) {
+                (false, _) => Cuts::None,
+                (true, Some(shards)) => {
+                    let ends: BTreeSet<i64> = shards.iter().flat_map(|w| [w.from, w.to]).collect();
+                    Cuts::At(ends.into_iter().collect())
+                }
+                (true, None) => shard_width.map(Cuts::Every).unwrap_or(Cuts::None),
+            };
+            let occupied = match &shards {
+                // The end of a shard is shown in whole seconds, cut.
+                Some(shards) => {
+                    let padded =
+                        shards.iter().map(|w| Window { to: w.to.saturating_add(SECOND), ..*w });
+                    padded.collect::<Coverage>().windows().to_vec()
+                }
+                None => vec![Window::ALL],
+            };
+            Table {
+                columns: columns(tags.get(&table).unwrap_or(&none), &fields),
+                id: TableId {
+                    source: self.name.clone(),
+                    database: database.to_owned(),
+                    schema: policy.clone(),
+                    table,
+                },
+                occupied,
+                cuts,
+                single_pass: false,
+                state: None,
+            }
+        });
+        Ok(tables.collect())
+    }
+
+    /// A window that was cut without knowing the shards may hold several types of one field, of
+    /// which the server would show one and drop the others. Counted type by type, that shows.
+    async fn check_types(&self, chunk: &Chunk, window: Window) -> Result<()> {
+        let mut types = BTreeMap::<&str, Vec<&str>>::new();
+        for column in &chunk.table.columns {
+            types.entry(&column.key).or_default().push(&column.source_type);
+        }
+        for (field, kinds) in types.into_iter().filter(|(_, kinds)| kinds.len() > 1) {
+            let mut found = BTreeSet::new();
+            for kind in kinds.into_iter().filter(|kind| FieldType::parse(kind).is_some()) {
+                let statement = statements::count_type(&chunk.table.id, field, kind, window);
+                let answer = self.server.query(&statement).await?;
+                if answer.iter().any(|statement| !statement.series.is_empty()) {
+                    // The server turns numbers into each other, so they count as one here.
+                    found.insert(match kind {
+                        "string" | "boolean" => kind,
+                        _ => "number",
+                    });
+                }
+            }
+            if found.len() > 1 {
+                return Err(Error::of(
+                    Class::Split,
+                    format!("the field `{}` has several types here", field.escape_debug()),
+                )
+                .hint("with an admin's credentials the borders of shards are known, and this is exact"));
+            }
+        }
+        Ok(())
+    }
+
+    async fn bounds_of(&self, tables: &[Table]) -> Result<Vec<Option<Window>>> {
+        let statements: Vec<String> = tables.iter().map(|t| statements::bounds(&t.id)).collect();
+        let answer = self.server.query(&statements.join(";")).await?;
+        let time = |at: usize| {
+            let series = answer.get(at).map(|s| s.series.as_slice()).unwrap_or_default();
+            series.iter().flat_map(|s| s.column("time")).find_map(Value::as_i64)
+        };
+        let bounds = (0..tables.len()).map(|at| {
+            let (first, last) = (time(2 * at)?, time(2 * at + 1)?);
+            Window::new(first, last.saturating_add(1))
+        });
+        Ok(bounds.collect())
+    }
+}
+
+#[async_trait]
+impl Source for InfluxQl {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    async fn describe(&self) -> Result<SourceInfo> {
+        let product = self.server.ping().await?;
+        if product.version.is_empty() {
+            return Err(Error::stop(format!(
+                "{} does not say that it is an InfluxDB",
+                self.server.address()
+            ))
+            .hint("check the host and port; is there a proxy before it?"));
+        }
+        if product.version.trim_start_matches('v').starts_with('3') || product.build == "cloud2" {
+            return Err(Error::stop(format!(
+                "{} is InfluxDB {} {}, which this version of moveout cannot read",
+                self.server.address(),
+                product.version,
+                product.build
+            )));
+        }
+        Ok(SourceInfo {
+            name: self.name.clone(),
+            address: self.server.address(),
+            version: format!("InfluxDB {} {}", product.version, product.build)
+                .trim_end()
+                .to_owned(),
+        })
+    }
+
+    async fn list(&self) -> Result<Listing> {
+        let mut listing = Listing::default();
+        let databases = self.databases(&mut listing.excluded).await?;
+        let shards = self.shards().await?;
+        self.blind.store(shards.is_none(), Ordering::Relaxed);
+        for database in databases {
+            for policy in self.policies(&database).await? {
+                if !self.select.takes_policy(&policy.0) {
+                    let what = format!("retention policy {database}.{}", policy.0);
+                    listing.excluded.push(self.excluded(what, "not asked for"));
+                    continue;
+                }
+                for table in self.tables(&database, &policy, shards.as_ref()).await? {
+                    match self.select.takes_table(&table.id.table) {
+                        true => listing.tables.push(table),
+                        false => {
+                            let what = format!("table {}", table.id);
+                            listing.excluded.push(self.excluded(what, "not asked for"));
+                        }
+                    }
+                }
+            }
+        }
+        if shards.is_none() {
+            for table in listing.tables.iter().filter(|table| has_floats_and_integers(table)) {
+                listing.warnings.push(format!(
+                    "{}: a field is float in some shards and integer in others, and these credentials may not see shards: \
+                     values are exact, but where the shard duration was once altered, integers may stand in the column of floats",
+                    table.id
+                ));
+            }
+        }
+        Ok(listing)
+    }
+
+    async fn bounds(&self, tables: &[Table]) -> Result<Vec<Option<Window>>> {
+        let mut bounds = Vec::with_capacity(tables.len());
+        for tables in tables.chunks(TABLES_A_REQUEST) {
+            match self.bounds_of(tables).await {
+                Ok(found) => bounds.extend(found),
+                Err(error) if error.class() == Class::Stop => return Err(error),
+                // Too much at once, perhaps; one by one then, and for a table too large even for
+                // that its shards say enough.
+                Err(_) => {
+                    for table in tables {
+                        let found = self.bounds_of(std::slice::from_ref(table)).await;
+                        let shards = Window::new(
+                            table.occupied.first().map_or(0, |w| w.from),
+                            table.occupied.last().map_or(0, |w| w.to),
+                        );
+                        match (found, shards) {
+                            (Ok(found), _) => bounds.extend(found),
+                            (Err(error), Some(shards))
+                                if error.class() != Class::Stop && shards != Window::ALL =>
+                            {
+                                bounds.push(Some(shards));
+                            }
+                            (Err(error), _) => {
+                                return Err(
+                                    error.context(format!("asking {} for its bounds", table.id))
+                                );
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        Ok(bounds)
+    }
+
+    async fn count(&self, table: &Table, window: Window) -> Result<RowCount> {
+        let answer = self.server.query(&statements::count(&table.id, window)).await?;
+        let (mut at_least, mut at_most) = (0, 0);
+        for series in answer.iter().flat_map(|statement| &statement.series) {
+            let counts = |row: &Vec<Value>| -> Vec<u64> {
+                row.iter().skip(1).filter_map(Value::as_u64).collect()
+            };
+            for counts in series.values.iter().map(counts) {
+                at_least += counts.iter().copied().max().unwrap_or(0);
+                at_most += counts.iter().sum::<u64>();
+            }
+        }
+        // Fields of one point share a row, so values alone do not tell rows; few of them can be read.
+        if at_least == at_most || at_most > READ_TO_COUNT {
+            return Ok(RowCount { rows: at_least, exact: at_least == at_most });
+        }
+        let (sender, mut batches) = BatchSender::channel(1);
+        let chunk = Chunk { table: Arc::new(table.clone()), slice: Slice::from(window) };
+        let counted = async {
+            let mut rows = 0;
+            while let Some(batch) = batches.recv().await {
+                rows += batch.num_rows() as u64;
+            }
+            rows
+        };
+        let (read, rows) = tokio::join!(self.read(&chunk, sender), counted);
+        Ok(match read {
+            Ok(()) => RowCount { rows, exact: true },
+            Err(_) => RowCount { rows: at_least, exact: false },
+        })
+    }
+
+    async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<()> {
+        let guess = self.blind.load(Ordering::Relaxed);
+        if guess && let Some(window) = chunk.slice.window() {
+            self.check_types(chunk, window).await?;
+        }
+        let (format, response) =
+            self.server.open(&statements::read(&chunk.table.id, chunk.slice)).await?;
+        let (sender, parts) = mpsc::channel(4);
+        let rows = RowWriter::new(&chunk.table, batches, guess);
+        let address = self.server.address();
+        let decoded = tokio::task::spawn_blocking(move || {
+            let feed = Feed::new(parts);
+            let said = |text: &str| http::said(&address, text);
+            match format {
+                Format::MessagePack => msgpack::decode(feed, rows, said),
+                Format::Json => json::decode(feed, rows, said),
+            }
+        });
+        let ((), decoded) = tokio::join!(self.server.pump(response, sender), decoded);
+        decoded.unwrap_or_else(|error| Err(Error::stop(format!("the decoder ended: {error}"))))
+    }
+
+    async fn artifacts(&self) -> Result<(Vec<Artifact>, Vec<ArtifactStatus>)> {
+        let mut excluded = Vec::new();
+        let databases = self.databases(&mut excluded).await?;
+        artifacts::collect(&self.name, &self.server, &databases).await
+    }
+}
+
+fn texts<'a>(answer: &'a [http::Statement], column: &'a str) -> impl Iterator<Item = String> + 'a {
+    let series = answer.iter().flat_map(|statement| &statement.series);
+    series.flat_map(move |s: &Series| s.column(column)).filter_map(Value::as_str).map(str::to_owned)
+}
+
+fn has_floats_and_integers(table: &Table) -> bool {
+    let keys = |kind: &str| -> BTreeSet<&str> {
+        let columns = table.columns.iter().filter(|column| column.source_type == kind);
+        columns.map(|column| column.key.as_str()).collect()
+    };
+    !keys("float").is_disjoint(&keys("integer")) || !keys("float").is_disjoint(&keys("unsigned"))
+}
+
+// The first and the last shard reach beyond 64 bits of nanoseconds.
+fn shard_window(start: &str, end: &str) -> Option<Window> {
+    let from = parse_time(start).unwrap_or(i64::MIN);
+    let to = match parse_time(end) {
+        Some(to) if end.starts_with("2262-04-11T23:47:16") => to.max(i64::MAX),
+        Some(to) => to,
+        None => i64::MAX,
+    };
+    Window::new(from, to)
+}
+
+/// A duration as Go prints it: `168h0m0s`.
+fn go_duration(text: &str) -> Option<i64> {
+    let mut nanos: i64 = 0;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+        let unit_end =
+            rest[digits..].find(|c: char| c.is_ascii_digit()).map_or(rest.len(), |n| digits + n);
+        let unit = match &rest[digits..unit_end] {
+            "h" => 3600 * SECOND,
+            "m" => 60 * SECOND,
+            "s" => SECOND,
+            _ => return None,
+        };
+        nanos = nanos.checked_add(rest[..digits].parse::<i64>().ok()?.checked_mul(unit)?)?;
+        rest = &rest[unit_end..];
+    }
+    (nanos > 0).then_some(nanos)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_at_the_ends_of_time_are_whole() {
+        let last = shard_window("2262-04-07T00:00:00Z", "2262-04-11T23:47:16Z").unwrap();
+        assert_eq!(last.to, i64::MAX, "the end is shown without its last 0.85 s");
+        let first = shard_window("1677-09-20T00:00:00Z", "1677-09-27T00:00:00Z").unwrap();
+        assert_eq!(first.from, i64::MIN);
+    }
+
+    #[test]
+    fn durations_are_read_as_go_prints_them() {
+        assert_eq!(go_duration("168h0m0s"), Some(7 * 24 * 3600 * SECOND));
+        assert_eq!(go_duration("1h30m0s"), Some(5400 * SECOND));
+        assert_eq!(go_duration("0s"), None);
+        assert_eq!(go_duration("soon"), None);
+    }
+
+    #[test]
+    fn weeks_are_cut_on_mondays_as_the_server_does() {
+        let cut = Cuts::Every(7 * 24 * 3600 * SECOND).next(0).unwrap();
+        assert_eq!(crate::window::rfc3339(cut), "1970-01-05T00:00:00Z");
+    }
+}

@@ -1,0 +1,278 @@
+//! The rows of a chunked answer as record batches, whatever its bytes look like: the shape of a
+//! series, where each value goes, and whether the answer is complete. SYNC, knows no HTTP.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::datatypes::DataType;
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use crate::error::{Class, Error, Result};
+use crate::source::points::{FieldType, FieldValue, PointBuilder};
+use crate::source::{BatchSender, Role, Table};
+
+/// Rows and bytes of a batch at most.
+const BATCH_ROWS: usize = 16 * 1024;
+const BATCH_BYTES: usize = 2 * 1024 * 1024;
+/// Integers beyond this are not exact as floats.
+const EXACT: f64 = 9_007_199_254_740_992.0;
+
+/// The body of an answer as it comes in, for a thread that may block.
+pub(super) struct Feed {
+    parts: mpsc::Receiver<Result<Bytes>>,
+    buffer: Vec<u8>,
+    at: usize,
+}
+
+impl Feed {
+    pub(super) fn new(parts: mpsc::Receiver<Result<Bytes>>) -> Self {
+        Self { parts, buffer: Vec::new(), at: 0 }
+    }
+
+    /// The bytes that are here and not yet consumed.
+    #[inline]
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.buffer[self.at..]
+    }
+
+    /// Consumes bytes that are here.
+    #[inline]
+    pub(super) fn consume(&mut self, count: usize) {
+        self.at += count;
+    }
+
+    /// Waits for more; `false` at the end of the body.
+    pub(super) fn fill(&mut self) -> Result<bool> {
+        let Some(part) = self.parts.blocking_recv() else { return Ok(false) };
+        let part = part?;
+        self.buffer.drain(..self.at);
+        self.at = 0;
+        self.buffer.extend_from_slice(&part);
+        Ok(true)
+    }
+
+    /// Waits until `count` bytes are here.
+    #[inline]
+    pub(super) fn need(&mut self, count: usize) -> Result<()> {
+        while self.buffer.len() - self.at < count {
+            if !self.fill()? {
+                return Err(cut_off());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The answer ended before the protocol said so.
+pub(super) fn cut_off() -> Error {
+    Error::of(Class::RetryThenSplit, "the answer was cut off")
+}
+
+/// The bytes are not what the protocol allows.
+pub(super) fn malformed(what: impl std::fmt::Display) -> Error {
+    Error::of(Class::RetryThenSplit, format!("the answer cannot be understood: {what}"))
+}
+
+/// Where the values of one column of an answer go: a column of the table for each type.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Target {
+    float: Option<usize>,
+    integer: Option<usize>,
+    unsigned: Option<usize>,
+    string: Option<usize>,
+    boolean: Option<usize>,
+}
+
+impl Target {
+    /// The only type that the column can have, if there is only one.
+    pub(super) fn only_type(&self) -> Option<FieldType> {
+        let all = [
+            self.float.map(|_| FieldType::Float),
+            self.integer.map(|_| FieldType::Integer),
+            self.unsigned.map(|_| FieldType::Unsigned),
+            self.string.map(|_| FieldType::String),
+            self.boolean.map(|_| FieldType::Boolean),
+        ];
+        let mut types = all.into_iter().flatten();
+        types.next().filter(|_| types.next().is_none())
+    }
+
+    /// Whether numbers can be floats or integers.
+    pub(super) fn is_float_or_integer(&self) -> bool {
+        self.float.is_some() && (self.integer.is_some() || self.unsigned.is_some())
+    }
+}
+
+/// Puts series and rows together into batches and sends them.
+pub(super) struct RowWriter {
+    tags: HashMap<String, usize>,
+    fields: HashMap<String, Target>,
+    builder: PointBuilder,
+    batches: BatchSender,
+    series_tags: Vec<(usize, String)>,
+    series_rows: usize,
+    guess: bool,
+    partial: Option<bool>,
+}
+
+impl RowWriter {
+    /// For the columns of a table. `guess` says that windows may hold several types unnoticed.
+    pub(super) fn new(table: &Arc<Table>, batches: BatchSender, guess: bool) -> Self {
+        let mut tags = HashMap::new();
+        let mut fields = HashMap::<String, Target>::new();
+        for (at, column) in table.columns.iter().enumerate() {
+            match (column.role, &column.data_type) {
+                (Role::Tag, _) => {
+                    tags.insert(column.key.clone(), at);
+                }
+                (Role::Field, data_type) => {
+                    let target = fields.entry(column.key.clone()).or_default();
+                    let place = match data_type {
+                        DataType::Float64 => &mut target.float,
+                        DataType::Int64 => &mut target.integer,
+                        DataType::UInt64 => &mut target.unsigned,
+                        DataType::Boolean => &mut target.boolean,
+                        _ => &mut target.string,
+                    };
+                    *place = Some(at);
+                }
+                _ => {}
+            }
+        }
+        Self {
+            tags,
+            fields,
+            builder: PointBuilder::new(table.arrow_schema()),
+            batches,
+            series_tags: Vec::new(),
+            series_rows: 0,
+            guess,
+            partial: None,
+        }
+    }
+
+    /// Begins a series. A tag that it has not is given as the empty string.
+    pub(super) fn begin_series(&mut self, tags: Vec<(String, String)>) -> Result<()> {
+        self.series_tags.clear();
+        for (key, value) in tags {
+            let Some(column) = self.tags.get(&key) else { return Err(new_column("tag", &key)) };
+            if !value.is_empty() {
+                self.series_tags.push((*column, value));
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the values of each column of the series go; the first is the time.
+    pub(super) fn targets(&self, columns: &[String]) -> Result<Vec<Target>> {
+        if columns.first().map(String::as_str) != Some("time") {
+            return Err(malformed("its first column is not the time"));
+        }
+        let targets = columns[1..]
+            .iter()
+            .map(|name| self.fields.get(name).copied().ok_or_else(|| new_column("field", name)));
+        targets.collect()
+    }
+
+    /// Begins a row.
+    #[inline]
+    pub(super) fn row(&mut self, time: i64) -> Result<()> {
+        if self.builder.rows() >= BATCH_ROWS || self.builder.size_bytes() >= BATCH_BYTES {
+            self.flush()?;
+        }
+        self.builder.row(time);
+        self.series_rows += 1;
+        Ok(())
+    }
+
+    #[inline]
+    pub(super) fn float(&mut self, target: &Target, value: f64) -> Result<()> {
+        let Some(column) = target.float else { return Err(other_type("float")) };
+        // Of a shard of integers that stands in one window with a shard of floats, the server makes
+        // floats. That is exact up to 2^53; beyond, nobody can tell.
+        if self.guess
+            && target.is_float_or_integer()
+            && value.abs() >= EXACT
+            && value.fract() == 0.0
+        {
+            return Err(Error::fail(format!(
+                "a field is float in one shard and integer in another, and {value:e} may have been either"
+            ))
+            .hint("use credentials that may run SHOW SHARDS (an admin's)"));
+        }
+        self.builder.field(column, FieldValue::Float(value))
+    }
+
+    #[inline]
+    pub(super) fn integer(&mut self, target: &Target, value: i64) -> Result<()> {
+        match (target.integer, target.unsigned) {
+            (Some(column), _) => self.builder.field(column, FieldValue::Integer(value)),
+            (None, Some(column)) if value >= 0 => {
+                self.builder.field(column, FieldValue::Unsigned(value.unsigned_abs()))
+            }
+            _ => Err(other_type("integer")),
+        }
+    }
+
+    pub(super) fn unsigned(&mut self, target: &Target, value: u64) -> Result<()> {
+        match (target.unsigned, target.integer, i64::try_from(value)) {
+            (Some(column), _, _) => self.builder.field(column, FieldValue::Unsigned(value)),
+            (None, Some(column), Ok(value)) => {
+                self.builder.field(column, FieldValue::Integer(value))
+            }
+            _ => Err(other_type("unsigned")),
+        }
+    }
+
+    pub(super) fn string(&mut self, target: &Target, value: &str) -> Result<()> {
+        let Some(column) = target.string else { return Err(other_type("string")) };
+        self.builder.field(column, FieldValue::String(value))
+    }
+
+    pub(super) fn boolean(&mut self, target: &Target, value: bool) -> Result<()> {
+        let Some(column) = target.boolean else { return Err(other_type("boolean")) };
+        self.builder.field(column, FieldValue::Boolean(value))
+    }
+
+    /// Ends a series: its tags go to all of its rows.
+    pub(super) fn end_series(&mut self) -> Result<()> {
+        let rows = std::mem::take(&mut self.series_rows);
+        if rows > 0 {
+            for (column, value) in &self.series_tags {
+                self.builder.tag(*column, value, rows)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends a result, which says whether more follows.
+    pub(super) fn end_result(&mut self, partial: bool) {
+        self.partial = Some(partial);
+    }
+
+    /// Ends the answer. Complete is only what said so: every object but the last carries `partial`,
+    /// so a body that a proxy cut between two objects ends in one that does.
+    pub(super) fn finish(mut self) -> Result<()> {
+        if self.partial != Some(false) {
+            return Err(cut_off());
+        }
+        self.flush()
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.end_series()?;
+        match self.builder.rows() {
+            0 => Ok(()),
+            _ => self.batches.blocking_send(self.builder.finish()?),
+        }
+    }
+}
+
+fn new_column(what: &str, name: &str) -> Error {
+    Error::of(Class::SchemaChanged, format!("the {what} `{}` is new", name.escape_debug()))
+}
+
+fn other_type(kind: &str) -> Error {
+    Error::of(Class::SchemaChanged, format!("a field has a {kind} value for the first time"))
+}

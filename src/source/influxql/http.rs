@@ -1,0 +1,377 @@
+//! The wire to `/query`: requests with credentials, bodies as they come, and what an HTTP status or
+//! an error text means. The only file of this source that knows reqwest.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use reqwest::{Client, Response, StatusCode};
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::sync::mpsc;
+use url::Url;
+
+use crate::config::{Credentials, Secret};
+use crate::error::{Class, Error, Result};
+
+/// Rows of a chunk of an answer. Measured: 100,000 is slower and costs the server more memory.
+const CHUNK_ROWS: &str = "10000";
+
+/// A server that answers `/query`.
+#[derive(Debug)]
+pub(super) struct Server {
+    client: Client,
+    base: Url,
+    credentials: Credentials,
+    /// A 1.x server takes a token as a JWT.
+    bearer: AtomicBool,
+}
+
+/// What `/ping` says.
+#[derive(Debug, Clone)]
+pub(super) struct Product {
+    pub(super) version: String,
+    pub(super) build: String,
+}
+
+/// One statement's part of an answer to a query about metadata.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Statement {
+    #[serde(default)]
+    pub(super) series: Vec<Series>,
+}
+
+/// One series of such an answer.
+#[derive(Debug, Deserialize)]
+pub(super) struct Series {
+    #[serde(default)]
+    pub(super) name: String,
+    #[serde(default)]
+    pub(super) columns: Vec<String>,
+    #[serde(default)]
+    pub(super) values: Vec<Vec<Value>>,
+}
+
+impl Series {
+    /// The values of a column; nothing where there is no such column.
+    pub(super) fn column(&self, name: &str) -> impl Iterator<Item = &Value> {
+        let at = self.columns.iter().position(|column| column == name);
+        self.values.iter().filter_map(move |row| row.get(at?))
+    }
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(default)]
+    results: Vec<StatementPart>,
+    error: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct StatementPart {
+    #[serde(default)]
+    statement_id: usize,
+    #[serde(default)]
+    series: Vec<Series>,
+    error: Option<String>,
+    #[serde(default)]
+    partial: bool,
+}
+
+/// How the body of an answer is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    MessagePack,
+    Json,
+}
+
+impl Server {
+    pub(super) fn new(base: Url, credentials: Credentials, idle_timeout: Duration) -> Result<Self> {
+        // The answer to a long query may take any time as a whole; silence may not.
+        let client = Client::builder()
+            .connect_timeout(Duration::from_secs(10))
+            .read_timeout(idle_timeout)
+            .user_agent(concat!("moveout/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| Error::stop(format!("setting up TLS: {error}")))?;
+        Ok(Self { client, base, credentials, bearer: AtomicBool::new(false) })
+    }
+
+    /// Address without credentials.
+    pub(super) fn address(&self) -> String {
+        self.base.as_str().trim_end_matches('/').to_owned()
+    }
+
+    /// Asks the server what it is. Needs no rights.
+    pub(super) async fn ping(&self) -> Result<Product> {
+        let request = self.client.get(self.at("ping"));
+        let response = request.send().await.map_err(|error| self.transport(&error))?;
+        let header = |name: &str| {
+            let value = response.headers().get(name).and_then(|value| value.to_str().ok());
+            value.unwrap_or_default().to_owned()
+        };
+        let product =
+            Product { version: header("x-influxdb-version"), build: header("x-influxdb-build") };
+        let first = product.version.trim_start_matches('v').starts_with("1.");
+        self.bearer.store(first, Ordering::Relaxed);
+        let status = response.status();
+        match status.is_success() {
+            true => Ok(product),
+            false => {
+                let (retry_after, body) = refusal(response).await;
+                Err(self.refused(status, retry_after, &body))
+            }
+        }
+    }
+
+    /// Runs statements about metadata. Chunked, since a server may cut any other answer to
+    /// `max-row-limit` rows without a word. The error of any statement is an error.
+    pub(super) async fn query(&self, statements: &str) -> Result<Vec<Statement>> {
+        let mut response = self.send(statements, "application/json").await?;
+        let mut body = Vec::new();
+        while let Some(bytes) = response.chunk().await.map_err(|error| self.transport(&error))? {
+            body.extend_from_slice(&bytes);
+        }
+        let mut statements = Vec::<Statement>::new();
+        let mut open = true;
+        for answer in serde_json::Deserializer::from_slice(&body).into_iter::<Answer>() {
+            let answer = answer.map_err(|error| {
+                Error::of(
+                    Class::Retry,
+                    format!("{}: an answer that is not JSON: {error}", self.address()),
+                )
+            })?;
+            if let Some(error) = answer.error {
+                return Err(said(&self.address(), &error));
+            }
+            for part in answer.results {
+                if let Some(error) = part.error {
+                    return Err(said(&self.address(), &error));
+                }
+                while statements.len() <= part.statement_id {
+                    statements.push(Statement::default());
+                }
+                statements[part.statement_id].series.extend(part.series);
+                open = part.partial;
+            }
+        }
+        match open {
+            false => Ok(statements),
+            true => Err(Error::of(Class::Retry, format!("{}: the answer was cut", self.address()))),
+        }
+    }
+
+    /// Sends a query for rows; the body goes to `body` as it comes, its end to the dropped sender.
+    pub(super) async fn open(&self, statement: &str) -> Result<(Format, Response)> {
+        let accept = "application/x-msgpack, application/json;q=0.5";
+        let response = match self.send(statement, "application/x-msgpack").await {
+            Err(error) if error.to_string().contains("406") => self.send(statement, accept).await?,
+            answer => answer?,
+        };
+        let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        match kind.unwrap_or_default() {
+            kind if kind.contains("msgpack") => Ok((Format::MessagePack, response)),
+            kind if kind.contains("json") => Ok((Format::Json, response)),
+            kind => Err(Error::of(
+                Class::Retry,
+                format!("{}: an answer of the unknown type `{kind}`", self.address()),
+            )
+            .hint("is there a proxy or a login page before the server?")),
+        }
+    }
+
+    /// Moves a body from the socket to a thread that decodes it.
+    pub(super) async fn pump(&self, mut response: Response, body: mpsc::Sender<Result<Bytes>>) {
+        loop {
+            let part = match response.chunk().await {
+                Ok(Some(bytes)) => Ok(bytes),
+                Ok(None) => return,
+                Err(error) => Err(self.transport(&error)),
+            };
+            let failed = part.is_err();
+            if body.send(part).await.is_err() || failed {
+                return;
+            }
+        }
+    }
+
+    async fn send(&self, statements: &str, accept: &'static str) -> Result<Response> {
+        let form =
+            [("q", statements), ("epoch", "ns"), ("chunked", "true"), ("chunk_size", CHUNK_ROWS)];
+        let mut request = self.client.post(self.at("query")).header(ACCEPT, accept).form(&form);
+        request = match &self.credentials {
+            Credentials::None => request,
+            Credentials::Password { user, password } => {
+                request.basic_auth(user, Some(password.expose()))
+            }
+            Credentials::Token(token) => {
+                let scheme = if self.bearer.load(Ordering::Relaxed) { "Bearer" } else { "Token" };
+                request.header(AUTHORIZATION, token_header(scheme, token)?)
+            }
+        };
+        let response = request.send().await.map_err(|error| self.transport(&error))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let (retry_after, body) = refusal(response).await;
+        Err(self.refused(status, retry_after, &body))
+    }
+
+    fn at(&self, path: &str) -> Url {
+        let mut url = self.base.clone();
+        url.set_path(path);
+        url
+    }
+
+    fn transport(&self, error: &reqwest::Error) -> Error {
+        let mut causes = Vec::new();
+        let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(error);
+        while let Some(inner) = cause {
+            causes.push(inner.to_string());
+            cause = inner.source();
+        }
+        let cause = causes.last().cloned().unwrap_or_else(|| error.to_string());
+        let (class, what) = match (error.is_connect(), error.is_timeout()) {
+            (true, _) => (Class::Retry, format!("cannot connect: {cause}")),
+            (_, true) => (Class::RetryThenSplit, "no answer in time".to_owned()),
+            _ => (Class::RetryThenSplit, format!("the connection broke: {cause}")),
+        };
+        Error::of(class, format!("{}: {what}", self.address()))
+    }
+
+    /// What a status other than 200 means.
+    fn refused(&self, status: StatusCode, retry_after: Option<Duration>, body: &str) -> Error {
+        let said = serde_json::from_str::<Value>(body)
+            .ok()
+            .and_then(|json| {
+                let text = json.get("error").or_else(|| json.get("message"))?;
+                text.as_str().map(str::to_owned)
+            })
+            .unwrap_or_else(|| body.trim().to_owned());
+        let message = match said.is_empty() {
+            true => format!("{}: the server says {status}", self.address()),
+            false => format!("{}: the server says {status}: {}", self.address(), printable(&said)),
+        };
+        match status.as_u16() {
+            401 | 403 => Error::stop(message).hint(match self.credentials {
+                Credentials::None => {
+                    "set INFLUX_TOKEN, or INFLUX_USERNAME and INFLUX_PASSWORD, or name them in the configuration"
+                }
+                _ => "check the credentials and what they are allowed to read",
+            }),
+            408 | 504 => Error::of(Class::Split, message),
+            429 => Error::of(Class::Wait(retry_after), message),
+            503 if retry_after.is_some() => Error::of(Class::Wait(retry_after), message),
+            500..=599 => Error::of(Class::Retry, message),
+            _ => match class_of_text(&said) {
+                Class::RetryThenSplit => Error::stop(message),
+                class => with_class(class, message),
+            },
+        }
+    }
+}
+
+/// An error inside of a 200 answer of the server at `address`.
+pub(super) fn said(address: &str, text: &str) -> Error {
+    let message = format!("{address}: the server says: {}", printable(text));
+    with_class(class_of_text(text), message)
+}
+
+fn with_class(class: Class, message: String) -> Error {
+    match class {
+        Class::Stop => Error::stop(message),
+        class => Error::of(class, message),
+    }
+}
+
+fn token_header(scheme: &str, token: &Secret) -> Result<HeaderValue> {
+    let mut value = HeaderValue::from_str(&format!("{scheme} {}", token.expose()))
+        .map_err(|_| Error::usage("the token holds characters that no token has"))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+async fn refusal(mut response: Response) -> (Option<Duration>, String) {
+    let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+    let retry_after = retry_after.and_then(parse_retry_after);
+    let mut body = Vec::new();
+    while let Ok(Some(bytes)) = response.chunk().await {
+        body.extend_from_slice(&bytes);
+        if body.len() > 4096 {
+            break; // an HTML page of a proxy, say
+        }
+    }
+    body.truncate(4096);
+    (retry_after, String::from_utf8_lossy(&body).into_owned())
+}
+
+// Seconds or an HTTP date (RFC 9110, 10.2.3).
+fn parse_retry_after(text: &str) -> Option<Duration> {
+    if let Ok(seconds) = text.trim().parse::<u64>() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let then = chrono::DateTime::parse_from_rfc2822(text.trim()).ok()?;
+    let wait = then.signed_duration_since(chrono::Utc::now());
+    Some(wait.to_std().unwrap_or_default())
+}
+
+fn class_of_text(text: &str) -> Class {
+    let text = text.to_lowercase();
+    let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    if has(&["timeout", "timed out", "max-select-", "too many points", "memory"]) {
+        Class::Split
+    } else if has(&["max-concurrent-queries"]) {
+        Class::Retry
+    } else if has(&[
+        "database not found",
+        "retention policy not found",
+        "authoriz",
+        "authentic",
+        "permission",
+        "privilege",
+        "error parsing query",
+    ]) {
+        Class::Stop
+    } else {
+        Class::RetryThenSplit
+    }
+}
+
+// Text of a server, made safe for a terminal and for one line.
+fn printable(text: &str) -> String {
+    let safe: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    match safe.char_indices().nth(500) {
+        Some((at, _)) => format!("{}…", &safe[..at]),
+        None => safe,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_of_an_error_decides_what_to_do() {
+        for (text, class) in [
+            ("query timeout reached", Class::Split),
+            ("query-timeout limit exceeded", Class::Split),
+            ("max-select-point limit exceeed: (1/0)", Class::Split),
+            ("max-concurrent-queries limit exceeded(1, 1)", Class::Retry),
+            ("database not found: x", Class::Stop),
+            ("error authorizing query: u not authorized to execute statement", Class::Stop),
+            ("engine is closed", Class::RetryThenSplit),
+            ("query interrupted", Class::RetryThenSplit),
+        ] {
+            assert_eq!(class_of_text(text), class, "{text}");
+        }
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        assert_eq!(parse_retry_after("7"), Some(Duration::from_secs(7)));
+        assert_eq!(parse_retry_after("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::ZERO));
+        assert_eq!(parse_retry_after("soon"), None);
+    }
+}

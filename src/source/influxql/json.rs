@@ -1,0 +1,126 @@
+//! Chunked answers in JSON, for a server that refuses MessagePack. SYNC. JSON writes 100.0 as 100,
+//! so a number's type comes from the column; a column of floats and integers is refused.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::answer::{Feed, RowWriter, Target, malformed};
+use crate::error::{Error, Result};
+use crate::source::points::FieldType;
+
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(default)]
+    results: Vec<Statement>,
+    error: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Statement {
+    #[serde(default)]
+    series: Vec<Series>,
+    error: Option<String>,
+    #[serde(default)]
+    partial: bool,
+}
+
+#[derive(Deserialize)]
+struct Series {
+    #[serde(default)]
+    tags: BTreeMap<String, String>,
+    columns: Vec<String>,
+    #[serde(default)]
+    values: Vec<Vec<Value>>,
+}
+
+/// Decodes a whole answer into batches. `said` makes an error of what the server says inside of it.
+pub(super) fn decode(feed: Feed, mut rows: RowWriter, said: impl Fn(&str) -> Error) -> Result<()> {
+    let mut body = Body { feed, failed: None };
+    let mut answers = serde_json::Deserializer::from_reader(&mut body).into_iter::<Answer>();
+    let parsed = answers.try_for_each(|answer| {
+        let answer = answer.map_err(malformed)?;
+        if let Some(error) = answer.error {
+            return Err(said(&error));
+        }
+        for statement in answer.results {
+            if let Some(error) = statement.error {
+                return Err(said(&error));
+            }
+            for series in statement.series {
+                write_series(&mut rows, series)?;
+            }
+            rows.end_result(statement.partial);
+        }
+        Ok(())
+    });
+    drop(answers);
+    // serde_json knows only that reading failed; why, the body knows.
+    match body.failed {
+        Some(error) => Err(error),
+        None => parsed.and_then(|()| rows.finish()),
+    }
+}
+
+struct Body {
+    feed: Feed,
+    failed: Option<Error>,
+}
+
+impl Read for &mut Body {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        while self.feed.bytes().is_empty() {
+            match self.feed.fill() {
+                Ok(true) => {}
+                Ok(false) => return Ok(0),
+                Err(error) => {
+                    self.failed = Some(error);
+                    return Err(io::ErrorKind::Other.into());
+                }
+            }
+        }
+        let count = out.len().min(self.feed.bytes().len());
+        out[..count].copy_from_slice(&self.feed.bytes()[..count]);
+        self.feed.consume(count);
+        Ok(count)
+    }
+}
+
+fn write_series(rows: &mut RowWriter, series: Series) -> Result<()> {
+    let targets = rows.targets(&series.columns)?;
+    rows.begin_series(series.tags.into_iter().collect())?;
+    for row in &series.values {
+        let (time, values) = match row.split_first() {
+            Some((time, values)) if values.len() == targets.len() => (time, values),
+            _ => return Err(malformed(format!("a row of {} values", row.len()))),
+        };
+        rows.row(time.as_i64().ok_or_else(|| malformed(format!("the time {time}")))?)?;
+        for (target, value) in targets.iter().zip(values) {
+            write_value(rows, target, value)?;
+        }
+    }
+    rows.end_series()
+}
+
+fn write_value(rows: &mut RowWriter, target: &Target, value: &Value) -> Result<()> {
+    match value {
+        Value::Null => Ok(()),
+        Value::Bool(value) => rows.boolean(target, *value),
+        Value::String(value) => rows.string(target, value),
+        Value::Number(_) if target.is_float_or_integer() => Err(Error::fail(
+            "a field has floats and integers, which cannot be told apart in JSON, and the server gives no MessagePack",
+        )
+        .hint("is there a proxy that changes the Accept header? connect to the server itself")),
+        Value::Number(number) => match (target.only_type(), number.as_i64(), number.as_u64()) {
+            // Go writes whole floats below 1e21 as integers, with all digits.
+            (Some(FieldType::Float), _, _) | (_, None, None) => {
+                rows.float(target, number.as_f64().ok_or_else(|| malformed(number))?)
+            }
+            (_, Some(value), _) => rows.integer(target, value),
+            (_, None, Some(value)) => rows.unsigned(target, value),
+        },
+        other => Err(malformed(format!("the value {other}"))),
+    }
+}

@@ -1,0 +1,241 @@
+//! The one reading of a file: lines become sorted segments, comments switch database and retention
+//! policy, and at the end it is known what tables there are and what is in them.
+
+use std::path::Path;
+use std::sync::mpsc::sync_channel;
+
+use super::Options;
+use super::header::Header;
+use super::input;
+use super::lines::{Commented, Lines};
+use super::merge::{self, Survey};
+use super::parse::{self, Fault};
+use super::schema::{Draft, Slot};
+use super::spool::{Segment, Spool};
+use super::text::Text;
+use crate::error::{Error, Result};
+use crate::source::{Excluded, Table};
+use crate::window::Window;
+
+/// A file that was read: its tables, and their points in a spool.
+pub(super) struct Loaded {
+    pub(super) tables: Vec<Ready>,
+    pub(super) excluded: Vec<Excluded>,
+    pub(super) warnings: Vec<String>,
+    /// Statements of the header.
+    pub(super) ddl: Vec<String>,
+    pub(super) spool: Spool,
+}
+
+/// A table whose points can be read.
+pub(super) struct Ready {
+    pub(super) table: Table,
+    pub(super) slots: Vec<Slot>,
+    pub(super) segments: Vec<Segment>,
+    pub(super) rows: u64,
+    conflicts: u64,
+}
+
+impl Ready {
+    /// `[first, last + 1 ns)`.
+    pub(super) fn bounds(&self) -> Option<Window> {
+        self.table.occupied.first().copied()
+    }
+}
+
+// A longer line is most likely a quote that is never closed.
+const LONGEST_LINE: usize = 64 << 20;
+
+/// Reads a file.
+pub(super) fn load(source: &str, file: &Path, options: &Options) -> Result<Loaded> {
+    if options.precision_nanos < 1 {
+        return Err(Error::usage("the precision of timestamps must be at least one nanosecond"));
+    }
+    let mut loader = Loader {
+        source,
+        file,
+        memory_bytes: options.memory_bytes,
+        lines: Lines::new(source, Header::new(file, options), options),
+        spool: None,
+    };
+    let (hash, unterminated) = loader.read()?;
+    loader.finish(&hash, unterminated)
+}
+
+struct Loader<'a> {
+    source: &'a str,
+    file: &'a Path,
+    memory_bytes: usize,
+    lines: Lines<'a>,
+    /// There once the lines did not fit into memory.
+    spool: Option<Spool>,
+}
+
+impl Loader<'_> {
+    /// Reads all lines. Returns the hash of the file and whether its last newline is missing.
+    fn read(&mut self) -> Result<(String, bool)> {
+        let block = (self.memory_bytes / 32).clamp(64 << 10, 1 << 20);
+        let (sender, receiver) = sync_channel(2);
+        let file = self.file;
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(move || input::read(file, block, &sender));
+            let mut text = Text::new(receiver);
+            let read = self.read_lines(&mut text);
+            let unterminated = text.unterminated;
+            // The reader ends when nobody listens.
+            drop(text);
+            let ended = reader.join().unwrap_or_else(|_| {
+                Err(Error::stop(format!("reading {}: the reader ended", file.display())))
+            });
+            // Where the text ended too early, the last line is wrong as well; that is not the cause.
+            let hash = ended?;
+            read.map(|()| (hash, unterminated))
+        })
+    }
+
+    fn read_lines(&mut self, text: &mut Text) -> Result<()> {
+        loop {
+            match self.lines.take(text.rest(), text.line) {
+                Ok(length) => {
+                    text.pass(length);
+                    if self.lines.buffer.size_bytes() > self.memory_bytes / 2 {
+                        self.spill()?;
+                    }
+                }
+                Err(Fault::Bad(why)) => return Err(self.wrong(text, &why)),
+                Err(Fault::More) if text.rest().len() > LONGEST_LINE => {
+                    return Err(
+                        self.wrong(text, "a line of more than 64 MiB; is a quote not closed?")
+                    );
+                }
+                Err(Fault::More) if text.more() => {}
+                Err(Fault::More) if text.rest().is_empty() => break,
+                Err(Fault::More) => {
+                    return Err(self.wrong(text, "a quote is not closed, or the file was cut"));
+                }
+            }
+        }
+        match text.unterminated && self.lines.last_time_is_short() {
+            true => Err(self.cut()),
+            false => Ok(()),
+        }
+    }
+
+    fn wrong(&self, text: &Text, why: &str) -> Error {
+        let line = text.rest().split(|byte| *byte == b'\n').next().unwrap_or_default();
+        let error = Error::stop(format!(
+            "reading line protocol from {}, line {}: {why}, in `{}`",
+            self.file.display(),
+            text.line,
+            parse::show(line),
+        ));
+        match line.starts_with(b"skipped missing file") {
+            true => {
+                error.hint("the export itself left out a file: stop the database, export again")
+            }
+            false => error.hint("correct or remove this line, or export again, then run again"),
+        }
+    }
+
+    fn cut(&self) -> Error {
+        Error::stop(format!(
+            "reading line protocol from {}: the last line has no newline, and its timestamp is \
+             shorter than others: the file was cut",
+            self.file.display(),
+        ))
+        .hint("export or copy it again; if it is complete, add a newline at the end")
+    }
+
+    fn spill(&mut self) -> Result<()> {
+        let spool = match self.spool.take() {
+            Some(spool) => spool,
+            None => Spool::on_disk()?,
+        };
+        self.lines.spill(self.spool.insert(spool))
+    }
+
+    /// Sorts what is left and looks at all that was spooled.
+    fn finish(mut self, hash: &str, unterminated: bool) -> Result<Loaded> {
+        if self.spool.is_none() && self.lines.buffer.size_bytes() <= self.memory_bytes / 4 {
+            self.spool = Some(Spool::in_memory());
+        }
+        self.spill()?;
+        let Self { source, file, memory_bytes, lines, spool } = self;
+        let spool = spool.unwrap_or_else(Spool::in_memory);
+        let Lines { header, tables: drafts, commented, buffer, .. } = lines;
+        drop(buffer);
+        let (mut tables, mut excluded) = (Vec::new(), Vec::new());
+        for draft in drafts.into_iter().filter(|draft| draft.lines > 0) {
+            match draft.selected {
+                true => tables.push(ready(draft, &spool, memory_bytes / 4, hash)?),
+                false => excluded.push(left_out(source, file, &draft)),
+            }
+        }
+        tables.sort_by(|a, b| a.table.id.cmp(&b.table.id));
+        excluded.sort_by(|a, b| a.what.cmp(&b.what));
+        let conflicts = tables.iter().map(|table| table.conflicts).sum();
+        let empty = tables.is_empty() && excluded.is_empty();
+        let warnings = warnings(file, conflicts, commented, unterminated, empty);
+        Ok(Loaded { tables, excluded, warnings, ddl: header.ddl, spool })
+    }
+}
+
+fn ready(draft: Draft, spool: &Spool, memory_bytes: usize, hash: &str) -> Result<Ready> {
+    let columns = draft.columns();
+    let occupied = Window::new(draft.first, draft.last.saturating_add(1));
+    let segments = merge::reduce(spool, draft.segments, memory_bytes)?;
+    let (rows, conflicts) = match segments.as_slice() {
+        [only] => (only.rows, only.conflicts),
+        several => {
+            let mut survey = Survey::default();
+            merge::merge(spool, several, memory_bytes, &mut survey)?;
+            (survey.rows, survey.conflicts)
+        }
+    };
+    let table = Table {
+        id: draft.id,
+        columns,
+        occupied: occupied.into_iter().collect(),
+        cuts: crate::source::Cuts::None,
+        single_pass: true,
+        state: Some(format!("sha256:{hash}")),
+    };
+    Ok(Ready { table, slots: draft.fields.slots, segments, rows, conflicts })
+}
+
+fn left_out(source: &str, file: &Path, draft: &Draft) -> Excluded {
+    Excluded {
+        source: source.to_owned(),
+        what: draft.id.to_string(),
+        why: format!("not selected; {} lines of {}", draft.lines, file.display()),
+    }
+}
+
+fn warnings(
+    file: &Path,
+    conflicts: u64,
+    commented: Option<Commented>,
+    unterminated: bool,
+    empty: bool,
+) -> Vec<String> {
+    let file = file.display();
+    let mut warnings = Vec::new();
+    if empty {
+        warnings.push(format!("{file} has no points"));
+    }
+    if conflicts > 0 {
+        warnings.push(format!(
+            "{conflicts} values were written twice in {file}; the last one is kept, as InfluxDB does"
+        ));
+    }
+    if let Some(Commented { first_line, count }) = commented {
+        warnings.push(format!(
+            "{count} lines of {file} begin with # but are points otherwise, the first is line \
+             {first_line}; they are left out, also if # begins the name of a measurement"
+        ));
+    }
+    if unterminated {
+        warnings.push(format!("{file} does not end with a newline; make sure that it was not cut"));
+    }
+    warnings
+}

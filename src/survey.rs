@@ -1,0 +1,170 @@
+//! What the sources have and what of it is asked for: the first part of `export`, all of `plan`.
+//! Reads no rows but the first and the last of each table.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::archive::catalog::Outside;
+use crate::config::Job;
+use crate::error::{Class, Error, Result};
+use crate::plan::{asked, outside};
+use crate::progress::Progress;
+use crate::source::{Excluded, RowCount, Source, SourceInfo, Table, open};
+use crate::window::{Window, now};
+
+/// The sources, asked.
+pub struct Survey {
+    /// The sources, open.
+    pub sources: Vec<Arc<dyn Source>>,
+    /// What each says of itself.
+    pub infos: Vec<SourceInfo>,
+    /// All tables that have rows, or may have some in the asked range.
+    pub tables: Vec<Surveyed>,
+    /// What is left out, and why.
+    pub excluded: Vec<Excluded>,
+    /// Rows outside of the asked range.
+    pub outside: Vec<Outside>,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+}
+
+/// A table, and what is asked of it.
+#[derive(Debug)]
+pub struct Surveyed {
+    /// The table.
+    pub table: Arc<Table>,
+    /// Number of its source.
+    pub source: usize,
+    /// `[first, last + 1 ns)`; `None` where it is empty.
+    pub bounds: Option<Window>,
+    /// The time to be covered.
+    pub asked: Window,
+}
+
+/// Asks all sources.
+pub async fn survey(job: &Job, progress: &Progress) -> Result<Survey> {
+    let mut survey = Survey {
+        sources: Vec::new(),
+        infos: Vec::new(),
+        tables: Vec::new(),
+        excluded: Vec::new(),
+        outside: Vec::new(),
+        warnings: Vec::new(),
+    };
+    let now = now();
+    for (number, spec) in job.sources.iter().enumerate() {
+        let source = open(spec, &job.limits)?;
+        progress.doing(&format!("asking {} what it has", spec.name));
+        survey.infos.push(patiently(job, progress, || source.describe()).await?);
+        let listing = patiently(job, progress, || source.list()).await?;
+        survey.excluded.extend(listing.excluded);
+        survey.warnings.extend(listing.warnings);
+        if !spec.select.tables.is_empty() && listing.tables.is_empty() {
+            return Err(Error::stop(format!(
+                "{}: no table is named like {:?}",
+                spec.name, spec.select.tables
+            )));
+        }
+        progress.doing(&format!(
+            "asking {} for the bounds of {} tables",
+            spec.name,
+            listing.tables.len()
+        ));
+        let bounds = patiently(job, progress, || source.bounds(&listing.tables)).await?;
+        for (table, bounds) in listing.tables.into_iter().zip(bounds) {
+            let range = asked(&table, bounds, job.from, job.to, now);
+            if let Some(bounds) = bounds {
+                for window in outside(bounds, range) {
+                    let count =
+                        count(job, progress, source.as_ref(), &table, window, &mut survey.warnings)
+                            .await?;
+                    // Points may stand in the asked range's rest that is not yet: nothing is lost.
+                    if count.rows > 0 {
+                        survey.outside.push(Outside { table: table.id.clone(), window, count });
+                    }
+                }
+            }
+            match range {
+                Some(asked) => {
+                    survey.tables.push(Surveyed {
+                        table: Arc::new(table),
+                        source: number,
+                        bounds,
+                        asked,
+                    });
+                }
+                None => survey.excluded.push(Excluded {
+                    source: spec.name.clone(),
+                    what: format!("table {}", table.id),
+                    why: match bounds {
+                        None => "it has no rows".to_owned(),
+                        Some(bounds) => {
+                            format!("all of its rows are outside of the asked range ({bounds})")
+                        }
+                    },
+                }),
+            }
+        }
+        survey.sources.push(source);
+    }
+    Ok(survey)
+}
+
+// Only counted to be told; what cannot be counted is said to be there.
+async fn count(
+    job: &Job,
+    progress: &Progress,
+    source: &dyn Source,
+    table: &Table,
+    window: Window,
+    warnings: &mut Vec<String>,
+) -> Result<RowCount> {
+    match patiently(job, progress, || source.count(table, window)).await {
+        Ok(count) => Ok(count),
+        Err(error) if error.class() == Class::Stop => Err(error),
+        Err(error) => {
+            warnings
+                .push(format!("{}: the rows in {window} could not be counted: {error}", table.id));
+            Ok(RowCount { rows: 1, exact: false })
+        }
+    }
+}
+
+/// Repeats what may pass: waits out quotas, tries again with back-off what is broken.
+pub async fn patiently<T, F: Future<Output = Result<T>>>(
+    job: &Job,
+    progress: &Progress,
+    ask: impl Fn() -> F,
+) -> Result<T> {
+    let mut failures = 0;
+    loop {
+        let error = match ask().await {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        let pause = match error.class() {
+            Class::Stop | Class::Fail => return Err(error),
+            Class::Wait(pause) => pause.unwrap_or(DEFAULT_WAIT),
+            Class::Retry | Class::RetryThenSplit | Class::Split | Class::SchemaChanged => {
+                failures += 1;
+                if failures >= job.limits.attempts {
+                    return Err(error.hint("run the same command again to go on"));
+                }
+                backoff(failures)
+            }
+        };
+        progress.waiting(Instant::now() + pause, &error.to_string());
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// How long to wait for a quota that does not say.
+pub const DEFAULT_WAIT: Duration = Duration::from_secs(5);
+
+/// Pause before the next attempt: doubled each time, with jitter, so that workers which failed
+/// together do not come back together.
+pub fn backoff(failures: u32) -> Duration {
+    let ceiling = Duration::from_millis(500) * 2u32.pow(failures.saturating_sub(1).min(6));
+    ceiling.mul_f64(0.5 + fastrand::f64() / 2.0)
+}

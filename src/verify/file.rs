@@ -1,0 +1,224 @@
+//! One chunk's files, decoded to the last page and compared with what its commit says of them: rows,
+//! columns, statistics, names in the metadata.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::datatypes::{Schema, TimeUnit};
+use bytes::Bytes;
+use parquet::DecodeResult;
+use parquet::arrow::push_decoder::ParquetPushDecoderBuilder;
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataPushDecoder};
+
+use crate::archive::commit::{Commit, FileRecord};
+use crate::error::Result;
+use crate::source::{Column, Role};
+use crate::stats::Stats;
+use crate::store::Store;
+
+/// What is wrong with a file: its key and the fault.
+pub(super) type Fault = (String, String);
+
+/// Decodes all files of a chunk. `Err` is for a store that cannot be read.
+pub(super) async fn check_chunk(store: &Store, commit: &Commit) -> Result<Vec<Fault>> {
+    let mut faults = Vec::new();
+    let mut stats: Option<Stats> = None;
+    let mut rows = 0;
+    for file in &commit.files {
+        match decode(store, commit, file, &mut stats).await? {
+            Ok(found) => rows += found,
+            Err(fault) => {
+                faults.push((file.key.clone(), fault));
+            }
+        }
+    }
+    if !faults.is_empty() {
+        return Ok(faults);
+    }
+    let place = || match commit.files.first() {
+        Some(file) => file.key.clone(),
+        None => format!("{} {}", commit.path, commit.slice),
+    };
+    if rows != commit.rows {
+        faults
+            .push((place(), format!("{rows} rows, its chunk has {} in the catalog", commit.rows)));
+    }
+    if let Some(stats) = stats {
+        for (found, recorded) in stats.finish().into_iter().zip(&commit.columns) {
+            if found != *recorded {
+                faults.push((
+                    place(),
+                    format!(
+                        "column `{}` has {} values, min {}, max {}, sum {}; the catalog says {}, {}, {}, {}",
+                        found.name,
+                        found.count,
+                        shown(&found.min),
+                        shown(&found.max),
+                        shown(&found.sum),
+                        recorded.count,
+                        shown(&recorded.min),
+                        shown(&recorded.max),
+                        shown(&recorded.sum),
+                    ),
+                ));
+            }
+        }
+    }
+    if let Some(outside) = time_outside(commit) {
+        faults.push((place(), outside));
+    }
+    Ok(faults)
+}
+
+fn shown(value: &Option<String>) -> &str {
+    value.as_deref().unwrap_or("none")
+}
+
+fn time_outside(commit: &Commit) -> Option<String> {
+    let time = commit.columns.iter().find(|column| column.role == Role::Time)?;
+    let window = commit.slice.window()?;
+    let inside = |text: &Option<String>| {
+        text.as_ref().is_none_or(|text| text.parse().is_ok_and(|time| window.contains(time)))
+    };
+    (!inside(&time.min) || !inside(&time.max))
+        .then(|| "it has rows outside of its window".to_owned())
+}
+
+/// The rows of one file, added to the statistics of its chunk; the inner error is a fault.
+async fn decode(
+    store: &Store,
+    commit: &Commit,
+    file: &FileRecord,
+    stats: &mut Option<Stats>,
+) -> Result<std::result::Result<u64, String>> {
+    let metadata = match metadata(store, file).await? {
+        Ok(metadata) => metadata,
+        Err(fault) => return Ok(Err(fault)),
+    };
+    if let Some(fault) = foreign(&metadata, commit) {
+        return Ok(Err(fault));
+    }
+    let built =
+        ParquetPushDecoderBuilder::try_new_decoder(Arc::new(metadata)).and_then(|builder| {
+            let columns = columns_of(builder.schema());
+            builder.with_batch_size(8192).build().map(|decoder| (columns, decoder))
+        });
+    let (columns, mut decoder) = match built {
+        Ok(built) => built,
+        Err(error) => return Ok(Err(format!("it cannot be decoded: {error}"))),
+    };
+    if let Some(fault) = other_columns(&columns, commit) {
+        return Ok(Err(fault));
+    }
+    let stats = stats.get_or_insert_with(|| Stats::new(&columns));
+    let mut rows = 0;
+    loop {
+        match decoder.try_decode() {
+            Ok(DecodeResult::NeedsData(ranges)) => {
+                let data = fetch(store, file, &ranges).await?;
+                if let Err(error) = decoder.push_ranges(ranges, data) {
+                    return Ok(Err(format!("it cannot be decoded: {error}")));
+                }
+            }
+            Ok(DecodeResult::Data(batch)) => {
+                rows += batch.num_rows() as u64;
+                stats.add(&batch);
+            }
+            Ok(DecodeResult::Finished) => break,
+            Err(error) => return Ok(Err(format!("it cannot be decoded: {error}"))),
+        }
+    }
+    Ok(match rows == file.rows {
+        true => Ok(rows),
+        false => Err(format!("{rows} rows, the catalog says {}", file.rows)),
+    })
+}
+
+async fn metadata(
+    store: &Store,
+    file: &FileRecord,
+) -> Result<std::result::Result<ParquetMetaData, String>> {
+    let broken =
+        |error: parquet::errors::ParquetError| Ok(Err(format!("its footer is broken: {error}")));
+    let mut decoder = match ParquetMetaDataPushDecoder::try_new(file.bytes) {
+        Ok(decoder) => decoder,
+        Err(error) => return broken(error),
+    };
+    loop {
+        match decoder.try_decode() {
+            Ok(DecodeResult::NeedsData(ranges)) => {
+                let data = fetch(store, file, &ranges).await?;
+                if let Err(error) = decoder.push_ranges(ranges, data) {
+                    return broken(error);
+                }
+            }
+            Ok(DecodeResult::Data(metadata)) => return Ok(Ok(metadata)),
+            Ok(DecodeResult::Finished) => return Ok(Err("its footer is missing".to_owned())),
+            Err(error) => return broken(error),
+        }
+    }
+}
+
+async fn fetch(store: &Store, file: &FileRecord, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+    let mut data = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        data.push(store.range(&file.key, range.clone()).await?);
+    }
+    Ok(data)
+}
+
+// A file explains itself; one that was swapped for another explains that.
+fn foreign(metadata: &ParquetMetaData, commit: &Commit) -> Option<String> {
+    let slice = commit.slice.to_string();
+    let expected = [
+        ("moveout.source", &commit.source),
+        ("moveout.database", &commit.database),
+        ("moveout.schema", &commit.schema),
+        ("moveout.table", &commit.table),
+        ("moveout.slice", &slice),
+        ("moveout.run", &commit.run),
+    ];
+    let entries = metadata.file_metadata().key_value_metadata();
+    let found =
+        |key: &str| entries.into_iter().flatten().find(|entry| entry.key == key)?.value.as_deref();
+    expected.into_iter().find(|(key, value)| found(key) != Some(value.as_str())).map(
+        |(key, value)| {
+            format!(
+                "its metadata says {key} is `{}`, the catalog says `{value}`",
+                found(key).unwrap_or_default()
+            )
+        },
+    )
+}
+
+fn columns_of(schema: &Schema) -> Vec<Column> {
+    let columns = schema.fields().iter().map(|field| {
+        let text = |key: &str| field.metadata().get(key).cloned().unwrap_or_default();
+        let role = match text("moveout.role").as_str() {
+            "time" => Role::Time,
+            "tag" => Role::Tag,
+            "field" => Role::Field,
+            _ => Role::Column,
+        };
+        Column {
+            name: field.name().clone(),
+            key: text("moveout.key"),
+            role,
+            source_type: text("moveout.type"),
+            data_type: field.data_type().clone(),
+        }
+    });
+    columns.collect()
+}
+
+fn other_columns(columns: &[Column], commit: &Commit) -> Option<String> {
+    let same = columns.len() == commit.columns.len()
+        && columns.iter().zip(&commit.columns).all(|(found, recorded)| {
+            (&found.name, &found.key, found.role, &found.source_type)
+                == (&recorded.name, &recorded.key, recorded.role, &recorded.source_type)
+        });
+    let timed = columns.iter().filter(|column| column.role == Role::Time).all(|column| {
+        matches!(&column.data_type, arrow::datatypes::DataType::Timestamp(TimeUnit::Nanosecond, Some(zone)) if &**zone == "UTC")
+    });
+    (!same || !timed).then(|| "its columns are not those in the catalog".to_owned())
+}

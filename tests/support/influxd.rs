@@ -1,0 +1,195 @@
+//! A real InfluxDB 1.x of its own for a test: free loopback ports, a temporary folder, gone on drop.
+
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::http::{self, Response};
+
+/// The administrator of a server with authentication.
+pub(crate) const ADMIN: (&str, &str) = ("admin", "adm1n/p@ss:w%rd");
+/// A user who may read the databases that [`Influxd::grant_reader`] was called with.
+pub(crate) const READER: (&str, &str) = ("reader", "re4der&p+ss?");
+
+/// What is not as it is by default.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Options {
+    /// With [`ADMIN`] and [`READER`], and nobody else.
+    pub(crate) auth: bool,
+    /// Variables that override the configuration, as in `("INFLUXDB_HTTP_MAX_ROW_LIMIT", "1")`.
+    pub(crate) settings: Vec<(&'static str, &'static str)>,
+}
+
+/// The running server.
+#[derive(Debug)]
+pub(crate) struct Influxd {
+    folder: TempDir,
+    options: Options,
+    address: SocketAddr,
+    process: Child,
+}
+
+impl Influxd {
+    pub(crate) fn start() -> Self {
+        Self::start_with(Options::default())
+    }
+
+    pub(crate) fn start_with(options: Options) -> Self {
+        let folder = TempDir::with_prefix("influxd-").unwrap();
+        let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let (process, address) = launch(&folder, &options, any_port);
+        let server = Self { folder, options, address, process };
+        if server.options.auth {
+            let ((admin, secret), (reader, secret2)) = (ADMIN, READER);
+            let create =
+                format!("CREATE USER {admin} WITH PASSWORD '{secret}' WITH ALL PRIVILEGES");
+            server.query(&create);
+            server.query(&format!("CREATE USER {reader} WITH PASSWORD '{secret2}'"));
+        }
+        server
+    }
+
+    /// Lets [`READER`] read a database.
+    pub(crate) fn grant_reader(&self, db: &str) {
+        self.query(&format!("GRANT READ ON \"{db}\" TO {}", READER.0));
+    }
+
+    /// Its address as a source.
+    pub(crate) fn url(&self) -> String {
+        format!("influxdb+http://{}", self.address)
+    }
+
+    /// Its address as HTTP.
+    pub(crate) fn http(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Writes line protocol with nanosecond timestamps; an empty `rp` is the default one.
+    #[track_caller]
+    pub(crate) fn write(&self, db: &str, rp: &str, lines: &str) {
+        let mut pairs = vec![("db", db), ("precision", "ns")];
+        pairs.extend((!rp.is_empty()).then_some(("rp", rp)));
+        let answer = self.post(&format!("/write?{}", http::form(&pairs)), lines.as_bytes());
+        assert_eq!(answer.status, 204, "writing to {db}: {}", answer.text());
+    }
+
+    /// Asks with `epoch=ns`; panics on any error.
+    #[track_caller]
+    pub(crate) fn query(&self, q: &str) -> Value {
+        let form = http::form(&[("q", q), ("epoch", "ns")]);
+        let answer = self.post("/query", form.as_bytes());
+        let json: Value = serde_json::from_slice(&answer.body)
+            .unwrap_or_else(|error| panic!("{q}: {error}: {}", answer.text()));
+        let results = json["results"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let error = results.iter().chain([&json]).find_map(|result| result.get("error"));
+        assert!(error.is_none() && answer.status == 200, "{q}: {}", answer.text());
+        json
+    }
+
+    /// Kills it and starts it again on the same port with the same data.
+    pub(crate) fn restart(&mut self) {
+        self.kill();
+        (self.process, self.address) = launch(&self.folder, &self.options, self.address);
+    }
+
+    /// Kills it, as a crash would; [`Influxd::restart`] starts it again.
+    pub(crate) fn kill(&mut self) {
+        // Only fails where it has already ended.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+
+    fn post(&self, path: &str, body: &[u8]) -> Response {
+        let authorization = http::basic(ADMIN.0, ADMIN.1);
+        let mut headers = vec![("Content-Type", "application/x-www-form-urlencoded")];
+        headers.extend(self.options.auth.then_some(("Authorization", authorization.as_str())));
+        http::request(self.address, &format!("POST {path}"), &headers, body).unwrap()
+    }
+}
+
+impl Drop for Influxd {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn launch(folder: &TempDir, options: &Options, address: SocketAddr) -> (Child, SocketAddr) {
+    let root = folder.path();
+    let config = format!(
+        "reporting-disabled = true
+bind-address = \"127.0.0.1:0\"
+[meta]
+dir = {root:?}
+[data]
+dir = {:?}
+wal-dir = {:?}
+query-log-enabled = false
+max-series-per-database = 0
+max-values-per-tag = 0
+[http]
+bind-address = \"{address}\"
+auth-enabled = {}
+log-enabled = false
+max-body-size = 0
+[monitor]
+store-enabled = false
+[continuous_queries]
+enabled = false
+",
+        root.join("data"),
+        root.join("wal"),
+        options.auth,
+    );
+    fs::write(root.join("config"), config).unwrap();
+    let log = root.join("log");
+    let started = Command::new("influxd")
+        .arg("-config")
+        .arg(root.join("config"))
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .env("HOME", root)
+        .envs(options.settings.iter().copied())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(File::create(&log).unwrap())
+        .spawn();
+    let mut process = match started {
+        Ok(process) => process,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            panic!("influxd is not installed: run .ci/setup")
+        }
+        Err(error) => panic!("influxd: {error}"),
+    };
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let text = fs::read_to_string(&log).unwrap_or_default();
+        if let Some(address) = listening(&text) {
+            let ping = http::request(address, "GET /ping", &[], b"");
+            if ping.is_ok_and(|answer| answer.status == 204) {
+                return (process, address);
+            }
+        }
+        let ended = process.try_wait().unwrap();
+        if ended.is_some() || Instant::now() > deadline {
+            let _ = process.kill();
+            panic!("influxd does not answer ({ended:?}); its log:\n{text}");
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The port is chosen by the system, so that no other process can take it; the log has it.
+fn listening(log: &str) -> Option<SocketAddr> {
+    let line = log.lines().find(|line| line.contains("Listening on HTTP"))?;
+    line.split("addr=").nth(1)?.split(' ').next()?.parse().ok()
+}
