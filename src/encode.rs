@@ -134,8 +134,7 @@ impl Encoder {
                 metadata.file_metadata().num_rows()
             )));
         }
-        let sink = file.into_inner().map_err(encode_error)?;
-        let end = sink.finish(rows)?;
+        let end = file.inner_mut().end_file(rows)?;
         self.output.blocking_send(Output::FileEnd(end)).map_err(|_| upload_gone())
     }
 }
@@ -208,11 +207,12 @@ impl PartSink {
             .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
     }
 
-    fn finish(mut self, rows: u64) -> Result<EncodedFile> {
+    fn end_file(&mut self, rows: u64) -> Result<EncodedFile> {
         if !self.part.is_empty() {
             self.send().map_err(|_| upload_gone())?;
         }
-        Ok(EncodedFile { rows, size_bytes: self.size_bytes, sha256: hex(&self.hash.finalize()) })
+        let sha256 = hex(&self.hash.finalize_reset());
+        Ok(EncodedFile { rows, size_bytes: self.size_bytes, sha256 })
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::coverage::Coverage;
 use crate::error::Result;
 use crate::source::{Chunk, Table};
-use crate::window::{Bound, DAY, SECOND, Slice, Window, align_down};
+use crate::window::{Bound, DAY, SECOND, Slice, Window};
 
 /// No window is halved below twice this width.
 pub const MIN_WIDTH: i64 = SECOND;
@@ -194,8 +194,9 @@ impl TableQueue {
         };
         // Aligned to midnight whatever the width; widths below a day that divide it are aligned to
         // their own multiples as well.
-        let begin = align_down(first, self.width.min(DAY));
-        let mut end = begin.saturating_add(self.width).min(left.to);
+        let unit = i128::from(self.width.min(DAY));
+        let end = i128::from(first).div_euclid(unit) * unit + i128::from(self.width);
+        let mut end = i64::try_from(end).map_or(left.to, |end| end.min(left.to));
         if let Some(cut) = self.table.cuts.next(first) {
             end = end.min(cut);
         }

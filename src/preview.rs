@@ -159,7 +159,10 @@ async fn rows(
     until: Instant,
 ) -> Option<u64> {
     let Some(bounds) = bounds else { return Some(0) };
-    let spans: Vec<Window> = left.iter().filter_map(|window| window.intersect(&bounds)).collect();
+    let here = table.occupied.iter().filter_map(|window| window.intersect(&bounds));
+    let spans: Vec<Window> = here
+        .flat_map(|window| left.iter().filter_map(move |left| left.intersect(&window)))
+        .collect();
     let Some(newest) = spans.last() else { return Some(0) };
     let width = if table.single_pass { i64::MAX } else { job.limits.window };
     let sample = Window { from: newest.from.max(newest.to.saturating_sub(width)), ..*newest };

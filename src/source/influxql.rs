@@ -249,8 +249,40 @@ impl InfluxQl {
         Ok(())
     }
 
+    async fn count_between_cuts(&self, table: &Table, window: Window) -> Result<RowCount> {
+        let answer = self.server.query(&statements::count(table, window)).await?;
+        let (mut at_least, mut at_most) = (0, 0);
+        for series in answer.iter().flat_map(|statement| &statement.series) {
+            let counts = |row: &Vec<Value>| -> Vec<u64> {
+                row.iter().skip(1).filter_map(Value::as_u64).collect()
+            };
+            for counts in series.values.iter().map(counts) {
+                at_least += counts.iter().copied().max().unwrap_or(0);
+                at_most += counts.iter().sum::<u64>();
+            }
+        }
+        // Fields of one point share a row, so values alone do not tell rows; few of them can be read.
+        if at_least == at_most || at_most > READ_TO_COUNT {
+            return Ok(RowCount { rows: at_least, exact: at_least == at_most });
+        }
+        let (sender, mut batches) = BatchSender::channel(1);
+        let chunk = Chunk { table: Arc::new(table.clone()), slice: Slice::from(window) };
+        let counted = async {
+            let mut rows = 0;
+            while let Some(batch) = batches.recv().await {
+                rows += batch.num_rows() as u64;
+            }
+            rows
+        };
+        let (read, rows) = tokio::join!(self.read(&chunk, sender), counted);
+        Ok(match read {
+            Ok(()) => RowCount { rows, exact: true },
+            Err(_) => RowCount { rows: at_least, exact: false },
+        })
+    }
+
     async fn bounds_of(&self, tables: &[Table]) -> Result<Vec<Option<Window>>> {
-        let statements: Vec<String> = tables.iter().map(|t| statements::bounds(&t.id)).collect();
+        let statements: Vec<String> = tables.iter().map(statements::bounds).collect();
         let answer = self.server.query(&statements.join(";")).await?;
         let time = |at: usize| {
             let series = answer.get(at).map(|s| s.series.as_slice()).unwrap_or_default();
@@ -367,35 +399,15 @@ impl Source for InfluxQl {
     }
 
     async fn count(&self, table: &Table, window: Window) -> Result<RowCount> {
-        let answer = self.server.query(&statements::count(&table.id, window)).await?;
-        let (mut at_least, mut at_most) = (0, 0);
-        for series in answer.iter().flat_map(|statement| &statement.series) {
-            let counts = |row: &Vec<Value>| -> Vec<u64> {
-                row.iter().skip(1).filter_map(Value::as_u64).collect()
-            };
-            for counts in series.values.iter().map(counts) {
-                at_least += counts.iter().copied().max().unwrap_or(0);
-                at_most += counts.iter().sum::<u64>();
-            }
+        let mut total = RowCount { rows: 0, exact: true };
+        let mut from = window.from;
+        while let Some(rest) = Window::new(from, window.to) {
+            from = table.cuts.next(from).unwrap_or(window.to).min(window.to);
+            let count = self.count_between_cuts(table, Window { to: from, ..rest }).await?;
+            total.rows += count.rows;
+            total.exact &= count.exact;
         }
-        // Fields of one point share a row, so values alone do not tell rows; few of them can be read.
-        if at_least == at_most || at_most > READ_TO_COUNT {
-            return Ok(RowCount { rows: at_least, exact: at_least == at_most });
-        }
-        let (sender, mut batches) = BatchSender::channel(1);
-        let chunk = Chunk { table: Arc::new(table.clone()), slice: Slice::from(window) };
-        let counted = async {
-            let mut rows = 0;
-            while let Some(batch) = batches.recv().await {
-                rows += batch.num_rows() as u64;
-            }
-            rows
-        };
-        let (read, rows) = tokio::join!(self.read(&chunk, sender), counted);
-        Ok(match read {
-            Ok(()) => RowCount { rows, exact: true },
-            Err(_) => RowCount { rows: at_least, exact: false },
-        })
+        Ok(total)
     }
 
     async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<()> {

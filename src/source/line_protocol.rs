@@ -155,7 +155,7 @@ impl Source for LineProtocolSource {
 
     async fn count(&self, table: &Table, window: Window) -> Result<RowCount> {
         let (loaded, at) = self.find(table).await?;
-        let memory_bytes = self.options.memory_bytes / 4;
+        let memory_bytes = self.options.memory_bytes / 2;
         let rows = blocking(move || rows(&loaded, at, window, memory_bytes)).await?;
         Ok(RowCount { rows, exact: true })
     }
@@ -166,7 +166,7 @@ impl Source for LineProtocolSource {
             return Ok(()); // every point has a time
         };
         let table = chunk.table.clone();
-        let memory_bytes = self.options.memory_bytes / 4;
+        let memory_bytes = self.options.memory_bytes / 2;
         let work = move || send(&loaded, at, &table, window, memory_bytes, batches);
         blocking(work).await.map_err(|error| error.context(format!("reading {chunk}")))
     }

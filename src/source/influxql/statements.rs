@@ -1,6 +1,6 @@
 //! PURE: InfluxQL as text: identifiers quoted, windows as integer nanoseconds.
 
-use crate::source::TableId;
+use crate::source::{Role, Table, TableId};
 use crate::window::{Slice, Window};
 
 /// Smallest and largest time that InfluxDB has (`influxql.MinTime`, `MaxTime`).
@@ -14,7 +14,7 @@ pub(super) fn quoted(name: &str) -> String {
 }
 
 /// A table as `"db"."rp"."measurement"`.
-pub(super) fn table(id: &TableId) -> String {
+fn from(id: &TableId) -> String {
     format!("{}.{}.{}", quoted(&id.database), quoted(&id.schema), quoted(&id.table))
 }
 
@@ -29,32 +29,42 @@ fn condition(window: Window) -> String {
 /// of the same name; no order is asked for, since each series comes in order anyway.
 pub(super) fn read(id: &TableId, slice: Slice) -> String {
     let window = slice.window().unwrap_or(Window::ALL);
-    format!("SELECT *::field FROM {} WHERE {} GROUP BY *", table(id), condition(window))
+    format!("SELECT *::field FROM {} WHERE {} GROUP BY *", from(id), condition(window))
 }
 
 /// The first and the last row of a table: two statements.
-pub(super) fn bounds(id: &TableId) -> String {
-    let table = table(id);
+pub(super) fn bounds(table: &Table) -> String {
+    let fields = fields(table, |field| field);
+    let from = from(&table.id);
     let all = condition(Window::ALL);
     format!(
-        "SELECT *::field FROM {table} WHERE {all} ORDER BY time ASC LIMIT 1;\
-         SELECT *::field FROM {table} WHERE {all} ORDER BY time DESC LIMIT 1"
+        "SELECT {fields} FROM {from} WHERE {all} ORDER BY time ASC LIMIT 1;\
+         SELECT {fields} FROM {from} WHERE {all} ORDER BY time DESC LIMIT 1"
     )
 }
 
 /// How many values each field of each series has in a window.
-pub(super) fn count(id: &TableId, window: Window) -> String {
-    format!("SELECT count(*::field) FROM {} WHERE {} GROUP BY *", table(id), condition(window))
+pub(super) fn count(table: &Table, window: Window) -> String {
+    let fields = fields(table, |field| format!("count({field})"));
+    format!("SELECT {fields} FROM {} WHERE {} GROUP BY *", from(&table.id), condition(window))
+}
+
+// Over shards of several types `*::field` shows one type of each field and drops the rows of the
+// others without a word; named by type they are all there (numbers cast into each other).
+fn fields(table: &Table, each: impl Fn(String) -> String) -> String {
+    let mut fields = vec![each("*::field".to_owned())];
+    for column in table.columns.iter().filter(|column| column.role == Role::Field) {
+        let types = table.columns.iter().filter(|c| c.role == Role::Field && c.key == column.key);
+        if types.count() > 1 {
+            fields.push(each(format!("{}::{}", quoted(&column.key), column.source_type)));
+        }
+    }
+    fields.join(", ")
 }
 
 /// How many values of one type a field has in a window.
 pub(super) fn count_type(id: &TableId, field: &str, kind: &str, window: Window) -> String {
-    format!(
-        "SELECT count({}::{kind}) FROM {} WHERE {}",
-        quoted(field),
-        table(id),
-        condition(window)
-    )
+    format!("SELECT count({}::{kind}) FROM {} WHERE {}", quoted(field), from(id), condition(window))
 }
 
 #[cfg(test)]

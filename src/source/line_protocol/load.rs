@@ -14,7 +14,7 @@ use super::schema::{Draft, Slot};
 use super::spool::{Segment, Spool};
 use super::text::Text;
 use crate::error::{Error, Result};
-use crate::source::{Excluded, Table};
+use crate::source::{Cuts, Excluded, Table};
 use crate::window::Window;
 
 /// A file that was read: its tables, and their points in a spool.
@@ -46,6 +46,9 @@ impl Ready {
 // A longer line is most likely a quote that is never closed.
 const LONGEST_LINE: usize = 64 << 20;
 
+// Tests cut the text at many places.
+const SMALLEST_BLOCK: usize = if cfg!(test) { 16 } else { 64 << 10 };
+
 /// Reads a file.
 pub(super) fn load(source: &str, file: &Path, options: &Options) -> Result<Loaded> {
     if options.precision_nanos < 1 {
@@ -74,7 +77,7 @@ struct Loader<'a> {
 impl Loader<'_> {
     /// Reads all lines. Returns the hash of the file and whether its last newline is missing.
     fn read(&mut self) -> Result<(String, bool)> {
-        let block = (self.memory_bytes / 32).clamp(64 << 10, 1 << 20);
+        let block = (self.memory_bytes / 32).clamp(SMALLEST_BLOCK, 1 << 20);
         let (sender, receiver) = sync_channel(2);
         let file = self.file;
         std::thread::scope(|scope| {
@@ -98,7 +101,7 @@ impl Loader<'_> {
             match self.lines.take(text.rest(), text.line) {
                 Ok(length) => {
                     text.pass(length);
-                    if self.lines.buffer.size_bytes() > self.memory_bytes / 2 {
+                    if self.lines.buffer.size_bytes() > self.memory_bytes / 4 * 3 {
                         self.spill()?;
                     }
                 }
@@ -156,7 +159,7 @@ impl Loader<'_> {
 
     /// Sorts what is left and looks at all that was spooled.
     fn finish(mut self, hash: &str, unterminated: bool) -> Result<Loaded> {
-        if self.spool.is_none() && self.lines.buffer.size_bytes() <= self.memory_bytes / 4 {
+        if self.spool.is_none() && self.lines.buffer.size_bytes() <= self.memory_bytes / 8 * 3 {
             self.spool = Some(Spool::in_memory());
         }
         self.spill()?;
@@ -167,7 +170,7 @@ impl Loader<'_> {
         let (mut tables, mut excluded) = (Vec::new(), Vec::new());
         for draft in drafts.into_iter().filter(|draft| draft.lines > 0) {
             match draft.selected {
-                true => tables.push(ready(draft, &spool, memory_bytes / 4, hash)?),
+                true => tables.push(ready(draft, &spool, memory_bytes / 2, hash)?),
                 false => excluded.push(left_out(source, file, &draft)),
             }
         }
