@@ -160,6 +160,12 @@ impl Archive {
             runs: self.heartbeats().await?,
             ..State::default()
         };
+        // A seal writes the catalog before it removes the commits, so in this order none is missed.
+        let mut loose = Vec::new();
+        for (key, _) in self.store.list(COMMITS).await? {
+            let Some(bytes) = self.store.get(&key).await? else { continue };
+            loose.push(Commit::from_json(&key, &bytes)?);
+        }
         let mut commits = Vec::new();
         if let Some(bytes) = self.store.get(CHUNKS).await? {
             commits = catalog::read_chunks(bytes).map_err(|error| {
@@ -169,15 +175,10 @@ impl Archive {
         }
         let catalogued: BTreeSet<(TableId, String)> =
             commits.iter().map(|c: &Commit| (c.id(), c.slice.to_string() + &c.run)).collect();
-        for (key, _) in self.store.list(COMMITS).await? {
-            let Some(bytes) = self.store.get(&key).await? else { continue };
-            let commit = Commit::from_json(&key, &bytes)?;
-            // A seal that was cut after the catalog leaves commits that are in it already.
-            if !catalogued.contains(&(commit.id(), commit.slice.to_string() + &commit.run)) {
-                state.uncatalogued = true;
-                commits.push(commit);
-            }
-        }
+        // A seal that was cut after the catalog leaves commits that are in it already.
+        loose.retain(|c| !catalogued.contains(&(c.id(), c.slice.to_string() + &c.run)));
+        state.uncatalogued = !loose.is_empty();
+        commits.extend(loose);
         commits.sort_by(|a, b| a.order().cmp(&b.order()));
         (state.commits, state.superseded) = without_overlaps(commits);
         Ok(state)
@@ -247,13 +248,18 @@ impl Archive {
 
     /// Removes what dead runs left: half-written files, data files that no commit names, plans and
     /// heartbeats. Whatever a living run may own stays. Returns how many files it removed.
-    pub async fn sweep(&self, state: &State, me: &str) -> Result<usize> {
+    pub async fn sweep(&self, me: &str) -> Result<usize> {
+        // First what is there, then who lives and what is committed: a run beats before it writes
+        // and commits before it ends, so whatever was seen is either claimed or nobody's.
+        let staged = self.store.staged();
+        let files = self.store.list("data").await?;
+        let state = self.state().await?;
         let living: BTreeSet<&str> =
             state.living(me).map(|run| run.run.as_str()).chain([me]).collect();
         let committed: BTreeSet<&str> =
             state.commits.iter().flat_map(|c| &c.files).map(|file| file.key.as_str()).collect();
         let mut removed = 0;
-        for (key, path) in self.store.staged() {
+        for (key, path) in staged {
             let owner = name::run_of_file(&key);
             // Commits, heartbeats and catalogs are staged for an instant only, but by anyone.
             let in_use = owner.map_or(living.len() > 1, |run| living.contains(run));
@@ -261,7 +267,7 @@ impl Archive {
                 removed += usize::from(std::fs::remove_file(path).is_ok());
             }
         }
-        for (key, _) in self.store.list("data").await? {
+        for (key, _) in files {
             let Some(run) = name::run_of_file(&key) else { continue };
             if !committed.contains(key.as_str()) && !living.contains(run) {
                 self.store.delete(&key).await?;
@@ -300,7 +306,7 @@ impl Archive {
             self.store.delete(&name::commit_key(&commit.path, commit.slice)).await?;
             self.delete_files(commit).await?;
         }
-        self.sweep(&state, me).await?;
+        self.sweep(me).await?;
         for (source, artifact) in seal.artifacts {
             let key = format!("data/{}/_artifacts/{}", name::segment(source), artifact.path);
             self.store.put(&key, artifact.content.clone()).await?;

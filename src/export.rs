@@ -25,6 +25,9 @@ use crate::source::{Artifact, ArtifactStatus, Chunk, Excluded, Source};
 use crate::survey::{DEFAULT_WAIT, Survey, Surveyed, backoff, patiently, survey};
 use crate::window::{now, rfc3339};
 
+/// So many halved windows weigh like one failed attempt.
+const SPLITS_A_FAILURE: u32 = 8;
+
 /// What a run did, for people and for `--json`.
 #[derive(Debug, Serialize)]
 pub struct Summary {
@@ -162,7 +165,7 @@ async fn prepare<'a>(
     }
     let survey = survey(job, progress).await?;
     let beating = Beating::start(archive.store(), heartbeat).await?;
-    let swept = archive.sweep(&state, &run).await?;
+    let swept = archive.sweep(&run).await?;
     if swept > 0 {
         tracing::info!("removed {swept} files that an interrupted run left");
     }
@@ -547,34 +550,29 @@ impl Worker {
             if *self.writer.interrupted.borrow() {
                 return Outcome::Stop(Error::interrupted());
             }
-            match error.class() {
+            failures += 1;
+            let split = match error.class() {
                 Class::Stop => return Outcome::Stop(error),
                 Class::Fail => return Outcome::Failed(error),
                 Class::SchemaChanged => return Outcome::Relist(error),
                 Class::Wait(pause) => {
+                    failures -= 1;
                     waits += 1;
                     // The server did not say how long: ask less and less often.
                     let pause = pause.unwrap_or(DEFAULT_WAIT * waits.min(12));
                     self.pause_all(pause, &error);
                     continue;
                 }
-                Class::Split => {
-                    if self.can_split(chunk) {
-                        return Outcome::Split(error);
-                    }
-                    failures += 1;
-                }
-                Class::RetryThenSplit => {
-                    failures += 1;
-                    if failures >= 2 && self.can_split(chunk) && !self.count_failure() {
-                        return Outcome::Split(error);
-                    }
-                }
-                Class::Retry => failures += 1,
-            }
-            if self.count_failure() {
+                Class::Split => self.can_split(chunk),
+                Class::RetryThenSplit => failures >= 2 && self.can_split(chunk),
+                Class::Retry => false,
+            };
+            if self.count_failure(split) {
                 let error = error.context(chunk).context("nothing works any more");
                 return Outcome::Stop(Error::incomplete(error));
+            }
+            if split {
+                return Outcome::Split(error);
             }
             if failures >= self.attempts {
                 return Outcome::Failed(error);
@@ -603,11 +601,11 @@ impl Worker {
     }
 
     /// Counts a failure; `true` when so many came without any success between them that the source
-    /// or the store must be gone.
-    fn count_failure(&self) -> bool {
+    /// or the store must be gone. Halving a wide window down to a narrow one takes many steps.
+    fn count_failure(&self, split: bool) -> bool {
         let mut failures = self.shared.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        *failures += 1;
-        *failures > self.attempts * 5
+        *failures += if split { 1 } else { SPLITS_A_FAILURE };
+        *failures > self.attempts * 5 * SPLITS_A_FAILURE
     }
 
     fn pause_all(&self, pause: Duration, error: &Error) {

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use serde_json::Value;
 use tokio::sync::mpsc;
 use url::Url;
@@ -34,6 +35,9 @@ use http::{Format, Series, Server};
 const TABLES_A_REQUEST: usize = 50;
 /// Up to so many values, rows outside of the asked range are read to be counted exactly.
 const READ_TO_COUNT: u64 = 200_000;
+
+/// Pieces of a body between the socket and the decoder at most.
+const BODY_PARTS: usize = 4;
 
 /// An InfluxDB that speaks InfluxQL.
 #[derive(Debug)]
@@ -417,15 +421,15 @@ impl Source for InfluxQl {
         }
         let (format, response) =
             self.server.open(&statements::read(&chunk.table.id, chunk.slice)).await?;
-        let (sender, parts) = mpsc::channel(4);
-        let rows = RowWriter::new(&chunk.table, batches, guess);
-        let address = self.server.address();
+        let (sender, parts) = mpsc::channel(BODY_PARTS);
+        let (table, address) = (Arc::clone(&chunk.table), self.server.address());
         let decoded = tokio::task::spawn_blocking(move || {
-            let feed = Feed::new(parts);
             let said = |text: &str| http::said(&address, text);
             match format {
-                Format::MessagePack => msgpack::decode(feed, rows, said),
-                Format::Json => json::decode(feed, rows, said),
+                Format::MessagePack => decode_msgpack(parts, &table, batches, guess, said),
+                Format::Json => {
+                    json::decode(Feed::new(parts), RowWriter::new(&table, batches, guess), said)
+                }
             }
         });
         let ((), decoded) = tokio::join!(self.server.pump(response, sender), decoded);
@@ -437,6 +441,19 @@ impl Source for InfluxQl {
         let databases = self.databases(&mut excluded).await?;
         artifacts::collect(&self.name, &self.server, &databases).await
     }
+}
+
+/// Decodes a chunked MessagePack answer into batches, on a thread that may block; the streaming path
+/// from the socket on. `guess` says that a window may hold several types of a field unnoticed, `said`
+/// makes an error of one that stands in the answer.
+pub fn decode_msgpack(
+    body: mpsc::Receiver<Result<Bytes>>,
+    table: &Arc<Table>,
+    batches: BatchSender,
+    guess: bool,
+    said: impl Fn(&str) -> Error,
+) -> Result<()> {
+    msgpack::decode(Feed::new(body), RowWriter::new(table, batches, guess), said)
 }
 
 fn texts<'a>(answer: &'a [http::Statement], column: &'a str) -> impl Iterator<Item = String> + 'a {

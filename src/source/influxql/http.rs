@@ -128,7 +128,8 @@ impl Server {
     /// Runs statements about metadata. Chunked, since a server may cut any other answer to
     /// `max-row-limit` rows without a word. The error of any statement is an error.
     pub(super) async fn query(&self, statements: &str) -> Result<Vec<Statement>> {
-        let mut response = self.send(statements, "application/json").await?;
+        let response = self.post(statements, "application/json").await?;
+        let mut response = self.accepted(response).await?;
         let mut body = Vec::new();
         while let Some(bytes) = response.chunk().await.map_err(|error| self.transport(&error))? {
             body.extend_from_slice(&bytes);
@@ -162,13 +163,17 @@ impl Server {
         }
     }
 
-    /// Sends a query for rows; the body goes to `body` as it comes, its end to the dropped sender.
+    /// Sends a query for rows, and says how its answer is written.
     pub(super) async fn open(&self, statement: &str) -> Result<(Format, Response)> {
-        let accept = "application/x-msgpack, application/json;q=0.5";
-        let response = match self.send(statement, "application/x-msgpack").await {
-            Err(error) if error.to_string().contains("406") => self.send(statement, accept).await?,
-            answer => answer?,
-        };
+        // Servers compare the whole header: a list of types would mean none of them.
+        let mut response = self.post(statement, "application/x-msgpack").await?;
+        if matches!(
+            response.status(),
+            StatusCode::NOT_ACCEPTABLE | StatusCode::UNSUPPORTED_MEDIA_TYPE
+        ) {
+            response = self.post(statement, "application/json").await?;
+        }
+        let response = self.accepted(response).await?;
         let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
         match kind.unwrap_or_default() {
             kind if kind.contains("msgpack") => Ok((Format::MessagePack, response)),
@@ -196,7 +201,7 @@ impl Server {
         }
     }
 
-    async fn send(&self, statements: &str, accept: &'static str) -> Result<Response> {
+    async fn post(&self, statements: &str, accept: &'static str) -> Result<Response> {
         let form =
             [("q", statements), ("epoch", "ns"), ("chunked", "true"), ("chunk_size", CHUNK_ROWS)];
         let mut request = self.client.post(self.at("query")).header(ACCEPT, accept).form(&form);
@@ -210,7 +215,10 @@ impl Server {
                 request.header(AUTHORIZATION, token_header(scheme, token)?)
             }
         };
-        let response = request.send().await.map_err(|error| self.transport(&error))?;
+        request.send().await.map_err(|error| self.transport(&error))
+    }
+
+    async fn accepted(&self, response: Response) -> Result<Response> {
         let status = response.status();
         if status.is_success() {
             return Ok(response);
@@ -332,6 +340,8 @@ fn class_of_text(text: &str) -> Class {
         "permission",
         "privilege",
         "error parsing query",
+        "not implemented",
+        "not supported",
     ]) {
         Class::Stop
     } else {

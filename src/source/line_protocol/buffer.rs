@@ -125,10 +125,6 @@ impl Buffer {
         self.lines.push(Line { time, series: series.0, from: from as u32, length });
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.lines.is_empty()
-    }
-
     /// Writes all lines, sorted and the lines of one point made one, and starts anew.
     pub(super) fn spill(&mut self, tables: &mut [Draft], writer: &mut Writer<'_>) -> Result<()> {
         let order = self.rank();

@@ -66,9 +66,12 @@ impl<'a> Lines<'a> {
     pub(super) fn take(&mut self, rest: &[u8], number: u64) -> Parsed<usize> {
         let start = parse::blank(rest);
         let line = &rest[start..];
-        self.digits.last = None;
+        let last = self.digits.last.take();
         let length = match line {
-            [] | [b'\r'] => return Err(Fault::More),
+            [] | [b'\r'] => {
+                self.digits.last = last;
+                return Err(Fault::More);
+            }
             [b'\n', ..] => 1,
             [b'\r', b'\n', ..] => 2,
             [b'#', ..] => self.comment(line, number)?,

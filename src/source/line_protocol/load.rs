@@ -199,7 +199,7 @@ fn ready(draft: Draft, spool: &Spool, memory_bytes: usize, hash: &str) -> Result
         id: draft.id,
         columns,
         occupied: occupied.into_iter().collect(),
-        cuts: crate::source::Cuts::None,
+        cuts: Cuts::None,
         single_pass: true,
         state: Some(format!("sha256:{hash}")),
     };
