@@ -126,6 +126,7 @@ impl Archive {
             // A damaged file is for `verify` to name; here it only has to be told from a newer one.
             if let Ok(found) = serde_json::from_slice::<Format>(&bytes)
                 && found.format > FORMAT
+                && !self.is_damaged(key, &bytes).await?
             {
                 return Err(Error::stop(format!(
                     "{} has format {}, this version knows {FORMAT}",
@@ -140,6 +141,13 @@ impl Archive {
             || self.store.get("bag-info.txt").await?.is_some_and(|info| {
                 String::from_utf8_lossy(&info).contains("Bag-Software-Agent: moveout")
             }))
+    }
+
+    /// Whether a sealed archive's own record of a file is another.
+    async fn is_damaged(&self, key: &str, bytes: &[u8]) -> Result<bool> {
+        let Some(tags) = self.store.get(TAG_MANIFEST).await? else { return Ok(false) };
+        let tags = std::str::from_utf8(&tags).ok().and_then(|text| bag::parse_manifest(text).ok());
+        Ok(tags.and_then(|tags| Some(*tags.get(key)? != sha256(bytes))).unwrap_or(false))
     }
 
     /// Where the bytes are.

@@ -32,13 +32,13 @@ pub struct Cli {
     #[command(subcommand)]
     pub verb: Verb,
     /// Say more on standard error (twice: all that is known)
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, display_order = 101)]
     pub verbose: u8,
     /// No progress on standard error, warnings alone
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, display_order = 102)]
     pub quiet: bool,
     /// The summary as one JSON object
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = 100)]
     pub json: bool,
 }
 

@@ -416,7 +416,10 @@ fn influxdb(
         _ => return Err(bad("unknown scheme")),
     }
     let mut url = Url::parse(address).map_err(|error| bad(&error.to_string()))?;
-    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+    // A URL without a host, or without its slashes, is read as another one.
+    let rest = address.get(url.scheme().len()..).and_then(|rest| rest.strip_prefix("://"));
+    let has_host = url.host_str().is_some() && rest.is_some_and(|r| !r.starts_with(['/', '\\']));
+    if !matches!(url.scheme(), "http" | "https") || !has_host {
         return Err(bad("it needs +https://HOST or +http://HOST"));
     }
     if url.query().is_some() || url.fragment().is_some() {
@@ -508,14 +511,11 @@ fn percent_decode(text: &str) -> Vec<u8> {
     decoded
 }
 
-/// A URL as it may be shown.
+/// A URL as it may be shown, also one that is none because it was mistyped.
 fn without_password(text: &str) -> String {
-    match (text.split_once("://"), text.rfind('@')) {
-        (Some((scheme, rest)), Some(at)) if at >= scheme.len() + 3 => {
-            format!("{scheme}://***@{}", &rest[at - scheme.len() - 2..])
-        }
-        _ => text.to_owned(),
-    }
+    let Some(at) = text.rfind('@') else { return text.to_owned() };
+    let from = text.find("://").map(|scheme| scheme + 3).filter(|from| *from <= at).unwrap_or(0);
+    format!("{}***{}", &text[..from], &text[at..])
 }
 
 fn duration(key: &str, text: Option<String>, default: i64) -> Result<i64> {
@@ -569,9 +569,13 @@ mod tests {
         let job = of("influxdb+http://me:geheim@localhost/db").unwrap();
         assert!(!format!("{job:?}").contains("geheim"));
         assert_eq!(job.warnings.len(), 1);
-        for nonsense in
-            ["influxdb9+http://me:geheim@h/db", "influxdb+ftp://me:geheim@h", "x://me:geheim@h"]
-        {
+        for nonsense in [
+            "influxdb9+http://me:geheim@h/db",
+            "influxdb+ftp://me:geheim@h",
+            "x://me:geheim@h",
+            "me:geheim@h",
+            "influxdb+http//me:geheim@h",
+        ] {
             let error = of(nonsense).unwrap_err();
             assert!(!error.to_string().contains("geheim"), "{error}");
         }

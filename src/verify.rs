@@ -242,6 +242,10 @@ impl Check {
 
     /// The catalog against the manifest, in both directions, and against itself.
     async fn catalog(&mut self, hashes: &Hashes) -> Result<Vec<Commit>> {
+        // What is damaged is named already, and says nothing that could be believed.
+        if self.faults.iter().any(|fault| fault.place == CHUNKS) {
+            return Ok(Vec::new());
+        }
         let mut commits = match self.store.get(CHUNKS).await? {
             None => Vec::new(), // named as missing above
             Some(bytes) => match catalog::read_chunks(bytes) {
@@ -295,6 +299,9 @@ impl Check {
         for table in expected.iter().filter(|table| !tables.contains(table)) {
             let place = format!("{TABLES}: {}", table.path);
             self.fault(&place, format!("{CHUNKS} has another sum for it"));
+        }
+        if tables.len() > expected.len() && tables.iter().all(|table| expected.contains(table)) {
+            self.fault(TABLES, "it has a table twice");
         }
         Ok(())
     }

@@ -253,6 +253,12 @@ pub fn write_chunks(commits: &[Commit]) -> Result<Vec<u8>> {
 
 /// Reads `catalog/chunks.parquet`; an error says what is wrong with it.
 pub fn read_chunks(bytes: Bytes) -> std::result::Result<Vec<Commit>, String> {
+    // The decoder of pages panics at some bytes that are damaged.
+    std::panic::catch_unwind(|| decode_chunks(bytes))
+        .unwrap_or_else(|_| Err("it cannot be decoded".to_owned()))
+}
+
+fn decode_chunks(bytes: Bytes) -> std::result::Result<Vec<Commit>, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)
         .and_then(ParquetRecordBatchReaderBuilder::build)

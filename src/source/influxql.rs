@@ -37,7 +37,7 @@ const TABLES_A_REQUEST: usize = 50;
 const READ_TO_COUNT: u64 = 200_000;
 
 /// Pieces of a body between the socket and the decoder at most.
-const BODY_PARTS: usize = 4;
+const BODY_PARTS: usize = 2;
 
 /// An InfluxDB that speaks InfluxQL.
 #[derive(Debug)]
@@ -159,7 +159,7 @@ impl InfluxQl {
         let from = format!("{}./.*/", statements::quoted(policy));
         let statement =
             format!("SHOW FIELD KEYS ON {on} FROM {from};SHOW TAG KEYS ON {on} FROM {from}");
-        let answer = self.server.query(&statement).await;
+        let answer = self.server.query_all(&statement, 2).await;
         let answer = answer
             .map_err(|e| e.context(format!("listing the measurements of {database}.{policy}")))?;
         let mut fields = BTreeMap::<String, BTreeMap<String, BTreeSet<FieldType>>>::new();
@@ -287,7 +287,7 @@ impl InfluxQl {
 
     async fn bounds_of(&self, tables: &[Table]) -> Result<Vec<Option<Window>>> {
         let statements: Vec<String> = tables.iter().map(statements::bounds).collect();
-        let answer = self.server.query(&statements.join(";")).await?;
+        let answer = self.server.query_all(&statements.join(";"), 2 * tables.len()).await?;
         let time = |at: usize| {
             let series = answer.get(at).map(|s| s.series.as_slice()).unwrap_or_default();
             series.iter().flat_map(|s| s.column("time")).find_map(Value::as_i64)

@@ -15,8 +15,10 @@ use crate::source::{BatchSender, Role, Table};
 /// Rows and bytes of a batch at most.
 const BATCH_ROWS: usize = 16 * 1024;
 const BATCH_BYTES: usize = 2 * 1024 * 1024;
-/// Integers beyond this are not exact as floats.
+/// Integers beyond this are not exact as floats …
 const EXACT: f64 = 9_007_199_254_740_992.0;
+/// … and there are none beyond this (2^64).
+const LARGEST: f64 = 18_446_744_073_709_551_616.0;
 
 /// The body of an answer as it comes in, for a thread that may block.
 pub(super) struct Feed {
@@ -193,7 +195,7 @@ impl RowWriter {
         // floats. That is exact up to 2^53; beyond, nobody can tell.
         if self.guess
             && target.is_float_or_integer()
-            && value.abs() >= EXACT
+            && (EXACT..=LARGEST).contains(&value.abs())
             && value.fract() == 0.0
         {
             return Err(Error::fail(format!(

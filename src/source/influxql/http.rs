@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, Response, StatusCode};
 use serde::Deserialize;
@@ -17,6 +17,9 @@ use crate::error::{Class, Error, Result};
 
 /// Rows of a chunk of an answer. Measured: 100,000 is slower and costs the server more memory.
 const CHUNK_ROWS: &str = "10000";
+
+/// Bytes of a body that are handed to the decoder together.
+const PIECE_BYTES: usize = 128 * 1024;
 
 /// A server that answers `/query`.
 #[derive(Debug)]
@@ -125,9 +128,15 @@ impl Server {
         }
     }
 
-    /// Runs statements about metadata. Chunked, since a server may cut any other answer to
-    /// `max-row-limit` rows without a word. The error of any statement is an error.
-    pub(super) async fn query(&self, statements: &str) -> Result<Vec<Statement>> {
+    /// Runs a statement about metadata. The error of the statement is an error.
+    pub(super) async fn query(&self, statement: &str) -> Result<Vec<Statement>> {
+        self.query_all(statement, 1).await
+    }
+
+    /// Runs `count` statements about metadata. Chunked, since a server may cut any other answer to
+    /// `max-row-limit` rows without a word. The error of any statement is an error, and so is an
+    /// answer that has not the end of each: what is cut off would be left out without a word.
+    pub(super) async fn query_all(&self, statements: &str, count: usize) -> Result<Vec<Statement>> {
         let response = self.post(statements, "application/json").await?;
         let mut response = self.accepted(response).await?;
         let mut body = Vec::new();
@@ -135,7 +144,8 @@ impl Server {
             body.extend_from_slice(&bytes);
         }
         let mut statements = Vec::<Statement>::new();
-        let mut open = true;
+        statements.resize_with(count, Statement::default);
+        let mut ended = vec![false; count];
         for answer in serde_json::Deserializer::from_slice(&body).into_iter::<Answer>() {
             let answer = answer.map_err(|error| {
                 Error::of(
@@ -150,16 +160,21 @@ impl Server {
                 if let Some(error) = part.error {
                     return Err(said(&self.address(), &error));
                 }
-                while statements.len() <= part.statement_id {
-                    statements.push(Statement::default());
-                }
-                statements[part.statement_id].series.extend(part.series);
-                open = part.partial;
+                let (Some(statement), Some(ended)) =
+                    (statements.get_mut(part.statement_id), ended.get_mut(part.statement_id))
+                else {
+                    let text = format!("{}: an answer to another question", self.address());
+                    return Err(Error::of(Class::Retry, text));
+                };
+                statement.series.extend(part.series);
+                *ended = !part.partial;
             }
         }
-        match open {
-            false => Ok(statements),
-            true => Err(Error::of(Class::Retry, format!("{}: the answer was cut", self.address()))),
+        match ended.iter().all(|ended| *ended) {
+            true => Ok(statements),
+            false => {
+                Err(Error::of(Class::Retry, format!("{}: the answer was cut", self.address())))
+            }
         }
     }
 
@@ -186,17 +201,27 @@ impl Server {
         }
     }
 
-    /// Moves a body from the socket to a thread that decodes it.
+    /// Moves a body from the socket to a thread that decodes it, in pieces large enough that waking
+    /// that thread costs little: the server flushes every few kilobytes.
     pub(super) async fn pump(&self, mut response: Response, body: mpsc::Sender<Result<Bytes>>) {
+        let mut piece = BytesMut::with_capacity(PIECE_BYTES);
         loop {
-            let part = match response.chunk().await {
-                Ok(Some(bytes)) => Ok(bytes),
-                Ok(None) => return,
-                Err(error) => Err(self.transport(&error)),
-            };
-            let failed = part.is_err();
-            if body.send(part).await.is_err() || failed {
-                return;
+            match response.chunk().await {
+                Ok(Some(bytes)) => piece.extend_from_slice(&bytes),
+                Ok(None) => {
+                    let _ = body.send(Ok(piece.freeze())).await; // the decoder may have failed
+                    return;
+                }
+                Err(error) => {
+                    let _ = body.send(Err(self.transport(&error))).await;
+                    return;
+                }
+            }
+            if piece.len() >= PIECE_BYTES {
+                let full = std::mem::replace(&mut piece, BytesMut::with_capacity(PIECE_BYTES));
+                if body.send(Ok(full.freeze())).await.is_err() {
+                    return;
+                }
             }
         }
     }
