@@ -93,8 +93,10 @@ impl Archive {
         let archive = Self { store, url: url.to_owned() };
         if !archive.is_ours().await? {
             let strangers = archive.store.list("").await?;
+            // Another run may have made it meanwhile.
             if let Some((stranger, _)) =
                 strangers.iter().find(|(k, _)| !k.starts_with("lost+found"))
+                && !archive.is_ours().await?
             {
                 return Err(Error::stop(format!(
                     "{url} is not empty and not an archive of moveout (it holds `{stranger}`)"
@@ -180,6 +182,10 @@ impl Archive {
                 Error::different(format!("{CHUNKS} cannot be read: {error}"))
                     .hint("the archive is damaged; `moveout verify` names what else is")
             })?;
+        } else if state.run.is_some() {
+            // Without it nothing would seem committed, and all data files nobody's.
+            return Err(Error::different(format!("{CHUNKS} is missing"))
+                .hint("restore the file, or export into a new archive"));
         }
         let catalogued: BTreeSet<(TableId, String)> =
             commits.iter().map(|c: &Commit| (c.id(), c.slice.to_string() + &c.run)).collect();
@@ -321,7 +327,7 @@ impl Archive {
         }
 
         let living: BTreeSet<String> = state.living(me).map(|run| run.run.clone()).collect();
-        let (payload, payload_bytes) = self.payload(&state.commits, &living).await?;
+        let (payload, payload_bytes) = self.payload(&state.commits, me).await?;
         let mut run = seal.run;
         if let Some(last) = state.run {
             run.succeed(last);
@@ -359,11 +365,7 @@ impl Archive {
     }
 
     // Data files are known by their commits, read back before those were made; the rest is read.
-    async fn payload(
-        &self,
-        commits: &[Commit],
-        living: &BTreeSet<String>,
-    ) -> Result<(Hashes, u64)> {
+    async fn payload(&self, commits: &[Commit], me: &str) -> Result<(Hashes, u64)> {
         let committed: HashMap<&str, (&str, u64)> = commits
             .iter()
             .flat_map(|commit| &commit.files)
@@ -371,7 +373,15 @@ impl Archive {
             .collect();
         let mut hashes = Hashes::new();
         let mut payload_bytes = 0;
-        for (key, size) in self.store.list("data").await? {
+        let files = self.store.list("data").await?;
+        // After the list, so that each owner of a file in it is known.
+        let runs = self.heartbeats().await?;
+        let living: BTreeSet<&str> = runs
+            .iter()
+            .filter(|run| run.run != me && run.is_alive())
+            .map(|run| run.run.as_str())
+            .collect();
+        for (key, size) in files {
             let hash = match (committed.get(key.as_str()), name::run_of_file(&key)) {
                 (Some((hash, bytes)), _) if *bytes == size => (*hash).to_owned(),
                 (Some((_, bytes)), _) => {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use url::Url;
 
 use crate::error::{Error, Result};
@@ -215,18 +216,26 @@ struct FileSource {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum SecretRef {
+    Of(SecretPlace),
+    /// Most likely the secret itself, which no error may show.
+    Other(IgnoredAny),
+}
+
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct SecretRef {
+struct SecretPlace {
     env: Option<String>,
     file: Option<PathBuf>,
 }
 
 impl SecretRef {
     fn read(&self, folder: &Path, key: &str) -> Result<Secret> {
-        let secret = match (&self.env, &self.file) {
-            (Some(name), None) => env::var(name)
+        let secret = match self {
+            Self::Of(SecretPlace { env: Some(name), file: None }) => env::var(name)
                 .map_err(|_| Error::usage(format!("`{key}`: the variable {name} is not set")))?,
-            (None, Some(file)) => {
+            Self::Of(SecretPlace { env: None, file: Some(file) }) => {
                 let path = folder.join(file);
                 std::fs::read_to_string(&path).map_err(|e| {
                     Error::usage(format!("`{key}`: reading {}: {e}", path.display()))
@@ -323,8 +332,13 @@ pub fn load(flags: Flags) -> Result<Job> {
 fn read_file(path: &Path) -> Result<File> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| Error::usage(format!("reading {}: {error}", path.display())))?;
+    // The line itself is not shown, but for its key: there may be a secret in it.
     toml::from_str(&text).map_err(|error| {
-        Error::usage(format!("{}: {}", path.display(), error.to_string().trim_end()))
+        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        let key = before.rsplit('\n').next().and_then(|line| line.split_once('='));
+        let key = key.map(|(key, _)| format!("`{}`: ", key.trim())).unwrap_or_default();
+        Error::usage(format!("{}, line {line}: {key}{}", path.display(), error.message()))
     })
 }
 

@@ -164,13 +164,14 @@ async fn prepare<'a>(
         ));
     }
     let survey = survey(job, progress).await?;
+    // May refuse; until then nothing is written, so that a sealed archive stays what it is.
+    let (queue, paths, surveyed, plan) = plan(job, &survey, &state, &run)?;
     let beating = Beating::start(archive.store(), heartbeat).await?;
     let swept = archive.sweep(&run).await?;
     if swept > 0 {
         tracing::info!("removed {swept} files that an interrupted run left");
     }
 
-    let (queue, paths, surveyed, plan) = plan(job, &survey, &state, &run)?;
     if !queue.is_empty() {
         archive.put_plan(&plan).await?;
     }

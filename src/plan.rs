@@ -17,6 +17,10 @@ pub const MIN_WIDTH: i64 = SECOND;
 /// enough that a stop loses little.
 const TARGET_ELAPSED: Duration = Duration::from_secs(5);
 const TARGET_ROWS: u64 = 2_000_000;
+/// How many windows must pass before one wider than what was once too much is tried: at first, and
+/// at most, where that keeps failing.
+const FIRST_PATIENCE: u32 = 2;
+const LAST_PATIENCE: u32 = 64;
 /// Growth from one window to the next at most.
 const MAX_GROWTH: f64 = 64.0;
 
@@ -67,7 +71,12 @@ struct TableQueue {
     todo: VecDeque<Window>,
     occupied: Vec<Window>,
     width: i64,
+    /// What was too much halves it; windows that pass raise it again, since a server that was slow
+    /// for a minute must not make the rest of a run slow.
     ceiling: i64,
+    passed: u32,
+    patience: u32,
+    probing: bool,
 }
 
 impl Queue {
@@ -89,6 +98,9 @@ impl Queue {
             occupied: occupied.windows().to_vec(),
             width,
             ceiling: i64::MAX,
+            passed: 0,
+            patience: FIRST_PATIENCE,
+            probing: false,
         });
         at
     }
@@ -136,6 +148,10 @@ impl Queue {
         let core = window.intersect(&Window { from: first, to: last }).unwrap_or(window);
         let Some((left, _)) = core.halves(MIN_WIDTH) else { return false };
         table.ceiling = table.ceiling.min(core.width() / 2).max(MIN_WIDTH);
+        if table.probing {
+            table.patience = (2 * table.patience).min(LAST_PATIENCE);
+        }
+        (table.passed, table.probing) = (0, false);
         table.width = table.width.min(table.ceiling);
         let halves =
             [Window { from: window.from, to: left.to }, Window { from: left.to, to: window.to }];
@@ -151,6 +167,14 @@ impl Queue {
         let core = window.intersect(&Window { from: first, to: last });
         let used = core.map_or(table.width, |core| core.width()).max(1);
         let target = learned_width(used.max(table.width.min(window.width())), rows, elapsed);
+        if used >= table.ceiling / 2 && target > used {
+            table.passed += 1;
+            table.probing = false;
+            if table.passed >= table.patience {
+                table.ceiling = table.ceiling.saturating_mul(2);
+                (table.passed, table.probing) = (0, true);
+            }
+        }
         table.width = match target > used {
             true => table.width.max(target),
             false => table.width.min(target),

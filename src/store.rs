@@ -90,18 +90,32 @@ impl Store {
 
     /// Writes a small object, durable when this returns; replaces what was there, atomically.
     pub async fn put(&self, key: &str, bytes: impl Into<Bytes>) -> Result<()> {
-        let put = self.objects.put(&Path::from(key), PutPayload::from(bytes.into())).await;
-        put.map(|_| ()).map_err(|error| store_error(error, &format!("writing {key}")))
+        let put = self.put_as(key, bytes.into(), PutMode::Overwrite).await;
+        put.map_err(|error| store_error(error, &format!("writing {key}")))
     }
 
     /// Writes a small object only if there is none; `false` where there was one.
     pub async fn put_if_absent(&self, key: &str, bytes: Bytes) -> Result<bool> {
-        let options = PutOptions::from(PutMode::Create);
-        match self.objects.put_opts(&Path::from(key), PutPayload::from(bytes), options).await {
-            Ok(_) => Ok(true),
+        match self.put_as(key, bytes, PutMode::Create).await {
+            Ok(()) => Ok(true),
             Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
             Err(error) => Err(store_error(error, &format!("writing {key}"))),
         }
+    }
+
+    // Another run that tidies up may take an empty folder, or what is staged here for an instant, for
+    // something that a dead run left: then it is written once more.
+    async fn put_as(&self, key: &str, bytes: Bytes, mode: PutMode) -> object_store::Result<()> {
+        let (key, payload) = (Path::from(key), PutPayload::from(bytes));
+        for _ in 0..3 {
+            let options = PutOptions::from(mode.clone());
+            match self.objects.put_opts(&key, payload.clone(), options).await {
+                Err(error) if io_cause(&error).is_some_and(|e| e.kind() == ErrorKind::NotFound) => {
+                }
+                put => return put.map(|_| ()),
+            }
+        }
+        self.objects.put_opts(&key, payload, PutOptions::from(mode)).await.map(|_| ())
     }
 
     /// Removes an object; no error when it is gone already.
@@ -118,7 +132,14 @@ impl Store {
         let mut keys = Vec::new();
         let mut objects = self.objects.list(prefix.as_ref());
         while let Some(object) = objects.next().await {
-            let object = object.map_err(|error| store_error(error, "listing the archive"))?;
+            let object = object.map_err(|error| match error {
+                // No key of ours: somebody put it there.
+                object_store::Error::InvalidPath { source } => {
+                    Error::different(format!("listing the archive: {source}"))
+                        .hint("this file does not belong there")
+                }
+                error => store_error(error, "listing the archive"),
+            })?;
             keys.push((object.location.to_string(), object.size));
         }
         keys.sort_unstable();
@@ -283,13 +304,20 @@ pub fn io_error(error: &std::io::Error, doing: &str) -> Error {
     }
 }
 
-fn store_error(error: object_store::Error, doing: &str) -> Error {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+fn io_cause(error: &object_store::Error) -> Option<&std::io::Error> {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(inner) = cause {
         if let Some(io) = inner.downcast_ref::<std::io::Error>() {
-            return io_error(io, doing);
+            return Some(io);
         }
         cause = inner.source();
     }
-    Error::of(Class::Retry, format!("{doing}: {error}"))
+    None
+}
+
+fn store_error(error: object_store::Error, doing: &str) -> Error {
+    match io_cause(&error) {
+        Some(io) => io_error(io, doing),
+        None => Error::of(Class::Retry, format!("{doing}: {error}")),
+    }
 }

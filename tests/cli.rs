@@ -14,7 +14,7 @@ use insta::{Settings, assert_snapshot};
 use support::{Fault, Influxd, Options, Proxy, Run, command, files, moveout, repository, run};
 use tempfile::TempDir;
 
-fn sample() -> String {
+fn weather() -> String {
     format!("lp:{}", repository("tests/data/weather.lp").display())
 }
 
@@ -39,7 +39,7 @@ impl Sample {
     }
 
     fn run(&self, verb: &str, more: &[&str]) -> Run {
-        let (root, source) = (self.root(), sample());
+        let (root, source) = (self.root(), weather());
         let root = root.to_str().unwrap();
         let mut args = match verb {
             "export" | "plan" => vec![verb, "--source", &source, "--archive", root],
@@ -198,7 +198,7 @@ fn wrong_usage_is_named_and_helped_with() {
         assert_eq!((run.status, run.stdout.as_str()), (2, ""), "{what}: {}", run.stderr);
         assert!(run.stderr.starts_with("error: "), "{what}: {}", run.stderr);
     }
-    let run = moveout(["export", "--source", &sample()]).expect(2);
+    let run = moveout(["export", "--source", &weather()]).expect(2);
     all += &format!("--- no archive\n{}", run.stderr);
     settings(folder.path()).bind(|| assert_snapshot!("wrong_usage", all));
     assert!(!Path::new(archive).exists());
@@ -226,7 +226,7 @@ fn what_is_no_archive_is_said_to_be_none() {
             all += &format!("--- {verb}: {what}\n{}", run.stderr);
         }
     }
-    let args = ["export", "--source", &sample(), "--archive", other.to_str().unwrap()];
+    let args = ["export", "--source", &weather(), "--archive", other.to_str().unwrap()];
     all += &format!("--- export: another\n{}", moveout(args).expect(1).stderr);
     settings(folder.path()).bind(|| assert_snapshot!("no_archive", all));
     assert!(!missing.exists());
@@ -264,7 +264,7 @@ fn with_json_standard_output_is_one_object() {
 fn no_escape_codes_where_there_is_no_terminal() {
     for no_color in [true, false] {
         let sample = Sample::empty();
-        let (root, source) = (sample.root(), sample_args());
+        let (root, source) = (sample.root(), weather());
         let root = root.to_str().unwrap();
         let mut argss = vec![vec!["--help"], vec!["frobnicate"], vec!["export", "--frobnicate"]];
         argss.push(vec!["export", "--source", &source, "--archive", root, "-vv"]);
@@ -279,10 +279,6 @@ fn no_escape_codes_where_there_is_no_terminal() {
             assert!(!run.stderr.contains('\x1b'), "{args:?}: {:?}", run.stderr);
         }
     }
-}
-
-fn sample_args() -> String {
-    sample()
 }
 
 #[test]
@@ -311,7 +307,7 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
         assert_eq!(stderr, "", "{args:?}");
     }
     // Nobody listens at all.
-    let mut command = command(["export", "--source", &sample_args(), "--archive"]);
+    let mut command = command(["export", "--source", &weather(), "--archive"]);
     command.arg(sample.folder.path().join("other"));
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop((child.stdout.take(), child.stderr.take()));
@@ -404,13 +400,31 @@ fn a_password_in_a_mistyped_url_shows_nowhere() {
             assert_hidden(&["geheim"], &run, folder.path());
         }
     }
+}
+
+#[test]
+fn a_secret_in_a_configuration_that_is_refused_shows_nowhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let archive = folder.path().join("archive");
     let config = folder.path().join("config.toml");
-    let source = "[[source]]\nname = \"s\"\nurl = \"influxdb+ftp://me:geheim@localhost/db\"\n";
-    fs::write(&config, source).unwrap();
-    let args = ["export", "--archive", archive.to_str().unwrap(), "--config"];
-    let run = moveout(args.iter().copied().chain([config.to_str().unwrap()])).expect(2);
-    fs::remove_file(config).unwrap();
-    assert_hidden(&["geheim"], &run, folder.path());
+    for lines in [
+        "url = \"influxdb+ftp://me:geheim@localhost/db\"",
+        "url = \"influxdb+http://localhost\"\ntoken = \"geheim\"",
+        "url = \"influxdb+http://localhost\"\ntoken = geheim",
+        "url = \"influxdb+http://localhost\"\ntoken = [\"geheim\"]",
+        "url = \"influxdb+http://localhost\"\ntoken = { value = \"geheim\" }",
+        "url = \"influxdb+http://localhost\"\ntoken = { env = { x = \"geheim\" } }",
+        "url = \"influxdb+http://localhost\"\nusername = \"u\"\npassword = \"geheim\"",
+        "url = \"influxdb+http://localhost\"\npasswort = \"geheim\"",
+        "url = \"influxdb+http://localhost\" # geheim\ntoken = 'geheim",
+        "url = \"influxdb+http://me:geheim@localhost\" x",
+    ] {
+        fs::write(&config, format!("[[source]]\nname = \"s\"\n{lines}\n")).unwrap();
+        let args = ["export", "--archive", archive.to_str().unwrap(), "--config"];
+        let run = moveout(args.iter().copied().chain([config.to_str().unwrap()])).expect(2);
+        fs::remove_file(&config).unwrap();
+        assert_hidden(&["geheim"], &run, folder.path());
+    }
 }
 
 #[test]

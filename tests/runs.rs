@@ -428,12 +428,20 @@ fn two_runs_at_once_do_no_harm() {
         let second = thread::spawn(|| ended(second));
         let first = ended(first);
         let second = second.join().unwrap();
+        // Windows of theirs that overlap in part may leave one of them with less than it thought.
         for run in [&first, &second] {
-            assert_eq!(
-                run.status, 0,
+            assert!(
+                matches!(run.status, 0 | 3),
                 "round {round}:\n{}{}\nand\n{}{}",
-                first.stdout, first.stderr, second.stdout, second.stderr
+                first.stdout,
+                first.stderr,
+                second.stdout,
+                second.stderr
             );
+        }
+        if !setting.archive().is_sealed() {
+            assert!(first.status == 3 && second.status == 3, "round {round}");
+            moveout(setting.args()).expect(0);
         }
         let said = second.stderr.contains("another run is at work on this archive");
         assert!(said || !announced, "round {round}: {}", second.stderr);

@@ -70,6 +70,12 @@ impl Header {
         statement
     }
 
+    /// Takes note of a point: no statements follow, unless a comment says so.
+    #[inline]
+    pub(super) fn point(&mut self) {
+        self.statements = false;
+    }
+
     /// Whether a line here may be a statement at all.
     pub(super) fn may_be_statement(&self, line: &[u8]) -> bool {
         self.statements && line.first().is_some_and(|byte| b"CADGRScadgrs".contains(byte))

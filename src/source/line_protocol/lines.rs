@@ -9,7 +9,7 @@ use super::Options;
 use super::buffer::{Buffer, SeriesRef};
 use super::cells;
 use super::header::{Context, Header};
-use super::parse::{self, Fault, MEASUREMENT, Parsed, STRING, Value, bad};
+use super::parse::{self, Fault, NAME, Parsed, STRING, Value, bad};
 use super::schema::{Draft, FieldRef, Fields, utf8};
 use super::spool::{Spool, Writer};
 use super::tags;
@@ -171,6 +171,7 @@ impl<'a> Lines<'a> {
         let Some(time) = time.filter(|time| TIMES.contains(time)) else {
             return bad("a time outside of the years 1677 to 2262; is the precision right?");
         };
+        self.header.point();
         self.digits.last = Some(end.digits);
         self.digits.most = self.digits.most.max(end.digits);
         Ok((time, at + end.length))
@@ -193,7 +194,7 @@ impl<'a> Lines<'a> {
 
     fn table(&mut self, measurement: &[u8]) -> Parsed<usize> {
         let mut name = Vec::with_capacity(measurement.len());
-        parse::unescape(measurement, MEASUREMENT, &mut name);
+        parse::unescape(measurement, NAME, &mut name);
         let name = utf8(name, "measurement")?;
         let context = &self.header.context;
         if let Some(table) = self.by_name.get(context).and_then(|tables| tables.get(&name)) {

@@ -33,12 +33,11 @@ pub(super) enum Value<'a> {
     String(&'a [u8]),
 }
 
-/// What a backslash takes the meaning of in a measurement.
-pub(super) const MEASUREMENT: &[u8] = b", ";
+/// What a backslash takes the meaning of in a measurement or in the key of a field. A measurement
+/// needs it only before commas and spaces, but InfluxDB takes it away before all of these.
+pub(super) const NAME: &[u8] = b",= \"";
 /// The same in the key or the value of a tag.
 pub(super) const TAG: &[u8] = b",= ";
-/// The same in the key of a field; exports escape quotes in it, and InfluxDB unescapes them there.
-pub(super) const FIELD: &[u8] = b",= \"";
 /// The same in a string value.
 pub(super) const STRING: &[u8] = b"\"\\";
 
@@ -326,9 +325,9 @@ mod tests {
         assert_eq!(unescaped(r"C:\dir\new", TAG), r"C:\dir\new");
         assert_eq!(unescaped(r"C:\\dir", TAG), r"C:\\dir");
         assert_eq!(unescaped(r"a\\,b", TAG), r"a\,b");
-        assert_eq!(unescaped(r"a\=b\,c", MEASUREMENT), r"a\=b,c");
+        assert_eq!(unescaped(r"a\=b\,c\\=d", NAME), r"a=b,c\=d");
         assert_eq!(unescaped(r#"a\"b"#, TAG), r#"a\"b"#);
-        assert_eq!(unescaped(r#"a\"b"#, FIELD), r#"a"b"#);
+        assert_eq!(unescaped(r#"a\"b"#, NAME), r#"a"b"#);
         assert_eq!(unescaped(r#"a\"b\\c\n"#, STRING), r#"a"b\c\n"#);
         assert_eq!(unescaped("end\\", TAG), "end\\");
     }

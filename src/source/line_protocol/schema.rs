@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::parse::{self, FIELD, Parsed, bad};
+use super::parse::{self, NAME, Parsed, bad};
 use super::spool::Segment;
 use crate::source::points::{self, FieldType};
 use crate::source::{Column, TableId};
@@ -134,7 +134,7 @@ impl Fields {
 
     fn add(&mut self, key: &[u8]) -> Parsed<u32> {
         let mut name = Vec::with_capacity(key.len());
-        parse::unescape(key, FIELD, &mut name);
+        parse::unescape(key, NAME, &mut name);
         let name = utf8(name, "field")?;
         let name = match self.by_name.get(&name) {
             Some(known) => *known,

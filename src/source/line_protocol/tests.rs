@@ -205,6 +205,41 @@ fn the_last_value_wins_and_only_different_ones_are_reported() {
     assert!(listing.warnings[0].ends_with("; the last one is kept, as InfluxDB does"));
 }
 
+/// As InfluxDB 1.6.7 itself named these, when they were written to it.
+#[test]
+fn names_are_those_that_influxdb_shows() {
+    let content = [
+        r"m1,t=a\\,b f=1 1",
+        r"m2,t==x f=1 1",
+        r#"m3 a\"b=1 1"#,
+        r#"m4 a"b=1 1"#,
+        r#"m\"6 f=1 1"#,
+        r"m\=7 f=1 1",
+        "m8,t=a\\\nb a\\\nb=1 1",
+        r#"m9 f="a\nb\\c\"d\e" 1"#,
+        "mt\tx,t=a\0b \tf=1 1",
+        r"mw,t=C:\dir\\new f=1 1",
+        r#"mx,t=a\"b "q"=2 1"#,
+        r"my,a\ b=c\=d f\=\ =1 1",
+    ];
+    let expected = [
+        r#"m"6||f=1.0"#,
+        r"m1|t=a\,b|f=1.0",
+        "m2|t==x|f=1.0",
+        r#"m3||a"b=1.0"#,
+        r#"m4||a"b=1.0"#,
+        "m8|t=a\\\nb|a\\\nb=1.0",
+        r#"m9||f:string=a\nb\c"d\e"#,
+        "m=7||f=1.0",
+        "mt\tx|t=a\0b|f=1.0",
+        r"mw|t=C:\dir\\new|f=1.0",
+        r#"mx|t=a\"b|"q"=2.0"#,
+        "my|a b=c=d|f= =1.0",
+    ];
+    let expected = expected.map(|row| format!("db.autogen.{row}|1"));
+    assert_eq!(shown(&(content.join("\n") + "\n")), expected);
+}
+
 #[test]
 fn a_field_of_several_types_keeps_every_value() {
     let content = "m v=1 1\nm v=1i 2\nm v=1u 3\nm v=\"1\" 4\nm v=t 5\nm v=2 5\n";
@@ -413,7 +448,7 @@ fn escape(text: &str, special: &str) -> String {
 
 impl Line {
     fn write(&self) -> String {
-        let mut line = escape(&self.measurement, ", ");
+        let mut line = escape(&self.measurement, ",= \"");
         for (key, value) in &self.tags {
             line += &format!(",{}={}", escape(key, ",= "), escape(value, ",= "));
         }
@@ -532,6 +567,9 @@ proptest! {
 #[test]
 #[ignore = "a measurement"]
 fn speed() {
+    if let Ok(file) = std::env::var("FILE") {
+        return measure(file.as_ref(), 0, &file);
+    }
     let mut plain = tempfile::NamedTempFile::new().unwrap();
     let rows = std::env::var("ROWS").map_or(2_000_000, |rows| rows.parse().unwrap());
     let mut out = std::io::BufWriter::new(plain.as_file_mut());
@@ -581,19 +619,20 @@ async fn measure(path: &std::path::Path, lines: u64, what: &str) {
     let options = small(memory << 20);
     let source = LineProtocolSource::new("x".into(), path.to_owned(), options);
     let begun = std::time::Instant::now();
-    let table = source.list().await.unwrap().tables.remove(0);
+    let tables = source.list().await.unwrap().tables;
     let listed = begun.elapsed();
-    let chunk = Chunk { table: Arc::new(table), slice: Slice::All };
-    let (sender, mut receiver) = BatchSender::channel(2);
-    let collect = async {
-        let mut rows = 0;
-        while let Some(batch) = receiver.recv().await {
-            rows += batch.num_rows();
-        }
-        rows
-    };
-    let (read, rows) = tokio::join!(source.read(&chunk, sender), collect);
-    read.unwrap();
+    let mut rows = 0;
+    for table in tables {
+        let chunk = Chunk { table: Arc::new(table), slice: Slice::All };
+        let (sender, mut receiver) = BatchSender::channel(2);
+        let collect = async {
+            while let Some(batch) = receiver.recv().await {
+                rows += batch.num_rows();
+            }
+        };
+        let (read, ()) = tokio::join!(source.read(&chunk, sender), collect);
+        read.unwrap();
+    }
     let done = begun.elapsed();
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let peak = status.lines().find(|line| line.starts_with("VmHWM")).unwrap_or_default();
