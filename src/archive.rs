@@ -436,7 +436,7 @@ pub fn without_overlaps(commits: Vec<Commit>) -> (Vec<Commit>, Vec<Commit>) {
         }
         kept.push(commit);
     }
-    kept.sort_by(|a, b| (a.id(), a.slice).cmp(&(b.id(), b.slice)));
+    kept.sort_by_cached_key(|commit| (commit.id(), commit.slice));
     (kept, lost)
 }
 

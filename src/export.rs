@@ -325,7 +325,7 @@ impl Run<'_> {
         let mut end = Ok(());
         loop {
             while end.is_ok() && flight.len() < self.job.limits.concurrency {
-                let Some((at, chunk)) = self.queue.next() else { break };
+                let Some((at, chunk)) = self.queue.take() else { break };
                 if !self.unsealed {
                     self.archive.unseal().await?;
                     self.unsealed = true;

@@ -106,7 +106,7 @@ impl Queue {
     }
 
     /// The oldest chunk that is left, with the number of its table.
-    pub fn next(&mut self) -> Option<(usize, Chunk)> {
+    pub fn take(&mut self) -> Option<(usize, Chunk)> {
         let Reverse((_, at)) = self.oldest.pop()?;
         let table = self.tables.get_mut(at)?;
         let left = table.todo.pop_front()?;
@@ -292,7 +292,7 @@ mod tests {
 
     fn drain(queue: &mut Queue) -> Vec<Window> {
         let mut windows = Vec::new();
-        while let Some((_, chunk)) = queue.next() {
+        while let Some((_, chunk)) = queue.take() {
             windows.push(chunk.slice.window().unwrap());
             assert!(windows.len() < 10_000, "the queue does not end");
         }
@@ -368,7 +368,7 @@ mod tests {
             queue.add(table(occupied.clone(), Cuts::At(cuts.clone())), Some(bounds), todo.clone(), width * SECOND);
             let mut done = Vec::new();
             let mut splits = splits.into_iter();
-            while let Some((at, chunk)) = queue.next() {
+            while let Some((at, chunk)) = queue.take() {
                 prop_assert!(done.len() < 10_000);
                 if splits.next().unwrap_or(false) && queue.split(at, &chunk) {
                     continue;

@@ -147,6 +147,16 @@ impl InfluxQl {
         Ok(Some(shards))
     }
 
+    /// Whether the server heeds the parameter `rp`: one that does has no policy of this name.
+    async fn heeds_policy(&self, database: &str) -> Result<bool> {
+        let statement = format!("SHOW FIELD KEYS ON {}", statements::quoted(database));
+        match self.server.query_in(&statement, database, "moveout asks for no such policy").await {
+            Ok(_) => Ok(false),
+            Err(error) if error.to_string().contains("not found") => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The tables of one retention policy. `SHOW FIELD KEYS` covers the default policy only, unless
     /// the others are named; what has no field there has no point there.
     async fn tables(
@@ -156,14 +166,21 @@ impl InfluxQl {
         shards: Option<&Shards>,
     ) -> Result<Vec<Table>> {
         let on = statements::quoted(database);
-        let from = format!("{}./.*/", statements::quoted(policy));
-        let statement =
-            format!("SHOW FIELD KEYS ON {on} FROM {from};SHOW TAG KEYS ON {on} FROM {from}");
-        let answer = self.server.query_all(&statement, 2).await;
-        let answer = answer
-            .map_err(|e| e.context(format!("listing the measurements of {database}.{policy}")))?;
+        let answer =
+            self.server.query_in(&format!("SHOW TAG KEYS ON {on}"), database, policy).await;
+        let listing = |error: Error| {
+            error.context(format!("listing the measurements of {database}.{policy}"))
+        };
+        let tag_keys = answer.map_err(listing)?;
+        // The parameter `rp` makes one scan of it; `FROM "rp"./.*/` makes one for each measurement
+        // of the database, which takes hours for ten thousand of them.
+        let statement = match self.heeds_policy(database).await.map_err(listing)? {
+            true => format!("SHOW FIELD KEYS ON {on}"),
+            false => format!("SHOW FIELD KEYS ON {on} FROM {}./.*/", statements::quoted(policy)),
+        };
+        let answer = self.server.query_in(&statement, database, policy).await.map_err(listing)?;
         let mut fields = BTreeMap::<String, BTreeMap<String, BTreeSet<FieldType>>>::new();
-        for series in answer.first().map(|s| s.series.as_slice()).unwrap_or_default() {
+        for series in answer.iter().flat_map(|statement| &statement.series) {
             let pairs = series.column("fieldKey").zip(series.column("fieldType"));
             for (key, kind) in pairs {
                 let key = key.as_str().unwrap_or_default();
@@ -178,7 +195,7 @@ impl InfluxQl {
             }
         }
         let mut tags = HashMap::<String, BTreeSet<String>>::new();
-        for series in answer.get(1).map(|s| s.series.as_slice()).unwrap_or_default() {
+        for series in tag_keys.iter().flat_map(|statement| &statement.series) {
             let keys = series.column("tagKey").filter_map(Value::as_str).map(str::to_owned);
             tags.entry(series.name.clone()).or_default().extend(keys);
         }
@@ -473,9 +490,8 @@ fn has_floats_and_integers(table: &Table) -> bool {
 fn shard_window(start: &str, end: &str) -> Option<Window> {
     let from = parse_time(start).unwrap_or(i64::MIN);
     let to = match parse_time(end) {
-        Some(to) if end.starts_with("2262-04-11T23:47:16") => to.max(i64::MAX),
-        Some(to) => to,
-        None => i64::MAX,
+        Some(to) if !end.starts_with("2262-04-11T23:47:16") => to,
+        _ => i64::MAX,
     };
     Window::new(from, to)
 }

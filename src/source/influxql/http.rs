@@ -133,11 +133,30 @@ impl Server {
         self.query_all(statement, 1).await
     }
 
+    /// The same, about one retention policy of a database.
+    pub(super) async fn query_in(
+        &self,
+        statement: &str,
+        database: &str,
+        policy: &str,
+    ) -> Result<Vec<Statement>> {
+        self.query_with(statement, 1, &[("db", database), ("rp", policy)]).await
+    }
+
     /// Runs `count` statements about metadata. Chunked, since a server may cut any other answer to
     /// `max-row-limit` rows without a word. The error of any statement is an error, and so is an
     /// answer that has not the end of each: what is cut off would be left out without a word.
     pub(super) async fn query_all(&self, statements: &str, count: usize) -> Result<Vec<Statement>> {
-        let response = self.post(statements, "application/json").await?;
+        self.query_with(statements, count, &[]).await
+    }
+
+    async fn query_with(
+        &self,
+        statements: &str,
+        count: usize,
+        more: &[(&str, &str)],
+    ) -> Result<Vec<Statement>> {
+        let response = self.post(statements, "application/json", more).await?;
         let mut response = self.accepted(response).await?;
         let mut body = Vec::new();
         while let Some(bytes) = response.chunk().await.map_err(|error| self.transport(&error))? {
@@ -181,12 +200,12 @@ impl Server {
     /// Sends a query for rows, and says how its answer is written.
     pub(super) async fn open(&self, statement: &str) -> Result<(Format, Response)> {
         // Servers compare the whole header: a list of types would mean none of them.
-        let mut response = self.post(statement, "application/x-msgpack").await?;
+        let mut response = self.post(statement, "application/x-msgpack", &[]).await?;
         if matches!(
             response.status(),
             StatusCode::NOT_ACCEPTABLE | StatusCode::UNSUPPORTED_MEDIA_TYPE
         ) {
-            response = self.post(statement, "application/json").await?;
+            response = self.post(statement, "application/json", &[]).await?;
         }
         let response = self.accepted(response).await?;
         let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
@@ -226,9 +245,19 @@ impl Server {
         }
     }
 
-    async fn post(&self, statements: &str, accept: &'static str) -> Result<Response> {
-        let form =
-            [("q", statements), ("epoch", "ns"), ("chunked", "true"), ("chunk_size", CHUNK_ROWS)];
+    async fn post(
+        &self,
+        statements: &str,
+        accept: &'static str,
+        more: &[(&str, &str)],
+    ) -> Result<Response> {
+        let mut form = vec![
+            ("q", statements),
+            ("epoch", "ns"),
+            ("chunked", "true"),
+            ("chunk_size", CHUNK_ROWS),
+        ];
+        form.extend_from_slice(more);
         let mut request = self.client.post(self.at("query")).header(ACCEPT, accept).form(&form);
         request = match &self.credentials {
             Credentials::None => request,
