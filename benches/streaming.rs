@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hint::black_box;
+use std::io::Write;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -13,8 +14,9 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use moveout::encode::{EncodeOptions, Encoder};
 use moveout::error::Error;
 use moveout::source::influxql::decode_msgpack;
+use moveout::source::line_protocol::{LineProtocolSource, Options};
 use moveout::source::points::{FieldType, columns};
-use moveout::source::{BatchSender, Cuts, Table, TableId};
+use moveout::source::{BatchSender, Cuts, Source, Table, TableId};
 use tokio::sync::mpsc;
 
 const SERIES: usize = 20;
@@ -133,5 +135,33 @@ fn streaming(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, streaming);
+/// A file of 8 fields a line, read, sorted and merged; as much as fits waits in 64 MiB of memory.
+fn line_protocol(criterion: &mut Criterion) {
+    const LINES: u64 = 200_000;
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    let mut random = fastrand::Rng::with_seed(1);
+    let mut text = String::new();
+    for line in 0..LINES {
+        text.push_str(&format!("cpu,host=h{},region=eu,rack=r{} ", line % 100, line % 7));
+        for (at, field) in FIELDS.iter().enumerate() {
+            let comma = if at == 0 { "" } else { "," };
+            text.push_str(&format!("{comma}{field}={}", random.f64() * 100.0));
+        }
+        text.push_str(&format!(" {}\n", 1_700_000_000_000_000_000 + line / 100 * 10_000_000_000));
+    }
+    file.write_all(text.as_bytes()).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let mut group = criterion.benchmark_group("line protocol");
+    group.sample_size(10).throughput(Throughput::Elements(LINES));
+    group.bench_function("read a file", |bencher| {
+        bencher.iter(|| {
+            let options = Options { memory_bytes: 64 << 20, ..Options::default() };
+            let source = LineProtocolSource::new("s".into(), file.path().to_owned(), options);
+            black_box(runtime.block_on(source.list()).unwrap())
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, streaming, line_protocol);
 criterion_main!(benches);

@@ -192,8 +192,9 @@ impl Archive {
         // A seal that was cut after the catalog leaves commits that are in it already.
         loose.retain(|c| !catalogued.contains(&(c.id(), c.slice.to_string() + &c.run)));
         state.uncatalogued = !loose.is_empty();
+        // What is in the catalog stays, whatever a clock says: only loose commits can be superseded.
+        loose.sort_by(|a, b| a.order().cmp(&b.order()));
         commits.extend(loose);
-        commits.sort_by(|a, b| a.order().cmp(&b.order()));
         (state.commits, state.superseded) = without_overlaps(commits);
         Ok(state)
     }
@@ -301,15 +302,27 @@ impl Archive {
         Ok(())
     }
 
+    /// Removes what a sealed archive does not hold: plans and heartbeats of runs that are over, this
+    /// one's among them.
+    pub async fn clear_work(&self, me: &str) -> Result<()> {
+        let runs = self.heartbeats().await?;
+        let alive = |run: &str| runs.iter().any(|r| r.run == run && run != me && r.is_alive());
+        for plan in self.plans().await? {
+            if !alive(&plan.run) {
+                self.store.delete(&runs::plan_key(&plan.run)).await?;
+            }
+        }
+        for run in runs.iter().filter(|run| !alive(&run.run)) {
+            self.store.delete(&runs::heartbeat_key(&run.run)).await?;
+        }
+        self.store.delete(MARKER).await?;
+        self.tidy();
+        Ok(())
+    }
+
     /// Removes folders of ours that have become empty.
     pub fn tidy(&self) {
         self.store.remove_empty_folders(".moveout");
-    }
-
-    /// Removes the heartbeat and the plan of a run.
-    pub async fn forget(&self, run: &str) -> Result<()> {
-        self.store.delete(&runs::plan_key(run)).await?;
-        self.store.delete(&runs::heartbeat_key(run)).await
     }
 
     /// Closes the bag. The caller has made sure that no older run is at work.
@@ -326,7 +339,6 @@ impl Archive {
             self.store.put(&key, artifact.content.clone()).await?;
         }
 
-        let living: BTreeSet<String> = state.living(me).map(|run| run.run.clone()).collect();
         let (payload, payload_bytes) = self.payload(&state.commits, me).await?;
         let mut run = seal.run;
         if let Some(last) = state.run {
@@ -353,14 +365,7 @@ impl Archive {
         for commit in state.commits.iter().chain(&state.superseded) {
             self.store.delete(&name::commit_key(&commit.path, commit.slice)).await?;
         }
-        for plan in self.plans().await? {
-            if !living.contains(&plan.run) {
-                self.store.delete(&runs::plan_key(&plan.run)).await?;
-            }
-        }
-        self.forget(me).await?;
-        self.store.delete(MARKER).await?;
-        self.tidy();
+        self.clear_work(me).await?;
         self.store.put(TAG_MANIFEST, bag::manifest(&hashes)).await
     }
 
@@ -416,7 +421,7 @@ impl Archive {
 
 /// The commits that count, and those that do not: of two for the same time the earlier wins. What
 /// comes later never changes which of the earlier ones stand, so two runs that look at different
-/// moments decide alike. `commits` must be in the order of `Commit::order`.
+/// moments decide alike. The commits must come in the order in which they count.
 pub fn without_overlaps(commits: Vec<Commit>) -> (Vec<Commit>, Vec<Commit>) {
     let mut taken = HashMap::<TableId, (Coverage, bool)>::new();
     let (mut kept, mut lost) = (Vec::new(), Vec::new());

@@ -120,8 +120,8 @@ struct Run<'a> {
     began: Instant,
     started: String,
     written: HashSet<usize>,
-    unsealed: bool,
-    sealed_before: bool,
+    /// The archive is sealed and holds all that is asked for.
+    idle: bool,
     relisted: u32,
     beating: Option<Beating>,
 }
@@ -166,13 +166,21 @@ async fn prepare<'a>(
     let survey = survey(job, progress).await?;
     // May refuse; until then nothing is written, so that a sealed archive stays what it is.
     let (queue, paths, surveyed, plan) = plan(job, &survey, &state, &run)?;
-    let beating = Beating::start(archive.store(), heartbeat).await?;
+    let sealed = state.sealed && !state.uncatalogued && state.superseded.is_empty();
+    let idle = sealed && queue.is_empty();
+    let beating = match idle {
+        true => None,
+        false => {
+            // Before a heartbeat or a plan lies there: a sealed archive holds nothing but itself.
+            archive.unseal().await?;
+            Some(Beating::start(archive.store(), heartbeat).await?)
+        }
+    };
     let swept = archive.sweep(&run).await?;
     if swept > 0 {
         tracing::info!("removed {swept} files that an interrupted run left");
     }
-
-    if !queue.is_empty() {
+    if !idle {
         archive.put_plan(&plan).await?;
     }
     progress.left(queue.chunks_left());
@@ -208,7 +216,7 @@ async fn prepare<'a>(
     };
     Ok(Run {
         job,
-        sealed_before: state.sealed && !state.uncatalogued && state.superseded.is_empty(),
+        idle,
         archive,
         writer,
         survey,
@@ -220,9 +228,8 @@ async fn prepare<'a>(
         began,
         started,
         written: HashSet::new(),
-        unsealed: false,
         relisted: 0,
-        beating: Some(beating),
+        beating,
     })
 }
 
@@ -326,10 +333,6 @@ impl Run<'_> {
         loop {
             while end.is_ok() && flight.len() < self.job.limits.concurrency {
                 let Some((at, chunk)) = self.queue.take() else { break };
-                if !self.unsealed {
-                    self.archive.unseal().await?;
-                    self.unsealed = true;
-                }
                 flight.spawn(self.worker(at, chunk));
             }
             let (at, chunk, outcome) = tokio::select! {
@@ -339,7 +342,7 @@ impl Run<'_> {
                     Some(Err(error)) => return Err(Error::stop(format!("a worker ended: {error}"))),
                 },
                 _ = ticks.tick() => {
-                    self.writer.progress.tick();
+                    self.writer.progress.left(self.queue.chunks_left());
                     continue;
                 }
             };
@@ -365,9 +368,9 @@ impl Run<'_> {
                     let elapsed = Duration::from_millis(commit.elapsed_ms);
                     self.queue.learn(at, window, commit.rows, elapsed);
                 }
-                self.writer.progress.chunk_done(self.queue.chunks_left());
+                self.writer.progress.chunk_done();
             }
-            Outcome::TakenBy => self.writer.progress.chunk_done(self.queue.chunks_left()),
+            Outcome::TakenBy => self.writer.progress.chunk_done(),
             Outcome::Split(error) => {
                 tracing::info!("{chunk}: {error}; the window is halved");
                 if !self.queue.split(at, &chunk) {
@@ -431,9 +434,8 @@ impl Run<'_> {
     /// Everything is committed: look once more at what the store says, then seal.
     async fn finish(&mut self) -> Result<()> {
         let me = self.writer.run.clone();
-        if !self.unsealed && self.sealed_before {
-            self.archive.forget(&me).await?;
-            self.archive.tidy();
+        if self.idle {
+            self.archive.clear_work(&me).await?;
             self.complete();
             return Ok(());
         }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use moveout::cli::{Cli, JobArgs, Verb};
-use moveout::config::{self, Flags};
+use moveout::config::{self, Flags, Job};
 use moveout::error::{Error, Exit, Result};
 use moveout::progress::{Progress, Show};
 use moveout::{export, preview, status, verify};
@@ -38,13 +38,13 @@ async fn run(cli: &Cli) -> Result<Exit> {
     let interrupted = interrupts(&progress);
     match &cli.verb {
         Verb::Export(args) => {
-            let job = config::load(flags(args))?;
+            let job = load(args, &progress)?;
             let summary = export::export(&job, &progress, interrupted).await?;
             output::show(cli.json, &summary, output::export)?;
             Ok(summary.exit)
         }
         Verb::Plan(args) => {
-            let job = config::load(flags(args))?;
+            let job = load(args, &progress)?;
             let preview = or_interrupt(preview::preview(&job, &progress), interrupted).await?;
             output::show(cli.json, &preview, output::plan)?;
             Ok(Exit::Done)
@@ -63,9 +63,9 @@ async fn run(cli: &Cli) -> Result<Exit> {
     }
 }
 
-fn flags(args: &JobArgs) -> Flags {
+fn load(args: &JobArgs, progress: &Progress) -> Result<Job> {
     let JobArgs { config, sources, archive, from, to, window, concurrency, memory } = args;
-    Flags {
+    let flags = Flags {
         config: config.clone(),
         sources: sources.clone(),
         archive: archive.clone(),
@@ -74,7 +74,11 @@ fn flags(args: &JobArgs) -> Flags {
         window: window.clone(),
         concurrency: *concurrency,
         memory: memory.clone(),
-    }
+    };
+    let job = config::load(flags)?;
+    // At once: the run may not live to its summary.
+    job.warnings.iter().for_each(|warning| progress.note(&format!("warning: {warning}")));
+    Ok(job)
 }
 
 /// Turns true at the first Ctrl-C (or SIGTERM); the second ends the process at once.

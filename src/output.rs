@@ -58,18 +58,18 @@ pub(crate) fn export(out: Out<'_>, summary: &Summary) -> io::Result<()> {
     writeln!(out, "{}: {state}", summary.archive)?;
     writeln!(
         out,
-        "  this run   {} rows in {} of {} tables, {} chunks, {}, {}",
-        HumanCount(summary.rows),
+        "  this run   {} in {} of {}, {}, {}, {}",
+        several(summary.rows, "row"),
         summary.tables_written,
-        summary.tables,
-        summary.chunks,
+        several(summary.tables as u64, "table"),
+        several(summary.chunks, "chunk"),
         HumanBytes(summary.bytes),
         seconds(summary.elapsed_seconds),
     )?;
     writeln!(
         out,
-        "  archive    {} rows, {}",
-        HumanCount(summary.rows_total),
+        "  archive    {}, {}",
+        several(summary.rows_total, "row"),
         HumanBytes(summary.bytes_total)
     )?;
     outside(out, &summary.outside)?;
@@ -106,20 +106,20 @@ pub(crate) fn plan(out: Out<'_>, plan: &Preview) -> io::Result<()> {
         let left = match (table.left.first(), table.left.last()) {
             (Some(first), Some(last)) => {
                 format!(
-                    "{}, {} windows",
+                    "{}, {}",
                     moveout::window::Window { from: first.from, to: last.to },
-                    table.windows
+                    several(table.windows, "window")
                 )
             }
             _ => "nothing left to do".to_owned(),
         };
-        writeln!(out, "  {}  {left}, {}", table.table, about(table.rows_estimate, "rows"))
+        writeln!(out, "  {}  {left}, {}", table.table, about(table.rows_estimate, "row"))
     })?;
     writeln!(
         out,
-        "about {} windows, {}, {}, {}",
-        HumanCount(plan.windows),
-        about(plan.rows_estimate, "rows"),
+        "about {}, {}, {}, {}",
+        several(plan.windows, "window"),
+        about(plan.rows_estimate, "row"),
         plan.bytes_estimate
             .map_or_else(|| "size not known".to_owned(), |b| format!("{}", HumanBytes(b))),
         plan.seconds_estimate.map_or_else(
@@ -144,10 +144,10 @@ pub(crate) fn status(out: Out<'_>, status: &Status) -> io::Result<()> {
     for table in &status.tables {
         writeln!(
             out,
-            "  {}  {} rows, {} files, {}",
+            "  {}  {}, {}, {}",
             table.table,
-            HumanCount(table.rows),
-            table.files,
+            several(table.rows, "row"),
+            several(table.files, "file"),
             HumanBytes(table.bytes)
         )?;
         some(out, &table.covered, |out, window| writeln!(out, "    covered  {window}"))?;
@@ -155,10 +155,10 @@ pub(crate) fn status(out: Out<'_>, status: &Status) -> io::Result<()> {
     }
     writeln!(
         out,
-        "{} tables, {} chunks, {} rows, {}",
-        status.tables.len(),
-        HumanCount(status.chunks as u64),
-        HumanCount(status.rows),
+        "{}, {}, {}, {}",
+        several(status.tables.len() as u64, "table"),
+        several(status.chunks as u64, "chunk"),
+        several(status.rows, "row"),
         HumanBytes(status.bytes)
     )
 }
@@ -173,12 +173,12 @@ pub(crate) fn verify(out: Out<'_>, report: &Report) -> io::Result<()> {
     };
     writeln!(
         out,
-        "{}: {} tables, {} chunks, {} files, {} rows, {}; {how}",
+        "{}: {}, {}, {}, {}, {}; {how}",
         report.archive,
-        report.tables,
-        HumanCount(report.chunks as u64),
-        HumanCount(report.files),
-        HumanCount(report.rows),
+        several(report.tables as u64, "table"),
+        several(report.chunks as u64, "chunk"),
+        several(report.files, "file"),
+        several(report.rows, "row"),
         HumanBytes(report.bytes)
     )?;
     match (report.faults.len(), report.sealed) {
@@ -191,10 +191,15 @@ pub(crate) fn verify(out: Out<'_>, report: &Report) -> io::Result<()> {
     }
 }
 
+/// `1 file`, `2 files`.
+fn several(count: u64, what: &str) -> String {
+    format!("{} {what}{}", HumanCount(count), if count == 1 { "" } else { "s" })
+}
+
 fn about(count: Option<u64>, what: &str) -> String {
     match count {
-        Some(count) => format!("about {} {what}", HumanCount(count)),
-        None => format!("{what} not counted"),
+        Some(count) => format!("about {}", several(count, what)),
+        None => format!("{what}s not counted"),
     }
 }
 
@@ -210,8 +215,8 @@ fn outside(out: Out<'_>, outside: &[Outside]) -> io::Result<()> {
         let at_least = if outside.count.exact { "" } else { "at least " };
         writeln!(
             out,
-            "  outside    {at_least}{} rows of {} in {}, not asked for",
-            HumanCount(outside.count.rows),
+            "  outside    {at_least}{} of {} in {}, not asked for",
+            several(outside.count.rows, "row"),
             outside.table,
             outside.window
         )

@@ -167,9 +167,11 @@ impl Queue {
         let core = window.intersect(&Window { from: first, to: last });
         let used = core.map_or(table.width, |core| core.width()).max(1);
         let target = learned_width(used.max(table.width.min(window.width())), rows, elapsed);
-        if used >= table.ceiling / 2 && target > used {
+        if used > table.ceiling / 2 && target > used {
             table.passed += 1;
-            table.probing = false;
+            if std::mem::take(&mut table.probing) {
+                table.patience = FIRST_PATIENCE;
+            }
             if table.passed >= table.patience {
                 table.ceiling = table.ceiling.saturating_mul(2);
                 (table.passed, table.probing) = (0, true);

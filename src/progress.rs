@@ -97,10 +97,9 @@ impl Progress {
         self.0.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Counts a chunk that is done, and says about how many are left.
-    pub fn chunk_done(&self, left: u64) {
+    /// Counts a chunk that is done.
+    pub fn chunk_done(&self) {
         self.0.done.fetch_add(1, Ordering::Relaxed);
-        self.left(left);
     }
 
     /// Says about how many chunks are left.

@@ -400,7 +400,8 @@ impl Check {
                     self.fault(&place, "its files cannot be decoded");
                 }
             }
-            self.progress.chunk_done(left);
+            self.progress.chunk_done();
+            self.progress.left(left);
         }
         for (key, hash) in others {
             let Some((found, bytes)) = hash_object(&self.store, &key).await? else { continue };

@@ -202,19 +202,25 @@ impl<S: Fn(&str) -> Error> Decoder<S> {
     #[inline]
     fn array(&mut self) -> Result<usize> {
         match self.byte()? {
-            marker @ 0x90..=0x9f => Ok(usize::from(marker & 0x0f)),
-            0xdc => Ok(usize::from(u16::from_be_bytes(self.take()?))),
-            0xdd => Ok(u32::from_be_bytes(self.take()?) as usize),
+            marker @ (0x90..=0x9f | 0xdc | 0xdd) => self.count(marker),
             marker => Err(malformed(format!("{marker:#04x} instead of a list"))),
         }
     }
 
     fn map(&mut self) -> Result<usize> {
         match self.byte()? {
-            marker @ 0x80..=0x8f => Ok(usize::from(marker & 0x0f)),
-            0xde => Ok(usize::from(u16::from_be_bytes(self.take()?))),
-            0xdf => Ok(u32::from_be_bytes(self.take()?) as usize),
+            marker @ (0x80..=0x8f | 0xde | 0xdf) => self.count(marker),
             marker => Err(malformed(format!("{marker:#04x} instead of a map"))),
+        }
+    }
+
+    /// The number of elements of a list, or of pairs of a map.
+    #[inline]
+    fn count(&mut self, marker: u8) -> Result<usize> {
+        match marker {
+            0xdc | 0xde => Ok(usize::from(u16::from_be_bytes(self.take()?))),
+            0xdd | 0xdf => Ok(u32::from_be_bytes(self.take()?) as usize),
+            short => Ok(usize::from(short & 0x0f)),
         }
     }
 
@@ -261,19 +267,11 @@ impl<S: Fn(&str) -> Error> Decoder<S> {
             0xca => self.discard(4),
             0xcb => self.discard(8),
             0x90..=0x9f | 0xdc | 0xdd => {
-                let count = match marker {
-                    0xdc => usize::from(u16::from_be_bytes(self.take()?)),
-                    0xdd => u32::from_be_bytes(self.take()?) as usize,
-                    short => usize::from(short & 0x0f),
-                };
+                let count = self.count(marker)?;
                 (0..count).try_for_each(|_| self.skip(depth - 1))
             }
             0x80..=0x8f | 0xde | 0xdf => {
-                let count = match marker {
-                    0xde => usize::from(u16::from_be_bytes(self.take()?)),
-                    0xdf => u32::from_be_bytes(self.take()?) as usize,
-                    short => usize::from(short & 0x0f),
-                };
+                let count = self.count(marker)?;
                 (0..count * 2).try_for_each(|_| self.skip(depth - 1))
             }
             marker => match self.number(marker)? {
