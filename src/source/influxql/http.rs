@@ -295,6 +295,11 @@ impl Server {
             cause = inner.source();
         }
         let cause = causes.last().cloned().unwrap_or_else(|| error.to_string());
+        if cause.contains("certificate") {
+            return Error::stop(format!("{}: cannot connect: {cause}", self.address())).hint(
+                "if the server's certificate is your own, set SSL_CERT_FILE to the file of its authority",
+            );
+        }
         let (class, what) = match (error.is_connect(), error.is_timeout()) {
             (true, _) => (Class::Retry, format!("cannot connect: {cause}")),
             (_, true) => (Class::RetryThenSplit, "no answer in time".to_owned()),
