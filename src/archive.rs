@@ -57,6 +57,8 @@ pub struct State {
     pub sealed: bool,
     /// Whether commits lie outside of the catalog.
     pub uncatalogued: bool,
+    /// Keys of all commits that lie there, also of those that are in the catalog already.
+    pub loose: Vec<String>,
     /// Runs with a heartbeat, dead or alive, oldest first.
     pub runs: Vec<Heartbeat>,
 }
@@ -175,6 +177,7 @@ impl Archive {
         for (key, _) in self.store.list(COMMITS).await? {
             let Some(bytes) = self.store.get(&key).await? else { continue };
             loose.push(Commit::from_json(&key, &bytes)?);
+            state.loose.push(key);
         }
         let mut commits = Vec::new();
         if let Some(bytes) = self.store.get(CHUNKS).await? {
@@ -182,7 +185,7 @@ impl Archive {
                 Error::different(format!("{CHUNKS} cannot be read: {error}"))
                     .hint("the archive is damaged; `moveout verify` names what else is")
             })?;
-        } else if state.run.is_some() {
+        } else if state.run.is_some() || state.sealed || self.store.get(MANIFEST).await?.is_some() {
             // Without it nothing would seem committed, and all data files nobody's.
             return Err(Error::different(format!("{CHUNKS} is missing"))
                 .hint("restore the file, or export into a new archive"));
@@ -262,22 +265,24 @@ impl Archive {
     }
 
     /// Removes what dead runs left: half-written files, data files that no commit names, plans and
-    /// heartbeats. Whatever a living run may own stays. Returns how many files it removed.
-    pub async fn sweep(&self, me: &str) -> Result<usize> {
+    /// heartbeats. Whatever a living run may own stays; `at_work` says that this one is one of them.
+    /// Returns how many files it removed.
+    pub async fn sweep(&self, me: &str, at_work: bool) -> Result<usize> {
         // First what is there, then who lives and what is committed: a run beats before it writes
         // and commits before it ends, so whatever was seen is either claimed or nobody's.
         let staged = self.store.staged();
         let files = self.store.list("data").await?;
         let state = self.state().await?;
         let living: BTreeSet<&str> =
-            state.living(me).map(|run| run.run.as_str()).chain([me]).collect();
+            state.living(me).map(|run| run.run.as_str()).chain(at_work.then_some(me)).collect();
         let committed: BTreeSet<&str> =
             state.commits.iter().flat_map(|c| &c.files).map(|file| file.key.as_str()).collect();
         let mut removed = 0;
         for (key, path) in staged {
             let owner = name::run_of_file(&key);
             // Commits, heartbeats and catalogs are staged for an instant only, but by anyone.
-            let in_use = owner.map_or(living.len() > 1, |run| living.contains(run));
+            let in_use =
+                owner.map_or(state.living(me).next().is_some(), |run| living.contains(run));
             if !in_use {
                 removed += usize::from(std::fs::remove_file(path).is_ok());
             }
@@ -289,7 +294,9 @@ impl Archive {
                 removed += 1;
             }
         }
-        for run in state.runs.iter().filter(|run| !living.contains(run.run.as_str())) {
+        for run in
+            state.runs.iter().filter(|run| run.run != me && !living.contains(run.run.as_str()))
+        {
             self.store.delete(&runs::heartbeat_key(&run.run)).await?;
         }
         Ok(removed)
@@ -333,7 +340,8 @@ impl Archive {
             self.store.delete(&name::commit_key(&commit.path, commit.slice)).await?;
             self.delete_files(commit).await?;
         }
-        self.sweep(me).await?;
+        // This run writes no more: of its own files, too, only those that were committed count.
+        self.sweep(me, false).await?;
         for (source, artifact) in seal.artifacts {
             let key = format!("data/{}/_artifacts/{}", name::segment(source), artifact.path);
             self.store.put(&key, artifact.content.clone()).await?;
@@ -362,8 +370,8 @@ impl Archive {
         }
         // The commits are in the catalog now. They go before the last file comes, so that a sealed
         // archive holds nothing that its manifests do not name.
-        for commit in state.commits.iter().chain(&state.superseded) {
-            self.store.delete(&name::commit_key(&commit.path, commit.slice)).await?;
+        for key in &state.loose {
+            self.store.delete(key).await?;
         }
         self.clear_work(me).await?;
         self.store.put(TAG_MANIFEST, bag::manifest(&hashes)).await

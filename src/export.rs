@@ -164,6 +164,8 @@ async fn prepare<'a>(
         ));
     }
     let survey = survey(job, progress).await?;
+    // Again, since the survey takes its time and another run may have ended meanwhile.
+    let state = archive.state().await?;
     // May refuse; until then nothing is written, so that a sealed archive stays what it is.
     let (queue, paths, surveyed, plan) = plan(job, &survey, &state, &run)?;
     let sealed = state.sealed && !state.uncatalogued && state.superseded.is_empty();
@@ -176,7 +178,7 @@ async fn prepare<'a>(
             Some(Beating::start(archive.store(), heartbeat).await?)
         }
     };
-    let swept = archive.sweep(&run).await?;
+    let swept = archive.sweep(&run, true).await?;
     if swept > 0 {
         tracing::info!("removed {swept} files that an interrupted run left");
     }
@@ -292,11 +294,17 @@ fn width(job: &Job, commits: &[&Commit]) -> i64 {
 
 impl Run<'_> {
     async fn run(mut self) -> Result<Summary> {
-        let outcome = match self.work().await {
-            Ok(()) if self.summary.failed.is_empty() => self.finish().await,
-            Ok(()) => Ok(()),
-            Err(error) => Err(error),
-        };
+        let mut outcome = self.work().await;
+        for round in 1.. {
+            if outcome.is_err() || !self.summary.failed.is_empty() {
+                break;
+            }
+            match self.finish(round).await {
+                Ok(true) => break,
+                Ok(false) => outcome = self.work().await,
+                Err(error) => outcome = Err(error),
+            }
+        }
         if let Err(error) = outcome {
             let interrupted = *self.writer.interrupted.borrow();
             self.summary.exit = if interrupted { Exit::Interrupted } else { error.exit() };
@@ -431,27 +439,24 @@ impl Run<'_> {
         }
     }
 
-    /// Everything is committed: look once more at what the store says, then seal.
-    async fn finish(&mut self) -> Result<()> {
+    /// Everything is committed: look once more at what the store says, then seal. `false` when it
+    /// shows that something is still to be done.
+    async fn finish(&mut self, round: u32) -> Result<bool> {
         let me = self.writer.run.clone();
         if self.idle {
             self.archive.clear_work(&me).await?;
             self.complete();
-            return Ok(());
+            return Ok(true);
         }
         self.writer.progress.doing("sealing the archive");
         self.wait_for_older_runs(&me).await?;
-        let state = self.archive.state().await?;
-        let committed = state.by_table();
-        for Surveyed { table, asked, .. } in &self.survey.tables {
-            let commits = committed.get(&table.id).map(Vec::as_slice).unwrap_or_default();
-            let coverage: Coverage = commits.iter().filter_map(|c| c.slice.window()).collect();
-            if let Some(gap) = coverage.missing(*asked).first() {
-                return Err(Error::incomplete(format!(
-                    "{} {gap} was committed and is not any more; somebody changed the archive",
-                    table.id
-                )));
-            }
+        if let Some(gap) = self.queue_gaps().await? {
+            return match round {
+                1..=3 => Ok(false),
+                _ => Err(Error::incomplete(format!(
+                    "{gap} was committed and is not any more: somebody else changes the archive"
+                ))),
+            };
         }
         let artifacts = self.artifacts().await?;
         let run = RunEntry {
@@ -471,7 +476,26 @@ impl Run<'_> {
         };
         self.archive.seal(&me, Seal { run, artifacts: &artifacts }).await?;
         self.complete();
-        Ok(())
+        Ok(true)
+    }
+
+    /// Where a commit of this run overlaps an earlier one of another, it does not count; what then
+    /// is missing is to be done again, in windows that fit. Returns one of the gaps.
+    async fn queue_gaps(&mut self) -> Result<Option<String>> {
+        let state = self.archive.state().await?;
+        let committed = state.by_table();
+        let mut found = None;
+        for (at, Surveyed { table, asked, bounds, .. }) in self.survey.tables.iter().enumerate() {
+            let commits = committed.get(&table.id).map(Vec::as_slice).unwrap_or_default();
+            let coverage: Coverage = commits.iter().filter_map(|c| c.slice.window()).collect();
+            let gaps = coverage.missing(*asked);
+            if let Some(gap) = gaps.first() {
+                found.get_or_insert_with(|| format!("{} {gap}", table.id));
+                self.queue.add(Arc::clone(table), *bounds, gaps, width(self.job, commits));
+                self.surveyed.push(at);
+            }
+        }
+        Ok(found)
     }
 
     fn asked(&self) -> Vec<Asked> {

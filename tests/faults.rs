@@ -2,6 +2,7 @@
 //! says that it did not and leaves something that the next run completes. Never a seal over a gap.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall panic")]
+#![allow(clippy::print_stderr, reason = "shown where a test fails")]
 
 mod support;
 

@@ -2,6 +2,7 @@
 //! what was not is removed, and at the end there is one archive without a gap or a row twice.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall panic")]
+#![allow(clippy::print_stderr, reason = "shown where a test fails")]
 
 mod support;
 
