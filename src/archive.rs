@@ -15,8 +15,8 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
 use crate::coverage::Coverage;
-use crate::encode::{hex, sha256};
 use crate::error::{Error, Result};
+use crate::hash::{hex, sha256};
 use crate::source::{Artifact, TableId};
 use crate::store::Store;
 use bag::Hashes;

@@ -8,6 +8,7 @@ pub mod coverage;
 pub mod encode;
 pub mod error;
 pub mod export;
+pub mod hash;
 pub mod plan;
 pub mod preview;
 pub mod progress;

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use crate::encode::sha256;
+use crate::hash::sha256;
 use crate::source::TableId;
 use crate::window::Slice;
 

@@ -5,7 +5,6 @@ use serde_json::{Value, json};
 
 use super::http::{Series, Server};
 use super::statements::quoted;
-use crate::archive::to_json;
 use crate::error::{Class, Result};
 use crate::source::{Artifact, ArtifactStatus};
 
@@ -20,7 +19,7 @@ pub(super) async fn collect(
     let mut add = |kind: &str, rows: std::result::Result<Vec<Value>, String>| {
         let status = match rows {
             Ok(rows) if rows.is_empty() => "none".to_owned(),
-            Ok(rows) => match to_json(&rows) {
+            Ok(rows) => match serde_json::to_vec_pretty(&rows) {
                 Ok(content) => {
                     let path = format!("{kind}.json");
                     artifacts.push(Artifact { path, content: content.into() });
