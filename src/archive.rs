@@ -167,7 +167,7 @@ impl Archive {
     /// Reads what the archive says of itself.
     pub async fn state(&self) -> Result<State> {
         let mut state = State {
-            sealed: self.store.get(TAG_MANIFEST).await?.is_some(),
+            sealed: self.is_sealed().await?,
             run: self.json(RUN).await?,
             runs: self.heartbeats().await?,
             ..State::default()
@@ -200,6 +200,11 @@ impl Archive {
         commits.extend(loose);
         (state.commits, state.superseded) = without_overlaps(commits);
         Ok(state)
+    }
+
+    async fn is_sealed(&self) -> Result<bool> {
+        let seal = self.store.get(TAG_MANIFEST).await?;
+        Ok(seal.is_some() && self.store.get(MANIFEST).await?.is_some())
     }
 
     async fn json<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
@@ -257,8 +262,30 @@ impl Archive {
         Ok(())
     }
 
+    /// Data files are known by their commits; of artifacts only the manifest knows the hash, so before
+    /// that goes they are compared with it.
+    async fn check_artifacts(&self) -> Result<()> {
+        let Some(bytes) = self.store.get(MANIFEST).await? else { return Ok(()) };
+        let text = String::from_utf8_lossy(&bytes);
+        let hashes = bag::parse_manifest(&text).map_err(|error| {
+            Error::different(format!("{MANIFEST}: {error}"))
+                .hint("the archive is damaged; `moveout verify` names what else is")
+        })?;
+        let artifacts =
+            hashes.iter().filter(|(key, _)| key.split('/').nth(2) == Some("_artifacts"));
+        for (key, hash) in artifacts {
+            let found = hash_object(&self.store, key).await?;
+            if found.is_none_or(|(found, _)| found != *hash) {
+                return Err(Error::different(format!("{key} is not what {MANIFEST} records"))
+                    .hint("restore the file, or export into a new archive"));
+            }
+        }
+        Ok(())
+    }
+
     /// Takes the seal off, in reverse order, before anything is added.
     pub async fn unseal(&self) -> Result<()> {
+        self.check_artifacts().await?;
         self.store.put(MARKER, format!("{{\"format\":{FORMAT}}}\n")).await?;
         self.store.delete(TAG_MANIFEST).await?;
         self.store.delete(MANIFEST).await

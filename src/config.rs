@@ -12,6 +12,9 @@ use url::Url;
 use crate::error::{Error, Result};
 use crate::window::{Bound, DAY, now, parse_duration};
 
+/// Chunks in flight at most: each takes two threads and a part of the memory.
+pub const MAX_CONCURRENCY: usize = 64;
+
 /// Everything that a run needs to know.
 #[derive(Debug)]
 pub struct Job {
@@ -117,7 +120,8 @@ fn matches_any(patterns: &[String], name: &str) -> bool {
     patterns.is_empty() || patterns.iter().any(|pattern| matches(pattern, name))
 }
 
-fn matches(pattern: &str, name: &str) -> bool {
+/// Whether a name fits a pattern, in which `*` stands for any text.
+pub fn matches(pattern: &str, name: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == name,
         Some((start, rest)) => name.strip_prefix(start).is_some_and(|name| {
@@ -317,11 +321,14 @@ pub fn load(flags: Flags) -> Result<Job> {
         ),
         attempts: file.attempts.unwrap_or(6),
     };
-    if !(1..=256).contains(&limits.concurrency) {
-        return Err(Error::usage("`concurrency` must be between 1 and 256"));
+    if !(1..=MAX_CONCURRENCY).contains(&limits.concurrency) {
+        return Err(Error::usage(format!("`concurrency` must be between 1 and {MAX_CONCURRENCY}")));
     }
     if limits.memory_bytes < 32 << 20 {
         return Err(Error::usage("`memory` must be at least 32MiB"));
+    }
+    if limits.memory_bytes / limits.concurrency < 2 << 20 {
+        return Err(Error::usage("`memory` must be at least 2MiB for each of `concurrency`"));
     }
     if limits.attempts == 0 {
         return Err(Error::usage("`attempts` must be at least 1"));
@@ -497,9 +504,10 @@ fn named_credentials(
             Credentials::Password { user, password: Secret(password) }
         }
         (Some(token), _, _) => Credentials::Token(Secret(token)),
-        (None, Some(user), None) => {
-            return Err(Error::usage(format!("there is no password for the user `{user}`"))
-                .hint("set INFLUX_PASSWORD"));
+        (None, Some(_), None) => {
+            // The user is not shown: in a URL a token may stand in its place.
+            return Err(Error::usage("there is a user but no password")
+                .hint("set INFLUX_PASSWORD; a token belongs in INFLUX_TOKEN, not into the URL"));
         }
         (None, None, _) => Credentials::None,
     })

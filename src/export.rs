@@ -1,7 +1,7 @@
 //! The verb `export`: survey, plan, chunks in flight, seal. The one place that acts on the class of
 //! an error. Knows sources and the archive; the streaming itself is in `chunk`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ use crate::encode::EncodeOptions;
 use crate::error::{Class, Error, Exit, Result};
 use crate::plan::{Queue, learned_width, same_state};
 use crate::progress::Progress;
-use crate::source::{Artifact, ArtifactStatus, Chunk, Excluded, Source};
+use crate::source::{Artifact, ArtifactStatus, Chunk, Excluded, Source, TableId};
 use crate::survey::{DEFAULT_WAIT, Survey, Surveyed, backoff, patiently, survey};
 use crate::window::{now, rfc3339};
 
@@ -111,7 +111,7 @@ struct Run<'a> {
     archive: Archive,
     writer: Writer,
     survey: Survey,
-    paths: HashMap<crate::source::TableId, String>,
+    paths: HashMap<TableId, String>,
     queue: Queue,
     /// For each table of the queue, its place in the survey.
     surveyed: Vec<usize>,
@@ -169,7 +169,9 @@ async fn prepare<'a>(
     // May refuse; until then nothing is written, so that a sealed archive stays what it is.
     let (queue, paths, surveyed, plan) = plan(job, &survey, &state, &run)?;
     let sealed = state.sealed && !state.uncatalogued && state.superseded.is_empty();
-    let idle = sealed && queue.is_empty();
+    let known =
+        |id: &TableId| state.run.iter().flat_map(|run| &run.asked).any(|asked| asked.table == *id);
+    let idle = sealed && queue.is_empty() && state.by_table().keys().all(known);
     let beating = match idle {
         true => None,
         false => {
@@ -246,7 +248,7 @@ fn encode_options(job: &Job, part_bytes: usize) -> EncodeOptions {
     }
 }
 
-type Planned = (Queue, HashMap<crate::source::TableId, String>, Vec<usize>, RunPlan);
+type Planned = (Queue, HashMap<TableId, String>, Vec<usize>, RunPlan);
 
 fn plan(job: &Job, survey: &Survey, state: &State, run: &str) -> Result<Planned> {
     let committed = state.by_table();
@@ -432,6 +434,7 @@ impl Run<'_> {
             shared: Arc::clone(&self.shared),
             path: self.paths.get(&chunk.table.id).cloned().unwrap_or_default(),
             attempts: self.job.limits.attempts,
+            can_split: self.queue.can_split(at, &chunk),
         };
         async move {
             let outcome = worker.work(source.as_ref(), &chunk).await;
@@ -458,6 +461,8 @@ impl Run<'_> {
                 ))),
             };
         }
+        let state = self.archive.state().await?;
+        self.warn_of_abandoned(&state).await?;
         let artifacts = self.artifacts().await?;
         let run = RunEntry {
             format: FORMAT,
@@ -471,7 +476,7 @@ impl Run<'_> {
             outside: self.survey.outside.clone(),
             artifacts: self.summary.artifacts.clone(),
             warnings: self.summary.warnings.clone(),
-            asked: self.asked(),
+            asked: self.asked(&state),
             earlier: Vec::new(),
         };
         self.archive.seal(&me, Seal { run, artifacts: &artifacts }).await?;
@@ -498,9 +503,38 @@ impl Run<'_> {
         Ok(found)
     }
 
-    fn asked(&self) -> Vec<Asked> {
-        let tables = self.survey.tables.iter();
-        tables.map(|t| Asked { table: t.table.id.clone(), windows: vec![t.asked] }).collect()
+    /// What the archive answers for: what this run asked for, and what an unfinished run of before
+    /// had committed of other tables.
+    fn asked(&self, state: &State) -> Vec<Asked> {
+        let mut asked: BTreeMap<TableId, Coverage> = BTreeMap::new();
+        for surveyed in &self.survey.tables {
+            asked.entry(surveyed.table.id.clone()).or_default().insert(surveyed.asked);
+        }
+        for commit in &state.commits {
+            let windows = asked.entry(commit.id()).or_default();
+            commit.slice.window().into_iter().for_each(|window| windows.insert(window));
+        }
+        let asked = asked.into_iter();
+        asked.map(|(table, all)| Asked { table, windows: all.windows().to_vec() }).collect()
+    }
+
+    /// What dead runs set out to get, beyond this run's range, and did not get.
+    async fn warn_of_abandoned(&mut self, state: &State) -> Result<()> {
+        let committed = state.by_table();
+        for planned in self.archive.plans().await?.into_iter().flat_map(|plan| plan.tables) {
+            let commits = committed.get(&planned.id).map(Vec::as_slice).unwrap_or_default();
+            let coverage: Coverage = commits.iter().filter_map(|c| c.slice.window()).collect();
+            for gap in planned.asked.into_iter().flat_map(|asked| coverage.missing(asked)) {
+                let warning = format!(
+                    "{} {gap} was asked for by an earlier run that did not end, and is not in the archive",
+                    planned.id
+                );
+                if !self.summary.warnings.contains(&warning) {
+                    self.summary.warnings.push(warning);
+                }
+            }
+        }
+        Ok(())
     }
 
     fn complete(&mut self) {
@@ -557,6 +591,7 @@ struct Worker {
     shared: Arc<Shared>,
     path: String,
     attempts: u32,
+    can_split: bool,
 }
 
 impl Worker {
@@ -590,8 +625,8 @@ impl Worker {
                     self.pause_all(pause, &error);
                     continue;
                 }
-                Class::Split => self.can_split(chunk),
-                Class::RetryThenSplit => failures >= 2 && self.can_split(chunk),
+                Class::Split => self.can_split,
+                Class::RetryThenSplit => failures >= 2 && self.can_split,
                 Class::Retry => false,
             };
             if self.count_failure(split) {
@@ -619,12 +654,6 @@ impl Worker {
             true => Ok(Outcome::Committed(Box::new(commit))),
             false => Ok(Outcome::TakenBy),
         }
-    }
-
-    fn can_split(&self, chunk: &Chunk) -> bool {
-        let window = chunk.slice.window();
-        !chunk.table.single_pass
-            && window.is_some_and(|window| window.halves(crate::plan::MIN_WIDTH).is_some())
     }
 
     /// Counts a failure; `true` when so many came without any success between them that the source

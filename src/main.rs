@@ -20,7 +20,13 @@ fn main() -> ExitCode {
     if rustls::crypto::ring::default_provider().install_default().is_err() {
         tracing::debug!("a TLS provider was installed already");
     }
-    let runtime = match tokio::runtime::Runtime::new() {
+    // Each chunk in flight takes two threads that may block; the store needs some besides.
+    let threads = 4 * config::MAX_CONCURRENCY + 64;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(threads)
+        .build();
+    let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => return fail(&cli, &Error::stop(format!("starting threads: {error}"))),
     };

@@ -141,11 +141,8 @@ impl Queue {
         if chunk.table.single_pass {
             return false;
         }
-        // Only the part that can hold rows matters for the width.
         let table = &mut self.tables[at];
-        let first = table.occupied.first().map_or(window.from, |w| w.from);
-        let last = table.occupied.last().map_or(window.to, |w| w.to);
-        let core = window.intersect(&Window { from: first, to: last }).unwrap_or(window);
+        let core = table.core(window);
         let Some((left, _)) = core.halves(MIN_WIDTH) else { return false };
         table.ceiling = table.ceiling.min(core.width() / 2).max(MIN_WIDTH);
         if table.probing {
@@ -157,6 +154,12 @@ impl Queue {
             [Window { from: window.from, to: left.to }, Window { from: left.to, to: window.to }];
         self.give_back(at, &halves);
         true
+    }
+
+    /// Whether `split` could halve a chunk.
+    pub fn can_split(&self, at: usize, chunk: &Chunk) -> bool {
+        let Slice::Window(window) = chunk.slice else { return false };
+        !chunk.table.single_pass && self.tables[at].core(window).halves(MIN_WIDTH).is_some()
     }
 
     /// Learns from a chunk that is done.
@@ -189,6 +192,8 @@ impl Queue {
         for queue in &mut self.tables {
             if let Some(table) = listed.iter().find(|table| table.id == queue.table.id) {
                 queue.table = Arc::clone(table);
+                // There may be rows where there were none.
+                queue.occupied.clone_from(&table.occupied);
             }
         }
     }
@@ -205,6 +210,13 @@ impl Queue {
 }
 
 impl TableQueue {
+    /// The part of a window that can hold rows, which alone matters for its width.
+    fn core(&self, window: Window) -> Window {
+        let first = self.occupied.first().map_or(window.from, |w| w.from);
+        let last = self.occupied.last().map_or(window.to, |w| w.to);
+        Window::new(first, last).and_then(|all| window.intersect(&all)).unwrap_or(window)
+    }
+
     /// Where the window that begins what is left should end. Time without rows costs no window of
     /// its own: it is read together with the rows after it, or with the last ones.
     fn end(&self, left: Window) -> i64 {

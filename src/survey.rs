@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::archive::catalog::Outside;
-use crate::config::Job;
+use crate::config::{Job, Select, matches};
 use crate::error::{Class, Error, Result};
 use crate::plan::{asked, outside};
 use crate::progress::Progress;
@@ -60,11 +60,9 @@ pub async fn survey(job: &Job, progress: &Progress) -> Result<Survey> {
         let listing = patiently(job, progress, || source.list()).await?;
         survey.excluded.extend(listing.excluded);
         survey.warnings.extend(listing.warnings);
-        if !spec.select.tables.is_empty() && listing.tables.is_empty() {
-            return Err(Error::stop(format!(
-                "{}: no table is named like {:?}",
-                spec.name, spec.select.tables
-            )));
+        if let Some(lost) = unmatched(&spec.select, &listing.tables) {
+            return Err(Error::stop(format!("{}: nothing there is named `{lost}`", spec.name))
+                .hint("`tables` and `retention_policies` name what is to be exported"));
         }
         progress.doing(&format!(
             "asking {} for the bounds of {} tables",
@@ -109,6 +107,15 @@ pub async fn survey(job: &Job, progress: &Progress) -> Result<Survey> {
         survey.sources.push(source);
     }
     Ok(survey)
+}
+
+/// A name or pattern of the selection that no table has: most likely a slip of the pen, and what it
+/// was meant for would be left out without a word.
+fn unmatched<'a>(select: &'a Select, tables: &[Table]) -> Option<&'a String> {
+    let table = |pattern: &&String| !tables.iter().any(|t| matches(pattern, &t.id.table));
+    let policy = |pattern: &&String| !tables.iter().any(|t| matches(pattern, &t.id.schema));
+    let lost = select.tables.iter().find(table);
+    lost.or_else(|| select.retention_policies.iter().find(policy))
 }
 
 // Only counted to be told; what cannot be counted is said to be there.

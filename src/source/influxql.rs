@@ -9,8 +9,7 @@ mod msgpack;
 mod statements;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -27,7 +26,7 @@ use super::{
 use crate::config::{Credentials, Select};
 use crate::coverage::Coverage;
 use crate::error::{Class, Error, Result};
-use crate::window::{SECOND, Slice, Window, parse_time};
+use crate::window::{DAY, SECOND, Slice, Window, parse_time};
 use answer::{Feed, RowWriter};
 use http::{Format, Series, Server};
 
@@ -45,8 +44,18 @@ pub struct InfluxQl {
     name: String,
     server: Server,
     select: Select,
-    /// `SHOW SHARDS` was refused: which types a window holds has to be checked.
-    blind: AtomicBool,
+    /// Tables with a field of several types whose windows may lie in several shards at once: which
+    /// types a window holds has to be checked.
+    unsure: Mutex<HashMap<TableId, Unsure>>,
+}
+
+/// Why a window may lie in several shards at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unsure {
+    /// `SHOW SHARDS` was refused, so windows were cut by the policy's shard duration.
+    Blind,
+    /// Shards overlap, as they do after a policy's shard duration was altered.
+    Overlapping,
 }
 
 /// The retention policies of a database: name and width of a shard in nanoseconds.
@@ -65,7 +74,7 @@ impl InfluxQl {
         idle_timeout: Duration,
     ) -> Result<Self> {
         let server = Server::new(base, credentials, idle_timeout)?;
-        Ok(Self { name, server, select, blind: AtomicBool::new(false) })
+        Ok(Self { name, server, select, unsure: Mutex::default() })
     }
 
     async fn databases(&self, excluded: &mut Vec<Excluded>) -> Result<Vec<String>> {
@@ -130,7 +139,13 @@ impl InfluxQl {
                 tracing::debug!("SHOW SHARDS: {error}");
                 return Ok(None);
             }
-            Err(error) if error.class() == Class::RetryThenSplit => return Ok(None),
+            // An error that the server said, not one of the way to it.
+            Err(error)
+                if error.class() == Class::RetryThenSplit
+                    && error.to_string().contains("the server says") =>
+            {
+                return Ok(None);
+            }
             Err(error) => return Err(error.context("listing the shards")),
         };
         let mut shards = Shards::new();
@@ -211,7 +226,7 @@ impl InfluxQl {
                     let ends: BTreeSet<i64> = shards.iter().flat_map(|w| [w.from, w.to]).collect();
                     Cuts::At(ends.into_iter().collect())
                 }
-                (true, None) => shard_width.map(Cuts::Every).unwrap_or(Cuts::None),
+                (true, None) => Cuts::Every(shard_width.unwrap_or(DAY)),
             };
             let occupied = match &shards {
                 // The end of a shard is shown in whole seconds, cut.
@@ -239,9 +254,13 @@ impl InfluxQl {
         Ok(tables.collect())
     }
 
+    fn unsure_of(&self, id: &TableId) -> Option<Unsure> {
+        self.unsure.lock().unwrap_or_else(PoisonError::into_inner).get(id).copied()
+    }
+
     /// A window that was cut without knowing the shards may hold several types of one field, of
     /// which the server would show one and drop the others. Counted type by type, that shows.
-    async fn check_types(&self, chunk: &Chunk, window: Window) -> Result<()> {
+    async fn check_types(&self, chunk: &Chunk, window: Window, unsure: Unsure) -> Result<()> {
         let mut types = BTreeMap::<&str, Vec<&str>>::new();
         for column in &chunk.table.columns {
             types.entry(&column.key).or_default().push(&column.source_type);
@@ -260,11 +279,17 @@ impl InfluxQl {
                 }
             }
             if found.len() > 1 {
-                return Err(Error::of(
-                    Class::Split,
-                    format!("the field `{}` has several types here", field.escape_debug()),
-                )
-                .hint("with an admin's credentials the borders of shards are known, and this is exact"));
+                let what = format!("the field `{}` has several types here", field.escape_debug());
+                return Err(match unsure {
+                    // Narrower windows come to lie within one shard.
+                    Unsure::Blind => Error::of(Class::Split, what).hint(
+                        "with an admin's credentials the borders of shards are known, and this is exact",
+                    ),
+                    Unsure::Overlapping => Error::fail(format!(
+                        "{what}, in shards that overlap: the server would show one type and drop the others"
+                    ))
+                    .hint("export these measurements with `influx_inspect export` and read that by lp:FILE"),
+                });
             }
         }
         Ok(())
@@ -353,7 +378,7 @@ impl Source for InfluxQl {
         let mut listing = Listing::default();
         let databases = self.databases(&mut listing.excluded).await?;
         let shards = self.shards().await?;
-        self.blind.store(shards.is_none(), Ordering::Relaxed);
+        let mut unsure = HashMap::new();
         for database in databases {
             for policy in self.policies(&database).await? {
                 if !self.select.takes_policy(&policy.0) {
@@ -372,15 +397,27 @@ impl Source for InfluxQl {
                 }
             }
         }
-        if shards.is_none() {
-            for table in listing.tables.iter().filter(|table| has_floats_and_integers(table)) {
+        for table in listing.tables.iter().filter(|table| !matches!(table.cuts, Cuts::None)) {
+            let place = (table.id.database.clone(), table.id.schema.clone());
+            let why = match &shards {
+                None => Unsure::Blind,
+                Some(shards) if overlap(shards.get(&place)) => Unsure::Overlapping,
+                Some(_) => continue,
+            };
+            unsure.insert(table.id.clone(), why);
+            if has_floats_and_integers(table) {
                 listing.warnings.push(format!(
-                    "{}: a field is float in some shards and integer in others, and these credentials may not see shards: \
-                     values are exact, but where the shard duration was once altered, integers may stand in the column of floats",
-                    table.id
+                    "{}: a field is float in some shards and integer in others, and {}: values are exact, \
+                     but integers may stand in the column of floats",
+                    table.id,
+                    match why {
+                        Unsure::Blind => "these credentials may not see shards",
+                        Unsure::Overlapping => "shards overlap",
+                    }
                 ));
             }
         }
+        *self.unsure.lock().unwrap_or_else(PoisonError::into_inner) = unsure;
         Ok(listing)
     }
 
@@ -432,9 +469,10 @@ impl Source for InfluxQl {
     }
 
     async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<()> {
-        let guess = self.blind.load(Ordering::Relaxed);
-        if guess && let Some(window) = chunk.slice.window() {
-            self.check_types(chunk, window).await?;
+        let unsure = self.unsure_of(&chunk.table.id);
+        let guess = unsure.is_some();
+        if let (Some(unsure), Some(window)) = (unsure, chunk.slice.window()) {
+            self.check_types(chunk, window, unsure).await?;
         }
         let (format, response) =
             self.server.open(&statements::read(&chunk.table.id, chunk.slice)).await?;
@@ -476,6 +514,13 @@ pub fn decode_msgpack(
 fn texts<'a>(answer: &'a [http::Statement], column: &'a str) -> impl Iterator<Item = String> + 'a {
     let series = answer.iter().flat_map(|statement| &statement.series);
     series.flat_map(move |s: &Series| s.column(column)).filter_map(Value::as_str).map(str::to_owned)
+}
+
+// Of one policy they do after its shard duration was altered.
+fn overlap(shards: Option<&Vec<Window>>) -> bool {
+    let mut shards = shards.cloned().unwrap_or_default();
+    shards.sort_unstable();
+    shards.windows(2).any(|pair| pair[1].from < pair[0].to)
 }
 
 fn has_floats_and_integers(table: &Table) -> bool {

@@ -1,7 +1,7 @@
 //! The rows of a chunked answer as record batches, whatever its bytes look like: the shape of a
 //! series, where each value goes, and whether the answer is complete. SYNC, knows no HTTP.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::datatypes::DataType;
@@ -115,6 +115,7 @@ pub(super) struct RowWriter {
     series_tags: Vec<(usize, String)>,
     series_rows: usize,
     guess: bool,
+    batch_rows: usize,
     partial: Option<bool>,
 }
 
@@ -150,6 +151,8 @@ impl RowWriter {
             series_tags: Vec::new(),
             series_rows: 0,
             guess,
+            // A value that is not set takes room as well, once the batch is built.
+            batch_rows: (4 * BATCH_BYTES / (8 * table.columns.len().max(1))).clamp(64, BATCH_ROWS),
             partial: None,
         }
     }
@@ -171,6 +174,10 @@ impl RowWriter {
         if columns.first().map(String::as_str) != Some("time") {
             return Err(malformed("its first column is not the time"));
         }
+        let distinct: HashSet<&String> = columns.iter().collect();
+        if distinct.len() < columns.len() {
+            return Err(malformed("it has a column twice"));
+        }
         let targets = columns[1..]
             .iter()
             .map(|name| self.fields.get(name).copied().ok_or_else(|| new_column("field", name)));
@@ -180,7 +187,7 @@ impl RowWriter {
     /// Begins a row.
     #[inline]
     pub(super) fn row(&mut self, time: i64) -> Result<()> {
-        if self.builder.rows() >= BATCH_ROWS || self.builder.size_bytes() >= BATCH_BYTES {
+        if self.builder.rows() >= self.batch_rows || self.builder.size_bytes() >= BATCH_BYTES {
             self.flush()?;
         }
         self.builder.row(time);

@@ -18,6 +18,9 @@ use crate::error::{Class, Error, Result};
 /// Rows of a chunk of an answer. Measured: 100,000 is slower and costs the server more memory.
 const CHUNK_ROWS: &str = "10000";
 
+/// Longer than this no server is believed to mean; it is asked again then.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+
 /// Bytes of a body that are handed to the decoder together.
 const PIECE_BYTES: usize = 128 * 1024;
 
@@ -377,11 +380,11 @@ async fn refusal(mut response: Response) -> (Option<Duration>, String) {
 // Seconds or an HTTP date (RFC 9110, 10.2.3).
 fn parse_retry_after(text: &str) -> Option<Duration> {
     if let Ok(seconds) = text.trim().parse::<u64>() {
-        return Some(Duration::from_secs(seconds));
+        return Some(Duration::from_secs(seconds).min(LONGEST_WAIT));
     }
     let then = chrono::DateTime::parse_from_rfc2822(text.trim()).ok()?;
     let wait = then.signed_duration_since(chrono::Utc::now());
-    Some(wait.to_std().unwrap_or_default())
+    Some(wait.to_std().unwrap_or_default().min(LONGEST_WAIT))
 }
 
 fn class_of_text(text: &str) -> Class {
