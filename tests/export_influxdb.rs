@@ -509,6 +509,58 @@ fn as_user(place: &Place, source: &str, (user, password): (&str, &str)) -> Run {
     run(command)
 }
 
+// After the shard duration of a policy is altered, a new shard can lie over an old one; asked for both
+// at once, the server shows one type of a field and drops the values of the others.
+#[test]
+fn types_that_overlapping_shards_hide_are_exact() {
+    const BEYOND_FLOATS: i64 = (1 << 53) + 1;
+    let server = Influxd::start_with(Options { auth: true, ..Options::default() });
+    server.query("CREATE DATABASE d WITH DURATION INF SHARD DURATION 168h NAME r");
+    server.grant_reader("d");
+    let mut model = Model::default();
+    let mut write = |hours: std::ops::Range<i64>, old: bool| {
+        let mut points = Model::default();
+        for hour in hours {
+            let text = Value::String(format!("hour {hour}"));
+            let float = Value::Float(hour as f64 + 0.5);
+            let odd = Value::Integer(BEYOND_FLOATS + 2 * hour);
+            let [text, whole, truth] = match old {
+                true => [text, odd, Value::Boolean(hour % 2 == 0)],
+                false => [float.clone(), float, text],
+            };
+            for (name, shown) in [("all", &[0, 1, 2, 3][..]), ("text", &[0]), ("truth", &[2, 3])] {
+                let mut point = Point::new(name, NEW_YEAR + hour * DAY / 24);
+                point = point.tag("host", if hour % 5 == 0 { "a" } else { "b" });
+                let fields = [("text", &text), ("whole", &whole), ("truth", &truth)];
+                for at in shown {
+                    point = match fields.get(*at) {
+                        Some((key, value)) => point.field(key, (*value).clone()),
+                        None => point.field("host", Value::Integer(hour)),
+                    };
+                }
+                points.push(point);
+            }
+        }
+        server.write("d", "r", &points.lines());
+        points.points.into_iter().for_each(|point| model.push(point));
+    };
+    // The week's last day comes to lie in two shards, with rows in the first.
+    write(0..168, true);
+    server.query("ALTER RETENTION POLICY r ON d SHARD DURATION 72h");
+    write(168..400, false);
+
+    for user in [ADMIN, READER] {
+        for more in [&["--window", "365d"][..], &[], &["--window", "7h"]] {
+            let place = Place::new();
+            let path = place.path();
+            let mut command = command(["export", "--source", &server.url(), "--archive", &path]);
+            command.args(more).env("INFLUX_USERNAME", user.0).env("INFLUX_PASSWORD", user.1);
+            run(command).expect(0);
+            place.assert_holds("d.r.", &model);
+        }
+    }
+}
+
 #[test]
 fn a_wrong_password_is_said_and_no_secret_ever_shows() {
     let server = Influxd::start_with(Options { auth: true, ..Options::default() });

@@ -8,7 +8,7 @@ mod json;
 mod msgpack;
 mod statements;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -44,18 +44,8 @@ pub struct InfluxQl {
     name: String,
     server: Server,
     select: Select,
-    /// Tables with a field of several types whose windows may lie in several shards at once: which
-    /// types a window holds has to be checked.
-    unsure: Mutex<HashMap<TableId, Unsure>>,
-}
-
-/// Why a window may lie in several shards at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Unsure {
-    /// `SHOW SHARDS` was refused, so windows were cut by the policy's shard duration.
-    Blind,
-    /// Shards overlap, as they do after a policy's shard duration was altered.
-    Overlapping,
+    /// Tables with a field of several types whose windows may lie in several shards at once.
+    unsure: Mutex<HashSet<TableId>>,
 }
 
 /// The retention policies of a database: name and width of a shard in nanoseconds.
@@ -254,45 +244,8 @@ impl InfluxQl {
         Ok(tables.collect())
     }
 
-    fn unsure_of(&self, id: &TableId) -> Option<Unsure> {
-        self.unsure.lock().unwrap_or_else(PoisonError::into_inner).get(id).copied()
-    }
-
-    /// A window that was cut without knowing the shards may hold several types of one field, of
-    /// which the server would show one and drop the others. Counted type by type, that shows.
-    async fn check_types(&self, chunk: &Chunk, window: Window, unsure: Unsure) -> Result<()> {
-        let mut types = BTreeMap::<&str, Vec<&str>>::new();
-        for column in &chunk.table.columns {
-            types.entry(&column.key).or_default().push(&column.source_type);
-        }
-        for (field, kinds) in types.into_iter().filter(|(_, kinds)| kinds.len() > 1) {
-            let mut found = BTreeSet::new();
-            for kind in kinds.into_iter().filter(|kind| FieldType::parse(kind).is_some()) {
-                let statement = statements::count_type(&chunk.table.id, field, kind, window);
-                let answer = self.server.query(&statement).await?;
-                if answer.iter().any(|statement| !statement.series.is_empty()) {
-                    // The server turns numbers into each other, so they count as one here.
-                    found.insert(match kind {
-                        "string" | "boolean" => kind,
-                        _ => "number",
-                    });
-                }
-            }
-            if found.len() > 1 {
-                let what = format!("the field `{}` has several types here", field.escape_debug());
-                return Err(match unsure {
-                    // Narrower windows come to lie within one shard.
-                    Unsure::Blind => Error::of(Class::Split, what).hint(
-                        "with an admin's credentials the borders of shards are known, and this is exact",
-                    ),
-                    Unsure::Overlapping => Error::fail(format!(
-                        "{what}, in shards that overlap: the server would show one type and drop the others"
-                    ))
-                    .hint("export these measurements with `influx_inspect export` and read that by lp:FILE"),
-                });
-            }
-        }
-        Ok(())
+    fn is_unsure(&self, id: &TableId) -> bool {
+        self.unsure.lock().unwrap_or_else(PoisonError::into_inner).contains(id)
     }
 
     async fn count_between_cuts(&self, table: &Table, window: Window) -> Result<RowCount> {
@@ -378,7 +331,7 @@ impl Source for InfluxQl {
         let mut listing = Listing::default();
         let databases = self.databases(&mut listing.excluded).await?;
         let shards = self.shards().await?;
-        let mut unsure = HashMap::new();
+        let mut unsure = HashSet::new();
         for database in databases {
             for policy in self.policies(&database).await? {
                 if !self.select.takes_policy(&policy.0) {
@@ -399,21 +352,18 @@ impl Source for InfluxQl {
         }
         for table in listing.tables.iter().filter(|table| !matches!(table.cuts, Cuts::None)) {
             let place = (table.id.database.clone(), table.id.schema.clone());
+            // Shards of one policy overlap after its shard duration was altered.
             let why = match &shards {
-                None => Unsure::Blind,
-                Some(shards) if overlap(shards.get(&place)) => Unsure::Overlapping,
+                None => "these credentials may not see shards",
+                Some(shards) if overlap(shards.get(&place)) => "shards overlap",
                 Some(_) => continue,
             };
-            unsure.insert(table.id.clone(), why);
+            unsure.insert(table.id.clone());
             if has_floats_and_integers(table) {
                 listing.warnings.push(format!(
-                    "{}: a field is float in some shards and integer in others, and {}: values are exact, \
+                    "{}: a field is float in some shards and integer in others, and {why}: values are exact, \
                      but integers may stand in the column of floats",
                     table.id,
-                    match why {
-                        Unsure::Blind => "these credentials may not see shards",
-                        Unsure::Overlapping => "shards overlap",
-                    }
                 ));
             }
         }
@@ -469,21 +419,25 @@ impl Source for InfluxQl {
     }
 
     async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<()> {
-        let unsure = self.unsure_of(&chunk.table.id);
-        let guess = unsure.is_some();
-        if let (Some(unsure), Some(window)) = (unsure, chunk.slice.window()) {
-            self.check_types(chunk, window, unsure).await?;
+        let several = self.is_unsure(&chunk.table.id);
+        if several && let Some(field) = unsigned_and_other(&chunk.table) {
+            return Err(Error::fail(format!(
+                "the field `{}` is unsigned in some shards and another number in others, and which is \
+                 which cannot be told here",
+                field.escape_debug()
+            ))
+            .hint("export this measurement to line protocol at the server, and read that by lp:FILE"));
         }
         let (format, response) =
-            self.server.open(&statements::read(&chunk.table.id, chunk.slice)).await?;
+            self.server.open(&statements::read(&chunk.table, chunk.slice, several)).await?;
         let (sender, parts) = mpsc::channel(BODY_PARTS);
         let (table, address) = (Arc::clone(&chunk.table), self.server.address());
         let decoded = tokio::task::spawn_blocking(move || {
             let said = |text: &str| http::said(&address, text);
             match format {
-                Format::MessagePack => decode_msgpack(parts, &table, batches, guess, said),
+                Format::MessagePack => decode_msgpack(parts, &table, batches, several, said),
                 Format::Json => {
-                    json::decode(Feed::new(parts), RowWriter::new(&table, batches, guess), said)
+                    json::decode(Feed::new(parts), RowWriter::new(&table, batches, several), said)
                 }
             }
         });
@@ -499,16 +453,16 @@ impl Source for InfluxQl {
 }
 
 /// Decodes a chunked MessagePack answer into batches, on a thread that may block; the streaming path
-/// from the socket on. `guess` says that a window may hold several types of a field unnoticed, `said`
-/// makes an error of one that stands in the answer.
+/// from the socket on. `several` says that the answer is
+/// of a typed read, `said` makes an error of one that stands in the answer.
 pub fn decode_msgpack(
     body: mpsc::Receiver<Result<Bytes>>,
     table: &Arc<Table>,
     batches: BatchSender,
-    guess: bool,
+    several: bool,
     said: impl Fn(&str) -> Error,
 ) -> Result<()> {
-    msgpack::decode(Feed::new(body), RowWriter::new(table, batches, guess), said)
+    msgpack::decode(Feed::new(body), RowWriter::new(table, batches, several), said)
 }
 
 fn texts<'a>(answer: &'a [http::Statement], column: &'a str) -> impl Iterator<Item = String> + 'a {
@@ -516,11 +470,19 @@ fn texts<'a>(answer: &'a [http::Statement], column: &'a str) -> impl Iterator<It
     series.flat_map(move |s: &Series| s.column(column)).filter_map(Value::as_str).map(str::to_owned)
 }
 
-// Of one policy they do after its shard duration was altered.
 fn overlap(shards: Option<&Vec<Window>>) -> bool {
     let mut shards = shards.cloned().unwrap_or_default();
     shards.sort_unstable();
     shards.windows(2).any(|pair| pair[1].from < pair[0].to)
+}
+
+// The server turns unsigned integers above the signed ones into something else.
+fn unsigned_and_other(table: &Table) -> Option<&String> {
+    let is = |column: &super::Column, kinds: &[&str]| kinds.contains(&column.source_type.as_str());
+    let mut unsigned = table.columns.iter().filter(|column| is(column, &["unsigned"]));
+    let other =
+        |key: &String| table.columns.iter().any(|c| c.key == *key && is(c, &["float", "integer"]));
+    unsigned.find(|column| other(&column.key)).map(|column| &column.key)
 }
 
 fn has_floats_and_integers(table: &Table) -> bool {

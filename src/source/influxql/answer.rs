@@ -8,17 +8,14 @@ use arrow::datatypes::DataType;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use super::statements::{self, Selected, Selection};
 use crate::error::{Class, Error, Result};
-use crate::source::points::{FieldType, FieldValue, PointBuilder};
+use crate::source::points::{FieldValue, PointBuilder};
 use crate::source::{BatchSender, Role, Table};
 
 /// Rows and bytes of a batch at most.
 const BATCH_ROWS: usize = 16 * 1024;
 const BATCH_BYTES: usize = 2 * 1024 * 1024;
-/// Integers beyond this are not exact as floats …
-const EXACT: f64 = 9_007_199_254_740_992.0;
-/// … and there are none beyond this (2^64).
-const LARGEST: f64 = 18_446_744_073_709_551_616.0;
 
 /// The body of an answer as it comes in, for a thread that may block.
 pub(super) struct Feed {
@@ -84,25 +81,30 @@ pub(super) struct Target {
     unsigned: Option<usize>,
     string: Option<usize>,
     boolean: Option<usize>,
+    /// Of a typed read.
+    part: Option<Part>,
+}
+
+/// What of a field stands in a column of a typed read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// Integers, only to compare the floats of the next column with.
+    Whole,
+    /// Numbers; texts and truth values stand in columns of their own as well.
+    Numbers,
 }
 
 impl Target {
-    /// The only type that the column can have, if there is only one.
-    pub(super) fn only_type(&self) -> Option<FieldType> {
-        let all = [
-            self.float.map(|_| FieldType::Float),
-            self.integer.map(|_| FieldType::Integer),
-            self.unsigned.map(|_| FieldType::Unsigned),
-            self.string.map(|_| FieldType::String),
-            self.boolean.map(|_| FieldType::Boolean),
-        ];
-        let mut types = all.into_iter().flatten();
-        types.next().filter(|_| types.next().is_none())
+    /// Whether numbers can be floats.
+    pub(super) fn is_float(&self) -> bool {
+        self.float.is_some()
     }
 
     /// Whether numbers can be floats or integers.
     pub(super) fn is_float_or_integer(&self) -> bool {
-        self.float.is_some() && (self.integer.is_some() || self.unsigned.is_some())
+        self.part != Some(Part::Whole)
+            && self.float.is_some()
+            && (self.integer.is_some() || self.unsigned.is_some())
     }
 }
 
@@ -114,14 +116,16 @@ pub(super) struct RowWriter {
     batches: BatchSender,
     series_tags: Vec<(usize, String)>,
     series_rows: usize,
-    guess: bool,
+    /// Where the columns of a typed read go, by position.
+    typed: Option<Vec<Target>>,
+    whole: Option<i64>,
     batch_rows: usize,
     partial: Option<bool>,
 }
 
 impl RowWriter {
-    /// For the columns of a table. `guess` says that windows may hold several types unnoticed.
-    pub(super) fn new(table: &Arc<Table>, batches: BatchSender, guess: bool) -> Self {
+    /// For the columns of a table; `several` as it was given to `statements::read`.
+    pub(super) fn new(table: &Arc<Table>, batches: BatchSender, several: bool) -> Self {
         let mut tags = HashMap::new();
         let mut fields = HashMap::<String, Target>::new();
         for (at, column) in table.columns.iter().enumerate() {
@@ -145,12 +149,13 @@ impl RowWriter {
         }
         Self {
             tags,
+            typed: several.then(|| typed_targets(table, &fields)),
+            whole: None,
             fields,
             builder: PointBuilder::new(table.arrow_schema()),
             batches,
             series_tags: Vec::new(),
             series_rows: 0,
-            guess,
             // A value that is not set takes room as well, once the batch is built.
             batch_rows: (4 * BATCH_BYTES / (8 * table.columns.len().max(1))).clamp(64, BATCH_ROWS),
             partial: None,
@@ -174,6 +179,12 @@ impl RowWriter {
         if columns.first().map(String::as_str) != Some("time") {
             return Err(malformed("its first column is not the time"));
         }
+        if let Some(typed) = &self.typed {
+            return match typed.len() == columns.len() - 1 {
+                true => Ok(typed.clone()),
+                false => Err(malformed(format!("it has {} columns", columns.len()))),
+            };
+        }
         let distinct: HashSet<&String> = columns.iter().collect();
         if distinct.len() < columns.len() {
             return Err(malformed("it has a column twice"));
@@ -191,6 +202,7 @@ impl RowWriter {
             self.flush()?;
         }
         self.builder.row(time);
+        self.whole = None;
         self.series_rows += 1;
         Ok(())
     }
@@ -199,22 +211,23 @@ impl RowWriter {
     pub(super) fn float(&mut self, target: &Target, value: f64) -> Result<()> {
         let Some(column) = target.float else { return Err(other_type("float")) };
         // Of a shard of integers that stands in one window with a shard of floats, the server makes
-        // floats. That is exact up to 2^53; beyond, nobody can tell.
-        if self.guess
-            && target.is_float_or_integer()
-            && (EXACT..=LARGEST).contains(&value.abs())
-            && value.fract() == 0.0
+        // floats, which from 2^53 on have not all digits.
+        if target.part.is_some()
+            && let (Some(column), Some(whole)) = (target.integer, self.whole.take())
+            && whole as f64 == value
+            && i128::from(whole) != value as i128
         {
-            return Err(Error::fail(format!(
-                "a field is float in one shard and integer in another, and {value:e} may have been either"
-            ))
-            .hint("use credentials that may run SHOW SHARDS (an admin's)"));
+            return self.builder.field(column, FieldValue::Integer(whole));
         }
         self.builder.field(column, FieldValue::Float(value))
     }
 
     #[inline]
     pub(super) fn integer(&mut self, target: &Target, value: i64) -> Result<()> {
+        if target.part == Some(Part::Whole) {
+            self.whole = Some(value);
+            return Ok(());
+        }
         match (target.integer, target.unsigned) {
             (Some(column), _) => self.builder.field(column, FieldValue::Integer(value)),
             (None, Some(column)) if value >= 0 => {
@@ -236,11 +249,17 @@ impl RowWriter {
 
     pub(super) fn string(&mut self, target: &Target, value: &str) -> Result<()> {
         let Some(column) = target.string else { return Err(other_type("string")) };
+        if target.part == Some(Part::Numbers) {
+            return Ok(());
+        }
         self.builder.field(column, FieldValue::String(value))
     }
 
     pub(super) fn boolean(&mut self, target: &Target, value: bool) -> Result<()> {
         let Some(column) = target.boolean else { return Err(other_type("boolean")) };
+        if target.part == Some(Part::Numbers) {
+            return Ok(());
+        }
         self.builder.field(column, FieldValue::Boolean(value))
     }
 
@@ -276,6 +295,26 @@ impl RowWriter {
             _ => self.batches.blocking_send(self.builder.finish()?),
         }
     }
+}
+
+// As `statements::typed` selects them.
+fn typed_targets(table: &Table, fields: &HashMap<String, Target>) -> Vec<Target> {
+    let selected = statements::typed(table);
+    let several = |key: &str| selected.iter().filter(|selected| selected.key == key).count() > 1;
+    let target = |selected: &Selected| {
+        let all = fields.get(selected.key).copied().unwrap_or_default();
+        match selected.what {
+            Selection::Field if several(selected.key) => {
+                Target { part: Some(Part::Numbers), ..all }
+            }
+            Selection::Field => all,
+            Selection::Whole => Target { part: Some(Part::Whole), ..Target::default() },
+            Selection::Only(_) => {
+                Target { string: all.string, boolean: all.boolean, ..Target::default() }
+            }
+        }
+    };
+    selected.iter().map(target).collect()
 }
 
 fn new_column(what: &str, name: &str) -> Error {

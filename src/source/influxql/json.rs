@@ -9,7 +9,6 @@ use serde_json::Value;
 
 use super::answer::{Feed, RowWriter, Target, malformed};
 use crate::error::{Error, Result};
-use crate::source::points::FieldType;
 
 #[derive(Deserialize)]
 struct Answer {
@@ -113,9 +112,9 @@ fn write_value(rows: &mut RowWriter, target: &Target, value: &Value) -> Result<(
             "a field has floats and integers, which cannot be told apart in JSON, and the server gives no MessagePack",
         )
         .hint("is there a proxy that changes the Accept header? connect to the server itself")),
-        Value::Number(number) => match (target.only_type(), number.as_i64(), number.as_u64()) {
+        Value::Number(number) => match (target.is_float(), number.as_i64(), number.as_u64()) {
             // Go writes whole floats below 1e21 as integers, with all digits.
-            (Some(FieldType::Float), _, _) | (_, None, None) => {
+            (true, _, _) | (_, None, None) => {
                 rows.float(target, number.as_f64().ok_or_else(|| malformed(number))?)
             }
             (_, Some(value), _) => rows.integer(target, value),

@@ -1,5 +1,8 @@
 //! PURE: InfluxQL as text: identifiers quoted, windows as integer nanoseconds.
 
+use std::collections::BTreeMap;
+
+use crate::source::points::FieldType;
 use crate::source::{Role, Table, TableId};
 use crate::window::{Slice, Window};
 
@@ -25,11 +28,70 @@ fn condition(window: Window) -> String {
     format!("time >= {from} AND time <= {last}")
 }
 
+/// A column that a typed read selects.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Selected<'a> {
+    pub(super) key: &'a str,
+    pub(super) what: Selection,
+}
+
+/// What of a field a column shows.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Selection {
+    /// The values of the first type, in InfluxQL's order, that any shard of the window has: numbers
+    /// of other types cast to it, anything else as null.
+    Field,
+    /// The same numbers as integers: of an integer cast to a float only this has all digits.
+    Whole,
+    /// The values of one type that no other turns into.
+    Only(FieldType),
+}
+
+/// What to select of a table whose windows may lie in several shards: over shards of several types
+/// `*::field` shows one type of each field and drops the rows of the others without a word; named by
+/// type they are all there. `Whole` stands before its `Field`.
+pub(super) fn typed(table: &Table) -> Vec<Selected<'_>> {
+    let mut fields = BTreeMap::<&str, Vec<FieldType>>::new();
+    for column in table.columns.iter().filter(|column| column.role == Role::Field) {
+        let types = fields.entry(&column.key).or_default();
+        types.extend(FieldType::parse(&column.source_type));
+    }
+    let mut selected = Vec::new();
+    for (key, types) in fields {
+        if types.contains(&FieldType::Float) && types.contains(&FieldType::Integer) {
+            selected.push(Selected { key, what: Selection::Whole });
+        }
+        selected.push(Selected { key, what: Selection::Field });
+        for kind in [FieldType::String, FieldType::Boolean] {
+            if types.len() > 1 && types.contains(&kind) {
+                selected.push(Selected { key, what: Selection::Only(kind) });
+            }
+        }
+    }
+    selected
+}
+
+impl Selected<'_> {
+    fn text(&self) -> String {
+        let kind = match self.what {
+            Selection::Field => "field",
+            Selection::Whole => FieldType::Integer.as_str(),
+            Selection::Only(kind) => kind.as_str(),
+        };
+        format!("{}::{kind}", quoted(self.key))
+    }
+}
+
 /// All rows of a slice. `GROUP BY *` names the tags once a series and keeps a tag apart from a field
-/// of the same name; no order is asked for, since each series comes in order anyway.
-pub(super) fn read(id: &TableId, slice: Slice) -> String {
+/// of the same name; no order is asked for, since each series comes in order anyway. With `several`
+/// its columns are those of `typed`.
+pub(super) fn read(table: &Table, slice: Slice, several: bool) -> String {
     let window = slice.window().unwrap_or(Window::ALL);
-    format!("SELECT *::field FROM {} WHERE {} GROUP BY *", from(id), condition(window))
+    let fields = match several {
+        false => "*::field".to_owned(),
+        true => typed(table).iter().map(Selected::text).collect::<Vec<_>>().join(", "),
+    };
+    format!("SELECT {fields} FROM {} WHERE {} GROUP BY *", from(&table.id), condition(window))
 }
 
 /// The first and the last row of a table: two statements.
@@ -49,8 +111,7 @@ pub(super) fn count(table: &Table, window: Window) -> String {
     format!("SELECT {fields} FROM {} WHERE {} GROUP BY *", from(&table.id), condition(window))
 }
 
-// Over shards of several types `*::field` shows one type of each field and drops the rows of the
-// others without a word; named by type they are all there (numbers cast into each other).
+// As in `typed`, but without regard to digits.
 fn fields(table: &Table, each: impl Fn(String) -> String) -> String {
     let mut fields = vec![each("*::field".to_owned())];
     for column in table.columns.iter().filter(|column| column.role == Role::Field) {
@@ -60,11 +121,6 @@ fn fields(table: &Table, each: impl Fn(String) -> String) -> String {
         }
     }
     fields.join(", ")
-}
-
-/// How many values of one type a field has in a window.
-pub(super) fn count_type(id: &TableId, field: &str, kind: &str, window: Window) -> String {
-    format!("SELECT count({}::{kind}) FROM {} WHERE {}", quoted(field), from(id), condition(window))
 }
 
 #[cfg(test)]
