@@ -1,7 +1,7 @@
 //! The verb `export`: survey, plan, chunks in flight, seal. The one place that acts on the class of
 //! an error. Knows sources and the archive; the streaming itself is in `chunk`.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -163,11 +163,12 @@ async fn prepare<'a>(
             other.run, other.started, other.pid
         ));
     }
-    let survey = survey(job, progress).await?;
+    let mut survey = survey(job, progress).await?;
     // Again, since the survey takes its time and another run may have ended meanwhile.
     let state = archive.state().await?;
     // May refuse; until then nothing is written, so that a sealed archive stays what it is.
     let (queue, paths, surveyed, plan) = plan(job, &survey, &state, &run)?;
+    survey.warnings.extend(renamed(job, &state));
     let sealed = state.sealed && !state.uncatalogued && state.superseded.is_empty();
     let known =
         |id: &TableId| state.run.iter().flat_map(|run| &run.asked).any(|asked| asked.table == *id);
@@ -239,6 +240,17 @@ async fn prepare<'a>(
 
 // Of what a chunk may use, a half is for the open row group, which the writer holds encoded; the
 // rest is for batches, parts and the answer of the source.
+/// A source without a name has its address for one, and a tunnel has another port each time.
+fn renamed(job: &Job, state: &State) -> Option<String> {
+    let there: BTreeSet<&str> = state.commits.iter().map(|commit| commit.source.as_str()).collect();
+    let here: BTreeSet<&str> = job.sources.iter().map(|source| source.name.as_str()).collect();
+    let (old, new) = (there.difference(&here).next()?, here.difference(&there).next()?);
+    Some(format!(
+        "the archive holds the source `{old}`, and `{new}` is new to it: if both are the same server, its rows \
+         come twice; a `name` in the configuration keeps it one"
+    ))
+}
+
 fn encode_options(job: &Job, part_bytes: usize) -> EncodeOptions {
     let of_chunk = job.limits.memory_bytes / job.limits.concurrency;
     EncodeOptions {

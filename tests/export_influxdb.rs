@@ -386,6 +386,18 @@ fn running_again_does_nothing() {
 }
 
 #[test]
+fn a_source_under_another_address_is_said_to_be_new() {
+    let server = server_with(&numbers(0, 5, DAY));
+    let place = Place::new();
+    let first = place.export(&server.url(), &[]);
+    assert_eq!(first["warnings"].as_array().unwrap().len(), 0, "{first}");
+    let proxy = Proxy::before(&server);
+    let second = place.export(&proxy.url(), &[]);
+    assert!(second["warnings"].to_string().contains("keeps it one"), "{second}");
+    place.assert_verified();
+}
+
+#[test]
 fn data_that_came_later_is_picked_up() {
     let mut model = numbers(0, 500, 3_600_000_000_000);
     let server = server_with(&model);
@@ -605,6 +617,32 @@ fn a_database_that_is_not_there_is_named() {
     assert!(run.stderr.contains("`elsewhere`") && run.stderr.contains("there"), "{}", run.stderr);
     assert_eq!(run.json()["exit"], 1);
     assert!(!place.archive().is_sealed());
+}
+
+#[test]
+fn a_selection_that_fits_nothing_is_named_instead_of_left_out() {
+    let server = Influxd::start();
+    server.query("CREATE DATABASE d");
+    server.write("d", "", "cpu a=1 1\nmem a=1 1");
+    let place = Place::new();
+    let config = place.0.path().join("moveout.toml");
+    let run = |selection: &str| {
+        let source = format!("[[source]]\nname = \"s\"\nurl = \"{}\"\n", server.url());
+        fs::write(&config, source + selection).unwrap();
+        moveout(["export", "--config", config.to_str().unwrap(), "--archive", &place.path()])
+    };
+    for (selection, named) in [
+        ("tables = [\"cpu\", \"mme\"]", "`mme`"),
+        ("tables = [\"m*\", \"dsk*\"]", "`dsk*`"),
+        ("retention_policies = [\"autogne\"]", "`autogne`"),
+    ] {
+        let failed = run(selection).expect(1);
+        assert!(failed.stderr.contains(named), "{}", failed.stderr);
+        assert!(!place.archive().is_sealed());
+    }
+    run("tables = [\"m*\"]\nretention_policies = [\"auto*\"]").expect(0);
+    assert_eq!(place.archive().catalog().len(), 1);
+    place.assert_verified();
 }
 
 #[test]

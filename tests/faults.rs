@@ -539,6 +539,30 @@ fn an_archive_whose_file_was_taken_away_or_added_is_not_sealed_again() {
     setting.assert_complete();
 }
 
+// Of an artifact only the manifest knows the hash, and a run that extends the archive makes that anew.
+#[test]
+fn an_archive_with_a_damaged_artifact_is_not_sealed_again() {
+    let model = small_model();
+    let server = server_with(&model);
+    let setting = Setting::new(&server, &model);
+    setting.export(&["--to", "2024-01-02"]).expect(0);
+    let mut artifacts =
+        setting.archive().files().into_iter().filter(|path| path.contains("/_artifacts/"));
+    let artifact = artifacts.next().unwrap();
+    let path = setting.path().join(&artifact);
+    let whole = fs::read(&path).unwrap();
+    for damaged in [&whole[..whole.len() - 1], &[]] {
+        fs::write(&path, damaged).unwrap();
+        let before = snapshot(&setting.path());
+        let run = setting.export(&[]).expect(4);
+        assert!(format!("{}{}", run.stdout, run.stderr).contains(&artifact), "{}", run.stderr);
+        assert_eq!(snapshot(&setting.path()), before);
+    }
+    fs::write(&path, whole).unwrap();
+    setting.export(&[]).expect(0);
+    setting.assert_complete();
+}
+
 #[test]
 fn a_place_that_cannot_be_written_is_said() {
     let model = small_model();

@@ -232,6 +232,35 @@ fn a_run_that_is_killed_again_and_again_ends_exact_and_reads_nothing_twice() {
     setting.assert_complete();
 }
 
+// What the dead run had committed belongs to the archive; what it did not get is told.
+#[test]
+fn a_narrower_run_after_a_kill_keeps_what_was_committed() {
+    let setting = Setting::new(Duration::from_millis(15));
+    let mut child = setting.start();
+    wait_until("commits", || commits(&setting.archive()).len() > 20);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let before = commits(&setting.archive());
+    let config = setting.folder.path().join("moveout.toml");
+    // The name that the source has without one of its own.
+    let url = setting.proxy.url();
+    let name = url.rsplit('/').next().unwrap();
+    let source = format!("[[source]]\nname = \"{name}\"\nurl = \"{url}\"\n");
+    fs::write(&config, source + "tables = [\"m39\"]\n").unwrap();
+    let (config, path) = (config.to_str().unwrap(), setting.path());
+    let run = moveout(["export", "--config", config, "--archive", path.to_str().unwrap()]);
+    let run = run.expect(0);
+    assert!(run.stdout.contains("did not end"), "{}", run.stdout);
+    let archive = setting.archive();
+    let listed = archive.text("manifest-sha256.txt");
+    let kept = before.iter().flat_map(|commit| &commit.files);
+    assert!(kept.into_iter().all(|file| listed.contains(file.as_str())), "{listed}");
+    assert_rows(&archive.rows("m39"), &setting.model.rows("m39"));
+    moveout(["verify".into(), setting.path()]).expect(0);
+    moveout(setting.args()).expect(0);
+    setting.assert_complete();
+}
+
 #[test]
 fn a_kill_while_a_large_file_is_written_leaves_nothing_of_it() {
     let setting = Setting::new(Duration::ZERO);
