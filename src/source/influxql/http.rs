@@ -2,7 +2,7 @@
 //! an error text means. The only file of this source that knows reqwest.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
@@ -20,6 +20,11 @@ const CHUNK_ROWS: &str = "10000";
 
 /// Longer than this no server is believed to mean; it is asked again then.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+
+/// A server that takes longer than this for a piece is slower than we are: then bytes gather in the
+/// socket for a while, instead of each few kilobytes waking a thread.
+const SLOW: Duration = Duration::from_millis(1);
+const GATHER: Duration = Duration::from_millis(3);
 
 /// Bytes of a body that are handed to the decoder together.
 const PIECE_BYTES: usize = 128 * 1024;
@@ -227,6 +232,7 @@ impl Server {
     /// that thread costs little: the server flushes every few kilobytes.
     pub(super) async fn pump(&self, mut response: Response, body: mpsc::Sender<Result<Bytes>>) {
         let mut piece = BytesMut::with_capacity(PIECE_BYTES);
+        let mut began = Instant::now();
         loop {
             match response.chunk().await {
                 Ok(Some(bytes)) => piece.extend_from_slice(&bytes),
@@ -244,6 +250,10 @@ impl Server {
                 if body.send(Ok(full.freeze())).await.is_err() {
                     return;
                 }
+                if began.elapsed() > SLOW {
+                    tokio::time::sleep(GATHER).await;
+                }
+                began = Instant::now();
             }
         }
     }
