@@ -238,8 +238,6 @@ async fn prepare<'a>(
     })
 }
 
-// Of what a chunk may use, a half is for the open row group, which the writer holds encoded; the
-// rest is for batches, parts and the answer of the source.
 /// A source without a name has its address for one, and a tunnel has another port each time.
 fn renamed(job: &Job, state: &State) -> Option<String> {
     let there: BTreeSet<&str> = state.commits.iter().map(|commit| commit.source.as_str()).collect();
@@ -251,6 +249,8 @@ fn renamed(job: &Job, state: &State) -> Option<String> {
     ))
 }
 
+// Of what a chunk may use, a half is for the open row group, which the writer holds encoded; the
+// rest is for batches, parts and the answer of the source.
 fn encode_options(job: &Job, part_bytes: usize) -> EncodeOptions {
     let of_chunk = job.limits.memory_bytes / job.limits.concurrency;
     EncodeOptions {
