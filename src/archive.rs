@@ -14,6 +14,7 @@ use futures::StreamExt;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
+use crate::config::Place;
 use crate::coverage::Coverage;
 use crate::error::{Error, Result};
 use crate::hash::{hex, sha256};
@@ -90,18 +91,17 @@ pub struct Seal<'a> {
 
 impl Archive {
     /// Opens an archive to write: makes it where there is nothing, refuses what is not ours.
-    pub async fn create(url: &str) -> Result<Self> {
-        let store = Store::create(url)?;
-        let archive = Self { store, url: url.to_owned() };
+    pub async fn create(place: &Place) -> Result<Self> {
+        let store = Store::create(place)?;
+        let archive = Self { store, url: place.url.clone() };
         if !archive.is_ours().await? {
-            let strangers = archive.store.list("").await?;
+            let strangers = archive.store.some_keys().await?;
             // Another run may have made it meanwhile.
-            if let Some((stranger, _)) =
-                strangers.iter().find(|(k, _)| !k.starts_with("lost+found"))
+            if let Some(stranger) = strangers.iter().find(|key| !key.starts_with("lost+found"))
                 && !archive.is_ours().await?
             {
                 return Err(Error::stop(format!(
-                    "{url} is not empty and not an archive of moveout (it holds `{stranger}`)"
+                    "{place} is not empty and not an archive of moveout (it holds `{stranger}`)"
                 ))
                 .hint("give an empty or a new folder"));
             }
@@ -112,11 +112,11 @@ impl Archive {
     }
 
     /// Opens an archive to read.
-    pub async fn open(url: &str) -> Result<Self> {
-        let archive = Self { store: Store::open(url)?, url: url.to_owned() };
+    pub async fn open(place: &Place) -> Result<Self> {
+        let archive = Self { store: Store::open(place)?, url: place.url.clone() };
         match archive.is_ours().await? {
             true => Ok(archive),
-            false => Err(Error::stop(format!("{url} is not an archive of moveout"))),
+            false => Err(Error::stop(format!("{place} is not an archive of moveout"))),
         }
     }
 
@@ -297,7 +297,7 @@ impl Archive {
     pub async fn sweep(&self, me: &str, at_work: bool) -> Result<usize> {
         // First what is there, then who lives and what is committed: a run beats before it writes
         // and commits before it ends, so whatever was seen is either claimed or nobody's.
-        let staged = self.store.staged();
+        let staged = self.store.staged().await?;
         let files = self.store.list("data").await?;
         let state = self.state().await?;
         let living: BTreeSet<&str> =
@@ -305,13 +305,13 @@ impl Archive {
         let committed: BTreeSet<&str> =
             state.commits.iter().flat_map(|c| &c.files).map(|file| file.key.as_str()).collect();
         let mut removed = 0;
-        for (key, path) in staged {
-            let owner = name::run_of_file(&key);
+        for staged in staged {
+            let owner = name::run_of_file(&staged.key);
             // Commits, heartbeats and catalogs are staged for an instant only, but by anyone.
             let in_use =
                 owner.map_or(state.living(me).next().is_some(), |run| living.contains(run));
             if !in_use {
-                removed += usize::from(std::fs::remove_file(path).is_ok());
+                removed += usize::from(self.store.discard(&staged).await);
             }
         }
         for (key, _) in files {

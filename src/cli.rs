@@ -51,19 +51,28 @@ pub enum Verb {
     /// Say what an export with the same options would do
     #[command(after_help = SOURCES)]
     Plan(JobArgs),
+    /// Try every source and the destination, and say what would fail
+    #[command(after_help = SOURCES)]
+    Doctor(JobArgs),
     /// Say what an archive covers and what is still missing
     Status {
-        /// Path of the archive
+        /// Path of the archive, or s3://BUCKET/PREFIX
         archive: String,
+        /// Configuration file (TOML); its [s3] says how a bucket is reached
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
     },
     /// Check an archive: every byte, every row, every window
     #[command(after_help = EXIT)]
     Verify {
-        /// Path of the archive
+        /// Path of the archive, or s3://BUCKET/PREFIX
         archive: String,
         /// Compare sizes and manifests only; read no data file
         #[arg(long)]
         quick: bool,
+        /// Configuration file (TOML); its [s3] says how a bucket is reached
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
     },
 }
 
@@ -76,8 +85,8 @@ pub struct JobArgs {
     /// What to export: a URL, or the name of a source in the configuration; may be given again
     #[arg(long = "source", value_name = "SOURCE")]
     pub sources: Vec<String>,
-    /// Path of the archive; made where there is none
-    #[arg(long, value_name = "PATH")]
+    /// Path of the archive, or s3://BUCKET/PREFIX; made where there is none
+    #[arg(long, value_name = "PLACE")]
     pub archive: Option<String>,
     /// Begin of the range: RFC 3339, a date, `now-30d`, or `min` (each table's first row) [default: min]
     #[arg(long, value_name = "TIME")]

@@ -21,7 +21,7 @@ pub struct Job {
     /// What to leave.
     pub sources: Vec<SourceSpec>,
     /// Where to; `plan` can do without.
-    pub archive: Option<String>,
+    pub archive: Option<Place>,
     /// Begin of the asked range.
     pub from: Bound,
     /// Its end.
@@ -159,6 +159,70 @@ impl Secret {
     }
 }
 
+/// Where an archive lives.
+#[derive(Debug, Clone, Default)]
+pub struct Place {
+    /// A path, or `s3://BUCKET/PREFIX`.
+    pub url: String,
+    /// How a bucket is reached.
+    pub s3: S3Options,
+}
+
+impl From<&str> for Place {
+    fn from(url: &str) -> Self {
+        Self { url: url.to_owned(), s3: S3Options::default() }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.url)
+    }
+}
+
+impl Place {
+    /// Whether it is a bucket.
+    pub fn is_bucket(&self) -> bool {
+        self.url.starts_with("s3://")
+    }
+}
+
+/// How a bucket is reached; what is `None` comes from the usual `AWS_*` variables, which the store's
+/// library reads itself.
+#[derive(Debug, Clone, Default)]
+pub struct S3Options {
+    /// The kind of service; told from the endpoint where it is `None`.
+    pub preset: Option<Preset>,
+    /// `https://HOST[:PORT]`, without the bucket.
+    pub endpoint: Option<String>,
+    /// As the service names it.
+    pub region: Option<String>,
+    /// Not a secret.
+    pub access_key_id: Option<String>,
+    /// The key itself.
+    pub secret_access_key: Option<Secret>,
+    /// Of temporary keys.
+    pub session_token: Option<Secret>,
+}
+
+/// Services that speak S3's protocol, each with habits of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Preset {
+    /// Amazon's own.
+    Aws,
+    /// Cloudflare R2.
+    R2,
+    /// MinIO, and whatever else is like S3.
+    Minio,
+    /// Garage.
+    Garage,
+    /// Google Cloud Storage by its S3 form, with HMAC keys.
+    Gcs,
+    /// Alibaba Cloud OSS.
+    Oss,
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
@@ -190,6 +254,8 @@ pub struct Flags {
 #[serde(deny_unknown_fields)]
 struct File {
     archive: Option<String>,
+    #[serde(default)]
+    s3: FileS3,
     from: Option<String>,
     to: Option<String>,
     window: Option<String>,
@@ -200,6 +266,17 @@ struct File {
     attempts: Option<u32>,
     #[serde(default, rename = "source")]
     sources: Vec<FileSource>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileS3 {
+    preset: Option<Preset>,
+    endpoint: Option<String>,
+    region: Option<String>,
+    access_key_id: Option<String>,
+    secret_access_key: Option<SecretRef>,
+    session_token: Option<SecretRef>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -260,10 +337,7 @@ impl SecretRef {
 
 /// Reads the file and the environment, puts the flags over them, and checks the whole.
 pub fn load(flags: Flags) -> Result<Job> {
-    let (file, folder) = match &flags.config {
-        None => (File::default(), PathBuf::new()),
-        Some(path) => (read_file(path)?, path.parent().map(Path::to_path_buf).unwrap_or_default()),
-    };
+    let (file, folder) = file_of(flags.config.as_deref())?;
     let mut warnings = Vec::new();
     let mut sources = Vec::new();
     if flags.sources.is_empty() {
@@ -311,6 +385,7 @@ pub fn load(flags: Flags) -> Result<Job> {
             false => folder.join(archive).display().to_string(),
         })
     });
+    let archive = archive.map(|url| place_of(&url, &file.s3, &folder)).transpose()?;
     let limits = Limits {
         window: duration("window", flags.window.or(file.window), DAY)?,
         concurrency: flags.concurrency.or(file.concurrency).unwrap_or(4),
@@ -330,10 +405,56 @@ pub fn load(flags: Flags) -> Result<Job> {
     if limits.memory_bytes / limits.concurrency < 2 << 20 {
         return Err(Error::usage("`memory` must be at least 2MiB for each of `concurrency`"));
     }
+    // The least that S3 takes for a part is 5 MiB, of which a chunk holds three, besides a row group.
+    if archive.as_ref().is_some_and(Place::is_bucket)
+        && limits.memory_bytes / limits.concurrency < 24 << 20
+    {
+        return Err(Error::usage(
+            "`memory` must be at least 24MiB for each of `concurrency` where the archive is a bucket",
+        ));
+    }
     if limits.attempts == 0 {
         return Err(Error::usage("`attempts` must be at least 1"));
     }
     Ok(Job { sources, archive, from: bounds.0, to: bounds.1, range: (from, to), limits, warnings })
+}
+
+/// Where an archive is that a verb names; a configuration may say how its bucket is reached.
+pub fn place(archive: &str, config: Option<&Path>) -> Result<Place> {
+    let (file, folder) = file_of(config)?;
+    place_of(archive, &file.s3, &folder)
+}
+
+fn place_of(url: &str, s3: &FileS3, folder: &Path) -> Result<Place> {
+    let secret = |secret: &Option<SecretRef>, key| {
+        secret.as_ref().map(|secret| secret.read(folder, key)).transpose()
+    };
+    let place = Place {
+        url: url.to_owned(),
+        s3: S3Options {
+            preset: s3.preset,
+            endpoint: s3.endpoint.clone(),
+            region: s3.region.clone(),
+            access_key_id: s3.access_key_id.clone(),
+            secret_access_key: secret(&s3.secret_access_key, "secret_access_key")?,
+            session_token: secret(&s3.session_token, "session_token")?,
+        },
+    };
+    match (&place.s3.access_key_id, &place.s3.secret_access_key) {
+        (Some(_), None) | (None, Some(_)) => {
+            Err(Error::usage("`access_key_id` and `secret_access_key` belong together"))
+        }
+        _ => Ok(place),
+    }
+}
+
+fn file_of(config: Option<&Path>) -> Result<(File, PathBuf)> {
+    match config {
+        None => Ok((File::default(), PathBuf::new())),
+        Some(path) => {
+            Ok((read_file(path)?, path.parent().map(Path::to_path_buf).unwrap_or_default()))
+        }
+    }
 }
 
 fn read_file(path: &Path) -> Result<File> {

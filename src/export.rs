@@ -15,7 +15,7 @@ use crate::archive::name::Paths;
 use crate::archive::runs::{Beating, Heartbeat, PlannedTable, RunPlan, new_run_id};
 use crate::archive::{Archive, Seal, State};
 use crate::chunk::Writer;
-use crate::config::Job;
+use crate::config::{Job, Place};
 use crate::coverage::Coverage;
 use crate::encode::EncodeOptions;
 use crate::error::{Class, Error, Exit, Result};
@@ -93,13 +93,13 @@ pub async fn export(
     progress: &Progress,
     interrupted: watch::Receiver<bool>,
 ) -> Result<Summary> {
-    let url = job.archive.as_deref().ok_or_else(|| {
+    let place = job.archive.as_ref().ok_or_else(|| {
         Error::usage("there is no archive to write to")
-            .hint("give --archive PATH, or `archive` in the configuration")
+            .hint("give --archive PATH or s3://BUCKET/PREFIX, or `archive` in the configuration")
     })?;
     let mut stop = interrupted.clone();
     let prepared = tokio::select! {
-        prepared = prepare(job, url, progress, interrupted) => prepared?,
+        prepared = prepare(job, place, progress, interrupted) => prepared?,
         _ = stop.wait_for(|stop| *stop) => return Err(Error::interrupted()),
     };
     prepared.run().await
@@ -148,12 +148,12 @@ enum Outcome {
 
 async fn prepare<'a>(
     job: &'a Job,
-    url: &str,
+    place: &Place,
     progress: &Progress,
     interrupted: watch::Receiver<bool>,
 ) -> Result<Run<'a>> {
     let began = Instant::now();
-    let archive = Archive::create(url).await?;
+    let archive = Archive::create(place).await?;
     let heartbeat = Heartbeat::new(&new_run_id());
     let (run, started) = (heartbeat.run.clone(), heartbeat.started.clone());
     let state = archive.state().await?;
@@ -192,7 +192,7 @@ async fn prepare<'a>(
     let summary = Summary {
         command: "export",
         status: "incomplete",
-        archive: url.to_owned(),
+        archive: place.url.clone(),
         run: run.clone(),
         tables: survey.tables.len(),
         tables_written: 0,

@@ -5,6 +5,7 @@ pub mod chunk;
 pub mod cli;
 pub mod config;
 pub mod coverage;
+pub mod doctor;
 pub mod encode;
 pub mod error;
 pub mod export;

@@ -10,7 +10,7 @@ use moveout::cli::{Cli, JobArgs, Verb};
 use moveout::config::{self, Flags, Job};
 use moveout::error::{Error, Exit, Result};
 use moveout::progress::{Progress, Show};
-use moveout::{export, preview, status, verify};
+use moveout::{doctor, export, preview, status, verify};
 use tokio::sync::watch;
 
 fn main() -> ExitCode {
@@ -59,14 +59,23 @@ async fn run(cli: &Cli) -> Result<Exit> {
             output::show(cli.json, &preview, output::plan)?;
             Ok(Exit::Done)
         }
-        Verb::Status { archive } => {
-            let status = status::status(archive).await?;
+        Verb::Doctor(args) => {
+            let job = load(args, &progress)?;
+            let doctor = async { Ok(doctor::doctor(&job, &progress).await) };
+            let diagnosis = or_interrupt(doctor, interrupted).await?;
+            output::show(cli.json, &diagnosis, output::doctor)?;
+            Ok(diagnosis.exit)
+        }
+        Verb::Status { archive, config } => {
+            let place = config::place(archive, config.as_deref())?;
+            let status = or_interrupt(status::status(&place), interrupted).await?;
             output::show(cli.json, &status, output::status)?;
             Ok(Exit::Done)
         }
-        Verb::Verify { archive, quick } => {
+        Verb::Verify { archive, quick, config } => {
+            let place = config::place(archive, config.as_deref())?;
             let report =
-                or_interrupt(verify::verify(archive, *quick, &progress), interrupted).await?;
+                or_interrupt(verify::verify(&place, *quick, &progress), interrupted).await?;
             output::show(cli.json, &report, output::verify)?;
             Ok(report.exit)
         }

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use indicatif::{HumanBytes, HumanCount, HumanDuration};
 use moveout::archive::catalog::Outside;
+use moveout::doctor::Diagnosis;
 use moveout::error::{Error, Result};
 use moveout::export::Summary;
 use moveout::preview::Preview;
@@ -48,6 +49,25 @@ pub(crate) fn error(error: &Error) -> io::Result<()> {
         "exit": error.exit() as u8,
     });
     writeln!(io::stdout().lock(), "{json}")
+}
+
+pub(crate) fn doctor(out: Out<'_>, diagnosis: &Diagnosis) -> io::Result<()> {
+    let mut last = None;
+    for check in &diagnosis.checks {
+        if last != Some(&check.of) {
+            writeln!(out, "{}", check.of)?;
+            last = Some(&check.of);
+        }
+        let line = format!("  {:<8} {:<24} {}", check.status, check.what, check.found);
+        writeln!(out, "{}", line.trim_end())?;
+        if let Some(hint) = &check.hint {
+            writeln!(out, "           {hint}")?;
+        }
+    }
+    match diagnosis.status {
+        "ok" => writeln!(out, "\nnothing would fail"),
+        _ => writeln!(out, "\nan export would fail"),
+    }
 }
 
 pub(crate) fn export(out: Out<'_>, summary: &Summary) -> io::Result<()> {

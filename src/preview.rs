@@ -12,7 +12,7 @@ use crate::archive::Archive;
 use crate::archive::catalog::Outside;
 use crate::config::Job;
 use crate::coverage::Coverage;
-use crate::error::Result;
+use crate::error::{Class, Result};
 use crate::plan::Queue;
 use crate::progress::Progress;
 use crate::source::{BatchSender, Chunk, Excluded, Source, SourceInfo, Table, TableId};
@@ -108,10 +108,13 @@ pub async fn preview(job: &Job, progress: &Progress) -> Result<Preview> {
 type Committed = std::collections::HashMap<TableId, Coverage>;
 
 async fn committed(job: &Job) -> Result<Committed> {
-    let Some(url) = job.archive.as_deref().filter(|url| std::path::Path::new(url).is_dir()) else {
-        return Ok(Committed::new());
+    let Some(place) = &job.archive else { return Ok(Committed::new()) };
+    // What cannot be reached is an error; what is not there yet, or not ours, holds nothing.
+    let archive = match Archive::open(place).await {
+        Ok(archive) => archive,
+        Err(error) if place.is_bucket() && error.class() == Class::Retry => return Err(error),
+        Err(_) => return Ok(Committed::new()),
     };
-    let Ok(archive) = Archive::open(url).await else { return Ok(Committed::new()) };
     let state = archive.state().await?;
     let mut coverage = Committed::new();
     for commit in &state.commits {

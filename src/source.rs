@@ -264,6 +264,11 @@ pub trait Source: Send + Sync {
     /// address or the credentials are wrong.
     async fn describe(&self) -> Result<SourceInfo>;
 
+    /// By how many seconds its clock is ahead of this machine's; `None` where it does not say.
+    async fn clock_ahead(&self) -> Result<Option<i64>> {
+        Ok(None)
+    }
+
     /// Everything it has that the configuration does not leave out.
     async fn list(&self) -> Result<Listing>;
 

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::archive::Archive;
 use crate::archive::catalog::{self, TableEntry};
+use crate::config::Place;
 use crate::coverage::Coverage;
 use crate::error::Result;
 use crate::source::TableId;
@@ -51,8 +52,8 @@ pub struct TableStatus {
 }
 
 /// Looks at an archive.
-pub async fn status(url: &str) -> Result<Status> {
-    let archive = Archive::open(url).await?;
+pub async fn status(place: &Place) -> Result<Status> {
+    let archive = Archive::open(place).await?;
     let state = archive.state().await?;
     let mut tables = BTreeMap::<TableId, TableStatus>::new();
     for entry in catalog::tables(&state.commits) {
@@ -76,7 +77,7 @@ pub async fn status(url: &str) -> Result<Status> {
     }
     Ok(Status {
         command: "status",
-        archive: url.to_owned(),
+        archive: place.url.clone(),
         sealed: state.sealed && !state.uncatalogued,
         runs: state.living("").map(|run| format!("{} since {}", run.run, run.started)).collect(),
         rows: state.commits.iter().map(|commit| commit.rows).sum(),

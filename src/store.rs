@@ -1,55 +1,136 @@
-//! A URL as an object store with our durability and error classes; uploads in parts. Knows bytes
-//! and keys only. Keys are of safe characters (`archive::name`), so no store rewrites them.
+//! A place as an object store with our durability and error classes. Knows bytes and keys only. Keys
+//! are of safe characters (`archive::name`), so no store rewrites them.
+
+mod folder;
+mod s3;
+mod upload;
 
 use std::io::ErrorKind;
 use std::ops::Range;
-use std::path::{Path as FsPath, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::StreamExt;
 use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+use object_store::client::HttpError;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
-use tokio::task::JoinSet;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
-use crate::error::{Class, Error, Result};
-
-/// Parts of one upload that may be on their way at once.
-const PARTS_IN_FLIGHT: usize = 2;
+use crate::config::Place;
+use crate::error::{Error, Result};
+use s3::Bucket;
+pub use upload::Upload;
 
 /// Where an archive lives.
 #[derive(Debug, Clone)]
 pub struct Store {
     objects: Arc<dyn ObjectStore>,
-    root: PathBuf,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone)]
+enum Kind {
+    Folder(PathBuf),
+    Bucket(Arc<Bucket>),
+}
+
+/// An object that was begun by a process that may be dead: a half-written file, an unfinished upload.
+#[derive(Debug)]
+pub struct Staged {
+    /// The key that it was meant for.
+    pub key: String,
+    what: StagedAs,
+}
+
+#[derive(Debug)]
+enum StagedAs {
+    File(PathBuf),
+    Upload(s3::Unfinished),
+}
+
+/// A place that is only tried.
+#[derive(Debug)]
+pub struct Probe {
+    /// The place, open.
+    pub store: Store,
+    /// What it was taken for.
+    pub description: String,
+    /// Room on the disk.
+    pub free_bytes: Option<u64>,
+    made: Option<PathBuf>,
+}
+
+impl Probe {
+    /// Removes the folders that were made for it.
+    pub fn tidy(&self, prefix: &str) {
+        self.store.remove_empty_folders(prefix);
+        if let Kind::Folder(root) = &self.store.kind {
+            let _ = std::fs::remove_dir(root.join(".moveout")); // fails where a run is at work
+        }
+        if let Some(made) = &self.made {
+            let _ = std::fs::remove_dir(made);
+        }
+    }
 }
 
 impl Store {
-    /// Opens a folder for reading; an error when it is not there.
-    pub fn open(url: &str) -> Result<Self> {
-        let root = local_path(url)?;
+    /// Opens a place for reading; an error when there is no such folder.
+    pub fn open(place: &Place) -> Result<Self> {
+        if place.is_bucket() {
+            let bucket = Bucket::open(&place.url, &place.s3)?;
+            return Ok(Self { objects: bucket.objects(), kind: Kind::Bucket(Arc::new(bucket)) });
+        }
+        let root = folder::path_of(&place.url).ok_or_else(|| {
+            Error::usage(format!("`{place}` is not a place for an archive"))
+                .hint("give a path, such as --archive ./archive, or s3://BUCKET/PREFIX")
+        })?;
         if !root.is_dir() {
-            return Err(Error::stop(format!("there is no archive at {url}: no such folder")));
+            return Err(Error::stop(format!("there is no archive at {place}: no such folder")));
         }
         let objects = LocalFileSystem::new_with_prefix(&root)
-            .map_err(|error| store_error(error, &format!("opening {url}")))?
+            .map_err(|error| store_error(error, &format!("opening {place}")))?
             .with_fsync(true); // off by default; a commit must not outlive its data in a power cut
-        Ok(Self { objects: Arc::new(objects), root })
+        Ok(Self { objects: Arc::new(objects), kind: Kind::Folder(root) })
     }
 
-    /// Opens a folder for writing; makes it where it is missing.
-    pub fn create(url: &str) -> Result<Self> {
-        let root = local_path(url)?;
-        std::fs::create_dir_all(&root)
-            .map_err(|error| io_error(&error, &format!("creating the folder {url}")))?;
-        Self::open(url)
+    /// Opens a place for writing; makes a folder where it is missing, never a bucket.
+    pub fn create(place: &Place) -> Result<Self> {
+        if let Some(root) = folder::path_of(&place.url) {
+            std::fs::create_dir_all(&root)
+                .map_err(|error| io_error(&error, &format!("creating the folder {place}")))?;
+        }
+        Self::open(place)
+    }
+
+    /// Opens a place to try it, without leaving anything there.
+    pub fn probe(place: &Place) -> Result<Probe> {
+        let root = folder::path_of(&place.url);
+        let made = root.as_ref().filter(|root| !root.exists()).cloned();
+        let store = Self::create(place)?;
+        let description = match &store.kind {
+            Kind::Folder(_) => "a folder".to_owned(),
+            Kind::Bucket(bucket) => format!("a bucket, as {:?} has them", bucket.preset),
+        };
+        let free_bytes = root.as_deref().and_then(folder::free_bytes);
+        Ok(Probe { store, description, free_bytes, made })
+    }
+
+    /// Whether what killed processes left can be found.
+    pub async fn lists_staged(&self) -> Result<bool> {
+        match &self.kind {
+            Kind::Folder(_) => Ok(true),
+            Kind::Bucket(bucket) => Ok(bucket.unfinished().await?.is_some()),
+        }
     }
 
     /// Bytes of a part of an upload.
     pub fn part_bytes(&self) -> usize {
-        1024 * 1024
+        match self.kind {
+            Kind::Folder(_) => 1024 * 1024,
+            Kind::Bucket(_) => s3::PART_BYTES,
+        }
     }
 
     /// The whole object; `None` where there is none.
@@ -60,7 +141,7 @@ impl Store {
         };
         match bytes {
             Ok(bytes) => Ok(Some(bytes)),
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) if is_absent(&error) => Ok(None),
             Err(error) => Err(store_error(error, &format!("reading {key}"))),
         }
     }
@@ -77,7 +158,7 @@ impl Store {
                         .boxed(),
                 ))
             }
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) if is_absent(&error) => Ok(None),
             Err(error) => Err(store_error(error, &format!("reading {key}"))),
         }
     }
@@ -94,13 +175,36 @@ impl Store {
         put.map_err(|error| store_error(error, &format!("writing {key}")))
     }
 
-    /// Writes a small object only if there is none; `false` where there was one.
+    /// Writes a small object only if there is none; `false` where there was one. Where the store takes
+    /// no conditions, or ignores them, another run that does the same at the same moment may be
+    /// overwritten: nothing may rest on it that has no second guard.
     pub async fn put_if_absent(&self, key: &str, bytes: Bytes) -> Result<bool> {
-        match self.put_as(key, bytes, PutMode::Create).await {
-            Ok(()) => Ok(true),
-            Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
-            Err(error) => Err(store_error(error, &format!("writing {key}"))),
+        let doing = || format!("writing {key}");
+        if !matches!(&self.kind, Kind::Bucket(bucket) if !bucket.conditional_put) {
+            match self.put_as(key, bytes.clone(), PutMode::Create).await {
+                Ok(()) => return Ok(true),
+                Err(object_store::Error::AlreadyExists { .. }) => return Ok(false),
+                Err(error) if self.is_bucket() && s3::not_implemented(&error.to_string()) => {
+                    tracing::debug!("the store knows no conditional put: {error}");
+                }
+                Err(error) => return Err(store_error(error, &doing())),
+            }
         }
+        match self.objects.head(&Path::from(key)).await {
+            Ok(_) => Ok(false),
+            Err(error) if is_absent(&error) => self.put(key, bytes).await.map(|()| true),
+            Err(error) => Err(store_error(error, &doing())),
+        }
+    }
+
+    /// Whether an object of this size is there.
+    async fn has(&self, key: &str, size_bytes: u64) -> bool {
+        let object = self.objects.head(&Path::from(key)).await;
+        object.is_ok_and(|object| object.size == size_bytes)
+    }
+
+    fn is_bucket(&self) -> bool {
+        matches!(self.kind, Kind::Bucket(_))
     }
 
     // Another run that tidies up may take an empty folder, or what is staged here for an instant, for
@@ -121,7 +225,8 @@ impl Store {
     /// Removes an object; no error when it is gone already.
     pub async fn delete(&self, key: &str) -> Result<()> {
         match self.objects.delete(&Path::from(key)).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Ok(()) => Ok(()),
+            Err(error) if is_absent(&error) => Ok(()),
             Err(error) => Err(store_error(error, &format!("removing {key}"))),
         }
     }
@@ -132,160 +237,81 @@ impl Store {
         let mut keys = Vec::new();
         let mut objects = self.objects.list(prefix.as_ref());
         while let Some(object) = objects.next().await {
-            let object = object.map_err(|error| match error {
-                // No key of ours: somebody put it there.
-                object_store::Error::InvalidPath { source } => {
-                    Error::different(format!("listing the archive: {source}"))
-                        .hint("this file does not belong there")
-                }
-                error => store_error(error, "listing the archive"),
-            })?;
+            let object = object.map_err(list_error)?;
             keys.push((object.location.to_string(), object.size));
         }
         keys.sort_unstable();
         Ok(keys)
     }
 
+    /// Some keys, a few at most; none where there is no object at all.
+    pub async fn some_keys(&self) -> Result<Vec<String>> {
+        let objects = self.objects.list(None).take(10).map(|object| object.map_err(list_error));
+        objects.map_ok(|object| object.location.to_string()).try_collect().await
+    }
+
     /// Begins an upload; nothing is visible under the key before it is complete.
     pub fn upload(&self, key: &str) -> Upload {
-        Upload { store: self.clone(), key: key.to_owned(), first: None, parts: None }
+        Upload::new(self.clone(), key)
     }
 
-    /// Files that a killed process left half written, by the key they were meant for. The store
-    /// does not list them, so they are looked for on the disk.
-    pub fn staged(&self) -> Vec<(String, PathBuf)> {
-        let mut found = Vec::new();
-        let mut folders = vec![self.root.clone()];
-        while let Some(folder) = folders.pop() {
-            for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-                let path = entry.path();
-                if path.is_dir() {
-                    folders.push(path);
-                } else if let Some(key) = staged_key(&self.root, &path) {
-                    found.push((key, path));
-                }
+    /// What killed processes left half written, which the store does not list among its objects.
+    pub async fn staged(&self) -> Result<Vec<Staged>> {
+        Ok(match &self.kind {
+            Kind::Folder(root) => {
+                let files = folder::staged(root).into_iter();
+                files.map(|(key, path)| Staged { key, what: StagedAs::File(path) }).collect()
             }
-        }
-        found
+            Kind::Bucket(bucket) => {
+                let uploads = bucket.unfinished().await?.unwrap_or_default().into_iter();
+                let staged = |upload: s3::Unfinished| Staged {
+                    key: upload.key.clone(),
+                    what: StagedAs::Upload(upload),
+                };
+                uploads.map(staged).collect()
+            }
+        })
     }
 
-    /// Removes empty folders below a prefix, and the prefix itself. An object store has none.
+    /// Removes it; whether that worked.
+    pub async fn discard(&self, staged: &Staged) -> bool {
+        match (&staged.what, &self.kind) {
+            (StagedAs::File(path), _) => std::fs::remove_file(path).is_ok(),
+            (StagedAs::Upload(upload), Kind::Bucket(bucket)) => bucket.abort(upload).await.is_ok(),
+            (StagedAs::Upload(_), Kind::Folder(_)) => false,
+        }
+    }
+
+    /// Removes empty folders below a prefix, and the prefix itself. A bucket has none.
     pub fn remove_empty_folders(&self, prefix: &str) {
-        fn remove(folder: &FsPath) {
-            for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-                if entry.path().is_dir() {
-                    remove(&entry.path());
-                }
-            }
-            let _ = std::fs::remove_dir(folder); // fails, rightly, where something is inside
+        if let Kind::Folder(root) = &self.kind {
+            folder::remove_empty(&root.join(prefix));
         }
-        remove(&self.root.join(prefix));
     }
 
-    /// Makes an (empty) folder; an object store needs none.
+    /// Makes an (empty) folder; a bucket needs none.
     pub fn make_folder(&self, prefix: &str) -> Result<()> {
-        std::fs::create_dir_all(self.root.join(prefix))
-            .map_err(|error| io_error(&error, &format!("creating the folder {prefix}")))
+        match &self.kind {
+            Kind::Folder(root) => std::fs::create_dir_all(root.join(prefix))
+                .map_err(|error| io_error(&error, &format!("creating the folder {prefix}"))),
+            Kind::Bucket(_) => Ok(()),
+        }
     }
 }
 
-fn local_path(url: &str) -> Result<PathBuf> {
-    match url.split_once("://") {
-        None | Some(("file", _)) => Ok(PathBuf::from(url.strip_prefix("file://").unwrap_or(url))),
-        Some((scheme, _)) => Err(Error::usage(format!(
-            "this version writes archives to a local folder only, not to `{scheme}://`"
-        ))
-        .hint("give a path, such as --archive ./archive")),
-    }
+// A bucket that is not there is an error, an object that is not there an answer.
+fn is_absent(error: &object_store::Error) -> bool {
+    matches!(error, object_store::Error::NotFound { .. }) && !s3::no_bucket(&error.to_string())
 }
 
-fn staged_key(root: &FsPath, path: &FsPath) -> Option<String> {
-    let relative = path.strip_prefix(root).ok()?.to_str()?;
-    let (key, number) = relative.rsplit_once('#')?;
-    let staged = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
-    staged.then(|| key.replace(std::path::MAIN_SEPARATOR, "/"))
-}
-
-/// One object on its way. Must end in `complete` or `abort`.
-pub struct Upload {
-    store: Store,
-    key: String,
-    first: Option<Bytes>,
-    parts: Option<Parts>,
-}
-
-struct Parts {
-    upload: Box<dyn MultipartUpload>,
-    in_flight: JoinSet<object_store::Result<()>>,
-}
-
-impl Upload {
-    /// Adds a part; waits while as many as allowed are on their way. All parts but the last must be
-    /// of one size.
-    pub async fn write(&mut self, part: Bytes) -> Result<()> {
-        if self.parts.is_none() {
-            let Some(first) = self.first.replace(part) else { return Ok(()) };
-            let key = Path::from(self.key.as_str());
-            let upload = self.store.objects.put_multipart(&key).await;
-            let upload = upload.map_err(|error| self.error(error))?;
-            self.parts = Some(Parts { upload, in_flight: JoinSet::new() });
-            self.send(first).await?;
-            let Some(second) = self.first.take() else { return Ok(()) };
-            return self.send(second).await;
+fn list_error(error: object_store::Error) -> Error {
+    match error {
+        // No key of ours: somebody put it there.
+        object_store::Error::InvalidPath { source } => {
+            Error::different(format!("listing the archive: {source}"))
+                .hint("this file does not belong there")
         }
-        self.send(part).await
-    }
-
-    async fn send(&mut self, part: Bytes) -> Result<()> {
-        let Some(parts) = &mut self.parts else { return Ok(()) };
-        parts.in_flight.spawn(parts.upload.put_part(PutPayload::from(part)));
-        let mut result = Ok(());
-        while parts.in_flight.len() > PARTS_IN_FLIGHT && result.is_ok() {
-            result = joined(parts.in_flight.join_next().await);
-        }
-        result.map_err(|error| self.error(error))
-    }
-
-    /// Makes the object visible and durable.
-    pub async fn complete(mut self) -> Result<()> {
-        let Some(mut parts) = self.parts.take() else {
-            return self.store.put(&self.key, self.first.take().unwrap_or_default()).await;
-        };
-        let mut result = Ok(());
-        while result.is_ok() && !parts.in_flight.is_empty() {
-            result = joined(parts.in_flight.join_next().await);
-        }
-        if result.is_ok() {
-            result = parts.upload.complete().await.map(|_| ());
-        }
-        if result.is_err() {
-            let _ = parts.upload.abort().await; // the first error is the one to show
-        }
-        result.map_err(|error| self.error(error))
-    }
-
-    /// Gives up: nothing of it stays.
-    pub async fn abort(mut self) {
-        if let Some(mut parts) = self.parts.take() {
-            parts.in_flight.shutdown().await;
-            let _ = parts.upload.abort().await; // there is already an error to show
-        }
-    }
-
-    fn error(&self, error: object_store::Error) -> Error {
-        store_error(error, &format!("writing {}", self.key))
-    }
-}
-
-fn joined(
-    part: Option<std::result::Result<object_store::Result<()>, tokio::task::JoinError>>,
-) -> object_store::Result<()> {
-    match part {
-        None => Ok(()),
-        Some(Ok(result)) => result,
-        Some(Err(source)) => {
-            Err(object_store::Error::Generic { store: "upload", source: source.into() })
-        }
+        error => store_error(error, "listing the archive"),
     }
 }
 
@@ -304,20 +330,28 @@ pub fn io_error(error: &std::io::Error, doing: &str) -> Error {
     }
 }
 
-fn io_cause(error: &object_store::Error) -> Option<&std::io::Error> {
+fn cause<E: std::error::Error + 'static>(error: &object_store::Error) -> Option<&E> {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(inner) = cause {
-        if let Some(io) = inner.downcast_ref::<std::io::Error>() {
-            return Some(io);
+        if let Some(found) = inner.downcast_ref::<E>() {
+            return Some(found);
         }
         cause = inner.source();
     }
     None
 }
 
+// Below a broken connection, too, is an error of the system, but none of a disk.
+fn io_cause(error: &object_store::Error) -> Option<&std::io::Error> {
+    match cause::<HttpError>(error) {
+        Some(_) => None,
+        None => cause(error),
+    }
+}
+
 fn store_error(error: object_store::Error, doing: &str) -> Error {
     match io_cause(&error) {
         Some(io) => io_error(io, doing),
-        None => Error::of(Class::Retry, format!("{doing}: {error}")),
+        None => s3::explain(&error.to_string()).context(doing),
     }
 }

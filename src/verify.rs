@@ -16,6 +16,7 @@ use crate::archive::commit::{Commit, FileRecord};
 use crate::archive::{
     Archive, CHUNKS, MANIFEST, RUN, TABLES, TAG_MANIFEST, hash_object, without_overlaps,
 };
+use crate::config::Place;
 use crate::coverage::Coverage;
 use crate::error::{Exit, Result};
 use crate::progress::Progress;
@@ -67,8 +68,8 @@ pub struct Fault {
 }
 
 /// Verifies an archive.
-pub async fn verify(url: &str, quick: bool, progress: &Progress) -> Result<Report> {
-    let archive = Archive::open(url).await?;
+pub async fn verify(place: &Place, quick: bool, progress: &Progress) -> Result<Report> {
+    let archive = Archive::open(place).await?;
     let mut check = Check {
         store: archive.store().clone(),
         quick,
@@ -94,7 +95,7 @@ pub async fn verify(url: &str, quick: bool, progress: &Progress) -> Result<Repor
     Ok(Report {
         command: "verify",
         status,
-        archive: url.to_owned(),
+        archive: place.url.clone(),
         quick,
         sealed,
         tables: tables.0,
@@ -220,7 +221,7 @@ impl Check {
         };
         let strangers: Vec<String> =
             self.present.keys().filter(|key| !known(key)).cloned().collect();
-        let staged = self.store.staged();
+        let staged = self.store.staged().await?;
         if strangers.is_empty() && staged.is_empty() {
             return Ok(());
         }
@@ -231,9 +232,9 @@ impl Check {
         for key in strangers.iter().filter(|key| !(at_work && key.starts_with(".moveout/"))) {
             self.fault(key, "it does not belong to the archive");
         }
-        for (key, _) in staged.iter().filter(|_| !at_work) {
+        for staged in staged.iter().filter(|_| !at_work) {
             self.fault(
-                key,
+                &staged.key,
                 "half of it was left by a run that was killed; the next run removes it",
             );
         }

@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -472,22 +472,28 @@ fn keys(name: &str) -> BTreeSet<String> {
 #[test]
 fn the_example_of_a_configuration_has_every_key_and_no_other() {
     let text = fs::read_to_string(repository("config.example.toml")).unwrap();
-    let (mut top, mut of_source) = (BTreeSet::new(), BTreeSet::new());
-    let mut within = false;
+    let mut found = BTreeMap::<&str, BTreeSet<String>>::new();
+    let mut table = "File";
     for line in text.lines() {
         let line = line.trim_start_matches("# ").trim_start_matches('#').trim();
-        if line == "[[source]]" {
-            within = true;
-            top.insert("source".to_owned());
-        } else if let Some((key, _)) = line.split_once(" = ")
-            && key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
-        {
-            let keys = if within { &mut of_source } else { &mut top };
-            keys.insert(key.to_owned());
-        }
+        let (struct_name, key) = match line {
+            "[[source]]" => ("FileSource", "source"),
+            "[s3]" => ("FileS3", "s3"),
+            _ => {
+                if let Some((key, _)) = line.split_once(" = ")
+                    && key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+                {
+                    found.entry(table).or_default().insert(key.to_owned());
+                }
+                continue;
+            }
+        };
+        table = struct_name;
+        found.entry("File").or_default().insert(key.to_owned());
     }
-    assert_eq!(top, keys("File"));
-    assert_eq!(of_source, keys("FileSource"));
+    for (name, found) in found {
+        assert_eq!(found, keys(name));
+    }
 }
 
 // What is shown as a comment must be what the program would read.
@@ -500,7 +506,7 @@ fn the_examples_of_the_configuration_parse_when_they_are_no_comments() {
             !key.contains(' ')
                 && (value.starts_with(['"', '{', '[']) || value.parse::<u32>().is_ok())
         });
-        if rest == "[[source]]" || is_key { rest } else { "" }
+        if ["[[source]]", "[s3]"].contains(&rest) || is_key { rest } else { "" }
     });
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("config.toml");
@@ -513,13 +519,14 @@ fn the_examples_of_the_configuration_parse_when_they_are_no_comments() {
         .unwrap();
     let mut command =
         command(["plan", "--source", "weather", "--config", config.to_str().unwrap()]);
-    command.env("METRICS_TOKEN", "secret");
+    let secrets = ["METRICS_TOKEN", "OSS_SECRET", "OSS_TOKEN"].map(|name| (name, "secret"));
+    command.envs(secrets);
     run(command).expect(0);
     let mut all = support::command(["plan", "--config", config.to_str().unwrap()]);
-    all.env("METRICS_TOKEN", "secret");
+    all.envs(secrets);
     let stderr = run(all).stderr;
     assert!(stderr.contains("influx.example.com") && !stderr.contains("config.toml"), "{stderr}");
-    for key in keys("File").union(&keys("FileSource")) {
+    for key in keys("File").iter().chain(&keys("FileSource")).chain(&keys("FileS3")) {
         assert!(text.contains(key.as_str()), "{key} is not in\n{text}");
     }
 }

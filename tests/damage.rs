@@ -146,7 +146,8 @@ impl Damaged {
         let url = self.root().display().to_string();
         let before = read(&self.root());
         let runtime = Builder::new_multi_thread().worker_threads(1).build().unwrap();
-        let report = runtime.block_on(verify(&url, false, &Progress::silent())).unwrap();
+        let report =
+            runtime.block_on(verify(&url.as_str().into(), false, &Progress::silent())).unwrap();
         assert!(read(&self.root()) == before, "verify changed the archive");
         let names = |fault: &Fault| fault.place.contains(name) || fault.fault.contains(name);
         let named = report.faults.iter().any(names);

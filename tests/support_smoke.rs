@@ -10,10 +10,19 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ::http::Method;
 use arrow::array::{
     ArrayRef, Float64Array, RecordBatch, StringDictionaryBuilder, TimestampNanosecondArray,
 };
 use arrow::datatypes::{Field, Int32Type, Schema};
+use bytes::Bytes;
+use futures::TryStreamExt;
+use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::path::Path as Key;
+use object_store::signer::{SignedUrlOptions, Signer};
+use object_store::{
+    Error, MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutResult, RetryConfig,
+};
 use parquet::arrow::ArrowWriter;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
@@ -21,7 +30,8 @@ use serde_json::{Value as Json, json};
 use support::http::{self, Ended, Response};
 use support::influxd::READER;
 use support::{
-    Archive, Fault, Influxd, Model, Options, Point, Proxy, Row, Shape, Value, assert_rows, row,
+    Archive, Fault, Influxd, Model, Options, Point, Proxy, Row, S3, Shape, Value, assert_rows, row,
+    s3,
 };
 
 #[test]
@@ -344,6 +354,309 @@ fn the_proxy_stops_when_it_is_dropped() {
     assert_ne!(asking.join().unwrap().map(|answer| answer.ended).ok(), Some(Ended::Properly));
     assert!(http::request(address, "GET /ping", &[], b"").is_err());
     drop(server);
+}
+
+/// A client that tries everything once.
+struct Client {
+    store: AmazonS3,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Client {
+    fn of(server: &S3) -> Self {
+        Self::with_secret(server, s3::SECRET_KEY)
+    }
+
+    fn with_secret(server: &S3, secret: &str) -> Self {
+        // A test before this one may have done it.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let retry = RetryConfig { max_retries: 0, ..RetryConfig::default() };
+        let mut builder = AmazonS3Builder::new().with_allow_http(true).with_retry(retry);
+        for (name, value) in server.env() {
+            builder = builder.with_config(name.to_lowercase().parse().unwrap(), value);
+        }
+        let builder = builder.with_bucket_name(s3::BUCKET).with_secret_access_key(secret);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        Self { store: builder.build().unwrap(), runtime }
+    }
+
+    fn put(&self, key: &str, bytes: &[u8], mode: PutMode) -> Result<PutResult, Error> {
+        let bytes = bytes.to_vec().into();
+        self.runtime.block_on(self.store.put_opts(&Key::from(key), bytes, mode.into()))
+    }
+
+    fn get(&self, key: &str) -> Result<Bytes, Error> {
+        let key = Key::from(key);
+        self.runtime.block_on(async { self.store.get(&key).await?.bytes().await })
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<String>, Error> {
+        let list = self.store.list(Some(&Key::from(prefix)));
+        let keys = list.map_ok(|object| object.location.to_string());
+        self.runtime.block_on(keys.try_collect())
+    }
+
+    fn start(&self, key: &str) -> Result<Box<dyn MultipartUpload>, Error> {
+        self.runtime.block_on(self.store.put_multipart(&Key::from(key)))
+    }
+
+    fn delete(&self, key: &str) -> Result<(), Error> {
+        self.runtime.block_on(self.store.delete(&Key::from(key)))
+    }
+
+    /// The list of uploads as XML.
+    fn uploads(&self, server: &S3, parameters: &[(&str, &str)]) -> String {
+        let parameters = [("uploads", "")].iter().chain(parameters).copied();
+        let options = SignedUrlOptions::new().with_query(parameters);
+        let (bucket, minute) = (Key::default(), Duration::from_secs(60));
+        let url = self.store.signed_url_opts(Method::GET, &bucket, minute, &options);
+        let url = self.runtime.block_on(url).unwrap();
+        let line = format!("GET {}?{}", url.path(), url.query().unwrap());
+        let address = server.url().trim_start_matches("http://").parse().unwrap();
+        let answer = http::request(address, &line, &[], b"").unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.text().to_string()
+    }
+}
+
+fn is_get(request: &s3::Request) -> bool {
+    request.method == "GET"
+}
+
+fn is_put(request: &s3::Request) -> bool {
+    request.method == "PUT"
+}
+
+#[test]
+fn s3_keeps_objects() {
+    let server = S3::start();
+    let client = Client::of(&server);
+    let key = "a/b=1/c+d e&.parquet";
+    client.put(key, b"content", PutMode::Overwrite).unwrap();
+    client.put("ab", b"", PutMode::Overwrite).unwrap();
+    assert_eq!(client.get(key).unwrap(), "content");
+    let part = client.runtime.block_on(client.store.get_range(&Key::from(key), 1..4)).unwrap();
+    assert_eq!(part, "ont");
+    assert_eq!(client.list("a").unwrap(), [key]);
+    assert!(matches!(client.get("a/none"), Err(Error::NotFound { .. })));
+
+    let objects = server.objects("a/");
+    assert_eq!(objects.into_iter().collect::<Vec<_>>(), [(key.to_owned(), b"content".to_vec())]);
+    assert_eq!(server.objects("").len(), 2);
+    let folder = tempfile::tempdir().unwrap();
+    server.download("a", folder.path());
+    assert_eq!(support::files(folder.path()), [key.trim_start_matches("a/")]);
+
+    let tag = client.runtime.block_on(client.store.head(&Key::from("ab"))).unwrap().e_tag;
+    server.put("ab", "x");
+    server.put("new/one", [1, 2]);
+    assert_eq!(client.get("ab").unwrap(), "x");
+    assert_ne!(client.runtime.block_on(client.store.head(&Key::from("ab"))).unwrap().e_tag, tag);
+    server.remove("new/one");
+    client.delete("ab").unwrap();
+    assert_eq!(client.list("").unwrap(), [key]);
+    assert!(catch_unwind(AssertUnwindSafe(|| server.remove("ab"))).is_err());
+
+    let first = &server.requests()[0];
+    assert_eq!((first.method.as_str(), first.key()), ("PUT", Some(key)));
+    assert_eq!(first.path, format!("/bucket/{key}"));
+    let requests = server.requests();
+    let list = requests.iter().find(|request| request.key().is_none() && is_get(request)).unwrap();
+    assert_eq!(list.parameter("prefix").as_deref(), Some("a/"));
+    assert_eq!(server.fired(), 0);
+}
+
+#[test]
+fn s3_refuses_a_wrong_secret() {
+    let server = S3::start();
+    let client = Client::with_secret(&server, "wrong");
+    let error = client.put("a", b"content", PutMode::Overwrite).unwrap_err();
+    assert!(error.to_string().contains("SignatureDoesNotMatch"), "{error}");
+    assert!(client.get("a").is_err() && client.list("").is_err() && client.start("a").is_err());
+    let address = server.url().trim_start_matches("http://").parse().unwrap();
+    assert_eq!(http::request(address, "GET /bucket/a", &[], b"").unwrap().status, 403);
+    assert!(server.objects("").is_empty() && server.uploads().is_empty());
+}
+
+#[test]
+fn s3_writes_only_once_where_that_is_the_condition() {
+    let server = S3::start();
+    let client = Client::of(&server);
+    client.put("a", b"first", PutMode::Create).unwrap();
+    assert!(server.requests()[0].conditional);
+    let second = client.put("a", b"second", PutMode::Create);
+    assert!(matches!(second, Err(Error::AlreadyExists { .. })), "{second:?}");
+
+    let clients: Vec<_> = (0..8).map(|_| Client::of(&server)).collect();
+    let create = |client: Client| client.put("b", &[0; 100_000], PutMode::Create).is_ok();
+    let won = std::thread::scope(|scope| {
+        let threads = clients.into_iter().map(|client| scope.spawn(|| create(client)));
+        let threads: Vec<_> = threads.collect();
+        threads.into_iter().filter_map(|thread| thread.join().unwrap().then_some(())).count()
+    });
+    assert_eq!(won, 1);
+
+    server.ignore_conditions();
+    client.put("a", b"second", PutMode::Create).unwrap();
+    assert_eq!(client.get("a").unwrap(), "second");
+    server.refuse_conditions();
+    let refused = client.put("new", b"", PutMode::Create).unwrap_err();
+    assert!(
+        matches!(&refused, Error::NotImplemented { .. }) || refused.to_string().contains("501")
+    );
+    client.put("new", b"", PutMode::Overwrite).unwrap();
+}
+
+#[test]
+fn s3_lists_uploads_until_they_end() {
+    let server = S3::start();
+    let client = Client::of(&server);
+    let mut upload = client.start("a/1").unwrap();
+    let mut other = client.start("a/2").unwrap();
+    client.start("b").unwrap();
+    let uploads = server.uploads();
+    let keys: Vec<_> = uploads.iter().map(|upload| upload.0.as_str()).collect();
+    assert_eq!(keys, ["a/1", "a/2", "b"]);
+
+    let all = client.uploads(&server, &[]);
+    assert!(all.contains("<ListMultipartUploadsResult"), "{all}");
+    assert!(
+        uploads.iter().all(|upload| all.contains(&format!("<UploadId>{}<", upload.1))),
+        "{all}"
+    );
+    assert!(all.contains("<Key>a/1</Key>") && all.contains("<Initiated>"), "{all}");
+    let some = client.uploads(&server, &[("prefix", "a/"), ("max-uploads", "1")]);
+    assert!(some.contains("<NextKeyMarker>a/1</NextKeyMarker>"), "{some}");
+    assert!(!some.contains("<Key>a/2</Key>") && some.contains("<IsTruncated>true<"), "{some}");
+    let marker = [("prefix", "a/"), ("key-marker", "a/1"), ("upload-id-marker", &uploads[0].1)];
+    let rest = client.uploads(&server, &marker);
+    assert!(rest.contains("<Key>a/2</Key>") && !rest.contains("<Key>a/1</Key>"), "{rest}");
+    assert!(!rest.contains("<Key>b</Key>") && rest.contains("<IsTruncated>false<"), "{rest}");
+
+    let first = vec![7; 5 << 20];
+    client.runtime.block_on(upload.put_part(first.clone().into())).unwrap();
+    client.runtime.block_on(upload.put_part("end".into())).unwrap();
+    assert!(server.objects("").is_empty());
+    client.runtime.block_on(upload.complete()).unwrap();
+    assert!(server.objects("")["a/1"] == [first, b"end".to_vec()].concat());
+    client.runtime.block_on(other.abort()).unwrap();
+    assert!(client.runtime.block_on(other.put_part("x".into())).is_err());
+    assert_eq!(server.uploads(), uploads[2..]);
+    assert_eq!(server.objects("").len(), 1);
+}
+
+#[test]
+fn s3_loses_the_answer_of_a_completion() {
+    let server = S3::start();
+    let client = Client::of(&server);
+    let mut upload = client.start("a").unwrap();
+    client.runtime.block_on(upload.put_part("x".into())).unwrap();
+    let completion = |request: &s3::Request| request.method == "POST";
+    server.fault(completion, 1, s3::Fault::LostAnswer);
+    client.runtime.block_on(upload.complete()).unwrap_err();
+    assert_eq!(server.objects("")["a"], b"x");
+    assert!(server.uploads().is_empty());
+}
+
+#[test]
+fn s3_has_faults() {
+    let server = S3::start();
+    let client = Client::of(&server);
+    let content = vec![b'x'; 3_000_000];
+    let put = |fault| {
+        let fired = server.fired();
+        server.fault(is_put, 1, fault);
+        let answer = client.put("new", &content, PutMode::Overwrite);
+        assert_eq!(server.fired(), fired + 1);
+        let written = !server.objects("new").is_empty();
+        server.objects("new").keys().for_each(|key| server.remove(key));
+        (answer, written)
+    };
+    let codes = [
+        (500, "InternalError"),
+        (503, "SlowDown"),
+        (403, "AccessDenied"),
+        (400, "PublicEndpointForbidden"),
+        (501, "NotImplemented"),
+    ];
+    for (status, code) in codes {
+        let (answer, written) = put(s3::Fault::Status(status, code));
+        let error = format!("{:?}", answer.unwrap_err());
+        assert!(error.contains(&status.to_string()) && error.contains(code), "{error}");
+        assert!(!written);
+    }
+    let (reset, written) = put(s3::Fault::Reset);
+    assert!(reset.is_err() && !written);
+    let (lost, written) = put(s3::Fault::LostAnswer);
+    assert!(lost.is_err() && written);
+    let started = Instant::now();
+    let pause = Duration::from_millis(300);
+    let (slow, written) = put(s3::Fault::Slow(pause));
+    assert!(slow.is_ok() && written && started.elapsed() >= pause);
+
+    server.put("a", content.clone());
+    server.fault(is_get, 1, s3::Fault::WrongByte);
+    let wrong = client.get("a").unwrap();
+    let differ: Vec<_> = (0..content.len()).filter(|i| wrong[*i] != content[*i]).collect();
+    assert_eq!((wrong.len(), differ), (content.len(), vec![content.len() / 2]));
+    server.fault(is_get, 1, s3::Fault::Truncate);
+    assert!(client.get("a").is_err());
+    server.fault(is_get, usize::MAX, s3::Fault::Reset);
+    assert!(client.get("a").is_err() && client.get("a").is_err() && client.list("").is_err());
+    server.heal();
+    assert!(client.get("a").unwrap() == content);
+}
+
+#[test]
+fn s3_ends_connections_as_it_says() {
+    let server = S3::start();
+    let client = Client::of(&server);
+    server.put("a", vec![b'x'; 100_000]);
+    let address = server.url().trim_start_matches("http://").parse().unwrap();
+    let (key, minute) = (Key::from("a"), Duration::from_secs(60));
+    let url = client.store.signed_url(Method::GET, &key, minute);
+    let url = client.runtime.block_on(url).unwrap();
+    let line = format!("GET {}?{}", url.path(), url.query().unwrap());
+    let get = |fault| {
+        server.fault(is_get, 1, fault);
+        http::request(address, &line, &[], b"")
+    };
+    let half = get(s3::Fault::Truncate).unwrap();
+    assert_eq!((half.status, half.body.len(), half.ended), (200, 50_000, Ended::Early));
+    let kind = |answer: std::io::Result<Response>| answer.unwrap_err().kind();
+    assert_eq!(kind(get(s3::Fault::Reset)), std::io::ErrorKind::ConnectionReset);
+    assert_eq!(kind(get(s3::Fault::LostAnswer)), std::io::ErrorKind::UnexpectedEof);
+    assert_eq!(server.fired(), 3);
+
+    server.fault(is_get, 1, s3::Fault::Slow(minute));
+    let asking = std::thread::spawn(move || http::request(address, &line, &[], b""));
+    while server.fired() < 4 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    drop(server);
+    assert!(asking.join().unwrap().is_err());
+    assert!(http::request(address, "GET /", &[], b"").is_err());
+}
+
+#[test]
+fn s3_fails_half_of_the_time() {
+    let server = S3::start();
+    let client = Client::of(&server);
+    server.half(1, is_put);
+    let tries = 100;
+    let failed = (0..tries).filter(|i| {
+        let put = client.put(&format!("a/{i}"), b"content", PutMode::Overwrite);
+        assert!(client.list("").is_ok());
+        put.is_err()
+    });
+    let failed = failed.count();
+    assert_eq!(server.fired(), failed);
+    assert!((30..70).contains(&failed), "{failed}");
+    // Some of those that failed were carried out.
+    let written = server.objects("a/").len();
+    assert!(written > tries - failed && written < tries, "{written} of {tries}, {failed} failed");
+    server.heal();
+    (0..tries).for_each(|_| drop(client.put("b", b"", PutMode::Overwrite).unwrap()));
 }
 
 #[test]

@@ -327,6 +327,10 @@ impl Source for InfluxQl {
         })
     }
 
+    async fn clock_ahead(&self) -> Result<Option<i64>> {
+        self.server.clock_ahead().await
+    }
+
     async fn list(&self) -> Result<Listing> {
         let mut listing = Listing::default();
         let databases = self.databases(&mut listing.excluded).await?;

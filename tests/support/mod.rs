@@ -11,6 +11,7 @@ pub(crate) mod model;
 pub(crate) mod program;
 pub(crate) mod proxy;
 pub(crate) mod row;
+pub(crate) mod s3;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -21,6 +22,7 @@ pub(crate) use model::{Model, Point, Shape, Value};
 pub(crate) use program::{Run, command, interrupt, json, moveout, run, spawn};
 pub(crate) use proxy::{Fault, Proxy};
 pub(crate) use row::{Column, Row, assert_rows};
+pub(crate) use s3::S3;
 
 /// A file or folder of the repository.
 pub(crate) fn repository(path: &str) -> PathBuf {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, Response, StatusCode};
 use serde::Deserialize;
 use serde_json::Value;
@@ -112,6 +112,15 @@ impl Server {
     /// Address without credentials.
     pub(super) fn address(&self) -> String {
         self.base.as_str().trim_end_matches('/').to_owned()
+    }
+
+    /// Seconds by which the server's clock is ahead, by the date of an answer.
+    pub(super) async fn clock_ahead(&self) -> Result<Option<i64>> {
+        let response = self.client.get(self.at("ping")).send().await;
+        let response = response.map_err(|error| self.transport(&error))?;
+        let date = response.headers().get(DATE).and_then(|date| date.to_str().ok());
+        let date = date.and_then(|date| chrono::DateTime::parse_from_rfc2822(date).ok());
+        Ok(date.map(|date| date.timestamp() - chrono::Utc::now().timestamp()))
     }
 
     /// Asks the server what it is. Needs no rights.
