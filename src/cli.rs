@@ -58,7 +58,7 @@ pub enum Verb {
     Status {
         /// Path of the archive, or s3://BUCKET/PREFIX
         archive: String,
-        /// Configuration file (TOML); its [s3] says how a bucket is reached
+        /// Configuration file (TOML), whose `s3` table says how a bucket is reached
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
@@ -70,7 +70,7 @@ pub enum Verb {
         /// Compare sizes and manifests only; read no data file
         #[arg(long)]
         quick: bool,
-        /// Configuration file (TOML); its [s3] says how a bucket is reached
+        /// Configuration file (TOML), whose `s3` table says how a bucket is reached
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },

@@ -199,7 +199,8 @@ fn single_faults_change_nothing() {
     let read = |request: &Request| {
         request.method == "GET" && request.key().is_some_and(|key| key.contains("/data/"))
     };
-    let cases: [(&str, fn(&Request) -> bool, Fault); 9] = [
+    type Case = (&'static str, fn(&Request) -> bool, Fault);
+    let cases: [Case; 9] = [
         ("a part that fails", part, Fault::Status(500, "InternalError")),
         ("a part that is too much", part, Fault::Status(503, "SlowDown")),
         ("a part that is cut", part, Fault::Reset),
