@@ -11,7 +11,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use moveout::encode::{EncodeOptions, Encoder};
+use moveout::encode::{Cores, EncodeOptions, Encoder};
 use moveout::error::Error;
 use moveout::source::influxql::decode_msgpack;
 use moveout::source::line_protocol::{LineProtocolSource, Options};
@@ -125,9 +125,10 @@ fn streaming(criterion: &mut Criterion) {
                 row_group_bytes: 32 << 20,
                 part_bytes: 1 << 20,
                 file_bytes: 1 << 40,
+                cores: Cores::default(),
             };
             let mut encoder = Encoder::new(&table, vec![], options, output);
-            batches.iter().for_each(|batch| encoder.write(batch).unwrap());
+            batches.iter().for_each(|batch| encoder.write(batch.clone()).unwrap());
             black_box(encoder.finish().unwrap());
             std::iter::from_fn(|| files.try_recv().ok()).count()
         });

@@ -17,7 +17,7 @@ use crate::archive::{Archive, Seal, State};
 use crate::chunk::Writer;
 use crate::config::{Job, Place};
 use crate::coverage::Coverage;
-use crate::encode::EncodeOptions;
+use crate::encode::{Cores, EncodeOptions};
 use crate::error::{Class, Error, Exit, Result};
 use crate::plan::{Queue, learned_width, same_state};
 use crate::progress::Progress;
@@ -257,6 +257,7 @@ fn encode_options(job: &Job, part_bytes: usize) -> EncodeOptions {
         row_group_bytes: (of_chunk / 2).clamp(1 << 20, 32 << 20),
         part_bytes,
         file_bytes: job.limits.file_bytes,
+        cores: Cores::default(),
     }
 }
 

@@ -1,0 +1,120 @@
+//! SYNC: a row group, column by column: several threads where cores are idle, one otherwise.
+
+use std::io::Write;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use arrow::array::{RecordBatch, new_empty_array};
+use arrow::datatypes::{FieldRef, SchemaRef};
+use parquet::arrow::arrow_writer::{
+    ArrowColumnChunk, ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves,
+};
+use parquet::errors::{ParquetError, Result};
+use parquet::file::writer::SerializedFileWriter;
+
+use super::cores::Cores;
+use crate::stats::Stats;
+
+/// The row group that a file is at.
+pub(super) struct RowGroup {
+    columns: Vec<Column>,
+    /// Rows so far.
+    pub(super) rows: usize,
+}
+
+/// A column of the schema; one of nested type has several in Parquet.
+struct Column {
+    field: FieldRef,
+    leaves: Vec<ArrowColumnWriter>,
+}
+
+impl RowGroup {
+    pub(super) fn new(
+        factory: &ArrowRowGroupWriterFactory,
+        index: usize,
+        schema: &SchemaRef,
+    ) -> Result<Self> {
+        let mut writers = factory.create_column_writers(index)?.into_iter();
+        let columns = schema.fields().iter().map(|field| {
+            let count = compute_leaves(field, &new_empty_array(field.data_type()))?.len();
+            Ok(Column { field: field.clone(), leaves: writers.by_ref().take(count).collect() })
+        });
+        Ok(Self { columns: columns.collect::<Result<_>>()?, rows: 0 })
+    }
+
+    /// Encodes batches of the schema, and adds them to the statistics.
+    pub(super) fn write(
+        &mut self,
+        batches: &[RecordBatch],
+        stats: &mut Stats,
+        cores: &Cores,
+    ) -> Result<()> {
+        self.rows += batches.iter().map(RecordBatch::num_rows).sum::<usize>();
+        let columns = self.columns.iter_mut().zip(stats.columns()).enumerate();
+        on_idle_cores(cores, columns, |(at, (column, gathered))| {
+            for batch in batches {
+                let array = batch.column(at);
+                gathered.add(array);
+                for (writer, leaf) in
+                    column.leaves.iter_mut().zip(compute_leaves(&column.field, array)?)
+                {
+                    writer.write(&leaf)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// How large it would be if it ended here, about.
+    pub(super) fn encoded_bytes(&self) -> usize {
+        let leaves = self.columns.iter().flat_map(|column| &column.leaves);
+        leaves.map(ArrowColumnWriter::get_estimated_total_bytes).sum()
+    }
+
+    /// Ends it, and writes it into its file.
+    pub(super) fn finish<W: Write + Send>(
+        self,
+        file: &mut SerializedFileWriter<W>,
+        cores: &Cores,
+    ) -> Result<()> {
+        let writers: Vec<_> = self.columns.into_iter().flat_map(|column| column.leaves).collect();
+        let mut chunks: Vec<Option<ArrowColumnChunk>> = writers.iter().map(|_| None).collect();
+        on_idle_cores(cores, writers.into_iter().zip(&mut chunks), |(writer, chunk)| {
+            *chunk = Some(writer.close()?);
+            Ok(())
+        })?;
+        let mut group = file.next_row_group()?;
+        for chunk in chunks.into_iter().flatten() {
+            chunk.append_to_row_group(&mut group)?;
+        }
+        group.close().map(drop)
+    }
+}
+
+/// Does all jobs, each once, on this thread and one more for each idle core. Ends at the first error.
+fn on_idle_cores<T: Send>(
+    cores: &Cores,
+    jobs: impl ExactSizeIterator<Item = T> + Send,
+    work: impl Fn(T) -> Result<()> + Sync,
+) -> Result<()> {
+    let taken = cores.take(jobs.len());
+    let jobs = Mutex::new(jobs);
+    let run = || {
+        loop {
+            // The lock is let go before the work: a guard in the condition would live as long as it.
+            let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).next();
+            match job {
+                Some(job) => work(job)?,
+                None => return Ok(()),
+            }
+        }
+    };
+    thread::scope(|scope| {
+        let helpers: Vec<_> = (1..taken.count).map(|_| scope.spawn(run)).collect();
+        let mine = run();
+        let panicked = || Err(ParquetError::General("a thread that encodes panicked".to_owned()));
+        let outcomes =
+            helpers.into_iter().map(|helper| helper.join().unwrap_or_else(|_| panicked()));
+        outcomes.fold(mine, Result::and)
+    })
+}
