@@ -10,6 +10,9 @@ What it does, in this order:
   4. runs the contestants in turn, --runs rounds, each as a process of its own, and prints a table:
        floor         curl drains the msgpack answer to nowhere: what the server can deliver
        moveout -c N  moveout export --concurrency N
+       s3 -c N       the same, to an S3 server on this machine (benches/pipeline.rs), which checks signatures;
+                     its CPU counts as the server's
+       encode        moveout's Parquet writer on the rows of that archive in memory, to nowhere
        floor x2      two such drains at once, half of the range each
        pyarrow csv   requests' CSV stream, pyarrow.csv, ParquetWriter; a query a day
        python        influxdb-python's DataFrameClient, ParquetWriter; a query a day, only --python-days
@@ -28,7 +31,7 @@ own 20 MiB, and added up over the processes). Rows are counted; a wrong count is
   benches/compare_influxdb.py --only floor,moveout-c1 --window 1d
   benches/compare_influxdb.py --memory
 """
-import argparse, json, os, platform, re, shutil, signal, socket, statistics, subprocess, sys, tempfile
+import argparse, functools, json, os, platform, re, shutil, signal, socket, statistics, subprocess, sys, tempfile
 import threading, time, urllib.parse, urllib.request
 from pathlib import Path
 
@@ -40,9 +43,11 @@ SERIES = 100  # as in influxdb_load.py
 DAY = 86_400 * 10**9
 LABELS = {"floor": "floor", "moveout-c1": "moveout -c 1", "floor-x2": "floor x2",
           "moveout-c2": "moveout -c 2", "moveout-c4": "moveout -c 4", "pyarrow-csv": "pyarrow csv",
-          "python": "python", "verify": "verify", "pyarrow-size": "pyarrow size"}
+          "python": "python", "verify": "verify", "pyarrow-size": "pyarrow size",
+          "s3-c1": "s3 -c 1", "s3-c4": "s3 -c 4", "encode": "encode"}
 RATIOS = [("moveout-c1", "floor", "wall"), ("moveout-c2", "floor-x2", "wall"), ("moveout-c4", "floor-x2", "wall"),
           ("moveout-c1", "pyarrow-csv", "wall"), ("moveout-c1", "pyarrow-csv", "client_cpu"),
+          ("s3-c1", "moveout-c1", "wall"), ("s3-c4", "moveout-c4", "wall"), ("encode", "floor", "wall"),
           ("moveout-c1", "floor", "server_cpu"), ("moveout-c1", "pyarrow-size", "client_cpu"),
           ("moveout-c1", "pyarrow-csv", "bytes"), ("moveout-c1", "pyarrow-size", "bytes")]
 SETTINGS = """
@@ -77,6 +82,15 @@ def clean_environment():
     """Without what would lead a program to a proxy, or to another server."""
     return {k: v for k, v in os.environ.items()
             if not k.upper().endswith("_PROXY") and not k.startswith(("INFLUX", "AWS_"))}
+
+
+@functools.cache
+def pipeline():
+    """The built bench of benches/pipeline.rs."""
+    built = subprocess.run(["cargo", "build", "--release", "--bench", "pipeline", "--message-format", "json"],
+                           cwd=HERE.parent, check=True, stdout=subprocess.PIPE).stdout.splitlines()
+    return next(b["executable"] for b in map(json.loads, built)
+                if b.get("target", {}).get("name") == "pipeline" and b.get("executable"))
 
 
 class Server:
@@ -170,11 +184,12 @@ class Bench:
     def contestants(self):
         return {"floor": self.floor, "moveout-c1": lambda: self.moveout(1),
                 "floor-x2": lambda: self.floor(2), "moveout-c2": lambda: self.moveout(2),
-                "moveout-c4": lambda: self.moveout(4), "pyarrow-csv": lambda: self.by_day("csv", self.args.days),
+                "moveout-c4": lambda: self.moveout(4), "s3-c1": lambda: self.s3(1), "s3-c4": lambda: self.s3(4),
+                "encode": self.encode, "pyarrow-csv": lambda: self.by_day("csv", self.args.days),
                 "python": lambda: self.by_day("frames", self.args.python_days),
                 "verify": self.verify, "pyarrow-size": self.again}
 
-    def measure(self, *commands):
+    def measure(self, *commands, env=None):
         """Runs all commands at once; returns the figures and what each wrote to standard output."""
         processes, late, cpu, rss = [], [], 0, 0
         files = [(self.folder / f"out{n}", self.folder / f"err{n}") for n in range(len(commands))]
@@ -190,7 +205,7 @@ class Bench:
             for command, (out, err) in zip(commands, files):
                 with out.open("wb") as o, err.open("wb") as e:
                     processes.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=o, stderr=e,
-                                                      cwd=self.folder, env=clean_environment()))
+                                                      cwd=self.folder, env=clean_environment() | (env or {})))
             timer.start()
             for p in processes:
                 _, status, usage = os.wait4(p.pid, 0)
@@ -233,17 +248,44 @@ class Bench:
             raise Failure(f"only {size} bytes for {self.rows} rows")
         return run | {"bytes": size}
 
+    def export(self, concurrency, archive, window=None):
+        command = [self.args.moveout, "export", "--source", f"influxdb+{self.server.url}/{self.database}",
+                   "--archive", archive, "--from", "min", "--to", "max", "--concurrency", str(concurrency)]
+        window = window or self.args.window_text
+        return command + (["--window", window] if window else [])
+
     def moveout(self, concurrency, window=None):
         archive = self.archive if concurrency == 1 else self.folder / "other-archive"
         shutil.rmtree(archive, ignore_errors=True)
-        command = [self.args.moveout, "export", "--source", f"influxdb+{self.server.url}/{self.database}",
-                   "--archive", archive, "--from", "min", "--to", "max", "--concurrency", str(concurrency)]
-        if window := window or self.args.window_text:
-            command += ["--window", window]
-        run, _ = self.measure(command)
+        run, _ = self.measure(self.export(concurrency, archive, window))
         rows, size = json.loads(self.measure(self.peer("count", archive))[1][0])
         expect(rows, self.rows)
         return run | {"bytes": size}
+
+    def s3(self, concurrency):
+        """To a bucket of a server of its own."""
+        server = subprocess.Popen([pipeline(), "serve-s3"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                  env=clean_environment() | {"TMPDIR": str(self.folder)})
+        try:
+            answer = json.loads(server.stdout.readline())
+            run, [text] = self.measure(self.export(concurrency, f"{answer['url']}/archive") + ["--json"],
+                                       env=answer["env"])
+        finally:
+            server.stdin.close()
+            usage = os.wait4(server.pid, 0)[2]
+            server.returncode = 0
+        result = json.loads(text)
+        expect(result["rows_total"], self.rows)
+        return run | {"bytes": result["bytes_total"], "server_cpu": run["server_cpu"] + usage.ru_utime + usage.ru_stime}
+
+    def encode(self):
+        files = sorted(self.archive.rglob("data/**/*.parquet"))
+        runs = [self.measure([pipeline(), "encode", file, "0", "1"]) for file in files]
+        found = [json.loads(text) for _, [text] in runs]
+        expect(sum(f["rows"] for f in found), self.rows)
+        return {"rows": self.rows, "wall": sum(f["wall"] for f in found), "server_cpu": None,
+                "client_cpu": sum(f["cpu"] for f in found), "bytes": sum(f["bytes"] for f in found),
+                "rss_mib": max(run["rss_mib"] for run, _ in runs)}
 
     def verify(self):
         run, _ = self.measure([self.args.moveout, "verify", self.archive])

@@ -1,24 +1,43 @@
 //! The write half of the streaming path on rows that are made in memory: what `compare_encode.py` runs
 //! beside other Parquet writers, and by hand:
 //!
-//!   cargo bench --bench pipeline -- encode gauges 2000000 5 [FILE]     batches in memory to Parquet in memory
+//!   cargo bench --bench pipeline -- encode ROWS.parquet|KIND N RUNS [OUT]   from memory to nowhere, or OUT
+//!   cargo bench --bench pipeline -- chunk KIND N FOLDER|s3://BUCKET/PREFIX  one chunk from a source that
+//!                                                                           makes rows, written and read back
+//!   cargo bench --bench pipeline -- serve-s3                                an S3 server, until stdin ends
 //!
-//! A row is a time, 3 tags and 8 floats. `gauges` are rounded to two decimals and walk; `entropy` uses
+//! Each prints a line of JSON a run. A row is a time, 3 tags and 8 floats. `gauges` are rounded to two decimals and walk; `entropy` uses
 //! all digits; `mixed` has four of each. Rows come series by series, as `GROUP BY *` and line protocol
 //! bring them; `-by-time` turns that into one row of each series after the other, as InfluxDB 3 does.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs, reason = "a bench shall panic")]
 
+#[path = "../tests/support/mod.rs"]
+mod support;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use arrow::array::RecordBatch;
+use async_trait::async_trait;
+use moveout::chunk::Writer;
+use moveout::config::Place;
 use moveout::encode::{Cores, EncodeOptions, Encoder, Output};
+use moveout::error::Result;
+use moveout::progress::Progress;
 use moveout::source::points::{FieldType, FieldValue, PointBuilder, columns};
-use moveout::source::{Cuts, Table, TableId};
-use tokio::sync::mpsc;
+use moveout::source::{
+    Artifact, ArtifactStatus, BatchSender, Chunk, Column, Cuts, Listing, Role, RowCount, Source,
+    SourceInfo, Table, TableId,
+};
+use moveout::store::Store;
+use moveout::window::{Slice, Window};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use tokio::sync::{Semaphore, mpsc, watch};
 
 const SERIES: usize = 100;
 const BATCH: usize = 16 * 1024;
@@ -117,51 +136,172 @@ fn cpu_seconds() -> f64 {
     fields[11..13].iter().map(|ticks| ticks.parse::<f64>().unwrap() / 100.0).sum()
 }
 
-fn encode(kind: &str, rows: usize, runs: usize, file: Option<&str>) {
-    let table = table();
-    let batches: Vec<RecordBatch> = Rows::new(kind, rows).collect();
+/// Peak of this process's memory in MiB.
+fn peak_mib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+}
+
+fn options(part_bytes: usize) -> EncodeOptions {
+    let cores = match std::env::var("CORES") {
+        Ok(count) => Cores::new(count.parse().unwrap()),
+        Err(_) => Cores::default(),
+    };
+    EncodeOptions { row_group_bytes: 32 << 20, part_bytes, file_bytes: 1 << 30, cores }
+}
+
+/// The rows of a Parquet file, in memory, as a source would hand them over.
+fn load(path: &Path) -> (Arc<Table>, Vec<RecordBatch>) {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(path).unwrap()).unwrap();
+    let columns = reader.schema().fields().iter().map(|field| Column {
+        name: field.name().clone(),
+        key: field.name().clone(),
+        role: if field.is_nullable() { Role::Column } else { Role::Time },
+        source_type: String::new(),
+        data_type: field.data_type().clone(),
+    });
+    let table = Table { columns: columns.collect(), ..Table::clone(&table()) };
+    let batches = reader.with_batch_size(BATCH).build().unwrap();
+    (Arc::new(table), batches.map(std::result::Result::unwrap).collect())
+}
+
+fn encode(kind: &str, rows: usize, runs: usize, out: Option<&str>) {
+    let (table, batches) = match Path::new(kind) {
+        path if path.exists() => load(path),
+        _ => (table(), Rows::new(kind, rows).collect()),
+    };
+    let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
     for run in 0..runs {
         let (output, mut parts) = mpsc::channel(1);
-        let mut file = file.filter(|_| run == 0).map(|path| std::fs::File::create(path).unwrap());
+        let mut out = out.filter(|_| run == 0).map(|path| File::create(path).unwrap());
         let (began, cpu) = (Instant::now(), cpu_seconds());
         let drain = std::thread::spawn(move || {
             let mut bytes = 0;
             while let Some(output) = parts.blocking_recv() {
                 if let Output::Part(part) = output {
                     bytes += part.len();
-                    if let Some(file) = &mut file {
-                        file.write_all(&part).unwrap();
+                    if let Some(out) = &mut out {
+                        out.write_all(&part).unwrap();
                     }
                 }
             }
             bytes
         });
-        let cores = match std::env::var("CORES") {
-            Ok(count) => Cores::new(count.parse().unwrap()),
-            Err(_) => Cores::default(),
-        };
-        let (row_group_bytes, part_bytes, file_bytes) = (32 << 20, 5 << 20, 1 << 40);
-        let options = EncodeOptions { row_group_bytes, part_bytes, file_bytes, cores };
+        let options = EncodeOptions { file_bytes: 1 << 40, ..options(5 << 20) };
         let mut encoder = Encoder::new(&table, vec![], options, output);
         batches.iter().for_each(|batch| encoder.write(batch.clone()).unwrap());
         let encoded = encoder.finish().unwrap();
         assert_eq!(encoded.rows as usize, rows);
         let bytes = drain.join().unwrap();
-        let wall = began.elapsed().as_secs_f64();
-        let cpu = cpu_seconds() - cpu;
-        println!(
-            "{{\"kind\":\"{kind}\",\"rows\":{rows},\"wall\":{wall:.3},\"cpu\":{cpu:.2},\"bytes\":{bytes}}}"
-        );
+        let (wall, cpu) = (began.elapsed().as_secs_f64(), cpu_seconds() - cpu);
+        println!("{{\"rows\":{rows},\"wall\":{wall:.3},\"cpu\":{cpu:.2},\"bytes\":{bytes}}}");
     }
 }
 
+/// A source of as many rows as wanted: a few batches, again and again.
+struct Endless {
+    batches: Vec<RecordBatch>,
+    rows: usize,
+}
+
+#[async_trait]
+impl Source for Endless {
+    fn name(&self) -> &str {
+        "endless"
+    }
+
+    async fn read(&self, _: &Chunk, batches: BatchSender) -> Result<()> {
+        let (all, mut left) = (self.batches.clone(), self.rows);
+        let send = move || {
+            for batch in all.iter().cycle() {
+                if left == 0 {
+                    break;
+                }
+                let batch = batch.slice(0, left.min(batch.num_rows()));
+                left -= batch.num_rows();
+                batches.blocking_send(batch)?;
+            }
+            Ok(())
+        };
+        tokio::task::spawn_blocking(send).await.unwrap()
+    }
+
+    async fn describe(&self) -> Result<SourceInfo> {
+        unimplemented!()
+    }
+
+    async fn list(&self) -> Result<Listing> {
+        unimplemented!()
+    }
+
+    async fn bounds(&self, _: &[Table]) -> Result<Vec<Option<Window>>> {
+        unimplemented!()
+    }
+
+    async fn count(&self, _: &Table, _: Window) -> Result<RowCount> {
+        unimplemented!()
+    }
+
+    async fn artifacts(&self) -> Result<(Vec<Artifact>, Vec<ArtifactStatus>)> {
+        unimplemented!()
+    }
+}
+
+fn chunk(kind: &str, rows: usize, place: &str) {
+    let source = Endless { batches: Rows::new(kind, 8 * BATCH).collect(), rows };
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(1).enable_all().build().unwrap();
+    let (_keep, interrupted) = watch::channel(false);
+    let (began, cpu) = (Instant::now(), cpu_seconds());
+    let commit = runtime.block_on(async {
+        let store = Store::create(&Place::from(place)).unwrap();
+        let writer = Writer {
+            options: options(store.part_bytes()),
+            store,
+            run: "bench".to_owned(),
+            progress: Progress::silent(),
+            interrupted,
+        };
+        let permits = Semaphore::new(1);
+        let window = Window::new(0, i64::MAX).unwrap();
+        let chunk = Chunk { table: table(), slice: Slice::Window(window) };
+        writer
+            .write(&source, &chunk, "data/s/db/cpu", permits.acquire().await.unwrap())
+            .await
+            .unwrap()
+    });
+    assert_eq!(commit.rows as usize, rows);
+    let bytes: u64 = commit.files.iter().map(|file| file.bytes).sum();
+    let (wall, cpu) = (began.elapsed().as_secs_f64(), cpu_seconds() - cpu);
+    let peak = peak_mib();
+    println!(
+        "{{\"rows\":{rows},\"wall\":{wall:.3},\"cpu\":{cpu:.2},\"bytes\":{bytes},\"peak_mib\":{peak}}}"
+    );
+}
+
+/// Prints the environment of an S3 server, and serves until stdin ends.
+fn serve_s3() {
+    let server = support::S3::start();
+    let env: BTreeMap<_, _> = server.env().into_iter().collect();
+    println!(
+        "{}",
+        serde_json::json!({ "url": format!("s3://{}", support::s3::BUCKET), "env": env })
+    );
+    std::io::stdout().flush().unwrap();
+    std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
+}
+
 fn main() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["encode", kind, rows, runs, rest @ ..] => {
             encode(kind, rows.parse().unwrap(), runs.parse().unwrap(), rest.first().copied());
         }
+        ["chunk", kind, rows, place] => chunk(kind, rows.parse().unwrap(), place),
+        ["serve-s3"] => serve_s3(),
         _ => {} // `cargo test` and `cargo bench` without a choice: nothing to do
     }
 }

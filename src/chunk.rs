@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use arrow::array::RecordBatch;
 use parquet::file::metadata::{FooterTail, ParquetMetaDataReader};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{SemaphorePermit, mpsc, watch};
+use tokio::task::JoinSet;
 
 use crate::archive::commit::{Commit, FileRecord};
 use crate::archive::hash_object;
@@ -21,6 +22,8 @@ use crate::window::{now, rfc3339};
 
 /// Batches between source and encoder at most.
 const BATCHES: usize = 2;
+/// Files of a chunk that are read back while the next one is written, at most.
+const FILES_READ_BACK: usize = 2;
 
 /// What all chunks of a run share.
 #[derive(Debug, Clone)]
@@ -39,8 +42,15 @@ pub struct Writer {
 
 impl Writer {
     /// Brings a chunk into the store and reads it back. What is returned is durable, but counts
-    /// only once it is committed.
-    pub async fn write(&self, source: &dyn Source, chunk: &Chunk, path: &str) -> Result<Commit> {
+    /// only once it is committed. The permit is given back when all is written: while the chunk is only
+    /// read back, its source and its memory are free for another.
+    pub async fn write(
+        &self,
+        source: &dyn Source,
+        chunk: &Chunk,
+        path: &str,
+        permit: SemaphorePermit<'_>,
+    ) -> Result<Commit> {
         let (began, started) = (Instant::now(), rfc3339(now()));
         let counted = Arc::new(Counted::default());
         let (batch_sender, batches) = BatchSender::channel(BATCHES);
@@ -69,14 +79,16 @@ impl Writer {
         drop(open);
 
         let encoded = joined(encoding.await);
-        let (files, uploaded) = match uploading.await {
+        let (Uploaded { files, checks }, uploaded) = match uploading.await {
             Ok(outcome) => outcome,
-            Err(error) => (Vec::new(), Err(Error::stop(format!("the upload ended: {error}")))),
+            Err(error) => {
+                (Uploaded::default(), Err(Error::stop(format!("the upload ended: {error}"))))
+            }
         };
+        drop(permit);
         // The nearest to the disk first: what fails there makes the others fail.
-        let outcome = uploaded.and_then(|()| read_first(encoded, read));
-        let outcome = match outcome {
-            Ok(encoded) => self.read_back(&files, encoded.rows).await.map(|()| encoded),
+        let outcome = match uploaded.and_then(|()| read_first(encoded, read)) {
+            Ok(encoded) => read_back_all(checks, &files, encoded.rows).await.map(|()| encoded),
             Err(error) => Err(error),
         };
         let encoded = match outcome {
@@ -141,36 +153,38 @@ impl Writer {
         .map(|(key, value)| (key.to_owned(), value))
         .into()
     }
+}
 
-    /// Files as they stand in the store, not as they were sent: bytes, footer, rows.
-    async fn read_back(&self, files: &[FileRecord], rows: u64) -> Result<()> {
-        let differs = |file: &FileRecord, what: String| {
-            Error::of(Class::Retry, format!("{}: read back, {what}", file.key))
-        };
-        for file in files {
-            match hash_object(&self.store, &file.key).await? {
-                Some((hash, bytes)) if hash == file.sha256 && bytes == file.bytes => {}
-                Some((_, bytes)) => {
-                    return Err(differs(
-                        file,
-                        format!("{bytes} bytes differ from the {} written", file.bytes),
-                    ));
-                }
-                None => return Err(differs(file, "it is not there".to_owned())),
-            }
-            let stored = footer_rows(&self.store, file).await?;
-            if stored != file.rows {
-                return Err(differs(
-                    file,
-                    format!("its footer counts {stored} rows of {}", file.rows),
-                ));
-            }
+/// A file as it stands in the store, not as it was sent: bytes, footer, rows.
+async fn read_back(store: Store, file: FileRecord) -> Result<()> {
+    let differs =
+        |what: String| Err(Error::of(Class::Retry, format!("{}: read back, {what}", file.key)));
+    match hash_object(&store, &file.key).await? {
+        Some((hash, bytes)) if hash == file.sha256 && bytes == file.bytes => {}
+        Some((_, bytes)) => {
+            return differs(format!("{bytes} bytes differ from the {} written", file.bytes));
         }
-        let sum: u64 = files.iter().map(|file| file.rows).sum();
-        match sum == rows {
-            true => Ok(()),
-            false => Err(Error::stop(format!("{sum} rows in files, {rows} were encoded"))),
-        }
+        None => return differs("it is not there".to_owned()),
+    }
+    match footer_rows(&store, &file).await? {
+        stored if stored == file.rows => Ok(()),
+        stored => differs(format!("its footer counts {stored} rows of {}", file.rows)),
+    }
+}
+
+/// Waits for all files of a chunk to be read back.
+async fn read_back_all(
+    mut checks: JoinSet<Result<()>>,
+    files: &[FileRecord],
+    rows: u64,
+) -> Result<()> {
+    while let Some(outcome) = checks.join_next().await {
+        joined(outcome)?;
+    }
+    let sum: u64 = files.iter().map(|file| file.rows).sum();
+    match sum == rows {
+        true => Ok(()),
+        false => Err(Error::stop(format!("{sum} rows in files, {rows} were encoded"))),
     }
 }
 
@@ -187,7 +201,7 @@ impl Counted {
 }
 
 fn joined<T>(outcome: std::result::Result<Result<T>, tokio::task::JoinError>) -> Result<T> {
-    outcome.unwrap_or_else(|error| Err(Error::stop(format!("the encoder ended: {error}"))))
+    outcome.unwrap_or_else(|error| Err(Error::stop(format!("a task of the chunk ended: {error}"))))
 }
 
 // A failed encoder makes the read fail ("the writer has ended"); a failed read makes the encoder
@@ -203,47 +217,66 @@ fn read_first(
     }
 }
 
-/// Writes the parts of each file under its key. Returns the files that are complete also when a
-/// later one fails, so that they can be removed.
+/// What is in the store of a chunk.
+#[derive(Debug, Default)]
+struct Uploaded {
+    /// Files that are complete; also when a later one fails, so that they can be removed.
+    files: Vec<FileRecord>,
+    /// Those that are still being read back.
+    checks: JoinSet<Result<()>>,
+}
+
+/// Writes the parts of each file under its key, and begins to read back what is complete.
 async fn upload_files(
     writer: Writer,
     path: String,
     chunk: Chunk,
-    mut outputs: mpsc::Receiver<Output>,
+    outputs: mpsc::Receiver<Output>,
     counted: Arc<Counted>,
-) -> (Vec<FileRecord>, Result<()>) {
-    let mut files = Vec::new();
-    let mut open: Option<Upload> = None;
+) -> (Uploaded, Result<()>) {
+    let mut done = Uploaded::default();
+    let mut open = None;
+    let key = |number| file_key(&path, chunk.slice, &writer.run, number);
+    let result = upload_parts(&writer, key, outputs, &counted, &mut done, &mut open).await;
+    // No end of the file came, or it failed.
+    if let Some(upload) = open {
+        upload.abort().await;
+    }
+    (done, result)
+}
+
+async fn upload_parts(
+    writer: &Writer,
+    key: impl Fn(usize) -> String,
+    mut outputs: mpsc::Receiver<Output>,
+    counted: &Counted,
+    done: &mut Uploaded,
+    open: &mut Option<Upload>,
+) -> Result<()> {
     while let Some(output) = outputs.recv().await {
-        let key = file_key(&path, chunk.slice, &writer.run, files.len() + 1);
-        let upload = open.get_or_insert_with(|| writer.store.upload(&key));
-        let result = match output {
+        let key = key(done.files.len() + 1);
+        match output {
             Output::Part(part) => {
                 counted.bytes.fetch_add(part.len() as u64, Ordering::Relaxed);
                 writer.progress.add_bytes(part.len() as u64);
-                upload.write(part).await
+                open.get_or_insert_with(|| writer.store.upload(&key)).write(part).await?;
             }
-            Output::FileEnd(EncodedFile { rows, size_bytes, sha256 }) => match open.take() {
-                Some(upload) => {
-                    let completed = upload.complete().await;
-                    files.push(FileRecord { key, bytes: size_bytes, sha256, rows });
-                    completed
+            Output::FileEnd(EncodedFile { rows, size_bytes, sha256 }) => {
+                let Some(upload) = open.take() else { continue };
+                let completed = upload.complete().await;
+                let file = FileRecord { key, bytes: size_bytes, sha256, rows };
+                done.files.push(file.clone());
+                completed?;
+                if done.checks.len() >= FILES_READ_BACK
+                    && let Some(outcome) = done.checks.join_next().await
+                {
+                    joined(outcome)?;
                 }
-                None => Ok(()),
-            },
-        };
-        if result.is_err() {
-            if let Some(upload) = open.take() {
-                upload.abort().await;
+                done.checks.spawn(read_back(writer.store.clone(), file));
             }
-            return (files, result);
         }
     }
-    // No end of the file came: the source or the encoder failed.
-    if let Some(upload) = open.take() {
-        upload.abort().await;
-    }
-    (files, Ok(()))
+    Ok(())
 }
 
 /// Rows that the footer of a stored file counts.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::task::JoinSet;
 
 use crate::archive::catalog::{Asked, FORMAT, Outside, RangeText, RunEntry};
@@ -127,8 +127,10 @@ struct Run<'a> {
 }
 
 /// What the chunks in flight tell each other.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
+    /// One for each chunk that may be read at once.
+    permits: Semaphore,
     /// A quota holds for everybody.
     paused: Mutex<Option<Instant>>,
     /// Failures since the last success, over all chunks.
@@ -229,7 +231,11 @@ async fn prepare<'a>(
         queue,
         surveyed,
         summary,
-        shared: Arc::default(),
+        shared: Arc::new(Shared {
+            permits: Semaphore::new(job.limits.concurrency),
+            paused: Mutex::default(),
+            failures: Mutex::default(),
+        }),
         began,
         started,
         written: HashSet::new(),
@@ -354,7 +360,8 @@ impl Run<'_> {
         let mut ticks = tokio::time::interval(Duration::from_millis(250));
         let mut end = Ok(());
         loop {
-            while end.is_ok() && flight.len() < self.job.limits.concurrency {
+            // So many are read at once, and as many more may be read back meanwhile.
+            while end.is_ok() && flight.len() < 2 * self.job.limits.concurrency {
                 let Some((at, chunk)) = self.queue.take() else { break };
                 flight.spawn(self.worker(at, chunk));
             }
@@ -612,10 +619,14 @@ impl Worker {
         let mut failures = 0;
         let mut waits = 0;
         loop {
+            // Nobody closes it. It comes before the pause: what waited for it obeys a quota, too.
+            let Ok(permit) = self.shared.permits.acquire().await else {
+                return Outcome::Stop(Error::interrupted());
+            };
             if self.pause().await.is_err() {
                 return Outcome::Stop(Error::interrupted());
             }
-            let error = match self.once(source, chunk).await {
+            let error = match self.once(source, chunk, permit).await {
                 Ok(outcome) => {
                     *self.shared.failures.lock().unwrap_or_else(PoisonError::into_inner) = 0;
                     return outcome;
@@ -661,8 +672,13 @@ impl Worker {
         }
     }
 
-    async fn once(&self, source: &dyn Source, chunk: &Chunk) -> Result<Outcome> {
-        let commit = self.writer.write(source, chunk, &self.path).await?;
+    async fn once(
+        &self,
+        source: &dyn Source,
+        chunk: &Chunk,
+        permit: SemaphorePermit<'_>,
+    ) -> Result<Outcome> {
+        let commit = self.writer.write(source, chunk, &self.path, permit).await?;
         match self.archive.commit(&commit).await? {
             true => Ok(Outcome::Committed(Box::new(commit))),
             false => Ok(Outcome::TakenBy),
