@@ -5,6 +5,10 @@
 //!   cargo bench --bench pipeline -- chunk KIND N FOLDER|s3://BUCKET/PREFIX  one chunk from a source that
 //!                                                                           makes rows, written and read back
 //!   cargo bench --bench pipeline -- serve-s3                                an S3 server, until stdin ends
+//!   cargo bench --bench pipeline -- serve-influxdb3 N DAYS                  a stand-in with N rows over so
+//!                                                                           many days, until stdin ends
+//!   cargo bench --bench pipeline -- drain URL DAYS WIDTH                    its rows to nowhere, so many days
+//!                                                                           a query: the floor of Flight
 //!
 //! Each prints a line of JSON a run. A row is a time, 3 tags and 8 floats. `gauges` are rounded to two decimals and walk; `entropy` uses
 //! all digits; `mixed` has four of each. Rows come series by series, as `GROUP BY *` and line protocol
@@ -12,6 +16,8 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs, reason = "a bench shall panic")]
 
+#[path = "../tests/support/influxdb3.rs"]
+mod influxdb3;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
@@ -263,13 +269,10 @@ fn chunk(kind: &str, rows: usize, place: &str) {
             progress: Progress::silent(),
             interrupted,
         };
-        let permits = Semaphore::new(1);
+        let permit = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
         let window = Window::new(0, i64::MAX).unwrap();
         let chunk = Chunk { table: table(), slice: Slice::Window(window) };
-        writer
-            .write(&source, &chunk, "data/s/db/cpu", permits.acquire().await.unwrap())
-            .await
-            .unwrap()
+        writer.write(&source, &chunk, "data/s/db/cpu", permit).await.unwrap()
     });
     assert_eq!(commit.rows as usize, rows);
     let bytes: u64 = commit.files.iter().map(|file| file.bytes).sum();
@@ -292,6 +295,57 @@ fn serve_s3() {
     std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
 }
 
+/// 2026-01-01.
+const FIRST: i64 = 1_767_225_600_000_000_000;
+const DAY: i64 = 86_400_000_000_000;
+
+fn serve_influxdb3(rows: usize, days: i64) {
+    let mut options = influxdb3::Options::of(influxdb3::Product::Core);
+    options.parquet_files = None;
+    let server = influxdb3::InfluxDb3::start_with(influxdb3::Product::Core, options);
+    let tags = vec![("host", 100), ("rack", 20), ("region", 4)];
+    let step = days * DAY / rows as i64;
+    let (from, floats, seed) = (FIRST, 8, 1);
+    server.generate("d", "cpu", &influxdb3::Generate { rows, from, step, tags, floats, seed });
+    println!("{}", server.url());
+    std::io::stdout().flush().unwrap();
+    std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
+}
+
+/// Messages as they come, not even decoded.
+fn drain(url: &str, days: i64, width: i64) {
+    let (began, cpu) = (Instant::now(), cpu_seconds());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (messages, bytes) = runtime.block_on(async {
+        let endpoint = tonic::transport::Endpoint::from_shared(url.to_owned()).unwrap();
+        let channel = endpoint.initial_stream_window_size(4 << 20).connect().await.unwrap();
+        let mut client = arrow_flight::flight_service_client::FlightServiceClient::new(channel)
+            .max_decoding_message_size(64 << 20);
+        let (mut messages, mut bytes) = (0, 0);
+        for day in (0..days).step_by(width as usize) {
+            let time = |day: i64| {
+                let time = chrono::DateTime::from_timestamp_nanos(FIRST + day.min(days) * DAY);
+                time.to_rfc3339_opts(chrono::SecondsFormat::Nanos, true)
+            };
+            let sql = format!(
+                "SELECT * FROM iox.cpu WHERE time >= '{}' AND time < '{}'",
+                time(day),
+                time(day + width)
+            );
+            let ticket = serde_json::json!({ "database": "d", "sql_query": sql }).to_string();
+            let ticket = arrow_flight::Ticket { ticket: ticket.into() };
+            let mut stream = client.do_get(ticket).await.unwrap().into_inner();
+            while let Some(message) = stream.message().await.unwrap() {
+                messages += 1;
+                bytes += message.data_body.len();
+            }
+        }
+        (messages, bytes)
+    });
+    let (wall, cpu) = (began.elapsed().as_secs_f64(), cpu_seconds() - cpu);
+    println!("{{\"messages\":{messages},\"wall\":{wall:.3},\"cpu\":{cpu:.2},\"bytes\":{bytes}}}");
+}
+
 fn main() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
@@ -302,6 +356,10 @@ fn main() {
         }
         ["chunk", kind, rows, place] => chunk(kind, rows.parse().unwrap(), place),
         ["serve-s3"] => serve_s3(),
+        ["serve-influxdb3", rows, days] => {
+            serve_influxdb3(rows.parse().unwrap(), days.parse().unwrap());
+        }
+        ["drain", url, days, width] => drain(url, days.parse().unwrap(), width.parse().unwrap()),
         _ => {} // `cargo test` and `cargo bench` without a choice: nothing to do
     }
 }

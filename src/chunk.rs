@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use arrow::array::RecordBatch;
 use parquet::file::metadata::{FooterTail, ParquetMetaDataReader};
-use tokio::sync::{SemaphorePermit, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::archive::commit::{Commit, FileRecord};
@@ -49,7 +49,7 @@ impl Writer {
         source: &dyn Source,
         chunk: &Chunk,
         path: &str,
-        permit: SemaphorePermit<'_>,
+        permit: OwnedSemaphorePermit,
     ) -> Result<Commit> {
         let (began, started) = (Instant::now(), rfc3339(now()));
         let counted = Arc::new(Counted::default());

@@ -65,13 +65,8 @@ pub struct SourceSpec {
 /// What a source is.
 #[derive(Debug, Clone)]
 pub enum SourceKind {
-    /// An InfluxDB that answers `/query`.
-    InfluxQl {
-        /// Scheme, host and port.
-        base: Url,
-        /// How to be let in.
-        credentials: Credentials,
-    },
+    /// An InfluxDB of any version.
+    InfluxDb(InfluxDb),
     /// A line-protocol file.
     LineProtocol {
         /// Its path.
@@ -83,6 +78,64 @@ pub enum SourceKind {
         /// Nanoseconds in one unit of its timestamps.
         precision: i64,
     },
+}
+
+/// An InfluxDB as configured.
+#[derive(Debug, Clone)]
+pub struct InfluxDb {
+    /// Scheme, host and port.
+    pub base: Url,
+    /// How to be let in.
+    pub credentials: Credentials,
+    /// Which one it is, where the user says so.
+    pub version: Option<Version>,
+    /// How much may be read in a window of time.
+    pub quota: QuotaChoice,
+    /// What reading costs.
+    pub prices: Prices,
+}
+
+/// A major version of InfluxDB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// 1.x.
+    One,
+    /// 2.x, and Cloud TSM.
+    Two,
+    /// 3: Core, Enterprise, Cloud Serverless, Dedicated, Clustered.
+    Three,
+}
+
+/// Where a quota comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QuotaChoice {
+    /// The server's own limits.
+    Ask,
+    /// The user's word.
+    Bytes {
+        /// Bytes of answers in a window.
+        bytes: u64,
+        /// Its length, where it is not the plan's.
+        window: Option<Duration>,
+    },
+    /// There is none.
+    None,
+}
+
+/// What reading costs, in the currency of the bill. The defaults are the list prices of the usage plan of
+/// InfluxDB Cloud in US dollars.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Prices {
+    /// Of a query execution.
+    pub per_query: f64,
+    /// Of a gigabyte (10⁹ bytes) of answers.
+    pub per_gigabyte: f64,
+}
+
+impl Default for Prices {
+    fn default() -> Self {
+        Self { per_query: 0.012 / 100.0, per_gigabyte: 0.09 }
+    }
 }
 
 /// Which part of a source to export. Empty lists mean everything.
@@ -294,6 +347,10 @@ struct FileSource {
     #[serde(default)]
     tables: Vec<String>,
     precision: Option<String>,
+    quota: Option<String>,
+    quota_window: Option<String>,
+    price_per_query: Option<f64>,
+    price_per_gigabyte: Option<f64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -552,11 +609,13 @@ fn influxdb(
         Some((scheme, _)) => bad(&format!("this version cannot read `{scheme}://`")),
         None => bad("there is no such name in the configuration, and it is no URL"),
     })?;
-    match product {
-        "influxdb" | "influxdb1" | "influxdb2" => {}
-        "influxdb3" => return Err(bad("this version cannot read InfluxDB 3")),
+    let version = match product {
+        "influxdb" => None,
+        "influxdb1" => Some(Version::One),
+        "influxdb2" => Some(Version::Two),
+        "influxdb3" => Some(Version::Three),
         _ => return Err(bad("unknown scheme")),
-    }
+    };
     let mut url = Url::parse(address).map_err(|error| bad(&error.to_string()))?;
     // A URL without a host, or without its slashes, is read as another one.
     let rest = address.get(url.scheme().len()..).and_then(|rest| rest.strip_prefix("://"));
@@ -597,7 +656,37 @@ fn influxdb(
     };
     let host = url.host_str().unwrap_or_default();
     let name = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-    Ok((name, SourceKind::InfluxQl { base: url, credentials }))
+    let (quota, prices) = quota_and_prices(file)?;
+    let influxdb = InfluxDb { base: url, credentials, version, quota, prices };
+    Ok((name, SourceKind::InfluxDb(influxdb)))
+}
+
+fn quota_and_prices(file: Option<&FileSource>) -> Result<(QuotaChoice, Prices)> {
+    let Some(file) = file else { return Ok((QuotaChoice::Ask, Prices::default())) };
+    let window = file.quota_window.clone().map(|text| duration("quota_window", Some(text), 0));
+    let window = window.transpose()?.map(|nanos| Duration::from_nanos(nanos.unsigned_abs()));
+    let quota = match file.quota.as_deref() {
+        None if window.is_some() => {
+            return Err(Error::usage("`quota_window` without `quota`"));
+        }
+        None => QuotaChoice::Ask,
+        Some("none") => QuotaChoice::None,
+        Some(_) => {
+            let bytes = size("quota", file.quota.clone(), 0)?;
+            if bytes < 100_000 {
+                return Err(Error::usage("`quota` must be at least 100KB, or \"none\""));
+            }
+            QuotaChoice::Bytes { bytes, window }
+        }
+    };
+    let prices = Prices {
+        per_query: file.price_per_query.unwrap_or(Prices::default().per_query),
+        per_gigabyte: file.price_per_gigabyte.unwrap_or(Prices::default().per_gigabyte),
+    };
+    if !(prices.per_query >= 0.0 && prices.per_gigabyte >= 0.0) {
+        return Err(Error::usage("a price cannot be negative"));
+    }
+    Ok((quota, prices))
 }
 
 // What the file names wins over the usual variables.

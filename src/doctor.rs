@@ -54,7 +54,7 @@ pub async fn doctor(job: &Job, progress: &Progress) -> Diagnosis {
     for spec in &job.sources {
         progress.doing(&format!("trying {}", spec.name));
         let mut of = Checks { of: spec.name.clone(), checks: &mut checks };
-        match open(spec, &job.limits) {
+        match open(spec, &job.limits).await {
             Ok(source) => try_source(source.as_ref(), &mut of).await,
             Err(error) => of.failed("open", Instant::now(), &error),
         }

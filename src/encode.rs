@@ -9,8 +9,8 @@ use std::io;
 use std::mem;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::{Field, SchemaRef};
+use arrow::array::{Array, ArrayRef, RecordBatch};
+use arrow::datatypes::{DataType, Field, SchemaRef};
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowRowGroupWriterFactory;
@@ -133,7 +133,15 @@ impl Encoder {
         if batch.num_rows() == 0 {
             return Ok(()); // a sign of life of a slow server, not a reason for a file
         }
-        let fits = |(a, b): (&Arc<Field>, &Arc<Field>)| a.data_type() == b.data_type();
+        let fits = |(come, listed): (&Arc<Field>, &Arc<Field>)| {
+            // The dictionary of a tag is made while it is encoded, if the source made none.
+            let text = |kind: &DataType| match kind {
+                DataType::Dictionary(_, values) => **values == DataType::Utf8,
+                kind => *kind == DataType::Utf8,
+            };
+            come.data_type() == listed.data_type()
+                || text(come.data_type()) && text(listed.data_type())
+        };
         let schema = batch.schema();
         if schema.fields().len() != self.schema.fields().len()
             || !schema.fields().iter().zip(self.schema.fields()).all(fits)
@@ -142,9 +150,9 @@ impl Encoder {
         }
         self.rows += batch.num_rows() as u64;
         self.waiting_rows += batch.num_rows();
-        self.waiting_bytes += batch.get_array_memory_size();
+        self.waiting_bytes += batch.columns().iter().map(size_bytes).sum::<usize>();
         self.waiting.push(batch);
-        let stripe_bytes = STRIPE_BYTES.min(self.options.row_group_bytes);
+        let stripe_bytes = STRIPE_BYTES.min(self.options.row_group_bytes / 4);
         let enough = self.waiting_rows >= STRIPE_ROWS || self.waiting_bytes >= stripe_bytes;
         if enough { self.encode_waiting() } else { Ok(()) }
     }
@@ -230,6 +238,11 @@ fn properties(first: &RecordBatch, metadata: Vec<KeyValue>) -> WriterProperties 
         }
     }
     properties.build()
+}
+
+/// Arrays of one message share its buffer: what each holds of it counts, not the whole for each.
+pub(crate) fn size_bytes(array: &ArrayRef) -> usize {
+    array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size())
 }
 
 fn encode_error(error: parquet::errors::ParquetError) -> Error {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use tokio::sync::{Semaphore, SemaphorePermit, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::archive::catalog::{Asked, FORMAT, Outside, RangeText, RunEntry};
@@ -130,7 +130,7 @@ struct Run<'a> {
 #[derive(Debug)]
 struct Shared {
     /// One for each chunk that may be read at once.
-    permits: Semaphore,
+    permits: Arc<Semaphore>,
     /// A quota holds for everybody.
     paused: Mutex<Option<Instant>>,
     /// Failures since the last success, over all chunks.
@@ -232,7 +232,7 @@ async fn prepare<'a>(
         surveyed,
         summary,
         shared: Arc::new(Shared {
-            permits: Semaphore::new(job.limits.concurrency),
+            permits: Arc::new(Semaphore::new(job.limits.concurrency)),
             paused: Mutex::default(),
             failures: Mutex::default(),
         }),
@@ -308,7 +308,7 @@ fn width(job: &Job, commits: &[&Commit]) -> i64 {
     let last = with_rows.max_by(|a, b| a.committed.cmp(&b.committed));
     let learned = last.and_then(|commit| {
         let elapsed = Duration::from_millis(commit.elapsed_ms);
-        Some(learned_width(commit.slice.window()?.width(), commit.rows, elapsed))
+        Some(learned_width(commit.slice.window()?.width(), commit.rows, elapsed, None))
     });
     learned.map_or(job.limits.window, |width| width.max(crate::plan::MIN_WIDTH))
 }
@@ -360,17 +360,26 @@ impl Run<'_> {
         let mut ticks = tokio::time::interval(Duration::from_millis(250));
         let mut end = Ok(());
         loop {
-            // So many are read at once, and as many more may be read back meanwhile.
-            while end.is_ok() && flight.len() < 2 * self.job.limits.concurrency {
-                let Some((at, chunk)) = self.queue.take() else { break };
-                flight.spawn(self.worker(at, chunk));
+            let more = end.is_ok() && !self.queue.is_empty();
+            if flight.is_empty() && !more {
+                return end;
             }
+            // A chunk is taken when it can be read: the one before may have changed the width. As many
+            // as are read may be read back meanwhile.
+            let room = more && flight.len() < 2 * self.job.limits.concurrency;
+            let permits = Arc::clone(&self.shared.permits);
             let (at, chunk, outcome) = tokio::select! {
-                joined = flight.join_next() => match joined {
-                    None => return end,
-                    Some(Ok(done)) => done,
-                    Some(Err(error)) => return Err(Error::stop(format!("a worker ended: {error}"))),
+                biased;
+                Some(joined) = flight.join_next() => match joined {
+                    Ok(done) => done,
+                    Err(error) => return Err(Error::stop(format!("a worker ended: {error}"))),
                 },
+                Ok(permit) = permits.acquire_owned(), if room => {
+                    if let Some((at, chunk)) = self.queue.take() {
+                        flight.spawn(self.worker(at, chunk, permit));
+                    }
+                    continue;
+                }
                 _ = ticks.tick() => {
                     self.writer.progress.left(self.queue.chunks_left());
                     continue;
@@ -396,7 +405,8 @@ impl Run<'_> {
                 self.summary.bytes += commit.files.iter().map(|file| file.bytes).sum::<u64>();
                 if let Some(window) = commit.slice.window() {
                     let elapsed = Duration::from_millis(commit.elapsed_ms);
-                    self.queue.learn(at, window, commit.rows, elapsed);
+                    let most = self.source(at).chunk_rows(&commit.id());
+                    self.queue.learn(at, window, commit.rows, elapsed, most);
                 }
                 self.writer.progress.chunk_done();
             }
@@ -433,7 +443,7 @@ impl Run<'_> {
         if self.relisted > 20 {
             return Err(error.context(chunk).hint("stop the writers first: columns keep changing"));
         }
-        let source = &self.survey.sources[self.survey.tables[self.surveyed[at]].source];
+        let source = Arc::clone(self.source(at));
         let listing = patiently(self.job, &self.writer.progress, || source.list()).await?;
         let tables: Vec<Arc<_>> = listing.tables.into_iter().map(Arc::new).collect();
         self.queue.relisted(&tables);
@@ -442,12 +452,17 @@ impl Run<'_> {
         Ok(())
     }
 
+    fn source(&self, at: usize) -> &Arc<dyn Source> {
+        &self.survey.sources[self.survey.tables[self.surveyed[at]].source]
+    }
+
     fn worker(
         &self,
         at: usize,
         chunk: Chunk,
+        permit: OwnedSemaphorePermit,
     ) -> impl Future<Output = (usize, Chunk, Outcome)> + use<> {
-        let source = Arc::clone(&self.survey.sources[self.survey.tables[self.surveyed[at]].source]);
+        let source = Arc::clone(self.source(at));
         let worker = Worker {
             archive: self.archive.clone(),
             writer: self.writer.clone(),
@@ -457,7 +472,7 @@ impl Run<'_> {
             can_split: self.queue.can_split(at, &chunk),
         };
         async move {
-            let outcome = worker.work(source.as_ref(), &chunk).await;
+            let outcome = worker.work(source.as_ref(), &chunk, permit).await;
             (at, chunk, outcome)
         }
     }
@@ -615,13 +630,23 @@ struct Worker {
 }
 
 impl Worker {
-    async fn work(&self, source: &dyn Source, chunk: &Chunk) -> Outcome {
+    async fn work(
+        &self,
+        source: &dyn Source,
+        chunk: &Chunk,
+        permit: OwnedSemaphorePermit,
+    ) -> Outcome {
+        let mut first = Some(permit);
         let mut failures = 0;
         let mut waits = 0;
         loop {
-            // Nobody closes it. It comes before the pause: what waited for it obeys a quota, too.
-            let Ok(permit) = self.shared.permits.acquire().await else {
-                return Outcome::Stop(Error::interrupted());
+            // It comes before the pause: what waited for it obeys a quota, too. Nobody closes it.
+            let permit = match first.take() {
+                Some(permit) => permit,
+                None => match Arc::clone(&self.shared.permits).acquire_owned().await {
+                    Ok(permit) => permit,
+                    Err(_) => return Outcome::Stop(Error::interrupted()),
+                },
             };
             if self.pause().await.is_err() {
                 return Outcome::Stop(Error::interrupted());
@@ -676,7 +701,7 @@ impl Worker {
         &self,
         source: &dyn Source,
         chunk: &Chunk,
-        permit: SemaphorePermit<'_>,
+        permit: OwnedSemaphorePermit,
     ) -> Result<Outcome> {
         let commit = self.writer.write(source, chunk, &self.path, permit).await?;
         match self.archive.commit(&commit).await? {

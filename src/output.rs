@@ -150,6 +150,26 @@ pub(crate) fn plan(out: Out<'_>, plan: &Preview) -> io::Result<()> {
             )
         ),
     )?;
+    for quota in &plan.quotas {
+        write!(out, "{}: about ", quota.source)?;
+        match quota.read_bytes_estimate {
+            Some(bytes) => write!(out, "{} to be read", HumanBytes(bytes))?,
+            None => write!(out, "as many bytes as its rows take")?,
+        }
+        match (&quota.quota, quota.seconds_at_least) {
+            (Some(words), Some(seconds)) => {
+                let least = HumanDuration(std::time::Duration::from_secs(seconds));
+                write!(out, " under the quota of {words}, so {least} at least")?;
+            }
+            (Some(words), None) => write!(out, " under the quota of {words}")?,
+            (None, _) => write!(out, " without a quota")?,
+        }
+        write!(out, "; about {}", several(quota.queries_estimate, "query execution"))?;
+        match quota.cost_estimate {
+            Some(cost) => writeln!(out, "; about {cost:.2} in the currency of the bill")?,
+            None => writeln!(out)?,
+        }
+    }
     outside(out, &plan.outside)?;
     excluded(out, &plan.excluded)?;
     warnings(out, &plan.warnings)

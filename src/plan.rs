@@ -2,7 +2,7 @@
 //! learned. Knows no source and no archive.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +17,12 @@ pub const MIN_WIDTH: i64 = SECOND;
 /// enough that a stop loses little.
 const TARGET_ELAPSED: Duration = Duration::from_secs(5);
 const TARGET_ROWS: u64 = 2_000_000;
+/// So many rows tell how fast a width is.
+const TELLING_ROWS: u64 = 10_000;
+/// A width that is slower than this part of another's speed is not worth it.
+const SLOWER: f64 = 0.85;
+/// A window that takes so long is worth the question whether half of it would be faster.
+const SLOW: Duration = Duration::from_secs(1);
 /// How many windows must pass before one wider than what was once too much is tried: at first, and
 /// at most, where that keeps failing.
 const FIRST_PATIENCE: u32 = 2;
@@ -77,6 +83,9 @@ struct TableQueue {
     passed: u32,
     patience: u32,
     probing: bool,
+    /// Rows per second, by the binary logarithm of the width. A server that merges all files of a query
+    /// may be 25 times as fast by the day as by the month.
+    speeds: HashMap<u32, f64>,
 }
 
 impl Queue {
@@ -101,6 +110,7 @@ impl Queue {
             passed: 0,
             patience: FIRST_PATIENCE,
             probing: false,
+            speeds: HashMap::new(),
         });
         at
     }
@@ -162,14 +172,24 @@ impl Queue {
         !chunk.table.single_pass && self.tables[at].core(window).halves(MIN_WIDTH).is_some()
     }
 
-    /// Learns from a chunk that is done.
-    pub fn learn(&mut self, at: usize, window: Window, rows: u64, elapsed: Duration) {
+    /// Learns from a chunk that is done. `most_rows` is what a chunk should have at most, where there is a
+    /// quota.
+    pub fn learn(
+        &mut self,
+        at: usize,
+        window: Window,
+        rows: u64,
+        elapsed: Duration,
+        most_rows: Option<u64>,
+    ) {
         let table = &mut self.tables[at];
         let first = table.occupied.first().map_or(window.from, |w| w.from);
         let last = table.occupied.last().map_or(window.to, |w| w.to);
         let core = window.intersect(&Window { from: first, to: last });
         let used = core.map_or(table.width, |core| core.width()).max(1);
-        let target = learned_width(used.max(table.width.min(window.width())), rows, elapsed);
+        let wide = used.max(table.width.min(window.width()));
+        let target = learned_width(wide, rows, elapsed, most_rows);
+        let target = table.faster(used, target, rows, elapsed);
         if used > table.ceiling / 2 && target > used {
             table.passed += 1;
             if std::mem::take(&mut table.probing) {
@@ -210,6 +230,30 @@ impl Queue {
 }
 
 impl TableQueue {
+    /// The width to take instead of a target, by the speed of those that were tried.
+    fn faster(&mut self, used: i64, target: i64, rows: u64, elapsed: Duration) -> i64 {
+        if rows < TELLING_ROWS {
+            return target;
+        }
+        let step = used.ilog2();
+        let speed = rows as f64 / elapsed.as_secs_f64().max(1e-3);
+        let known = self.speeds.entry(step).or_insert(speed);
+        *known = (*known + speed) / 2.0;
+        let speed = *known;
+        let of = |step: Option<u32>| self.speeds.get(&step?).copied();
+        let (half, twice) = (of(step.checked_sub(1)), of(step.checked_add(1)));
+        match half {
+            Some(half) if speed < SLOWER * half => return target.min(used / 2),
+            None if elapsed >= SLOW => return target.min(used / 2),
+            _ => {}
+        }
+        match twice {
+            Some(twice) if twice < SLOWER * speed => target.min(used),
+            // Step by step: what is far beyond the best width takes minutes to find out.
+            _ => target.min(used.saturating_mul(2)),
+        }
+    }
+
     /// The part of a window that can hold rows, which alone matters for its width.
     fn core(&self, window: Window) -> Window {
         let first = self.occupied.first().map_or(window.from, |w| w.from);
@@ -260,9 +304,10 @@ impl TableQueue {
 
 /// The width that would have taken the target, from one that took `elapsed` for `rows`; a power of
 /// two times the old one, so that edges stay on days.
-pub fn learned_width(width: i64, rows: u64, elapsed: Duration) -> i64 {
+pub fn learned_width(width: i64, rows: u64, elapsed: Duration, most_rows: Option<u64>) -> i64 {
     let by_time = TARGET_ELAPSED.as_secs_f64() / elapsed.as_secs_f64().max(1e-3);
-    let by_rows = TARGET_ROWS as f64 / rows.max(1) as f64;
+    let target_rows = most_rows.map_or(TARGET_ROWS, |most| most.min(TARGET_ROWS));
+    let by_rows = target_rows as f64 / rows.max(1) as f64;
     let factor = by_time.min(by_rows).clamp(0.25, MAX_GROWTH);
     let doublings = factor.log2().floor() as i32;
     match doublings {
@@ -349,10 +394,32 @@ mod tests {
 
     #[test]
     fn widths_grow_for_tiny_tables_and_shrink_for_slow_ones() {
-        assert_eq!(learned_width(DAY, 0, Duration::from_millis(1)), 64 * DAY);
-        assert_eq!(learned_width(DAY, 1_000_000, Duration::from_secs(3)), DAY);
-        assert_eq!(learned_width(DAY, 100, Duration::from_secs(60)), DAY / 2);
-        assert_eq!(learned_width(DAY, 50_000_000, Duration::from_secs(4)), DAY / 2);
+        assert_eq!(learned_width(DAY, 0, Duration::from_millis(1), None), 64 * DAY);
+        assert_eq!(learned_width(DAY, 1_000_000, Duration::from_secs(3), None), DAY);
+        assert_eq!(learned_width(DAY, 100, Duration::from_secs(60), None), DAY / 2);
+        assert_eq!(learned_width(DAY, 50_000_000, Duration::from_secs(4), None), DAY / 2);
+    }
+
+    /// A server whose cost grows with the square of the rows of a query.
+    #[test]
+    fn the_width_seeks_the_best_speed() {
+        let all = window(0, 4096 * DAY);
+        let speed = |width: i64| {
+            let (mut queue, mut elapsed) = (Queue::default(), Duration::ZERO);
+            queue.add(table(vec![Window::ALL], Cuts::None), Some(all), vec![all], width);
+            while let Some((at, chunk)) = queue.take() {
+                let window = chunk.slice.window().unwrap();
+                let days = window.width() as f64 / DAY as f64;
+                let took = Duration::from_secs_f64(0.01 + 0.06 * days + 0.01 * days * days);
+                elapsed += took;
+                queue.learn(at, window, (66_700.0 * days) as u64, took, None);
+            }
+            4096.0 / elapsed.as_secs_f64()
+        };
+        let best = 1.0 / (0.01 + 0.06 + 0.01);
+        for start in [DAY / 24, DAY, 32 * DAY] {
+            assert!(speed(start) > 0.75 * best, "{} from {start}", speed(start) / best);
+        }
     }
 
     fn windows(max: i64) -> impl Strategy<Value = Vec<Window>> {
@@ -395,7 +462,7 @@ mod tests {
                     prop_assert!(!both, "rows on both sides of a cut in one window");
                 }
                 done.push(found);
-                queue.learn(at, found, 1000, Duration::from_secs(5));
+                queue.learn(at, found, 1000, Duration::from_secs(5), None);
             }
             done.sort_unstable();
             prop_assert!(done.windows(2).all(|pair| pair[0].to <= pair[1].from), "twice");

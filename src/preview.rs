@@ -1,6 +1,7 @@
 //! The verb `plan`: what an export with the same options would do, and about how long it would take.
 //! Writes nothing; reads a sample of the rows, for two seconds at most, to measure the speed.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,15 +13,18 @@ use crate::archive::Archive;
 use crate::archive::catalog::Outside;
 use crate::config::Job;
 use crate::coverage::Coverage;
+use crate::encode::size_bytes;
 use crate::error::{Class, Result};
 use crate::plan::Queue;
 use crate::progress::Progress;
-use crate::source::{BatchSender, Chunk, Excluded, Source, SourceInfo, Table, TableId};
+use crate::source::{BatchSender, Bill, Chunk, Excluded, Source, SourceInfo, Table, TableId};
 use crate::survey::{Survey, Surveyed, survey};
-use crate::window::{Slice, Window};
+use crate::window::{DAY, Slice, Window};
 
 /// How long to read rows to learn the speed.
 const SAMPLE: Duration = Duration::from_secs(2);
+/// Rows of a sample of a source that counts what is read.
+const BILLED_SAMPLE_ROWS: usize = 50_000;
 /// How long to count rows at most, over all tables.
 const COUNTING: Duration = Duration::from_secs(30);
 
@@ -41,6 +45,8 @@ pub struct Preview {
     pub bytes_estimate: Option<u64>,
     /// About how many seconds one stream takes, at the speed of a sample.
     pub seconds_estimate: Option<u64>,
+    /// What it takes of sources whose reading is limited or billed.
+    pub quotas: Vec<QuotaPreview>,
     /// Rows outside of the asked range.
     pub outside: Vec<Outside>,
     /// What would be left out, and why.
@@ -70,6 +76,28 @@ pub struct TablePreview {
     pub bytes_estimate: Option<u64>,
 }
 
+/// What reading a source takes of its quota, and of its owner's money.
+#[derive(Debug, Serialize)]
+pub struct QuotaPreview {
+    /// Name of the source.
+    pub source: String,
+    /// The quota in words.
+    #[serde(skip)]
+    pub quota: Option<String>,
+    /// Bytes that may be read in a window of time; `null` without a limit.
+    pub bytes: Option<u64>,
+    /// Length of that window.
+    pub window_seconds: Option<f64>,
+    /// About how many bytes of answers are to be read; `null` where the rows could not be counted in time.
+    pub read_bytes_estimate: Option<u64>,
+    /// About how many queries that takes.
+    pub queries_estimate: u64,
+    /// How many seconds the quota makes of it at least.
+    pub seconds_at_least: Option<u64>,
+    /// About what that costs, by the prices of the configuration.
+    pub cost_estimate: Option<f64>,
+}
+
 /// Asks the sources and reckons.
 pub async fn preview(job: &Job, progress: &Progress) -> Result<Preview> {
     let survey = survey(job, progress).await?;
@@ -82,10 +110,21 @@ pub async fn preview(job: &Job, progress: &Progress) -> Result<Preview> {
         .collect()
         .await;
     progress.doing("measuring the speed");
-    let speed = match largest(&survey, &tables) {
-        Some((source, table, window)) => rows_per_second(source, table, window).await,
-        None => None,
-    };
+    let mut wire = HashMap::new();
+    let mut speed = None;
+    for number in 0..survey.sources.len() {
+        let Some((table, window)) = largest(&survey, &tables, number) else { continue };
+        let source = survey.sources[number].as_ref();
+        // One sample tells the speed; where bytes are counted, each source's own tells what a row takes.
+        if speed.is_some() && source.bill().is_none() {
+            continue;
+        }
+        if let Some(sample) = read_sample(source, table, window).await {
+            speed = speed.or(Some(sample.rows_per_second));
+            wire.insert(number, sample.bytes_per_row / wire_bytes_per_row(table).max(1.0));
+        }
+    }
+    let quotas = quotas(&survey, &tables, &wire);
     progress.end();
     let sum = |of: fn(&TablePreview) -> Option<u64>| tables.iter().map(of).sum::<Option<u64>>();
     let rows_estimate = sum(|table| table.rows_estimate);
@@ -95,9 +134,11 @@ pub async fn preview(job: &Job, progress: &Progress) -> Result<Preview> {
         windows: tables.iter().map(|table| table.windows).sum(),
         rows_estimate,
         bytes_estimate: sum(|table| table.bytes_estimate),
-        seconds_estimate: rows_estimate
-            .zip(speed)
-            .map(|(rows, speed)| (rows as f64 / speed).ceil() as u64),
+        seconds_estimate: rows_estimate.zip(speed).map(|(rows, speed)| {
+            let by_quota = quotas.iter().filter_map(|quota| quota.seconds_at_least).max();
+            ((rows as f64 / speed).ceil() as u64).max(by_quota.unwrap_or(0))
+        }),
+        quotas,
         tables,
         outside: survey.outside,
         excluded: survey.excluded,
@@ -105,7 +146,7 @@ pub async fn preview(job: &Job, progress: &Progress) -> Result<Preview> {
     })
 }
 
-type Committed = std::collections::HashMap<TableId, Coverage>;
+type Committed = HashMap<TableId, Coverage>;
 
 async fn committed(job: &Job) -> Result<Committed> {
     let Some(place) = &job.archive else { return Ok(Committed::new()) };
@@ -187,29 +228,98 @@ fn bytes_per_row(table: &Table) -> f64 {
     table.columns.iter().map(|column| of_type(&column.data_type)).sum()
 }
 
+// What a row takes on the wire as Arrow; a sample says how far that is off.
+fn wire_bytes_per_row(table: &Table) -> f64 {
+    let of_type = |data_type: &DataType| match data_type {
+        DataType::Utf8 | DataType::Dictionary(..) => 16.0,
+        DataType::Boolean => 0.25,
+        _ => 8.125,
+    };
+    table.columns.iter().map(|column| of_type(&column.data_type)).sum()
+}
+
+fn quotas(
+    survey: &Survey,
+    tables: &[TablePreview],
+    wire: &HashMap<usize, f64>,
+) -> Vec<QuotaPreview> {
+    let mut quotas = Vec::new();
+    for (number, source) in survey.sources.iter().enumerate() {
+        let Some(Bill { quota, prices }) = source.bill() else { continue };
+        let pairs = survey.tables.iter().zip(tables).filter(|(table, _)| table.source == number);
+        let factor = wire.get(&number).copied().unwrap_or(1.0);
+        let bytes = pairs.clone().map(|(table, preview)| {
+            let a_row = wire_bytes_per_row(&table.table) * factor;
+            Some((preview.rows_estimate? as f64 * a_row) as u64)
+        });
+        let bytes: Option<u64> = bytes.sum();
+        // Besides the windows: the list of tables, the bounds of each, and a count.
+        let queries: u64 = pairs.map(|(_, preview)| preview.windows + 2).sum::<u64>() + 1;
+        let seconds = quota.zip(bytes).map(|(quota, bytes)| {
+            let full_windows = bytes.saturating_sub(1) / quota.bytes.max(1);
+            (full_windows as f64 * quota.window.as_secs_f64()).ceil() as u64
+        });
+        quotas.push(QuotaPreview {
+            source: source.name().to_owned(),
+            quota: quota.map(|quota| quota.to_string()),
+            bytes: quota.map(|quota| quota.bytes),
+            window_seconds: quota.map(|quota| quota.window.as_secs_f64()),
+            read_bytes_estimate: bytes,
+            queries_estimate: queries,
+            seconds_at_least: seconds,
+            cost_estimate: bytes.map(|bytes| {
+                queries as f64 * prices.per_query + bytes as f64 / 1e9 * prices.per_gigabyte
+            }),
+        });
+    }
+    quotas
+}
+
 fn largest<'a>(
     survey: &'a Survey,
     tables: &[TablePreview],
-) -> Option<(&'a dyn Source, &'a Arc<Table>, Window)> {
-    let pairs = survey.tables.iter().zip(tables);
+    source: usize,
+) -> Option<(&'a Arc<Table>, Window)> {
+    let pairs = survey.tables.iter().zip(tables).filter(|(table, _)| table.source == source);
     let (surveyed, preview) = pairs.max_by_key(|(_, preview)| preview.rows_estimate)?;
     let newest = preview.left.last()?.intersect(&surveyed.bounds?)?;
-    Some((survey.sources[surveyed.source].as_ref(), &surveyed.table, newest))
+    Some((&surveyed.table, newest))
 }
 
-async fn rows_per_second(source: &dyn Source, table: &Arc<Table>, window: Window) -> Option<f64> {
+struct Sample {
+    rows_per_second: f64,
+    bytes_per_row: f64,
+}
+
+async fn read_sample(source: &dyn Source, table: &Arc<Table>, window: Window) -> Option<Sample> {
     let (sender, mut batches) = BatchSender::channel(1);
+    // Where bytes are counted, a small part of a quota tells as much.
+    let billed = source.bill().is_some();
+    let window = match billed {
+        true => Window { from: window.from.max(window.to.saturating_sub(DAY)), ..window },
+        false => window,
+    };
+    let most_rows = if billed { BILLED_SAMPLE_ROWS } else { usize::MAX };
     let chunk = Chunk { table: Arc::clone(table), slice: Slice::from(window) };
-    let (began, mut rows, mut last) = (Instant::now(), 0, Duration::ZERO);
+    let (began, mut rows, mut bytes, mut last) = (Instant::now(), 0, 0, Duration::ZERO);
     let counted = async {
         while let Some(batch) = batches.recv().await {
             rows += batch.num_rows();
+            bytes += batch.columns().iter().map(size_bytes).sum::<usize>();
             last = began.elapsed();
+            if rows >= most_rows {
+                break;
+            }
         }
+        batches.close();
     };
     // Either all of it was read in the time, or enough to know the speed.
     let _ =
         tokio::time::timeout(SAMPLE, async { tokio::join!(source.read(&chunk, sender), counted) })
             .await;
-    (rows > 0).then(|| rows as f64 / last.as_secs_f64().max(1e-3))
+    let per = |sum: f64, of: f64| (rows > 0).then(|| sum / of);
+    Some(Sample {
+        rows_per_second: per(rows as f64, last.as_secs_f64().max(1e-3))?,
+        bytes_per_row: per(bytes as f64, rows as f64)?,
+    })
 }

@@ -1,6 +1,8 @@
 //! What a source is, and the one list of sources. A source lists tables and reads slices of them
 //! as Arrow record batches; it knows nothing of Parquet, stores or archives.
 
+pub mod flight;
+pub mod influxdb;
 pub mod influxql;
 pub mod line_protocol;
 pub mod points;
@@ -16,7 +18,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use crate::config::{Limits, SourceKind, SourceSpec};
+use self::flight::Quota;
+use crate::config::{Limits, Prices, SourceKind, SourceSpec};
 use crate::error::{Class, Error, Result};
 use crate::window::{Slice, Window};
 
@@ -232,6 +235,15 @@ pub struct SourceInfo {
     pub version: String,
 }
 
+/// Under what terms a source is read.
+#[derive(Debug, Clone, Copy)]
+pub struct Bill {
+    /// How much may be read in a time.
+    pub quota: Option<Quota>,
+    /// What it costs.
+    pub prices: Prices,
+}
+
 /// Where a source puts the batches of a chunk; bounded, so that a slow destination slows it down.
 #[derive(Debug, Clone)]
 pub struct BatchSender(mpsc::Sender<RecordBatch>);
@@ -246,6 +258,11 @@ impl BatchSender {
     /// Hands over a batch from a thread that may block.
     pub fn blocking_send(&self, batch: RecordBatch) -> Result<()> {
         self.0.blocking_send(batch).map_err(|_| Self::gone())
+    }
+
+    /// Hands over a batch.
+    pub async fn send(&self, batch: RecordBatch) -> Result<()> {
+        self.0.send(batch).await.map_err(|_| Self::gone())
     }
 
     // The encoder or the upload failed; their own error is the one to show.
@@ -283,21 +300,25 @@ pub trait Source: Send + Sync {
     /// stream ended well; whatever was sent before an error is thrown away.
     async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<()>;
 
+    /// Rows that a chunk of a table should have at most, where a quota makes that matter.
+    fn chunk_rows(&self, _table: &TableId) -> Option<u64> {
+        None
+    }
+
+    /// What it lets one read in a time, and what reading costs, where somebody counts.
+    fn bill(&self) -> Option<Bill> {
+        None
+    }
+
     /// What is not rows.
     async fn artifacts(&self) -> Result<(Vec<Artifact>, Vec<ArtifactStatus>)>;
 }
 
-/// The one list of sources.
-pub fn open(spec: &SourceSpec, limits: &Limits) -> Result<Arc<dyn Source>> {
+/// The one list of sources. Asks a server what it is, where an address does not say.
+pub async fn open(spec: &SourceSpec, limits: &Limits) -> Result<Arc<dyn Source>> {
     let name = spec.name.clone();
     Ok(match &spec.kind {
-        SourceKind::InfluxQl { base, credentials } => Arc::new(influxql::InfluxQl::new(
-            name,
-            base.clone(),
-            credentials.clone(),
-            spec.select.clone(),
-            limits.idle_timeout,
-        )?),
+        SourceKind::InfluxDb(influxdb) => influxdb::open(spec, influxdb, limits).await?,
         SourceKind::LineProtocol { file, database, retention_policy, precision } => {
             let select = spec.select.clone();
             let options = line_protocol::Options {

@@ -54,8 +54,8 @@ pub async fn survey(job: &Job, progress: &Progress) -> Result<Survey> {
     };
     let now = now();
     for (number, spec) in job.sources.iter().enumerate() {
-        let source = open(spec, &job.limits)?;
         progress.doing(&format!("asking {} what it has", spec.name));
+        let source = patiently(job, progress, || open(spec, &job.limits)).await?;
         survey.infos.push(patiently(job, progress, || source.describe()).await?);
         let listing = patiently(job, progress, || source.list()).await?;
         survey.excluded.extend(listing.excluded);

@@ -161,7 +161,7 @@ fn wrong_usage_is_named_and_helped_with() {
         ("no source", &[]),
         ("no name", &["--source", "metrics"]),
         ("unknown scheme", &["--source", "postgres://localhost/db"]),
-        ("later version", &["--source", "influxdb3+https://localhost/db"]),
+        ("no such version", &["--source", "influxdb4+https://localhost/db"]),
         ("unknown product", &["--source", "graphite+https://localhost/db"]),
         ("no host", &["--source", "influxdb+https:///db"]),
         ("no http", &["--source", "influxdb+ftp://localhost/db"]),
@@ -504,7 +504,7 @@ fn the_examples_of_the_configuration_parse_when_they_are_no_comments() {
         let rest = line.trim_start_matches("# ");
         let is_key = rest.split_once(" = ").is_some_and(|(key, value)| {
             !key.contains(' ')
-                && (value.starts_with(['"', '{', '[']) || value.parse::<u32>().is_ok())
+                && (value.starts_with(['"', '{', '[']) || value.parse::<f64>().is_ok())
         });
         if ["[[source]]", "[s3]"].contains(&rest) || is_key { rest } else { "" }
     });

@@ -3,32 +3,29 @@
 
 mod answer;
 mod artifacts;
-mod http;
 mod json;
 mod msgpack;
 mod statements;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde_json::Value;
 use tokio::sync::mpsc;
-use url::Url;
 
+use super::influxdb::http::{self, Format, Series, Server};
 use super::points::{FieldType, columns};
 use super::{
     Artifact, ArtifactStatus, BatchSender, Chunk, Cuts, Excluded, Listing, RowCount, Source,
     SourceInfo, Table, TableId,
 };
-use crate::config::{Credentials, Select};
+use crate::config::Select;
 use crate::coverage::Coverage;
 use crate::error::{Class, Error, Result};
 use crate::window::{DAY, SECOND, Slice, Window, parse_time};
 use answer::{Feed, RowWriter};
-use http::{Format, Series, Server};
 
 /// Tables whose bounds are asked for in one request.
 const TABLES_A_REQUEST: usize = 50;
@@ -55,16 +52,9 @@ type Policies = Vec<(String, Option<i64>)>;
 type Shards = HashMap<(String, String), Vec<Window>>;
 
 impl InfluxQl {
-    /// A server by its address. Nothing is asked yet.
-    pub fn new(
-        name: String,
-        base: Url,
-        credentials: Credentials,
-        select: Select,
-        idle_timeout: Duration,
-    ) -> Result<Self> {
-        let server = Server::new(base, credentials, idle_timeout)?;
-        Ok(Self { name, server, select, unsure: Mutex::default() })
+    /// A server. Nothing is asked yet.
+    pub(super) fn new(name: String, server: Server, select: Select) -> Self {
+        Self { name, server, select, unsure: Mutex::default() }
     }
 
     async fn databases(&self, excluded: &mut Vec<Excluded>) -> Result<Vec<String>> {
@@ -303,21 +293,6 @@ impl Source for InfluxQl {
 
     async fn describe(&self) -> Result<SourceInfo> {
         let product = self.server.ping().await?;
-        if product.version.is_empty() {
-            return Err(Error::stop(format!(
-                "{} does not say that it is an InfluxDB",
-                self.server.address()
-            ))
-            .hint("check the host and port; is there a proxy before it?"));
-        }
-        if product.version.trim_start_matches('v').starts_with('3') || product.build == "cloud2" {
-            return Err(Error::stop(format!(
-                "{} is InfluxDB {} {}, which this version of moveout cannot read",
-                self.server.address(),
-                product.version,
-                product.build
-            )));
-        }
         Ok(SourceInfo {
             name: self.name.clone(),
             address: self.server.address(),

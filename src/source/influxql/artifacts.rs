@@ -3,9 +3,9 @@
 
 use serde_json::{Value, json};
 
-use super::http::{Series, Server};
 use super::statements::quoted;
 use crate::error::{Class, Result};
+use crate::source::influxdb::http::{Series, Server};
 use crate::source::{Artifact, ArtifactStatus};
 
 /// Asks for each kind; a kind that the server does not have or not show is said, not an error.

@@ -1,12 +1,13 @@
 //! The wire to `/query`: requests with credentials, bodies as they come, and what an HTTP status or
 //! an error text means. The only file of this source that knows reqwest.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderValue, RETRY_AFTER};
-use reqwest::{Client, Response, StatusCode};
+use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::mpsc;
@@ -26,47 +27,67 @@ const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 const SLOW: Duration = Duration::from_millis(1);
 const GATHER: Duration = Duration::from_millis(3);
 
+/// More than any list of resources has.
+const LARGEST_RESOURCE: usize = 256 << 20;
+
 /// Bytes of a body that are handed to the decoder together.
 const PIECE_BYTES: usize = 128 * 1024;
 
-/// A server that answers `/query`.
-#[derive(Debug)]
-pub(super) struct Server {
+/// An InfluxDB over HTTP.
+#[derive(Debug, Clone)]
+pub(in crate::source) struct Server {
     client: Client,
     base: Url,
     credentials: Credentials,
     /// A 1.x server takes a token as a JWT.
-    bearer: AtomicBool,
+    bearer: Arc<AtomicBool>,
+}
+
+/// An answer of any status.
+#[derive(Debug)]
+pub(in crate::source) struct Got {
+    pub(in crate::source) status: u16,
+    pub(in crate::source) text: String,
+}
+
+impl Got {
+    /// The text of an answer that is none of a refusal.
+    pub(in crate::source) fn allowed(self, server: &Server) -> Result<String> {
+        match StatusCode::from_u16(self.status) {
+            Ok(status) if !status.is_success() => Err(server.refused(status, None, &self.text)),
+            _ => Ok(self.text),
+        }
+    }
 }
 
 /// What `/ping` says.
 #[derive(Debug, Clone)]
-pub(super) struct Product {
-    pub(super) version: String,
-    pub(super) build: String,
+pub(in crate::source) struct Product {
+    pub(in crate::source) version: String,
+    pub(in crate::source) build: String,
 }
 
 /// One statement's part of an answer to a query about metadata.
 #[derive(Debug, Default, Deserialize)]
-pub(super) struct Statement {
+pub(in crate::source) struct Statement {
     #[serde(default)]
-    pub(super) series: Vec<Series>,
+    pub(in crate::source) series: Vec<Series>,
 }
 
 /// One series of such an answer.
 #[derive(Debug, Deserialize)]
-pub(super) struct Series {
+pub(in crate::source) struct Series {
     #[serde(default)]
-    pub(super) name: String,
+    pub(in crate::source) name: String,
     #[serde(default)]
-    pub(super) columns: Vec<String>,
+    pub(in crate::source) columns: Vec<String>,
     #[serde(default)]
-    pub(super) values: Vec<Vec<Value>>,
+    pub(in crate::source) values: Vec<Vec<Value>>,
 }
 
 impl Series {
     /// The values of a column; nothing where there is no such column.
-    pub(super) fn column(&self, name: &str) -> impl Iterator<Item = &Value> {
+    pub(in crate::source) fn column(&self, name: &str) -> impl Iterator<Item = &Value> {
         let at = self.columns.iter().position(|column| column == name);
         self.values.iter().filter_map(move |row| row.get(at?))
     }
@@ -92,13 +113,17 @@ struct StatementPart {
 
 /// How the body of an answer is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Format {
+pub(in crate::source) enum Format {
     MessagePack,
     Json,
 }
 
 impl Server {
-    pub(super) fn new(base: Url, credentials: Credentials, idle_timeout: Duration) -> Result<Self> {
+    pub(in crate::source) fn new(
+        base: Url,
+        credentials: Credentials,
+        idle_timeout: Duration,
+    ) -> Result<Self> {
         // The answer to a long query may take any time as a whole; silence may not.
         let client = Client::builder()
             .connect_timeout(Duration::from_secs(10))
@@ -106,16 +131,73 @@ impl Server {
             .user_agent(concat!("moveout/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| Error::stop(format!("setting up TLS: {error}")))?;
-        Ok(Self { client, base, credentials, bearer: AtomicBool::new(false) })
+        Ok(Self { client, base, credentials, bearer: Arc::default() })
     }
 
     /// Address without credentials.
-    pub(super) fn address(&self) -> String {
+    pub(in crate::source) fn address(&self) -> String {
         self.base.as_str().trim_end_matches('/').to_owned()
     }
 
+    /// Scheme, host and port.
+    pub(in crate::source) fn base(&self) -> &Url {
+        &self.base
+    }
+
+    /// Gets a resource. What may pass is an error (429, 5xx, no answer); any other status is an answer.
+    pub(in crate::source) async fn get(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+        accept: &'static str,
+    ) -> Result<Got> {
+        let mut url = self.at(path);
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        self.got(self.client.get(url).header(ACCEPT, accept)).await
+    }
+
+    /// Posts JSON; otherwise as `get`.
+    pub(in crate::source) async fn post_json(&self, path: &str, body: &Value) -> Result<Got> {
+        let request = self.client.post(self.at(path)).header(ACCEPT, "application/json");
+        self.got(request.header(CONTENT_TYPE, "application/json").body(body.to_string())).await
+    }
+
+    async fn got(&self, request: RequestBuilder) -> Result<Got> {
+        let request = self.authorized(request)?;
+        let mut response = request.send().await.map_err(|error| self.transport(&error))?;
+        let status = response.status();
+        if status.as_u16() == 429 || status.is_server_error() {
+            let (retry_after, body) = refusal(response).await;
+            return Err(self.refused(status, retry_after, &body));
+        }
+        let mut body = Vec::new();
+        while let Some(bytes) = response.chunk().await.map_err(|error| self.transport(&error))? {
+            body.extend_from_slice(&bytes);
+            if body.len() > LARGEST_RESOURCE {
+                return Err(Error::stop(format!("{}: an answer without end", self.address())));
+            }
+        }
+        let text = String::from_utf8_lossy(&body).into_owned();
+        Ok(Got { status: status.as_u16(), text })
+    }
+
+    fn authorized(&self, request: RequestBuilder) -> Result<RequestBuilder> {
+        Ok(match &self.credentials {
+            Credentials::None => request,
+            Credentials::Password { user, password } => {
+                request.basic_auth(user, Some(password.expose()))
+            }
+            Credentials::Token(token) => {
+                let scheme = if self.bearer.load(Ordering::Relaxed) { "Bearer" } else { "Token" };
+                request.header(AUTHORIZATION, token_header(scheme, token)?)
+            }
+        })
+    }
+
     /// Seconds by which the server's clock is ahead, by the date of an answer.
-    pub(super) async fn clock_ahead(&self) -> Result<Option<i64>> {
+    pub(in crate::source) async fn clock_ahead(&self) -> Result<Option<i64>> {
         let response = self.client.get(self.at("ping")).send().await;
         let response = response.map_err(|error| self.transport(&error))?;
         let date = response.headers().get(DATE).and_then(|date| date.to_str().ok());
@@ -124,9 +206,14 @@ impl Server {
     }
 
     /// Asks the server what it is. Needs no rights.
-    pub(super) async fn ping(&self) -> Result<Product> {
-        let request = self.client.get(self.at("ping"));
-        let response = request.send().await.map_err(|error| self.transport(&error))?;
+    pub(in crate::source) async fn ping(&self) -> Result<Product> {
+        let ask = || self.client.get(self.at("ping"));
+        let mut response = ask().send().await.map_err(|error| self.transport(&error))?;
+        // InfluxDB 3 may want a token even for this; a 1.x server may take none here.
+        if response.status() == StatusCode::UNAUTHORIZED {
+            let request = self.authorized(ask())?;
+            response = request.send().await.map_err(|error| self.transport(&error))?;
+        }
         let header = |name: &str| {
             let value = response.headers().get(name).and_then(|value| value.to_str().ok());
             value.unwrap_or_default().to_owned()
@@ -136,7 +223,7 @@ impl Server {
         let first = product.version.trim_start_matches('v').starts_with("1.");
         self.bearer.store(first, Ordering::Relaxed);
         let status = response.status();
-        match status.is_success() {
+        match status.is_success() || status == StatusCode::NOT_FOUND {
             true => Ok(product),
             false => {
                 let (retry_after, body) = refusal(response).await;
@@ -146,12 +233,12 @@ impl Server {
     }
 
     /// Runs a statement about metadata. The error of the statement is an error.
-    pub(super) async fn query(&self, statement: &str) -> Result<Vec<Statement>> {
+    pub(in crate::source) async fn query(&self, statement: &str) -> Result<Vec<Statement>> {
         self.query_all(statement, 1).await
     }
 
     /// The same, about one retention policy of a database.
-    pub(super) async fn query_in(
+    pub(in crate::source) async fn query_in(
         &self,
         statement: &str,
         database: &str,
@@ -163,7 +250,11 @@ impl Server {
     /// Runs `count` statements about metadata. Chunked, since a server may cut any other answer to
     /// `max-row-limit` rows without a word. The error of any statement is an error, and so is an
     /// answer that has not the end of each: what is cut off would be left out without a word.
-    pub(super) async fn query_all(&self, statements: &str, count: usize) -> Result<Vec<Statement>> {
+    pub(in crate::source) async fn query_all(
+        &self,
+        statements: &str,
+        count: usize,
+    ) -> Result<Vec<Statement>> {
         self.query_with(statements, count, &[]).await
     }
 
@@ -215,7 +306,7 @@ impl Server {
     }
 
     /// Sends a query for rows, and says how its answer is written.
-    pub(super) async fn open(&self, statement: &str) -> Result<(Format, Response)> {
+    pub(in crate::source) async fn open(&self, statement: &str) -> Result<(Format, Response)> {
         // Servers compare the whole header: a list of types would mean none of them.
         let mut response = self.post(statement, "application/x-msgpack", &[]).await?;
         if matches!(
@@ -239,7 +330,11 @@ impl Server {
 
     /// Moves a body from the socket to a thread that decodes it, in pieces large enough that waking
     /// that thread costs little: the server flushes every few kilobytes.
-    pub(super) async fn pump(&self, mut response: Response, body: mpsc::Sender<Result<Bytes>>) {
+    pub(in crate::source) async fn pump(
+        &self,
+        mut response: Response,
+        body: mpsc::Sender<Result<Bytes>>,
+    ) {
         let mut piece = BytesMut::with_capacity(PIECE_BYTES);
         let mut began = Instant::now();
         loop {
@@ -280,18 +375,8 @@ impl Server {
             ("chunk_size", CHUNK_ROWS),
         ];
         form.extend_from_slice(more);
-        let mut request = self.client.post(self.at("query")).header(ACCEPT, accept).form(&form);
-        request = match &self.credentials {
-            Credentials::None => request,
-            Credentials::Password { user, password } => {
-                request.basic_auth(user, Some(password.expose()))
-            }
-            Credentials::Token(token) => {
-                let scheme = if self.bearer.load(Ordering::Relaxed) { "Bearer" } else { "Token" };
-                request.header(AUTHORIZATION, token_header(scheme, token)?)
-            }
-        };
-        request.send().await.map_err(|error| self.transport(&error))
+        let request = self.client.post(self.at("query")).header(ACCEPT, accept).form(&form);
+        self.authorized(request)?.send().await.map_err(|error| self.transport(&error))
     }
 
     async fn accepted(&self, response: Response) -> Result<Response> {
@@ -363,7 +448,7 @@ impl Server {
 }
 
 /// An error inside of a 200 answer of the server at `address`.
-pub(super) fn said(address: &str, text: &str) -> Error {
+pub(in crate::source) fn said(address: &str, text: &str) -> Error {
     let message = format!("{address}: the server says: {}", printable(text));
     with_class(class_of_text(text), message)
 }
@@ -397,7 +482,7 @@ async fn refusal(mut response: Response) -> (Option<Duration>, String) {
 }
 
 // Seconds or an HTTP date (RFC 9110, 10.2.3).
-fn parse_retry_after(text: &str) -> Option<Duration> {
+pub(in crate::source) fn parse_retry_after(text: &str) -> Option<Duration> {
     if let Ok(seconds) = text.trim().parse::<u64>() {
         return Some(Duration::from_secs(seconds).min(LONGEST_WAIT));
     }
@@ -431,7 +516,7 @@ fn class_of_text(text: &str) -> Class {
 }
 
 // Text of a server, made safe for a terminal and for one line.
-fn printable(text: &str) -> String {
+pub(in crate::source) fn printable(text: &str) -> String {
     let safe: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     match safe.char_indices().nth(500) {
         Some((at, _)) => format!("{}…", &safe[..at]),

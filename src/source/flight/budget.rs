@@ -1,0 +1,227 @@
+//! PURE but for the clock: how much may be read under a quota of bytes in a window of time. All workers
+//! of a source share it. Knows no protocol.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// A quota, as a plan has it: so many bytes of answers in a fixed window of time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quota {
+    /// Bytes of answers.
+    pub bytes: u64,
+    /// Length of the window.
+    pub window: Duration,
+}
+
+/// `300 MB in 5 minutes`.
+impl fmt::Display for Quota {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.window.as_secs_f64();
+        let bytes = self.bytes as f64 / 1e6;
+        match seconds {
+            60.0.. => write!(f, "{bytes} MB in {} minutes", seconds / 60.0),
+            _ => write!(f, "{bytes} MB in {seconds} s"),
+        }
+    }
+}
+
+/// Chunks are made so small that about this many fit into a window: what stays unused before its end
+/// is less than one.
+const CHUNKS_A_WINDOW: u64 = 24;
+
+/// What was read when. The server's windows are fixed, but nobody says when they begin; what keeps to
+/// the quota in every span of that length keeps to it in theirs.
+#[derive(Debug)]
+pub(super) struct Budget {
+    quota: Option<Quota>,
+    spent: Mutex<Spent>,
+}
+
+#[derive(Debug, Default)]
+struct Spent {
+    /// Bytes, by the time of their coming.
+    log: VecDeque<(Instant, u64)>,
+    sum: u64,
+    /// What the queries in flight are expected to bring besides.
+    reserved: u64,
+    /// Rows and bytes of each table so far.
+    rates: HashMap<String, (u64, u64)>,
+}
+
+/// A query that is let through. What it was expected to bring is given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Admitted<'a> {
+    budget: &'a Budget,
+    reserved: u64,
+}
+
+impl Budget {
+    pub(super) fn new(quota: Option<Quota>) -> Self {
+        Self { quota, spent: Mutex::default() }
+    }
+
+    pub(super) fn quota(&self) -> Option<Quota> {
+        self.quota
+    }
+
+    fn spent(&self) -> std::sync::MutexGuard<'_, Spent> {
+        self.spent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets a query through that is expected to bring so many bytes, or says how long to wait.
+    pub(super) fn admit(&self, expected: u64) -> Result<Admitted<'_>, Duration> {
+        self.admit_at(expected, Instant::now())
+    }
+
+    fn admit_at(&self, expected: u64, now: Instant) -> Result<Admitted<'_>, Duration> {
+        let Some(quota) = self.quota else { return Ok(Admitted { budget: self, reserved: 0 }) };
+        let mut spent = self.spent();
+        spent.forget(now, quota.window);
+        // What is larger than all of the quota can only be tried when nothing else was read.
+        let expected = expected.min(quota.bytes);
+        let taken = spent.sum + spent.reserved;
+        if taken == 0 || taken + expected <= quota.bytes {
+            spent.reserved += expected;
+            return Ok(Admitted { budget: self, reserved: expected });
+        }
+        // Until enough of what was read lies a window back; what is in flight is asked about again.
+        let mut missing = (taken + expected).saturating_sub(quota.bytes);
+        for (at, bytes) in &spent.log {
+            missing = missing.saturating_sub(*bytes);
+            if missing == 0 {
+                return Err(
+                    (*at + quota.window).saturating_duration_since(now) + Duration::from_millis(5)
+                );
+            }
+        }
+        Err(quota.window / 20)
+    }
+
+    /// Counts bytes that came.
+    pub(super) fn spend(&self, bytes: u64) {
+        self.spend_at(bytes, Instant::now());
+    }
+
+    fn spend_at(&self, bytes: u64, now: Instant) {
+        let Some(quota) = self.quota else { return };
+        let mut spent = self.spent();
+        spent.sum += bytes;
+        let grain = quota.window / 1000;
+        match spent.log.back_mut() {
+            Some((at, sum)) if now.saturating_duration_since(*at) < grain => *sum += bytes,
+            _ => spent.log.push_back((now, bytes)),
+        }
+    }
+
+    /// Learns what rows of a table cost.
+    pub(super) fn learn(&self, table: &str, rows: u64, bytes: u64) {
+        let mut spent = self.spent();
+        let rate = spent.rates.entry(table.to_owned()).or_default();
+        *rate = (rate.0 + rows, rate.1 + bytes);
+    }
+
+    /// Rows that one chunk of a table should have at most; `None` without a quota.
+    pub(super) fn chunk_rows(&self, table: &str) -> Option<u64> {
+        let quota = self.quota?;
+        let (rows, bytes) = self.spent().rates.get(table).copied().unwrap_or((1, 100));
+        let wanted = u128::from(quota.bytes / CHUNKS_A_WINDOW) * u128::from(rows.max(1));
+        Some(u64::try_from(wanted / u128::from(bytes.max(1))).unwrap_or(u64::MAX).max(1))
+    }
+
+    /// Bytes that a usual chunk brings, to be reserved for one whose size is not known.
+    pub(super) fn usual_chunk(&self) -> u64 {
+        self.quota.map_or(0, |quota| quota.bytes / CHUNKS_A_WINDOW)
+    }
+}
+
+impl Spent {
+    fn forget(&mut self, now: Instant, window: Duration) {
+        while let Some((at, bytes)) = self.log.front().copied() {
+            if now.saturating_duration_since(at) <= window {
+                return;
+            }
+            self.sum -= bytes;
+            self.log.pop_front();
+        }
+    }
+}
+
+impl Admitted<'_> {
+    /// Counts bytes that came for it, instead of those that were expected.
+    pub(super) fn spend(&mut self, bytes: u64) {
+        let of_reserved = self.reserved.min(bytes);
+        self.reserved -= of_reserved;
+        self.budget.spent().reserved -= of_reserved;
+        self.budget.spend(bytes);
+    }
+}
+
+impl Drop for Admitted<'_> {
+    fn drop(&mut self) {
+        self.budget.spent().reserved -= self.reserved;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn without_a_quota_nobody_waits() {
+        let budget = Budget::new(None);
+        budget.spend(u64::MAX);
+        assert!(budget.admit(u64::MAX).is_ok());
+    }
+
+    #[test]
+    fn what_is_spent_comes_back_after_a_window() {
+        let quota = Quota { bytes: 100, window: Duration::from_secs(300) };
+        let (budget, began) = (Budget::new(Some(quota)), Instant::now());
+        budget.spend_at(60, began);
+        budget.spend_at(30, began + Duration::from_secs(100));
+        let later = began + Duration::from_secs(200);
+        assert!(budget.admit_at(10, later).is_ok());
+        let wait = budget.admit_at(20, later).unwrap_err();
+        assert!(wait.abs_diff(Duration::from_secs(100)) < Duration::from_secs(1), "{wait:?}");
+        assert!(budget.admit_at(60, later + wait).is_ok());
+    }
+
+    #[test]
+    fn queries_in_flight_count_as_what_they_are_expected_to_bring() {
+        let quota = Quota { bytes: 100, window: Duration::from_secs(300) };
+        let budget = Budget::new(Some(quota));
+        let mut first = budget.admit(60).unwrap();
+        assert!(budget.admit(60).is_err());
+        first.spend(20);
+        assert!(budget.admit(40).is_ok());
+        drop(first);
+        assert!(budget.admit(80).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn no_span_of_a_window_has_more_than_the_quota(
+            sizes in prop::collection::vec(1u64..200, 1..80), pauses in prop::collection::vec(0u64..40, 80)
+        ) {
+            let quota = Quota { bytes: 1000, window: Duration::from_secs(100) };
+            let budget = Budget::new(Some(quota));
+            let mut now = Instant::now();
+            let mut came = Vec::new();
+            for (bytes, pause) in sizes.into_iter().zip(pauses) {
+                now += Duration::from_secs(pause);
+                while let Err(wait) = budget.admit_at(bytes, now) {
+                    now += wait;
+                }
+                budget.spend_at(bytes, now);
+                came.push((now, bytes));
+            }
+            for (end, _) in &came {
+                let within = came.iter().filter(|(at, _)| at <= end && *at + quota.window >= *end);
+                prop_assert!(within.map(|(_, bytes)| bytes).sum::<u64>() <= quota.bytes + 199);
+            }
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! PURE: the SQL that an InfluxDB 3 is asked. Every name is quoted: unquoted ones are folded to lower
+//! case, and two tables may differ in nothing else.
+
+use chrono::DateTime;
+
+use crate::window::{Slice, Window};
+
+/// Names and types of all columns of all tables. Other schemas than `iox` are the server's own.
+pub(super) const COLUMNS: &str = "SELECT table_name, column_name, data_type FROM information_schema.columns \
+     WHERE table_schema = 'iox'";
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A measurement called like a system table is another one: the schema is always named.
+fn table(name: &str) -> String {
+    format!("iox.{}", quoted(name))
+}
+
+/// An instant as a literal, exact to the nanosecond.
+fn literal(time: i64) -> String {
+    let time = DateTime::from_timestamp_nanos(time);
+    format!("TIMESTAMP '{}'", time.format("%Y-%m-%dT%H:%M:%S%.9fZ"))
+}
+
+/// Half-open: a row on the border belongs to the window that begins there. The ends of all time are no
+/// bounds: a row may lie at the very last nanosecond.
+fn within(window: Window) -> String {
+    let from = format!("time >= {}", literal(window.from));
+    let to = format!("time < {}", literal(window.to));
+    match (window.from == Window::ALL.from, window.to == Window::ALL.to) {
+        (true, true) => String::new(),
+        (true, false) => format!(" WHERE {to}"),
+        (false, true) => format!(" WHERE {from}"),
+        (false, false) => format!(" WHERE {from} AND {to}"),
+    }
+}
+
+/// All rows of a slice. `*`, so that a column which came after the listing shows. Without `ORDER BY`,
+/// which would be a sort in the server, and nothing would come before its end.
+pub(super) fn read(name: &str, slice: Slice) -> String {
+    let within = slice.window().map(within).unwrap_or_default();
+    format!("SELECT * FROM {}{within}", table(name))
+}
+
+/// First and last time of a window.
+pub(super) fn bounds(name: &str, window: Window) -> String {
+    let (table, within) = (table(name), within(window));
+    format!("SELECT min(time) AS first, max(time) AS last FROM {table}{within}")
+}
+
+/// Number of rows of a window.
+pub(super) fn count(name: &str, window: Window) -> String {
+    format!("SELECT count(*) AS rows FROM {}{}", table(name), within(window))
+}
+
+/// How a window would be read: costs no reading, and shows whether anything can be there.
+pub(super) fn explain(name: &str, window: Window) -> String {
+    format!("EXPLAIN SELECT time FROM {}{}", table(name), within(window))
+}
+
+/// Operators that bring no rows of their own.
+const PASSING: [&str; 10] = [
+    "CoalesceBatchesExec",
+    "CoalescePartitionsExec",
+    "CooperativeExec",
+    "DeduplicateExec",
+    "FilterExec",
+    "ProjectionExec",
+    "RepartitionExec",
+    "SortExec",
+    "SortPreservingMergeExec",
+    "UnionExec",
+];
+
+/// Whether a physical plan, a line for each operator, reads nothing at all. An operator that is not known
+/// reads something: a table that has rows must never look empty.
+pub(super) fn is_empty_plan(plan: &str) -> bool {
+    let mut empty = false;
+    for line in plan.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let end = line.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(line.len());
+        match &line[..end] {
+            "EmptyExec" => empty = true,
+            operator if PASSING.contains(&operator) => {}
+            _ => return false,
+        }
+    }
+    empty
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_quoted_and_instants_are_exact() {
+        let window = Window { from: -1, to: 1_700_000_000_123_456_789 };
+        assert_eq!(
+            read("we\"ird Table", Slice::Window(window)),
+            "SELECT * FROM iox.\"we\"\"ird Table\" WHERE time >= TIMESTAMP '1969-12-31T23:59:59.999999999Z' \
+             AND time < TIMESTAMP '2023-11-14T22:13:20.123456789Z'"
+        );
+        let rest = Window { from: 0, ..Window::ALL };
+        let expected =
+            "SELECT * FROM iox.\"t\" WHERE time >= TIMESTAMP '1970-01-01T00:00:00.000000000Z'";
+        assert_eq!(read("t", Slice::Window(rest)), expected);
+        assert_eq!(count("t", Window::ALL), "SELECT count(*) AS rows FROM iox.\"t\"");
+    }
+
+    #[test]
+    fn only_a_plan_that_reads_nothing_is_empty() {
+        assert!(is_empty_plan("EmptyExec"));
+        assert!(is_empty_plan("ProjectionExec: expr=[time@0]\n  EmptyExec"));
+        assert!(!is_empty_plan("UnionExec\n  EmptyExec\n  RecordBatchesExec: chunks=1"));
+        assert!(!is_empty_plan("UnionExec\n  EmptyExec\n  SomethingNewExec: files=1"));
+        assert!(!is_empty_plan("SomethingNewExec"));
+        assert!(!is_empty_plan(""));
+    }
+}

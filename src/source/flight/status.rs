@@ -1,0 +1,172 @@
+//! PURE: what a gRPC status, or the HTTP answer of something before the server, means for a run. By
+//! text before code: the codes lie (Core's file limit is Internal, a quota may come as three codes).
+
+use std::time::Duration;
+
+use tonic::{Code, Status};
+
+use crate::error::{Class, Error};
+use crate::source::influxdb::http::printable;
+
+/// What stands between us and the server said, instead of the server.
+#[derive(Debug, Clone)]
+pub(super) struct Refusal {
+    pub(super) status: u16,
+    pub(super) retry_after: Option<Duration>,
+    pub(super) text: String,
+}
+
+/// The error for a status, or for the answer that was no gRPC.
+pub(super) fn error(address: &str, status: &Status, refusal: Option<Refusal>) -> Error {
+    if let Some(refusal) = refusal {
+        return refused(address, &refusal);
+    }
+    let retry_after = status.metadata().get("retry-after").and_then(|value| value.to_str().ok());
+    let retry_after =
+        retry_after.and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
+    let text = status.message();
+    let name = format!("{:?}", status.code());
+    let message = match text.is_empty() {
+        true => format!("{address}: the server says {name}"),
+        false => format!("{address}: the server says {name}: {}", printable(text)),
+    };
+    match class(status.code(), text, retry_after) {
+        Class::Stop => match status.code() {
+            Code::Unauthenticated | Code::PermissionDenied => Error::stop(message)
+                .hint("check the token, and that it may read this bucket or database"),
+            Code::OutOfRange => Error::stop(message),
+            _ => Error::stop(message),
+        },
+        class => Error::of(class, message),
+    }
+}
+
+fn class(code: Code, text: &str, retry_after: Option<Duration>) -> Class {
+    let text = text.to_lowercase();
+    let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    if has(&[
+        "limited_query",
+        "exceeds limit of 25m",
+        "status code 429",
+        "status: 429",
+        "too many requests",
+    ]) || has(&["has exceeded"]) && has(&["plan limit"])
+    {
+        return Class::Wait(retry_after);
+    }
+    if has(&["would process more than", "file limit", "failed to allocate", "allocation failed"])
+        || has(&["grpc-timeout elapsed", "query time limit", "timeout expired"])
+    {
+        return Class::Split;
+    }
+    // An error of the transport, whatever its code.
+    if has(&[
+        "rst_stream",
+        "h2 protocol error",
+        "missing grpc-status",
+        "transport error",
+        "connection",
+    ]) && !matches!(code, Code::Unauthenticated | Code::PermissionDenied)
+    {
+        return Class::RetryThenSplit;
+    }
+    match code {
+        Code::Unauthenticated | Code::PermissionDenied | Code::OutOfRange | Code::NotFound => {
+            Class::Stop
+        }
+        Code::DeadlineExceeded | Code::Cancelled => Class::Split,
+        Code::ResourceExhausted => match retry_after {
+            Some(_) => Class::Wait(retry_after),
+            None => Class::Split,
+        },
+        Code::Unavailable => match retry_after {
+            Some(_) => Class::Wait(retry_after),
+            None => Class::Retry,
+        },
+        // The server maps most errors of a running query to InvalidArgument, so that its user sees the
+        // text: only those of planning are for good.
+        Code::InvalidArgument if !has(&["while execution"]) => Class::Stop,
+        Code::Unimplemented => Class::Stop,
+        _ if has(&["database not found", "not found: database"]) => Class::Stop,
+        _ => Class::RetryThenSplit,
+    }
+}
+
+fn refused(address: &str, refusal: &Refusal) -> Error {
+    let Refusal { status, retry_after, text } = refusal;
+    let text = text.trim();
+    let message = match text.is_empty() {
+        true => format!("{address}: HTTP status {status} instead of a Flight answer"),
+        false => format!("{address}: HTTP status {status}: {}", printable(text)),
+    };
+    match status {
+        401 | 403 => Error::stop(message).hint("check the token and what it may read"),
+        404 | 405 | 415 | 501 => Error::stop(message).hint(
+            "Flight (gRPC over HTTP/2) does not reach an InfluxDB 3 here: is there a proxy, or is it InfluxDB \
+             Cloud (TSM) or 2.x, which `influxdb2+` names?",
+        ),
+        408 | 504 => Error::of(Class::RetryThenSplit, message),
+        429 => Error::of(Class::Wait(*retry_after), message),
+        503 if retry_after.is_some() => Error::of(Class::Wait(*retry_after), message),
+        _ => Error::of(Class::RetryThenSplit, message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_comes_before_the_code() {
+        let core = "Error while planning query: External error: Query would exceed file limit of 432 parquet \
+                    files. Please specify a smaller time range";
+        let quota = "org 0a has exceeded limited_query plan limit";
+        let split = Class::Split;
+        for (code, text, expected) in [
+            (Code::Internal, core, split),
+            (Code::ResourceExhausted, "Query would process more than 500 partitions", split),
+            (
+                Code::ResourceExhausted,
+                "Resources exhausted: Additional allocation failed for X",
+                split,
+            ),
+            (Code::ResourceExhausted, "grpc-timeout elapsed", split),
+            (Code::ResourceExhausted, quota, Class::Wait(None)),
+            (
+                Code::Unavailable,
+                "grpc-status header missing, mapped from HTTP status code 429",
+                Class::Wait(None),
+            ),
+            (
+                Code::Internal,
+                "invalid compression flag: 60 while receiving response with status: 429 Too Many \
+                              Requests",
+                Class::Wait(None),
+            ),
+            (Code::DeadlineExceeded, "", split),
+            (Code::Internal, "Received RST_STREAM with error code 2", Class::RetryThenSplit),
+            (Code::Unknown, "h2 protocol error: stream reset", Class::RetryThenSplit),
+            (Code::Unknown, "protocol error: missing grpc-status trailer", Class::RetryThenSplit),
+            (Code::Unavailable, "upstream", Class::Retry),
+            (Code::Unauthenticated, "Unauthenticated", Class::Stop),
+            (
+                Code::InvalidArgument,
+                "Error while planning query: table 'public.iox.x' not found",
+                Class::Stop,
+            ),
+            (
+                Code::InvalidArgument,
+                "Error while execution Flight SQL stream: boom",
+                Class::RetryThenSplit,
+            ),
+            (
+                Code::Internal,
+                "Cannot retrieve database: External error: database not found: x",
+                Class::Stop,
+            ),
+            (Code::OutOfRange, "decoded message length too large", Class::Stop),
+        ] {
+            assert_eq!(class(code, text, None), expected, "{code:?} {text}");
+        }
+    }
+}

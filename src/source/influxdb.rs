@@ -1,0 +1,138 @@
+//! Finds out which InfluxDB an address is, and picks the way to read it: Flight for the family of 3,
+//! `/query` for all others. Reads nothing but what identifies it.
+
+pub(in crate::source) mod cloud;
+pub(in crate::source) mod core;
+pub(in crate::source) mod http;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use self::cloud::{Cloud, Storage};
+use self::http::Server;
+use super::flight::{Flight, Found, Product, Quota};
+use super::influxql::InfluxQl;
+use super::{Source, SourceSpec};
+use crate::config::{InfluxDb, Limits, QuotaChoice, Version};
+use crate::error::{Error, Result};
+
+/// The length of a window of Serverless's quota.
+const QUOTA_WINDOW: Duration = Duration::from_secs(300);
+/// The free plan's: what holds where nobody says more.
+const FREE_PLAN: u64 = 300_000_000;
+
+/// What an address turned out to be.
+enum Kind {
+    /// 1.x, 2.x, Cloud TSM.
+    InfluxQl,
+    Flight(Product, String),
+}
+
+/// Asks the server what it is, and opens it as that.
+pub(super) async fn open(
+    spec: &SourceSpec,
+    influxdb: &InfluxDb,
+    limits: &Limits,
+) -> Result<Arc<dyn Source>> {
+    let InfluxDb { base, credentials, version, quota, prices } = influxdb;
+    let server = Server::new(base.clone(), credentials.clone(), limits.idle_timeout)?;
+    match detect(&server, *version).await? {
+        Kind::InfluxQl => {
+            let (name, select) = (spec.name.clone(), spec.select.clone());
+            Ok(Arc::new(InfluxQl::new(name, server, select)))
+        }
+        Kind::Flight(product, version) => {
+            let mut warnings = Vec::new();
+            let quota = choose_quota(quota, &product, &mut warnings).await?;
+            let found = Found {
+                name: spec.name.clone(),
+                version,
+                product,
+                server,
+                credentials: credentials.clone(),
+                select: spec.select.clone(),
+                quota,
+                prices: *prices,
+                warnings,
+            };
+            Ok(Arc::new(Flight::new(found, limits)?))
+        }
+    }
+}
+
+async fn detect(server: &Server, wanted: Option<Version>) -> Result<Kind> {
+    if matches!(wanted, Some(Version::One | Version::Two)) {
+        return Ok(Kind::InfluxQl);
+    }
+    let ping = server.ping().await?;
+    let number = ping.version.trim_start_matches('v');
+    let named = |what: &str| format!("InfluxDB {what}").trim_end().to_owned();
+    match (number.split('.').next().unwrap_or_default(), ping.build.as_str()) {
+        ("1" | "2", _) if wanted.is_none() => return Ok(Kind::InfluxQl),
+        ("3", build @ ("Core" | "Enterprise")) => {
+            let version = named(&format!("{} {build}", ping.version));
+            return Ok(Kind::Flight(Product::Core, version));
+        }
+        _ => {}
+    }
+    // A cloud: a host is no proof of its storage, the organization is.
+    match cloud::organization(server).await? {
+        Some((org, Storage::Iox)) => {
+            let cloud = Cloud::new(server.clone(), org);
+            Ok(Kind::Flight(Product::Serverless(cloud), named("Cloud Serverless")))
+        }
+        Some((_, Storage::Tsm)) if wanted == Some(Version::Three) => {
+            Err(Error::stop(format!("{} is InfluxDB Cloud (TSM), which has no Flight", server.address()))
+                .hint("name it influxdb2+https://…, or influxdb+https://…"))
+        }
+        Some((_, Storage::Tsm)) => Ok(Kind::InfluxQl),
+        None if number.starts_with('3') || ping.build == "cloud2" || wanted.is_some() => {
+            let version = named(&format!("{} {}", ping.version, ping.build));
+            Ok(Kind::Flight(Product::Dedicated, version))
+        }
+        None if ping.version.is_empty() => {
+            Err(Error::stop(format!("{} does not say that it is an InfluxDB", server.address())).hint(
+                "check the host and port; is there a proxy before it? influxdb1+, influxdb2+ and influxdb3+ say \
+                 which one it is",
+            ))
+        }
+        None => Err(Error::stop(format!(
+            "{} is InfluxDB {} {}, which this version of moveout cannot read",
+            server.address(),
+            ping.version,
+            ping.build
+        ))),
+    }
+}
+
+async fn choose_quota(
+    choice: &QuotaChoice,
+    product: &Product,
+    warnings: &mut Vec<String>,
+) -> Result<Option<Quota>> {
+    match (choice, product) {
+        (QuotaChoice::None, _) => Ok(None),
+        (QuotaChoice::Bytes { bytes, window }, _) => {
+            Ok(Some(Quota { bytes: *bytes, window: window.unwrap_or(QUOTA_WINDOW) }))
+        }
+        (QuotaChoice::Ask, Product::Serverless(cloud)) => {
+            Ok(match cloud.read_kilobytes().await? {
+                Some(0) => None,
+                // The documentation's 300 MB in 5 minutes are 1000 of these.
+                Some(per_second) => Some(Quota {
+                    bytes: per_second.saturating_mul(1000).saturating_mul(QUOTA_WINDOW.as_secs()),
+                    window: QUOTA_WINDOW,
+                }),
+                None => {
+                    warnings.push(
+                    "the token may not read the limits of its organization: taking the free plan's 300 MB in 5 \
+                     minutes; `quota` in the configuration says what holds"
+                        .to_owned(),
+                );
+                    Some(Quota { bytes: FREE_PLAN, window: QUOTA_WINDOW })
+                }
+            })
+        }
+        (QuotaChoice::Ask, _) => Ok(None),
+    }
+}

@@ -1,0 +1,373 @@
+//! The HTTP interface of InfluxDB Cloud: its organization, limits and buckets, and all that is not rows.
+//! A kind that a plan does not have is said, not an error. Values of tokens and secrets are never kept.
+
+use serde_json::{Value, json};
+
+use super::http::{Got, Server};
+use crate::error::{Class, Error, Result};
+use crate::source::{Artifact, ArtifactStatus};
+
+/// How an organization is stored, which decides how it can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::source) enum Storage {
+    /// Cloud Serverless.
+    Iox,
+    /// Cloud TSM.
+    Tsm,
+}
+
+/// One organization.
+#[derive(Debug, Clone)]
+pub struct Cloud {
+    server: Server,
+    org: String,
+}
+
+/// The first organization that the token sees; `None` where there is no such interface.
+pub(in crate::source) async fn organization(server: &Server) -> Result<Option<(String, Storage)>> {
+    let got = server.get("api/v2/orgs", &[], "application/json").await?;
+    match got.status {
+        200..=299 => {}
+        401 | 403 => return got.allowed(server).map(|_| None),
+        _ => return Ok(None),
+    }
+    let Ok(answer) = serde_json::from_str::<Value>(&got.text) else { return Ok(None) };
+    let org = &answer["orgs"][0];
+    let Some(id) = org["id"].as_str() else { return Ok(None) };
+    Ok(match org["defaultStorageType"].as_str() {
+        Some("iox") => Some((id.to_owned(), Storage::Iox)),
+        Some("tsm") => Some((id.to_owned(), Storage::Tsm)),
+        _ => None,
+    })
+}
+
+/// Kinds with a list: path, key of its array, largest page (0 where there are no pages).
+const LISTS: [(&str, &str, &str, usize); 10] = [
+    ("labels", "labels", "labels", 0),
+    ("variables", "variables", "variables", 0),
+    ("dbrp-mappings", "dbrps", "content", 0),
+    ("tasks", "tasks", "tasks", 500),
+    ("checks", "checks", "checks", 100),
+    ("notification-rules", "notificationRules", "notificationRules", 100),
+    ("notification-endpoints", "notificationEndpoints", "notificationEndpoints", 100),
+    ("scripts", "scripts", "scripts", 500),
+    ("stacks", "stacks", "stacks", 0),
+    ("tokens", "authorizations", "authorizations", 100),
+];
+
+/// What could be had of a kind, or the status to write down.
+type Had = std::result::Result<Vec<Value>, String>;
+
+impl Cloud {
+    pub(super) fn new(server: Server, org: String) -> Self {
+        Self { server, org }
+    }
+
+    /// Kilobytes that may be read in a second, averaged over five minutes; 0 without a limit, `None` where
+    /// the token may not know.
+    pub(super) async fn read_kilobytes(&self) -> Result<Option<u64>> {
+        let path = format!("api/v2/orgs/{}/limits", self.org);
+        let got = self.server.get(&path, &[], "application/json").await?;
+        let limits = serde_json::from_str::<Value>(&got.text).unwrap_or_default();
+        Ok(match got.status {
+            200..=299 => limits["limits"]["rate"]["readKBs"].as_u64(),
+            _ => None,
+        })
+    }
+
+    /// All buckets: name, and whether it is the server's own.
+    pub(in crate::source) async fn buckets(&self) -> Result<Vec<(String, bool)>> {
+        let all = match self.list("buckets", "buckets", 100).await? {
+            Ok(all) => all,
+            Err(status) => {
+                return Err(Error::stop(format!("{}: buckets: {status}", self.server.address()))
+                    .hint("the token must be allowed to read buckets; or name them, in the URL or in `databases`"));
+            }
+        };
+        let pairs = all.iter().filter_map(|bucket| {
+            Some((bucket["name"].as_str()?.to_owned(), bucket["type"].as_str() == Some("system")))
+        });
+        Ok(pairs.collect())
+    }
+
+    /// Each kind that the cancel page, or the specification, names.
+    pub(in crate::source) async fn artifacts(
+        &self,
+        source: &str,
+    ) -> Result<(Vec<Artifact>, Vec<ArtifactStatus>)> {
+        let mut kept = Kept { source, artifacts: Vec::new(), statuses: Vec::new() };
+        let telegrafs = self.list("telegrafs", "configurations", 0).await?;
+        for telegraf in telegrafs.iter().flatten() {
+            let (config, _) =
+                without_secrets_in_toml(telegraf["config"].as_str().unwrap_or_default());
+            kept.file(&format!("telegrafs/{}.toml", file_name(telegraf)), config.into_bytes());
+        }
+        kept.rows("telegrafs", telegrafs);
+
+        let buckets = self.list("buckets", "buckets", 100).await?;
+        let mut schemas = buckets.as_ref().map(|_| Vec::new()).map_err(Clone::clone);
+        for bucket in buckets.iter().flatten().filter(|b| b["schemaType"] == "explicit") {
+            let id = bucket["id"].as_str().unwrap_or_default();
+            let path = format!("buckets/{id}/schema/measurements");
+            let of_bucket = self.list(&path, "measurementSchemas", 0).await?;
+            schemas = schemas.and_then(|mut all: Vec<Value>| {
+                all.push(json!({ "bucket": bucket["name"], "id": id, "measurements": of_bucket? }));
+                Ok(all)
+            });
+        }
+        kept.rows("buckets", buckets);
+        kept.rows("bucket-schemas", schemas);
+
+        let dashboards = self.list("dashboards", "dashboards", 100).await?;
+        let mut whole = dashboards.as_ref().map(|_| Vec::new()).map_err(Clone::clone);
+        for dashboard in dashboards.iter().flatten() {
+            // A list's cells have no queries.
+            let id = dashboard["id"].as_str().unwrap_or_default();
+            let one = self.one(&format!("dashboards/{id}"), &[("include", "properties")]).await?;
+            whole = whole.and_then(|mut all: Vec<Value>| {
+                all.push(one?);
+                Ok(all)
+            });
+        }
+        kept.rows("dashboards", whole);
+
+        for (kind, path, key, page) in LISTS {
+            let rows = self.list(path, key, page).await?;
+            if kind == "tasks" {
+                for task in rows.iter().flatten() {
+                    let flux = task["flux"].as_str().unwrap_or_default().to_owned();
+                    kept.file(&format!("tasks/{}.flux", file_name(task)), flux.into_bytes());
+                }
+            }
+            kept.rows(kind, rows);
+        }
+        for (kind, key) in [("secrets", "secrets"), ("members", "users"), ("owners", "users")] {
+            let path = format!("orgs/{}/{kind}", self.org);
+            let names = if kind == "secrets" { "secret-names" } else { kind };
+            kept.rows(names, self.list(&path, key, 0).await?);
+        }
+        let limits = self.one(&format!("orgs/{}/limits", self.org), &[]).await?;
+        kept.rows("limits", limits.map(|limits| vec![limits]));
+        kept.rows("template", self.template().await?);
+        Ok((kept.artifacts, kept.statuses))
+    }
+
+    /// All pages of a list.
+    async fn list(&self, path: &str, key: &str, page: usize) -> Result<Had> {
+        let mut all: Vec<Value> = Vec::new();
+        let limit = page.to_string();
+        loop {
+            let after =
+                all.last().and_then(|last| last["id"].as_str()).unwrap_or_default().to_owned();
+            let mut query = vec![("orgID", self.org.as_str())];
+            if page > 0 {
+                query.push(("limit", &limit));
+            }
+            let offset = all.len().to_string();
+            if !all.is_empty() {
+                // Some lists know the one, some the other.
+                match path {
+                    "buckets" | "tasks" => query.push(("after", &after)),
+                    _ => query.push(("offset", &offset)),
+                }
+            }
+            let answer = match self.one(path, &query).await? {
+                Ok(answer) => answer,
+                Err(status) => return Ok(Err(status)),
+            };
+            let rows = answer[key].as_array().cloned().unwrap_or_default();
+            let full = page > 0 && rows.len() >= page;
+            // A server that heeds no offset would say the same for ever.
+            let known =
+                |row: &Value| row["id"].is_string() && all.iter().any(|old| old["id"] == row["id"]);
+            let fresh: Vec<Value> = rows.into_iter().filter(|row| !known(row)).collect();
+            let ends = fresh.is_empty();
+            all.extend(fresh);
+            if !full || ends {
+                return Ok(Ok(all));
+            }
+        }
+    }
+
+    async fn one(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+    ) -> Result<std::result::Result<Value, String>> {
+        let got = match self.server.get(&format!("api/v2/{path}"), query, "application/json").await
+        {
+            Ok(got) => got,
+            Err(error) if matches!(error.class(), Class::Wait(_)) => return Err(error),
+            Err(error) => return Ok(Err(format!("failed: {error}"))),
+        };
+        Ok(said(&got).and_then(|()| {
+            serde_json::from_str(&got.text).map_err(|error| format!("failed: not JSON: {error}"))
+        }))
+    }
+
+    /// Everything as the template that `influx apply` takes. It has no mappings, tokens and secrets.
+    async fn template(&self) -> Result<Had> {
+        let filters = json!({ "byLabel": [], "byResourceKind": [] });
+        let body = json!({ "orgIDs": [{ "orgID": self.org, "resourceFilters": filters }] });
+        let got = match self.server.post_json("api/v2/templates/export", &body).await {
+            Ok(got) => got,
+            Err(error) if matches!(error.class(), Class::Wait(_)) => return Err(error),
+            Err(error) => return Ok(Err(format!("failed: {error}"))),
+        };
+        Ok(said(&got).and_then(|()| {
+            serde_json::from_str(&got.text).map_err(|error| format!("failed: not JSON: {error}"))
+        }))
+    }
+}
+
+fn said(got: &Got) -> std::result::Result<(), String> {
+    match got.status {
+        200..=299 => Ok(()),
+        status @ (401 | 403 | 404 | 405) => {
+            Err(format!("not available on this plan or to this token (HTTP status {status})"))
+        }
+        status => Err(format!("failed: HTTP status {status}")),
+    }
+}
+
+struct Kept<'a> {
+    source: &'a str,
+    artifacts: Vec<Artifact>,
+    statuses: Vec<ArtifactStatus>,
+}
+
+impl Kept<'_> {
+    fn file(&mut self, path: &str, content: Vec<u8>) {
+        self.artifacts.push(Artifact { path: path.to_owned(), content: content.into() });
+    }
+
+    fn rows(&mut self, kind: &str, rows: Had) {
+        let status = match rows {
+            Ok(rows) if rows.is_empty() => "none".to_owned(),
+            Ok(rows) => {
+                let mut removed = 0;
+                let rows: Vec<Value> =
+                    rows.into_iter().map(|row| without_secrets(row, &mut removed)).collect();
+                match serde_json::to_vec_pretty(&rows) {
+                    Ok(content) => {
+                        self.file(&format!("{kind}.json"), content);
+                        match removed {
+                            0 => "saved".to_owned(),
+                            _ => format!("saved, without the values of {removed} secrets"),
+                        }
+                    }
+                    Err(error) => format!("failed: {error}"),
+                }
+            }
+            Err(status) => status,
+        };
+        let (source, kind) = (self.source.to_owned(), kind.to_owned());
+        self.statuses.push(ArtifactStatus { source, kind, status });
+    }
+}
+
+/// `NAME-ID`, of characters that are safe everywhere.
+fn file_name(resource: &Value) -> String {
+    let safe = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' };
+    let name = resource["name"].as_str().unwrap_or("unnamed").chars().take(60).map(safe);
+    let id = resource["id"].as_str().unwrap_or("0").chars().map(safe);
+    name.chain(['-']).chain(id).collect()
+}
+
+const REMOVED: &str = "removed by moveout";
+
+fn is_secret_key(key: &str) -> bool {
+    let key = key.to_lowercase();
+    [
+        "token",
+        "password",
+        "passwd",
+        "secret",
+        "api_key",
+        "apikey",
+        "routingkey",
+        "access_key",
+        "private_key",
+    ]
+    .iter()
+    .any(|word| key.contains(word))
+}
+
+/// A reference to a secret or to the environment is none.
+fn is_reference(value: &str) -> bool {
+    value.is_empty()
+        || value.starts_with("secret: ")
+        || value.starts_with('$')
+        || value.starts_with("@{")
+}
+
+fn without_secrets(value: Value, removed: &mut usize) -> Value {
+    match value {
+        Value::Object(object) => object
+            .into_iter()
+            .map(|(key, value)| match value {
+                Value::String(text) if is_secret_key(&key) && !is_reference(&text) => {
+                    *removed += 1;
+                    (key, REMOVED.into())
+                }
+                Value::String(text) if key == "config" => {
+                    let (text, count) = without_secrets_in_toml(&text);
+                    *removed += count;
+                    (key, text.into())
+                }
+                other => (key, without_secrets(other, removed)),
+            })
+            .collect(),
+        Value::Array(values) => {
+            values.into_iter().map(|value| without_secrets(value, removed)).collect()
+        }
+        other => other,
+    }
+}
+
+/// The text of a Telegraf configuration, line by line: `token = "…"` without its value.
+fn without_secrets_in_toml(text: &str) -> (String, usize) {
+    let mut removed = 0;
+    let lines = text.split_inclusive('\n').map(|line| {
+        let Some((key, value)) = line.split_once('=') else { return line.to_owned() };
+        let bare = key.trim().trim_start_matches('#').trim().trim_matches(['"', '\'']);
+        let inner = value.trim().trim_start_matches(['"', '\'']);
+        if !is_secret_key(bare) || is_reference(inner.trim_end_matches(['"', '\''])) {
+            return line.to_owned();
+        }
+        removed += 1;
+        let end = if line.ends_with('\n') { "\n" } else { "" };
+        format!("{key}= \"{REMOVED}\"{end}")
+    });
+    let text = lines.collect();
+    (text, removed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_of_secrets_go_and_references_stay() {
+        let mut removed = 0;
+        let config = "[[outputs]]\n  token = \"abc\"\n  urls = [\"https://h\"]\n# password = 'x'\n  token = \"$T\"\n";
+        let value = json!({
+            "name": "n", "token": "abc", "routingKey": "secret: KEY", "of": [{ "password": "p" }], "config": config
+        });
+        let kept = without_secrets(value, &mut removed);
+        assert_eq!(removed, 4);
+        assert_eq!(kept["token"], REMOVED);
+        assert_eq!(kept["routingKey"], "secret: KEY");
+        assert_eq!(kept["of"][0]["password"], REMOVED);
+        assert_eq!(
+            kept["config"],
+            "[[outputs]]\n  token = \"removed by moveout\"\n  urls = [\"https://h\"]\n# password = \"removed by \
+             moveout\"\n  token = \"$T\"\n"
+        );
+    }
+
+    #[test]
+    fn names_of_files_are_safe() {
+        assert_eq!(file_name(&json!({ "name": "a/b ü", "id": "07" })), "a_b__-07");
+    }
+}

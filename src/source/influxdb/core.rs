@@ -1,0 +1,43 @@
+//! What InfluxDB 3 Core and Enterprise say over HTTP of themselves: their databases.
+
+use serde_json::{Value, json};
+
+use super::http::Server;
+use crate::error::{Class, Error, Result};
+use crate::source::{Artifact, ArtifactStatus};
+
+/// All databases: name, and whether it is the server's own. Deleted ones cannot be read.
+pub(in crate::source) async fn databases(server: &Server) -> Result<Vec<(String, bool)>> {
+    // `format` is required.
+    let answer =
+        server.get("api/v3/configure/database", &[("format", "json")], "application/json").await?;
+    let text = answer.allowed(server)?;
+    let rows: Vec<Value> = serde_json::from_str(&text).map_err(|error| {
+        Error::of(
+            Class::Retry,
+            format!("{}: a list of databases that is not JSON: {error}", server.address()),
+        )
+    })?;
+    let living = rows.iter().filter(|row| row["deleted"].as_bool() != Some(true));
+    let names = living.filter_map(|row| row["iox::database"].as_str().or(row["name"].as_str()));
+    Ok(names.map(|name| (name.to_owned(), name == "_internal")).collect())
+}
+
+/// There is not much besides rows.
+pub(in crate::source) async fn artifacts(
+    server: &Server,
+    source: &str,
+) -> Result<(Vec<Artifact>, Vec<ArtifactStatus>)> {
+    let (artifacts, status) = match databases(server).await {
+        Ok(names) => {
+            let names: Vec<_> =
+                names.into_iter().map(|(name, _)| json!({ "name": name })).collect();
+            let content = Value::from(names).to_string().into();
+            (vec![Artifact { path: "databases.json".to_owned(), content }], "saved".to_owned())
+        }
+        Err(error) if error.class() == Class::Stop => (vec![], format!("not available: {error}")),
+        Err(error) => (vec![], format!("failed: {error}")),
+    };
+    let (source, kind) = (source.to_owned(), "databases".to_owned());
+    Ok((artifacts, vec![ArtifactStatus { source, kind, status }]))
+}
