@@ -20,8 +20,10 @@ use crate::source::{BatchSender, Chunk, Source};
 use crate::store::{Store, Upload};
 use crate::window::{now, rfc3339};
 
-/// Batches between source and encoder at most.
-const BATCHES: usize = 2;
+/// Batches between source and encoder at most: as many as are encoded together, where there is memory,
+/// so that the next ones come while these are encoded. A server's are of 8,192 rows, about a MiB.
+const BATCHES: usize = 8;
+const BATCH_BYTES: usize = 2 << 20;
 /// Files of a chunk that are read back while the next one is written, at most.
 const FILES_READ_BACK: usize = 2;
 
@@ -53,7 +55,9 @@ impl Writer {
     ) -> Result<Commit> {
         let (began, started) = (Instant::now(), rfc3339(now()));
         let counted = Arc::new(Counted::default());
-        let (batch_sender, batches) = BatchSender::channel(BATCHES);
+        let (batch_sender, batches) = BatchSender::channel(
+            (self.options.row_group_bytes / 2 / BATCH_BYTES).clamp(2, BATCHES),
+        );
         let (output, parts) = mpsc::channel(1);
         let ended = Arc::new(AtomicBool::new(false));
 

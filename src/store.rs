@@ -23,6 +23,9 @@ use crate::error::{Error, Result};
 use s3::Bucket;
 pub use upload::Upload;
 
+/// Bytes of a file that are read at once.
+const PIECE_BYTES: u64 = 1 << 20;
+
 /// Where an archive lives.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -148,19 +151,27 @@ impl Store {
 
     /// The object's bytes as they come; `None` where there is none.
     pub async fn stream(&self, key: &str) -> Result<Option<BoxStream<'static, Result<Bytes>>>> {
-        match self.objects.get(&Path::from(key)).await {
-            Ok(object) => {
-                let doing = format!("reading {key}");
-                Ok(Some(
-                    object
-                        .into_stream()
-                        .map(move |b| b.map_err(|e| store_error(e, &doing)))
-                        .boxed(),
-                ))
-            }
-            Err(error) if is_absent(&error) => Ok(None),
-            Err(error) => Err(store_error(error, &format!("reading {key}"))),
+        let doing = format!("reading {key}");
+        let object = match self.objects.get(&Path::from(key)).await {
+            Ok(object) => object,
+            Err(error) if is_absent(&error) => return Ok(None),
+            Err(error) => return Err(store_error(error, &doing)),
+        };
+        if matches!(self.kind, Kind::Bucket(_)) {
+            let pieces = object.into_stream().map(move |b| b.map_err(|e| store_error(e, &doing)));
+            return Ok(Some(pieces.boxed()));
         }
+        // As a stream a file comes in pieces of 8 KiB, each by way of another thread.
+        let (objects, path, size) = (Arc::clone(&self.objects), Path::from(key), object.meta.size);
+        let pieces = futures::stream::iter((0..size).step_by(PIECE_BYTES as usize));
+        let pieces = pieces.then(move |at| {
+            let (objects, path, doing) = (Arc::clone(&objects), path.clone(), doing.clone());
+            async move {
+                let read = objects.get_range(&path, at..size.min(at + PIECE_BYTES)).await;
+                read.map_err(|error| store_error(error, &doing))
+            }
+        });
+        Ok(Some(pieces.boxed()))
     }
 
     /// Some bytes of an object.
