@@ -14,12 +14,15 @@ use super::flight::{Flight, Found, Product, Quota};
 use super::influxql::InfluxQl;
 use super::{Source, SourceSpec};
 use crate::config::{InfluxDb, Limits, QuotaChoice, Version};
-use crate::error::{Error, Result};
+use crate::error::{Class, Error, Result};
 
 /// The length of a window of Serverless's quota.
 const QUOTA_WINDOW: Duration = Duration::from_secs(300);
 /// The free plan's: what holds where nobody says more.
 const FREE_PLAN: u64 = 300_000_000;
+
+/// Where Serverless lives, and Cloud TSM.
+const CLOUD: &str = ".cloud2.influxdata.com";
 
 /// What an address turned out to be.
 enum Kind {
@@ -36,14 +39,17 @@ pub(super) async fn open(
 ) -> Result<Arc<dyn Source>> {
     let InfluxDb { base, credentials, version, quota, prices } = influxdb;
     let server = Server::new(base.clone(), credentials.clone(), limits.idle_timeout)?;
-    match detect(&server, *version).await? {
+    // A token that may read a named database need not be allowed to see its organization.
+    let named = !spec.select.databases.is_empty();
+    match detect(&server, *version, named).await? {
         Kind::InfluxQl => {
             let (name, select) = (spec.name.clone(), spec.select.clone());
             Ok(Arc::new(InfluxQl::new(name, server, select)))
         }
         Kind::Flight(product, version) => {
             let mut warnings = Vec::new();
-            let quota = choose_quota(quota, &product, &mut warnings).await?;
+            let in_cloud = base.host_str().is_some_and(|host| host.ends_with(CLOUD));
+            let quota = choose_quota(quota, &product, in_cloud, &mut warnings).await?;
             let found = Found {
                 name: spec.name.clone(),
                 version,
@@ -60,26 +66,30 @@ pub(super) async fn open(
     }
 }
 
-async fn detect(server: &Server, wanted: Option<Version>) -> Result<Kind> {
+async fn detect(server: &Server, wanted: Option<Version>, named: bool) -> Result<Kind> {
     if matches!(wanted, Some(Version::One | Version::Two)) {
         return Ok(Kind::InfluxQl);
     }
     let ping = server.ping().await?;
     let number = ping.version.trim_start_matches('v');
-    let named = |what: &str| format!("InfluxDB {what}").trim_end().to_owned();
+    let called = |what: &str| format!("InfluxDB {what}").trim_end().to_owned();
     match (number.split('.').next().unwrap_or_default(), ping.build.as_str()) {
         ("1" | "2", _) if wanted.is_none() => return Ok(Kind::InfluxQl),
         ("3", build @ ("Core" | "Enterprise")) => {
-            let version = named(&format!("{} {build}", ping.version));
+            let version = called(&format!("{} {build}", ping.version));
             return Ok(Kind::Flight(Product::Core, version));
         }
         _ => {}
     }
     // A cloud: a host is no proof of its storage, the organization is.
-    match cloud::organization(server).await? {
+    let organization = match cloud::organization(server).await {
+        Err(error) if error.class() == Class::Stop && named => None,
+        other => other?,
+    };
+    match organization {
         Some((org, Storage::Iox)) => {
             let cloud = Cloud::new(server.clone(), org);
-            Ok(Kind::Flight(Product::Serverless(cloud), named("Cloud Serverless")))
+            Ok(Kind::Flight(Product::Serverless(cloud), called("Cloud Serverless")))
         }
         Some((_, Storage::Tsm)) if wanted == Some(Version::Three) => {
             Err(Error::stop(format!("{} is InfluxDB Cloud (TSM), which has no Flight", server.address()))
@@ -87,7 +97,7 @@ async fn detect(server: &Server, wanted: Option<Version>) -> Result<Kind> {
         }
         Some((_, Storage::Tsm)) => Ok(Kind::InfluxQl),
         None if number.starts_with('3') || ping.build == "cloud2" || wanted.is_some() => {
-            let version = named(&format!("{} {}", ping.version, ping.build));
+            let version = called(&format!("{} {}", ping.version, ping.build));
             Ok(Kind::Flight(Product::Dedicated, version))
         }
         None if ping.version.is_empty() => {
@@ -108,8 +118,17 @@ async fn detect(server: &Server, wanted: Option<Version>) -> Result<Kind> {
 async fn choose_quota(
     choice: &QuotaChoice,
     product: &Product,
+    in_cloud: bool,
     warnings: &mut Vec<String>,
 ) -> Result<Option<Quota>> {
+    let mut free_plan = || {
+        warnings.push(
+            "the token may not read the limits of its organization: taking the free plan's 300 MB in 5 minutes; \
+             `quota` in the configuration says what holds"
+                .to_owned(),
+        );
+        Some(Quota { bytes: FREE_PLAN, window: QUOTA_WINDOW })
+    };
     match (choice, product) {
         (QuotaChoice::None, _) => Ok(None),
         (QuotaChoice::Bytes { bytes, window }, _) => {
@@ -123,16 +142,10 @@ async fn choose_quota(
                     bytes: per_second.saturating_mul(1000).saturating_mul(QUOTA_WINDOW.as_secs()),
                     window: QUOTA_WINDOW,
                 }),
-                None => {
-                    warnings.push(
-                    "the token may not read the limits of its organization: taking the free plan's 300 MB in 5 \
-                     minutes; `quota` in the configuration says what holds"
-                        .to_owned(),
-                );
-                    Some(Quota { bytes: FREE_PLAN, window: QUOTA_WINDOW })
-                }
+                None => free_plan(),
             })
         }
+        (QuotaChoice::Ask, _) if in_cloud => Ok(free_plan()),
         (QuotaChoice::Ask, _) => Ok(None),
     }
 }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, RecordBatch};
+use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit, TimestampNanosecondType};
 
 use crate::error::{Class, Error, Result};
@@ -55,6 +56,10 @@ impl Shape {
                     let time = array.as_primitive::<TimestampNanosecondType>().clone();
                     Arc::new(time.with_timezone("UTC")) as ArrayRef
                 }
+                // Other forms of text than those that are known from any version so far.
+                other if is_text(other) && *other != DataType::Utf8 => {
+                    cast(array, &DataType::Utf8).map_err(|error| broken(&error))?
+                }
                 _ => Arc::clone(array),
             })
         });
@@ -76,16 +81,24 @@ fn arriving(column: &Column, field: &Field) -> Result<DataType> {
             matches!(here, DataType::Timestamp(TimeUnit::Nanosecond, None))
                 || *here == column.data_type
         }
-        DataType::Dictionary(..) => *here == DataType::Utf8 || *here == column.data_type,
+        DataType::Dictionary(..) | DataType::Utf8 => is_text(here),
         other => here == other,
     };
     match (fits, &column.data_type) {
-        (true, DataType::Timestamp(..)) => Ok(column.data_type.clone()),
-        (true, _) => Ok(here.clone()),
+        (true, DataType::Dictionary(..)) => Ok(DataType::Utf8),
+        (true, listed) => Ok(listed.clone()),
         (false, listed) => Err(Error::of(
             Class::SchemaChanged,
             format!("the column `{}` comes as {here} instead of {listed}", column.key),
         )),
+    }
+}
+
+fn is_text(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => true,
+        DataType::Dictionary(_, values) => is_text(values),
+        _ => false,
     }
 }
 
@@ -132,6 +145,21 @@ mod tests {
         let names: Vec<_> = schema.fields().iter().map(|field| field.name().as_str()).collect();
         assert_eq!(names, ["time", "host", "Load"]);
         assert_eq!(schema.field(0).data_type(), &table().columns[0].data_type);
+    }
+
+    #[test]
+    fn text_comes_in_any_form() {
+        let batch = answer(false);
+        let dictionary = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
+        for form in [dictionary, DataType::Utf8View, DataType::LargeUtf8] {
+            let host = cast(batch.column(1), &form).unwrap();
+            let columns = [batch.column(0).clone(), host, batch.column(2).clone()];
+            let batch =
+                RecordBatch::try_from_iter(["Load", "host", "time"].into_iter().zip(columns));
+            let batch = batch.unwrap();
+            let arranged = Shape::new(&table(), &batch.schema()).unwrap().arrange(&batch).unwrap();
+            assert_eq!(arranged.column(1).as_string::<i32>().value(0), "a");
+        }
     }
 
     #[test]

@@ -7,8 +7,8 @@ use std::time::Duration;
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, TimeUnit, TimestampNanosecondType};
 
-use super::Flight;
 use super::sql;
+use super::{Flight, Product};
 use crate::error::{Class, Error, Result};
 use crate::plan::MIN_WIDTH;
 use crate::source::TableId;
@@ -16,6 +16,9 @@ use crate::window::{DAY, Window};
 
 /// What a server that can answer at all needs for it.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// The same of Core, whose cost grows much faster than the rows, and which goes on merging for a while
+/// when nobody waits any more; plans cost nothing there.
+const CORE_PATIENCE: Duration = Duration::from_millis(500);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
@@ -31,7 +34,11 @@ impl Flight {
     }
 
     async fn search(&self, database: &str, table: &str) -> Result<Option<Window>> {
-        match tokio::time::timeout(PATIENCE, self.min_max(database, table, Window::ALL)).await {
+        let patience = match self.product {
+            Product::Core => CORE_PATIENCE,
+            _ => PATIENCE,
+        };
+        match tokio::time::timeout(patience, self.min_max(database, table, Window::ALL)).await {
             Ok(Ok(bounds)) => return Ok(bounds),
             Ok(Err(error)) if !is_too_much(&error) => return Err(error),
             Ok(Err(error)) => tracing::info!("{database}.{table}: {error}; looking for its bounds"),
