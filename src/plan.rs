@@ -21,8 +21,10 @@ const TARGET_ROWS: u64 = 2_000_000;
 const TELLING_ROWS: u64 = 10_000;
 /// A width that is slower than this part of another's speed is not worth it.
 const SLOWER: f64 = 0.85;
+/// How much wider the next window is at most, once rows tell.
+const STRIDE: i64 = 4;
 /// A window that takes so long is worth the question whether half of it would be faster.
-const SLOW: Duration = Duration::from_secs(1);
+const SLOW: Duration = Duration::from_secs(3);
 /// How many windows must pass before one wider than what was once too much is tried: at first, and
 /// at most, where that keeps failing.
 const FIRST_PATIENCE: u32 = 2;
@@ -240,18 +242,33 @@ impl TableQueue {
         let known = self.speeds.entry(step).or_insert(speed);
         *known = (*known + speed) / 2.0;
         let speed = *known;
-        let of = |step: Option<u32>| self.speeds.get(&step?).copied();
-        let (half, twice) = (of(step.checked_sub(1)), of(step.checked_add(1)));
-        match half {
-            Some(half) if speed < SLOWER * half => return target.min(used / 2),
-            None if elapsed >= SLOW => return target.min(used / 2),
-            _ => {}
+        let best = |known: &dyn Fn(&u32) -> bool| {
+            let speeds =
+                self.speeds.iter().filter(|(step, _)| known(step)).map(|(_, speed)| *speed);
+            speeds.reduce(f64::max)
+        };
+        let narrower = best(&|other| *other < step);
+        if narrower.is_some_and(|narrower| speed < SLOWER * narrower) {
+            return target.min(used / 2);
         }
-        match twice {
-            Some(twice) if twice < SLOWER * speed => target.min(used),
+        let half_is_known = step.checked_sub(1).is_some_and(|half| self.speeds.contains_key(&half));
+        if !half_is_known && narrower.is_none() && elapsed >= SLOW {
+            return target.min(used / 2);
+        }
+        // Of those that are wider, the nearest that was tried.
+        let wider =
+            self.speeds.iter().filter(|(other, _)| **other > step).min_by_key(|(other, _)| **other);
+        let most = match wider.map(|(wider, there)| (*wider - step, *there < SLOWER * speed)) {
             // Step by step: what is far beyond the best width takes minutes to find out.
-            _ => target.min(used.saturating_mul(2)),
-        }
+            None => used.saturating_mul(STRIDE),
+            Some((doublings, false)) => used.saturating_mul(1 << doublings.min(8)),
+            // Between this and one that is too wide there may be a better one.
+            Some((2.., true)) => used.saturating_mul(2),
+            // The width matters here: half of it may be better still.
+            Some((_, true)) if !half_is_known => used / 2,
+            Some((_, true)) => used,
+        };
+        target.min(most)
     }
 
     /// The part of a window that can hold rows, which alone matters for its width.
