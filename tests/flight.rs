@@ -340,7 +340,8 @@ fn a_quota_that_nobody_told_is_waited_out() {
     ] {
         let setting = Setting::with(Product::Serverless, |options| {
             let window = Duration::from_secs(2);
-            let bytes = 1_500_000;
+            // Less than one window of the table takes, so that the next query is refused.
+            let bytes = 400_000;
             options.quota = Some(Quota { bytes, window, answer, retry_after, ..Quota::default() });
         });
         let what =

@@ -48,8 +48,14 @@ impl Flight {
             return Ok(None);
         };
         let rest = Window { from: first, to: Window::ALL.to };
-        let last = self.end_of(database, table, rest, End::Last).await?;
-        Ok(Window::new(first, last.unwrap_or(first).saturating_add(1)))
+        // There is at least the first: a server that finds nothing now must not shorten the table.
+        let last = self.end_of(database, table, rest, End::Last).await?.ok_or_else(|| {
+            Error::of(
+                Class::Retry,
+                format!("{database}.{table}: its first row is there, its last is not"),
+            )
+        })?;
+        Ok(Window::new(first, last.saturating_add(1)))
     }
 
     /// The first or last time in a window.

@@ -176,14 +176,14 @@ impl Cloud {
                 Err(status) => return Ok(Err(status)),
             };
             let rows = answer[key].as_array().cloned().unwrap_or_default();
-            let full = page > 0 && rows.len() >= page;
             // A server that heeds no offset would say the same for ever.
             let known =
                 |row: &Value| row["id"].is_string() && all.iter().any(|old| old["id"] == row["id"]);
             let fresh: Vec<Value> = rows.into_iter().filter(|row| !known(row)).collect();
-            let ends = fresh.is_empty();
+            // A page that is not full is no end: a server may give less than it is asked for.
+            let ends = page == 0 || fresh.is_empty();
             all.extend(fresh);
-            if !full || ends {
+            if ends {
                 return Ok(Ok(all));
             }
         }
