@@ -16,16 +16,10 @@ Needs Python 3.11 with duckdb and pyarrow: target/venv/bin/python has them after
 import argparse, json, os, resource, statistics, subprocess, sys, tempfile, time
 from pathlib import Path
 
+from built import bench_program
+
 HERE = Path(__file__).resolve().parent
 ROW_BYTES = 88  # of Arrow: 8 of time, 3 indices of 4, 8 floats of 8, and the bits of validity
-
-
-def bench_program():
-    """The path of the built bench, which cargo tells."""
-    lines = subprocess.run(["cargo", "build", "--release", "--bench", "pipeline", "--message-format", "json"],
-                           cwd=HERE.parent, check=True, stdout=subprocess.PIPE).stdout.splitlines()
-    built = [json.loads(line) for line in lines]
-    return next(b["executable"] for b in built if b.get("target", {}).get("name") == "pipeline" and b.get("executable"))
 
 
 def timed(work, out):

@@ -10,15 +10,9 @@ widths of window, of which the fastest counts. Runs alternate; CPU is user + sys
 import argparse, json, os, shutil, statistics, subprocess, sys, tempfile, time
 from pathlib import Path
 
+from built import bench_program
+
 HERE = Path(__file__).resolve().parent
-
-
-def bench_program():
-    """The path of the built bench, which cargo tells."""
-    lines = subprocess.run(["cargo", "build", "--release", "--bench", "pipeline", "--message-format", "json"],
-                           cwd=HERE.parent, check=True, stdout=subprocess.PIPE).stdout.splitlines()
-    built = [json.loads(line) for line in lines]
-    return next(b["executable"] for b in built if b.get("target", {}).get("name") == "pipeline" and b.get("executable"))
 
 
 def measured(command):

@@ -31,9 +31,11 @@ own 20 MiB, and added up over the processes). Rows are counted; a wrong count is
   benches/compare_influxdb.py --only floor,moveout-c1 --window 1d
   benches/compare_influxdb.py --memory
 """
-import argparse, functools, json, os, platform, re, shutil, signal, socket, statistics, subprocess, sys, tempfile
+import argparse, json, os, platform, re, shutil, signal, socket, statistics, subprocess, sys, tempfile
 import threading, time, urllib.parse, urllib.request
 from pathlib import Path
+
+from built import bench_program
 
 HERE = Path(__file__).resolve().parent
 VENV = HERE.parent / "target" / "bench-venv"
@@ -82,15 +84,6 @@ def clean_environment():
     """Without what would lead a program to a proxy, or to another server."""
     return {k: v for k, v in os.environ.items()
             if not k.upper().endswith("_PROXY") and not k.startswith(("INFLUX", "AWS_"))}
-
-
-@functools.cache
-def pipeline():
-    """The built bench of benches/pipeline.rs."""
-    built = subprocess.run(["cargo", "build", "--release", "--bench", "pipeline", "--message-format", "json"],
-                           cwd=HERE.parent, check=True, stdout=subprocess.PIPE).stdout.splitlines()
-    return next(b["executable"] for b in map(json.loads, built)
-                if b.get("target", {}).get("name") == "pipeline" and b.get("executable"))
 
 
 class Server:
@@ -264,7 +257,7 @@ class Bench:
 
     def s3(self, concurrency):
         """To a bucket of a server of its own."""
-        server = subprocess.Popen([pipeline(), "serve-s3"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        server = subprocess.Popen([bench_program(), "serve-s3"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                   env=clean_environment() | {"TMPDIR": str(self.folder)})
         try:
             answer = json.loads(server.stdout.readline())
@@ -280,7 +273,7 @@ class Bench:
 
     def encode(self):
         files = sorted(self.archive.rglob("data/**/*.parquet"))
-        runs = [self.measure([pipeline(), "encode", file, "0", "1"]) for file in files]
+        runs = [self.measure([bench_program(), "encode", file, "0", "1"]) for file in files]
         found = [json.loads(text) for _, [text] in runs]
         expect(sum(f["rows"] for f in found), self.rows)
         return {"rows": self.rows, "wall": sum(f["wall"] for f in found), "server_cpu": None,

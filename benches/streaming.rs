@@ -3,40 +3,25 @@
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a bench that cannot go on shall panic")]
 
-use std::collections::{BTreeMap, BTreeSet};
+mod cpu;
+
 use std::hint::black_box;
 use std::io::Write;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use bytes::Bytes;
+use cpu::{FIELDS, table};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use moveout::encode::{Cores, EncodeOptions, Encoder};
 use moveout::error::Error;
 use moveout::source::influxql::decode_msgpack;
 use moveout::source::line_protocol::{LineProtocolSource, Options};
-use moveout::source::points::{FieldType, columns};
-use moveout::source::{BatchSender, Cuts, Source, Table, TableId};
+use moveout::source::{BatchSender, Source, Table};
 use tokio::sync::mpsc;
 
 const SERIES: usize = 20;
 const ROWS_A_SERIES: usize = 10_000;
-const FIELDS: [&str; 8] = ["guest", "idle", "iowait", "irq", "nice", "softirq", "system", "user"];
-
-fn table() -> Arc<Table> {
-    let tags: BTreeSet<String> = ["host", "region", "rack"].map(str::to_owned).into();
-    let fields: BTreeMap<_, _> =
-        FIELDS.iter().map(|f| ((*f).to_owned(), BTreeSet::from([FieldType::Float]))).collect();
-    let [source, database, schema, table] = ["s", "db", "autogen", "cpu"].map(str::to_owned);
-    Arc::new(Table {
-        id: TableId { source, database, schema, table },
-        columns: columns(&tags, &fields),
-        occupied: vec![],
-        cuts: Cuts::None,
-        single_pass: false,
-        state: None,
-    })
-}
 
 fn text(out: &mut Vec<u8>, text: &str) {
     out.push(0xa0 | text.len() as u8);

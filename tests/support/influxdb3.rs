@@ -40,7 +40,6 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
@@ -52,7 +51,9 @@ use hyper_util::server::conn::auto;
 use serde_json::Value as Json;
 use tokio::net::TcpSocket;
 use tokio::runtime::Builder;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
+
+use crate::support::background::{Background, accept};
 
 pub(crate) use fault::{Break, Fault};
 use fault::{quota_text, unauthorized};
@@ -309,8 +310,7 @@ fn bucket_id(database: &Database) -> String {
 pub(crate) struct InfluxDb3 {
     address: SocketAddr,
     state: Arc<State>,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<thread::JoinHandle<()>>,
+    _background: Background,
 }
 
 impl InfluxDb3 {
@@ -340,19 +340,8 @@ impl InfluxDb3 {
             .enable_all()
             .build()
             .unwrap();
-        let (stop, stopped) = oneshot::channel();
-        let shared = Arc::clone(&state);
-        let thread = thread::spawn(move || {
-            runtime.block_on(async {
-                tokio::select! {
-                    () = listen(listener, shared) => {}
-                    _ = stopped => {}
-                }
-            });
-            // Drops the connections with whatever they were doing.
-            runtime.shutdown_timeout(Duration::from_secs(5));
-        });
-        Self { address, state, stop: Some(stop), thread: Some(thread) }
+        let _background = Background::start(runtime, listen(listener, Arc::clone(&state)));
+        Self { _background, address, state }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -473,15 +462,6 @@ impl InfluxDb3 {
     }
 }
 
-impl Drop for InfluxDb3 {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
@@ -496,8 +476,6 @@ struct Cut;
 
 /// The means to break a connection.
 struct Connection {
-    /// Hyper has the stream itself; options that are set by the twin hold for both. The connection
-    /// only ends when both are gone.
     twin: Mutex<Option<TcpSocket>>,
     broken: Notify,
 }
@@ -515,15 +493,8 @@ impl Connection {
 }
 
 async fn listen(listener: TcpListener, state: Arc<State>) {
-    listener.set_nonblocking(true).unwrap();
-    let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-    loop {
-        let Ok((client, _)) = listener.accept().await else { continue };
-        let Ok(client) = client.into_std() else { continue };
-        let Ok(twin) = client.try_clone() else { continue };
-        let Ok(client) = tokio::net::TcpStream::from_std(client) else { continue };
-        let _ = client.set_nodelay(true);
-        let twin = Mutex::new(Some(TcpSocket::from_std_stream(twin)));
+    accept(listener, |client, twin| {
+        let twin = Mutex::new(Some(twin));
         let connection = Arc::new(Connection { twin, broken: Notify::new() });
         let state = Arc::clone(&state);
         tokio::spawn(async move {
@@ -538,5 +509,6 @@ async fn listen(listener: TcpListener, state: Arc<State>) {
             }
             drop(lock(&connection.twin).take());
         });
-    }
+    })
+    .await;
 }

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall panic")]
 
 pub(crate) mod archive;
+pub(crate) mod background;
 pub(crate) mod http;
 pub(crate) mod influxd;
 pub(crate) mod model;

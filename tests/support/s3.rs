@@ -17,7 +17,6 @@ use std::ops::Not;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::thread;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -34,9 +33,9 @@ use s3s_fs::FileSystem;
 use tempfile::TempDir;
 use tokio::net::TcpSocket;
 use tokio::runtime::{Builder, Handle};
-use tokio::sync::oneshot;
 
 use super::archive::files;
+use super::background::{Background, accept};
 
 /// The only account of the server.
 pub(crate) const ACCESS_KEY: &str = "AKIAMOVEOUT";
@@ -131,13 +130,13 @@ struct State {
 
 /// The running server.
 pub(crate) struct S3 {
+    // First, so that it has ended before its folder goes.
+    _background: Background,
     folder: TempDir,
     address: SocketAddr,
     state: Arc<State>,
     store: Store,
     runtime: Handle,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<thread::JoinHandle<()>>,
 }
 
 impl S3 {
@@ -158,20 +157,9 @@ impl S3 {
         let address = listener.local_addr().unwrap();
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let handle = runtime.handle().clone();
-        let (stop, stopped) = oneshot::channel();
-        let shared = Arc::clone(&state);
-        let thread = thread::spawn(move || {
-            runtime.block_on(async {
-                tokio::select! {
-                    () = listen(listener, service, shared) => {}
-                    _ = stopped => {}
-                }
-            });
-            // Drops the connections with whatever they were doing.
-            runtime.shutdown_timeout(Duration::from_secs(5));
-        });
-        let (stop, thread) = (Some(stop), Some(thread));
-        Self { folder, address, state, store, runtime: handle, stop, thread }
+        let serve = listen(listener, service, Arc::clone(&state));
+        let _background = Background::start(runtime, serve);
+        Self { _background, folder, address, state, store, runtime: handle }
     }
 
     /// Its address as HTTP.
@@ -285,15 +273,6 @@ impl S3 {
     }
 }
 
-impl Drop for S3 {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
@@ -304,17 +283,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 struct Cut;
 
 async fn listen(listener: TcpListener, service: S3Service, state: Arc<State>) {
-    listener.set_nonblocking(true).unwrap();
-    let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-    loop {
-        let Ok((client, _)) = listener.accept().await else { continue };
-        let Ok(client) = client.into_std() else { continue };
-        let Ok(twin) = client.try_clone() else { continue };
-        let Ok(client) = tokio::net::TcpStream::from_std(client) else { continue };
-        let _ = client.set_nodelay(true);
-        // Hyper has the stream itself; options that are set by the twin hold for both.
-        let twin = Arc::new(TcpSocket::from_std_stream(twin));
-        let (service, state) = (service.clone(), Arc::clone(&state));
+    accept(listener, |client, twin| {
+        let (service, state, twin) = (service.clone(), Arc::clone(&state), Arc::new(twin));
         let answer = service_fn(move |request| {
             answer(request, service.clone(), Arc::clone(&state), Arc::clone(&twin))
         });
@@ -322,7 +292,8 @@ async fn listen(listener: TcpListener, service: S3Service, state: Arc<State>) {
         let connection = http.serve_connection(TokioIo::new(client), answer);
         // Whoever hangs up breaks it, which is no fault of the test.
         tokio::spawn(async { drop(connection.await) });
-    }
+    })
+    .await;
 }
 
 async fn answer(

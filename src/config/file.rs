@@ -1,0 +1,122 @@
+//! The configuration file as it is written: its keys, and secrets that it only refers to. Reads files.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::{Preset, Secret};
+use crate::error::{Error, Result};
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    pub(super) archive: Option<String>,
+    #[serde(default)]
+    pub(super) s3: FileS3,
+    pub(super) from: Option<String>,
+    pub(super) to: Option<String>,
+    pub(super) window: Option<String>,
+    pub(super) concurrency: Option<usize>,
+    pub(super) memory: Option<String>,
+    pub(super) file_size: Option<String>,
+    pub(super) idle_timeout: Option<String>,
+    pub(super) attempts: Option<u32>,
+    #[serde(default, rename = "source")]
+    pub(super) sources: Vec<FileSource>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileS3 {
+    pub(super) preset: Option<Preset>,
+    pub(super) endpoint: Option<String>,
+    pub(super) region: Option<String>,
+    pub(super) access_key_id: Option<String>,
+    pub(super) secret_access_key: Option<SecretRef>,
+    pub(super) session_token: Option<SecretRef>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileSource {
+    pub(super) name: String,
+    pub(super) url: String,
+    pub(super) username: Option<String>,
+    pub(super) password: Option<SecretRef>,
+    pub(super) token: Option<SecretRef>,
+    #[serde(default)]
+    pub(super) databases: Vec<String>,
+    #[serde(default)]
+    pub(super) retention_policies: Vec<String>,
+    #[serde(default)]
+    pub(super) tables: Vec<String>,
+    pub(super) precision: Option<String>,
+    pub(super) quota: Option<String>,
+    pub(super) quota_window: Option<String>,
+    pub(super) price_per_query: Option<f64>,
+    pub(super) price_per_gigabyte: Option<f64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum SecretRef {
+    Of(SecretPlace),
+    /// Most likely the secret itself, which no error may show.
+    Other(IgnoredAny),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SecretPlace {
+    pub(super) env: Option<String>,
+    pub(super) file: Option<PathBuf>,
+}
+
+impl SecretRef {
+    pub(super) fn read(&self, folder: &Path, key: &str) -> Result<Secret> {
+        let secret = match self {
+            Self::Of(SecretPlace { env: Some(name), file: None }) => env::var(name)
+                .map_err(|_| Error::usage(format!("`{key}`: the variable {name} is not set")))?,
+            Self::Of(SecretPlace { env: None, file: Some(file) }) => {
+                let path = folder.join(file);
+                std::fs::read_to_string(&path).map_err(|e| {
+                    Error::usage(format!("`{key}`: reading {}: {e}", path.display()))
+                })?
+            }
+            _ => {
+                return Err(Error::usage(format!(
+                    "`{key}` must be {{ env = \"NAME\" }} or {{ file = \"PATH\" }}"
+                )));
+            }
+        };
+        match secret.trim() {
+            "" => Err(Error::usage(format!("`{key}` is empty"))),
+            secret => Ok(Secret(secret.to_owned())),
+        }
+    }
+}
+
+/// The file, and the folder that its paths are relative to; nothing without one.
+pub(super) fn file_of(config: Option<&Path>) -> Result<(File, PathBuf)> {
+    match config {
+        None => Ok((File::default(), PathBuf::new())),
+        Some(path) => {
+            Ok((read_file(path)?, path.parent().map(Path::to_path_buf).unwrap_or_default()))
+        }
+    }
+}
+
+fn read_file(path: &Path) -> Result<File> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Error::usage(format!("reading {}: {error}", path.display())))?;
+    // The line itself is not shown, but for its key: there may be a secret in it.
+    toml::from_str(&text).map_err(|error| {
+        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        let key = before.rsplit('\n').next().and_then(|line| line.split_once('='));
+        let key = key.map(|(key, _)| format!("`{}`: ", key.trim())).unwrap_or_default();
+        Error::usage(format!("{}, line {line}: {key}{}", path.display(), error.message()))
+    })
+}

@@ -1,0 +1,240 @@
+//! The URL of a source, what the file says of it, and the usual variables become one `SourceSpec`. Reads
+//! the environment.
+
+use std::env;
+use std::path::Path;
+use std::time::Duration;
+
+use url::Url;
+
+use super::file::FileSource;
+use super::{
+    Credentials, InfluxDb, Prices, QuotaChoice, Secret, Select, SourceKind, SourceSpec, Version,
+    duration, size,
+};
+use crate::error::{Error, Result};
+
+/// A source of the file.
+pub(super) fn source_of_file(source: &FileSource, folder: &Path) -> Result<SourceSpec> {
+    // The process list does not show a file, so a password in a URL there needs no warning.
+    source_of_url(&source.url, Some(source), folder, &mut Vec::new())
+        .map_err(|error| error.context(format!("source `{}`", source.name)))
+}
+
+/// A source by its URL, with what the file says of it besides.
+pub(super) fn source_of_url(
+    text: &str,
+    file: Option<&FileSource>,
+    folder: &Path,
+    warnings: &mut Vec<String>,
+) -> Result<SourceSpec> {
+    let mut select = Select::default();
+    if let Some(file) = file {
+        select.databases = file.databases.clone();
+        select.retention_policies = file.retention_policies.clone();
+        select.tables = file.tables.clone();
+        if file.name.is_empty() {
+            return Err(Error::usage("a source needs a name"));
+        }
+    }
+    let (name, kind) = match text.strip_prefix("lp:") {
+        Some(path) if !path.is_empty() => line_protocol(path, file, folder, &select)?,
+        Some(_) => return Err(Error::usage("`lp:` needs the path of a file")),
+        None => influxdb(text, file, folder, &mut select, warnings)?,
+    };
+    if file.is_some_and(|f| f.precision.is_some())
+        && !matches!(kind, SourceKind::LineProtocol { .. })
+    {
+        return Err(Error::usage("`precision` is for line-protocol files"));
+    }
+    Ok(SourceSpec { name: file.map(|file| file.name.clone()).unwrap_or(name), kind, select })
+}
+
+fn line_protocol(
+    path: &str,
+    file: Option<&FileSource>,
+    folder: &Path,
+    select: &Select,
+) -> Result<(String, SourceKind)> {
+    let precision = match file.and_then(|file| file.precision.as_deref()).unwrap_or("ns") {
+        "ns" => 1,
+        "us" => 1_000,
+        "ms" => 1_000_000,
+        "s" => 1_000_000_000,
+        other => {
+            return Err(Error::usage(format!("`precision` is ns, us, ms or s, not `{other}`")));
+        }
+    };
+    let path = folder.join(path);
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+    let kind = SourceKind::LineProtocol {
+        file: path,
+        database: match select.databases.as_slice() {
+            [only] => Some(only.clone()),
+            _ => None,
+        },
+        retention_policy: match select.retention_policies.as_slice() {
+            [only] if !only.contains('*') => Some(only.clone()),
+            _ => None,
+        },
+        precision,
+    };
+    Ok((name.unwrap_or_else(|| "lines".to_owned()), kind))
+}
+
+fn influxdb(
+    text: &str,
+    file: Option<&FileSource>,
+    folder: &Path,
+    select: &mut Select,
+    warnings: &mut Vec<String>,
+) -> Result<(String, SourceKind)> {
+    let bad = |why: &str| {
+        Error::usage(format!("`{}` is not a source: {why}", without_password(text))).hint(
+            "a source is influxdb+https://HOST[:PORT]/DATABASE, lp:FILE, or a name from the configuration",
+        )
+    };
+    let (product, address) = text.split_once('+').ok_or_else(|| match text.split_once("://") {
+        Some((scheme, _)) => bad(&format!("this version cannot read `{scheme}://`")),
+        None => bad("there is no such name in the configuration, and it is no URL"),
+    })?;
+    let version = match product {
+        "influxdb" => None,
+        "influxdb1" => Some(Version::One),
+        "influxdb2" => Some(Version::Two),
+        "influxdb3" => Some(Version::Three),
+        _ => return Err(bad("unknown scheme")),
+    };
+    let mut url = Url::parse(address).map_err(|error| bad(&error.to_string()))?;
+    // A URL without a host, or without its slashes, is read as another one.
+    let rest = address.get(url.scheme().len()..).and_then(|rest| rest.strip_prefix("://"));
+    let has_host = url.host_str().is_some() && rest.is_some_and(|r| !r.starts_with(['/', '\\']));
+    if !matches!(url.scheme(), "http" | "https") || !has_host {
+        return Err(bad("it needs +https://HOST or +http://HOST"));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(bad("there is something after the database"));
+    }
+    let decoded = |text: &str| {
+        let bytes = percent_decode(text);
+        String::from_utf8(bytes).map_err(|_| bad("a name in it is not UTF-8"))
+    };
+    let database = decoded(url.path().trim_start_matches('/'))?;
+    if !database.is_empty() {
+        if !select.databases.is_empty() {
+            return Err(bad("the database is in the URL and in `databases`"));
+        }
+        select.databases.push(database);
+    }
+    let user = decoded(url.username())?;
+    let password = url.password().map(decoded).transpose()?;
+    // Neither can fail for a URL that has a host.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.set_path("/");
+    let credentials = match (user.is_empty(), password) {
+        (false, Some(password)) => {
+            warnings.push(
+                "the password in the URL can be seen in the process list; INFLUX_PASSWORD cannot"
+                    .to_owned(),
+            );
+            Credentials::Password { user, password: Secret(password) }
+        }
+        (false, None) => named_credentials(file, folder, Some(user))?,
+        (true, _) => named_credentials(file, folder, None)?,
+    };
+    let host = url.host_str().unwrap_or_default();
+    let name = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+    let (quota, prices) = quota_and_prices(file)?;
+    let influxdb = InfluxDb { base: url, credentials, version, quota, prices };
+    Ok((name, SourceKind::InfluxDb(influxdb)))
+}
+
+fn quota_and_prices(file: Option<&FileSource>) -> Result<(QuotaChoice, Prices)> {
+    let Some(file) = file else { return Ok((QuotaChoice::Ask, Prices::default())) };
+    let window = file.quota_window.clone().map(|text| duration("quota_window", Some(text), 0));
+    let window = window.transpose()?.map(|nanos| Duration::from_nanos(nanos.unsigned_abs()));
+    let quota = match file.quota.as_deref() {
+        None if window.is_some() => {
+            return Err(Error::usage("`quota_window` without `quota`"));
+        }
+        None => QuotaChoice::Ask,
+        Some("none") => QuotaChoice::None,
+        Some(_) => {
+            let bytes = size("quota", file.quota.clone(), 0)?;
+            if bytes < 100_000 {
+                return Err(Error::usage("`quota` must be at least 100KB, or \"none\""));
+            }
+            QuotaChoice::Bytes { bytes, window }
+        }
+    };
+    let prices = Prices {
+        per_query: file.price_per_query.unwrap_or(Prices::default().per_query),
+        per_gigabyte: file.price_per_gigabyte.unwrap_or(Prices::default().per_gigabyte),
+    };
+    if !(prices.per_query >= 0.0 && prices.per_gigabyte >= 0.0) {
+        return Err(Error::usage("a price cannot be negative"));
+    }
+    Ok((quota, prices))
+}
+
+// What the file names wins over the usual variables.
+fn named_credentials(
+    file: Option<&FileSource>,
+    folder: &Path,
+    user: Option<String>,
+) -> Result<Credentials> {
+    let var = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
+    if let Some(file) = file {
+        if let Some(token) = &file.token {
+            return Ok(Credentials::Token(token.read(folder, "token")?));
+        }
+        if let Some(password) = &file.password {
+            let user = file.username.clone().or(user).or_else(|| var("INFLUX_USERNAME"));
+            let user = user.ok_or_else(|| Error::usage("`password` without `username`"))?;
+            let password = password.read(folder, "password")?;
+            return Ok(Credentials::Password { user, password });
+        }
+    }
+    let user =
+        file.and_then(|file| file.username.clone()).or(user).or_else(|| var("INFLUX_USERNAME"));
+    Ok(match (var("INFLUX_TOKEN"), user, var("INFLUX_PASSWORD")) {
+        (_, Some(user), Some(password)) => {
+            Credentials::Password { user, password: Secret(password) }
+        }
+        (Some(token), _, _) => Credentials::Token(Secret(token)),
+        (None, Some(_), None) => {
+            // The user is not shown: in a URL a token may stand in its place.
+            return Err(Error::usage("there is a user but no password")
+                .hint("set INFLUX_PASSWORD; a token belongs in INFLUX_TOKEN, not into the URL"));
+        }
+        (None, None, _) => Credentials::None,
+    })
+}
+
+fn percent_decode(text: &str) -> Vec<u8> {
+    let bytes = text.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let escape = text.get(at + 1..at + 3).filter(|_| bytes[at] == b'%');
+        match escape.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            Some(byte) => {
+                decoded.push(byte);
+                at += 3;
+            }
+            None => {
+                decoded.push(bytes[at]);
+                at += 1;
+            }
+        }
+    }
+    decoded
+}
+
+/// A URL as it may be shown, also one that is none because it was mistyped.
+fn without_password(text: &str) -> String {
+    let Some(at) = text.rfind('@') else { return text.to_owned() };
+    let from = text.find("://").map(|scheme| scheme + 3).filter(|from| *from <= at).unwrap_or(0);
+    format!("{}***{}", &text[..from], &text[at..])
+}
