@@ -26,8 +26,8 @@ use super::influxdb::core;
 use super::influxdb::http::Server;
 use super::points::{FieldType, columns};
 use super::{
-    Artifact, ArtifactStatus, BatchSender, Bill, Chunk, Cuts, Excluded, Listing, RowCount, Source,
-    SourceInfo, Table, TableId,
+    Artifact, ArtifactStatus, BatchSender, Bill, Chunk, Cuts, Excluded, Listing, Reading, RowCount,
+    Source, SourceInfo, Table, TableId,
 };
 use crate::config::{Credentials, Limits, Prices, Select};
 use crate::error::{Class, Error, Result};
@@ -178,7 +178,8 @@ impl Flight {
                 },
                 occupied: vec![Window::ALL],
                 cuts: Cuts::None,
-                single_pass: false,
+                time_column: None,
+                reading: Reading::Windows,
                 state: None,
             })
             .collect())
@@ -270,7 +271,7 @@ impl Source for Flight {
         Ok(RowCount { rows: rows.max(1), exact: false })
     }
 
-    async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<()> {
+    async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<Option<String>> {
         let id = &chunk.table.id;
         let key = format!("{}/{}", id.database, id.table);
         let mut admitted = self.budget.admit(self.budget.usual_chunk()).map_err(|wait| {
@@ -294,7 +295,7 @@ impl Source for Flight {
             batches.send(shape.arrange(&batch)?).await?;
         }
         self.budget.learn(&key, rows, came);
-        Ok(())
+        Ok(None)
     }
 
     fn chunk_rows(&self, table: &TableId) -> Option<u64> {
