@@ -1,16 +1,244 @@
-//! MySQL and MariaDB.
+//! MySQL 5.7 to 9 and MariaDB: a client of our own that reads prepared statements row by row into Arrow,
+//! each connection within a snapshot. Touches nothing but the network.
 
-use std::sync::Arc;
+mod artifacts;
+mod cancel;
+mod catalog;
+mod charset;
+mod client;
+mod handshake;
+mod listing;
+mod packet;
+mod read;
+mod rows;
+mod select;
+mod session;
+mod snapshot;
+mod status;
+mod time;
+mod types;
 
-use super::Source;
-use crate::config::{Database, Limits, SourceSpec};
-use crate::error::{Error, Result};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arrow::datatypes::DataType;
+use async_trait::async_trait;
+
+use self::cancel::{Cancel, blocking};
+use self::catalog::Retyped;
+use self::read::Outcome;
+use self::rows::Unfit;
+use self::session::{Pool, Session};
+use self::status::Fault;
+use super::{
+    Artifact, ArtifactStatus, BatchSender, Chunk, Listing, RowCount, Source, SourceInfo, Table,
+    TableId,
+};
+use crate::config::{Database, Limits, Select, SourceSpec};
+use crate::error::{Class, Error, Result};
+use crate::window::Window;
 
 /// Opens one.
 pub(super) fn open(
     spec: &SourceSpec,
-    _database: &Database,
-    _limits: &Limits,
+    database: &Database,
+    limits: &Limits,
 ) -> Result<Arc<dyn Source>> {
-    Err(Error::stop(format!("{}: MySQL cannot be read yet", spec.name)))
+    Ok(Arc::new(MySql(Arc::new(Inner {
+        name: spec.name.clone(),
+        select: spec.select.clone(),
+        time_columns: database.time_columns.clone(),
+        pool: Arc::new(Pool::new(database, limits)),
+        listed: AtomicU64::new(0),
+        learned: Mutex::default(),
+    }))))
+}
+
+struct MySql(Arc<Inner>);
+
+/// What work on threads shares.
+struct Inner {
+    name: String,
+    select: Select,
+    time_columns: BTreeMap<String, String>,
+    pool: Arc<Pool>,
+    /// When the catalog was read, in the pool's time: a younger snapshot may be of other columns.
+    listed: AtomicU64,
+    learned: Mutex<Learned>,
+}
+
+/// What is known of tables besides what is listed of them.
+#[derive(Default)]
+struct Learned {
+    retyped: Retyped,
+    /// The bounds of those that are read by windows.
+    bounds: HashMap<TableId, Option<Window>>,
+    /// Estimates of the number of rows.
+    rows: HashMap<TableId, u64>,
+}
+
+#[async_trait]
+impl Source for MySql {
+    fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    async fn describe(&self) -> Result<SourceInfo> {
+        let this = Arc::clone(&self.0);
+        blocking(move |cancel| {
+            let client = this.pool.address.connect(cancel)?;
+            let product = if client.is_mariadb { "MariaDB" } else { "MySQL" };
+            let version = format!("{product} {}", client.version);
+            client.quit();
+            let address = format!("mysql://{}", this.pool.address.host());
+            Ok(SourceInfo { name: this.name.clone(), address, version })
+        })
+        .await
+    }
+
+    async fn list(&self) -> Result<Listing> {
+        let this = Arc::clone(&self.0);
+        let mut lease = this.pool.lease().await?;
+        blocking(move |cancel| listing::list(&this, &mut lease, cancel)).await
+    }
+
+    async fn bounds(&self, tables: &[Table]) -> Result<Vec<Option<Window>>> {
+        let learned = self.0.learned();
+        let bounds = |table: &Table| learned.bounds.get(&table.id).copied().flatten();
+        Ok(tables.iter().map(bounds).collect())
+    }
+
+    async fn count(&self, table: &Table, window: Window) -> Result<RowCount> {
+        let Some(condition) = select::condition(table, window.into()) else {
+            let rows = self.0.learned().rows.get(&table.id).copied().unwrap_or(0);
+            return Ok(RowCount { rows, exact: false });
+        };
+        let name = select::table_name(&table.id);
+        let sql = format!("SELECT COUNT(*) FROM {name} WHERE {condition}; {}", read::FREE);
+        let doing = format!("counting the rows of {} in {window}", table.id);
+        let this = Arc::clone(&self.0);
+        let mut lease = this.pool.lease().await?;
+        blocking(move |cancel| {
+            let counted = lease.work(cancel, |session| {
+                this.current(session, |session| session.client.value(&sql))
+            });
+            let rows = counted.map_err(|error| error.context(doing))?;
+            let rows = rows.and_then(|rows| rows.parse().ok());
+            let rows = rows.ok_or_else(|| Error::of(Class::Retry, "it does not count"))?;
+            Ok(RowCount { rows, exact: true })
+        })
+        .await
+    }
+
+    async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<Option<String>> {
+        let (this, chunk) = (Arc::clone(&self.0), chunk.clone());
+        let mut lease = this.pool.lease().await?;
+        blocking(move |cancel| {
+            let read = lease.work(cancel, |session| {
+                let outcome = this.read(session, &chunk, &batches, cancel)?;
+                Ok((outcome, session.state.clone()))
+            });
+            let read = read.and_then(|(outcome, state)| match outcome {
+                Outcome::Complete => Ok(Some(state)),
+                Outcome::Stopped(error) => Err(error),
+                Outcome::Unfit(unfit) => Err(this.retype(&chunk.table, &unfit)),
+            });
+            read.map_err(|error| error.context(format!("reading {chunk}")))
+        })
+        .await
+    }
+
+    async fn artifacts(&self) -> Result<(Vec<Artifact>, Vec<ArtifactStatus>)> {
+        let this = Arc::clone(&self.0);
+        blocking(move |cancel| {
+            let mut client = this.pool.address.connect(cancel)?;
+            let saved = artifacts::collect(&mut client, &this.name, &this.select);
+            client.quit();
+            saved.map_err(|fault| Error::from(fault).context("saving what is not rows"))
+        })
+        .await
+    }
+}
+
+impl Inner {
+    fn learned(&self) -> MutexGuard<'_, Learned> {
+        self.learned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Works within the session's snapshot, or in a new one where the table was altered since.
+    fn current<T>(
+        &self,
+        session: &mut Session,
+        mut work: impl FnMut(&mut Session) -> std::result::Result<T, Fault>,
+    ) -> std::result::Result<T, Fault> {
+        /// ER_TABLE_DEF_CHANGED.
+        const ALTERED: u16 = 1412;
+        match work(session) {
+            Err(fault) if fault.code() == Some(ALTERED) => {
+                session.renew(self.pool.tick())?;
+                work(session)
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn read(
+        &self,
+        session: &mut Session,
+        chunk: &Chunk,
+        batches: &BatchSender,
+        cancel: &Cancel,
+    ) -> std::result::Result<Outcome, Fault> {
+        let table = &chunk.table;
+        let condition = select::condition(table, chunk.slice);
+        let stop = |id| {
+            let mut other = self.pool.address.connect(cancel)?;
+            let killed = other.query(&format!("KILL QUERY {id}"));
+            other.quit();
+            killed.map(drop).map_err(Error::from)
+        };
+        self.current(session, |session| {
+            if session.taken > self.listed.load(Ordering::Relaxed)
+                && let Some(error) = self.altered(session, table)?
+            {
+                return Ok(Outcome::Stopped(error));
+            }
+            read::read(session, table, condition.as_deref(), batches, &stop)
+        })
+    }
+
+    /// Whether a table has other columns now than were listed.
+    fn altered(
+        &self,
+        session: &mut Session,
+        table: &Table,
+    ) -> std::result::Result<Option<Error>, Fault> {
+        let retyped = self.learned().retyped.clone();
+        let columns = catalog::columns(&mut session.client, &table.id, &retyped)?;
+        Ok(match columns == table.columns {
+            true => None,
+            false if columns.is_empty() => Some(
+                Error::fail("the table is not there any more")
+                    .hint("it was dropped or renamed while the run was at work"),
+            ),
+            false => Some(Error::of(Class::SchemaChanged, "it was altered while the run was at work")),
+        })
+    }
+
+    /// Remembers which columns must be listed with another type.
+    fn retype(&self, table: &Table, unfit: &[Unfit]) -> Error {
+        let mut learned = self.learned();
+        let mut what = Vec::new();
+        for unfit in unfit {
+            let (at, data_type, why) = match unfit {
+                Unfit::Date(at) => (*at, DataType::Utf8, "a date that is none, as 0000-00-00"),
+                Unfit::Text(at) => (*at, DataType::Binary, "bytes that are not text of its charset"),
+            };
+            let column = &table.columns[at];
+            learned.retyped.insert((table.id.clone(), column.key.clone()), data_type);
+            what.push(format!("column `{}` has {why}", column.key));
+        }
+        Error::of(Class::SchemaChanged, what.join(", "))
+    }
 }

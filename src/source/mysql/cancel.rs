@@ -1,0 +1,63 @@
+//! Work on a thread that may block, which ends when nobody waits for it any more: its connections are hung
+//! up.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::error::{Error, Result};
+use crate::source::wire::Hangup;
+
+/// The connections of a piece of work.
+#[derive(Clone, Default)]
+pub(super) struct Cancel(Arc<Mutex<Watched>>);
+
+#[derive(Default)]
+struct Watched {
+    over: bool,
+    wires: Vec<Hangup>,
+}
+
+impl Cancel {
+    /// Hangs this one up, too, when nobody waits any more.
+    pub(super) fn watch(&self, wire: Hangup) {
+        let mut watched = self.lock();
+        match watched.over {
+            true => wire.hang_up(),
+            false => watched.wires.push(wire),
+        }
+    }
+
+    fn hang_up(&self) {
+        let mut watched = self.lock();
+        watched.over = true;
+        watched.wires.drain(..).for_each(|wire| wire.hang_up());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Watched> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Hangs up unless the work has ended.
+struct Waiting {
+    cancel: Cancel,
+    done: bool,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if !self.done {
+            self.cancel.hang_up();
+        }
+    }
+}
+
+/// Does it on a thread that may block.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce(&Cancel) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let mut waiting = Waiting { cancel: Cancel::default(), done: false };
+    let cancel = waiting.cancel.clone();
+    let outcome = tokio::task::spawn_blocking(move || work(&cancel)).await;
+    waiting.done = true;
+    outcome.unwrap_or_else(|error| Err(Error::stop(format!("a worker ended: {error}"))))
+}

@@ -1,0 +1,212 @@
+//! What there is, by information_schema: a few questions for everything, never one for each table.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use arrow::datatypes::DataType;
+
+use super::client::{Client, TextRow};
+use super::select::literal;
+use super::status::Fault;
+use super::types::{Declared, data_type};
+use crate::config::Select;
+use crate::source::{Column, Role, TableId};
+
+/// What is the server's own.
+const SYSTEM: [&str; 4] = ["information_schema", "performance_schema", "mysql", "sys"];
+
+/// Database and table.
+pub(super) type Name = (String, String);
+
+/// A table as the catalog has it.
+#[derive(Debug, Default)]
+pub(super) struct Entry {
+    pub(super) columns: Vec<Column>,
+    /// The columns that may be null.
+    pub(super) nullable: HashSet<String>,
+    /// The columns that the user may not read.
+    pub(super) forbidden: Vec<String>,
+    /// `None` for a table that the server cannot open.
+    pub(super) engine: Option<String>,
+    pub(super) comment: String,
+    /// An estimate.
+    pub(super) rows: u64,
+    /// Keeps its old rows (MariaDB).
+    pub(super) is_versioned: bool,
+    /// The first column of the primary key.
+    pub(super) primary: Option<String>,
+    /// The columns that an index begins with.
+    pub(super) leading: HashSet<String>,
+}
+
+/// What the catalog has.
+#[derive(Debug, Default)]
+pub(super) struct Catalog {
+    pub(super) tables: BTreeMap<Name, Entry>,
+    /// Databases that were not asked for.
+    pub(super) others: Vec<String>,
+    /// Databases that were asked for, and are not there.
+    pub(super) missing: Vec<String>,
+    /// Those that are to be exported.
+    pub(super) databases: Vec<String>,
+}
+
+/// Types of columns which values have shown to be too narrow.
+pub(super) type Retyped = HashMap<(TableId, String), DataType>;
+
+/// The databases to export, and the others.
+pub(super) fn databases(client: &mut Client, select: &Select) -> Result<Catalog, Fault> {
+    let all: Vec<String> = client.query("SHOW DATABASES")?.into_iter().flatten().flatten().collect();
+    let named = |name: &String| select.databases.contains(name);
+    let system = |name: &str| SYSTEM.iter().any(|system| system.eq_ignore_ascii_case(name));
+    let (mut databases, mut others) = (Vec::new(), Vec::new());
+    for name in &all {
+        match select.databases.is_empty() {
+            true if !system(name) => databases.push(name.clone()),
+            false if named(name) => databases.push(name.clone()),
+            false if !system(name) => others.push(name.clone()),
+            _ => {}
+        }
+    }
+    let missing = select.databases.iter().filter(|name| !all.contains(name)).cloned().collect();
+    Ok(Catalog { databases, others, missing, ..Catalog::default() })
+}
+
+/// Everything of the databases to export.
+pub(super) fn tables(
+    client: &mut Client,
+    source: &str,
+    catalog: &mut Catalog,
+    retyped: &Retyped,
+) -> Result<(), Fault> {
+    if catalog.databases.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<String> = catalog.databases.iter().map(|name| literal(name)).collect();
+    let of_databases = format!("TABLE_SCHEMA IN ({})", names.join(","));
+    let sql = format!(
+        "SELECT TABLE_SCHEMA, TABLE_NAME, TABLE_TYPE, ENGINE, TABLE_ROWS, TABLE_COMMENT
+         FROM information_schema.TABLES
+         WHERE TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED') AND {of_databases}"
+    );
+    each(client, &sql, |[database, table, kind, engine, rows, comment]| {
+        let entry = Entry {
+            engine: engine.map(str::to_owned),
+            comment: comment.unwrap_or_default().to_owned(),
+            rows: rows.and_then(|rows| rows.parse().ok()).unwrap_or(0),
+            is_versioned: kind == Some("SYSTEM VERSIONED"),
+            ..Entry::default()
+        };
+        // The catalog compares without case, and names may differ by nothing else.
+        if let Some(name) = database.zip(table).map(owned)
+            && catalog.databases.contains(&name.0)
+        {
+            catalog.tables.insert(name, entry);
+        }
+    })?;
+    let sql = columns_of(&of_databases);
+    each(client, &sql, |[database, table, rest @ ..]: [Option<&str>; 10]| {
+        let Some(name) = database.zip(table).map(owned) else { return };
+        if let Some(entry) = catalog.tables.get_mut(&name) {
+            let id = TableId { source: source.to_owned(), database: name.0, schema: String::new(), table: name.1 };
+            add_column(entry, &id, rest, retyped);
+        }
+    })?;
+    let sql = format!(
+        "SELECT TABLE_SCHEMA, TABLE_NAME, INDEX_NAME, COLUMN_NAME
+         FROM information_schema.STATISTICS
+         WHERE SEQ_IN_INDEX = 1 AND SUB_PART IS NULL AND INDEX_TYPE = 'BTREE' AND {of_databases}"
+    );
+    each(client, &sql, |[database, table, index, column]| {
+        let entry = database.zip(table).and_then(|name| catalog.tables.get_mut(&owned(name)));
+        if let Some((entry, column)) = entry.zip(column) {
+            entry.leading.insert(column.to_owned());
+            if index == Some("PRIMARY") {
+                entry.primary = Some(column.to_owned());
+            }
+        }
+    })
+}
+
+/// The columns of one table as they are now.
+pub(super) fn columns(
+    client: &mut Client,
+    id: &TableId,
+    retyped: &Retyped,
+) -> Result<Vec<Column>, Fault> {
+    let (database, table) = (literal(&id.database), literal(&id.table));
+    let sql = columns_of(&format!("TABLE_SCHEMA = {database} AND TABLE_NAME = {table}"));
+    let mut entry = Entry::default();
+    each(client, &sql, |[database, table, rest @ ..]: [Option<&str>; 10]| {
+        if (database, table) == (Some(&id.database), Some(&id.table)) {
+            add_column(&mut entry, id, rest, retyped);
+        }
+    })?;
+    Ok(entry.columns)
+}
+
+fn columns_of(condition: &str) -> String {
+    format!(
+        "SELECT TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, NUMERIC_PRECISION, NUMERIC_SCALE,
+                CHARACTER_SET_NAME, IS_NULLABLE, PRIVILEGES
+         FROM information_schema.COLUMNS WHERE {condition}
+         ORDER BY TABLE_SCHEMA, TABLE_NAME, ORDINAL_POSITION"
+    )
+}
+
+fn add_column(entry: &mut Entry, id: &TableId, row: [Option<&str>; 8], retyped: &Retyped) {
+    let [Some(name), kind, full, precision, scale, charset, nullable, rights] = row else { return };
+    let full = full.unwrap_or_default();
+    let declared = Declared {
+        name: kind.unwrap_or_default(),
+        full,
+        precision: precision.and_then(|digits| digits.parse().ok()),
+        scale: scale.and_then(|digits| digits.parse().ok()),
+        has_charset: charset.is_some(),
+    };
+    let found = retyped.get(&(id.clone(), name.to_owned()));
+    entry.columns.push(Column {
+        name: name.to_owned(),
+        key: name.to_owned(),
+        role: Role::Column,
+        source_type: full.to_owned(),
+        data_type: found.cloned().unwrap_or_else(|| data_type(&declared)),
+    });
+    if nullable == Some("YES") {
+        entry.nullable.insert(name.to_owned());
+    }
+    if !rights.unwrap_or_default().split(',').any(|right| right == "select") {
+        entry.forbidden.push(name.to_owned());
+    }
+}
+
+fn owned((database, table): (&str, &str)) -> Name {
+    (database.to_owned(), table.to_owned())
+}
+
+/// Gives each row of `N` columns to `each`.
+fn each<const N: usize>(
+    client: &mut Client,
+    sql: &str,
+    mut each: impl FnMut([Option<&str>; N]),
+) -> Result<(), Fault> {
+    client.query_each(sql, |row| {
+        let texts = row.iter().map(|value| value.map(String::from_utf8_lossy));
+        let texts: Vec<_> = texts.collect();
+        let texts: Vec<Option<&str>> = texts.iter().map(|text| text.as_deref()).collect();
+        if let Ok(row) = texts.try_into() {
+            each(row);
+        }
+    })
+}
+
+/// Whether the user sees all databases: one that may read everything does.
+pub(super) fn sees_everything(client: &mut Client) -> Result<bool, Fault> {
+    let grants: Vec<TextRow> = client.query("SHOW GRANTS")?;
+    let mut lines = grants.iter().flatten().flatten();
+    Ok(lines.any(|line| {
+        line.split_once(" ON *.* TO ").is_some_and(|(rights, _)| {
+            let mut rights = rights.trim_start_matches("GRANT ").split(',').map(str::trim);
+            rights.any(|right| right == "SELECT" || right.starts_with("ALL PRIVILEGES"))
+        })
+    }))
+}

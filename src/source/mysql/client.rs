@@ -1,0 +1,260 @@
+//! A client of one connection: commands, and the results of texts and of prepared statements. Knows no
+//! table and no Arrow.
+
+use std::io;
+
+use super::handshake::{server_error, shake};
+use super::packet::{Packets, Parts};
+use super::status::Fault;
+use crate::config::{Database, TlsMode};
+use crate::error::{Error, Result};
+use crate::source::wire::{Hangup, Wire};
+
+const COM_QUIT: u8 = 0x01;
+const COM_QUERY: u8 = 0x03;
+const COM_STMT_PREPARE: u8 = 0x16;
+const COM_STMT_EXECUTE: u8 = 0x17;
+const COM_STMT_CLOSE: u8 = 0x19;
+
+/// Status flag: another result follows.
+const MORE_RESULTS: u16 = 0x08;
+
+/// A connection that is let in.
+pub(super) struct Client {
+    packets: Packets,
+    /// Number of the connection, by which it can be killed.
+    pub(super) id: u32,
+    pub(super) version: String,
+    pub(super) is_mariadb: bool,
+}
+
+/// A column of a result, as the server describes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct WireColumn {
+    pub(super) charset: u16,
+    pub(super) kind: u8,
+    pub(super) is_unsigned: bool,
+    pub(super) decimals: u8,
+}
+
+/// A statement that the server has prepared.
+pub(super) struct Statement {
+    id: u32,
+    pub(super) columns: Vec<WireColumn>,
+}
+
+/// A row of text; `None` is null.
+pub(super) type TextRow = Vec<Option<String>>;
+
+impl Client {
+    /// Connects. A read that sees no byte for `idle` fails.
+    pub(super) fn connect(
+        database: &Database,
+        idle: std::time::Duration,
+        on_wire: &dyn Fn(Hangup),
+    ) -> Result<Self> {
+        let wire = Wire::connect(&database.host, database.port, idle)?;
+        on_wire(wire.hangup().map_err(Fault::from)?);
+        let encrypted = database.tls.mode != TlsMode::Disable;
+        let (packets, greeting) = shake(Packets::new(wire), database).map_err(|fault| {
+            let denied = fault.code() == Some(1045);
+            let error = Error::from(fault)
+                .context(format!("{}:{}: as `{}`", database.host, database.port, database.user));
+            match (denied, encrypted) {
+                (false, _) => error,
+                // This is all that a server says to a user which may only come by TLS.
+                (true, false) => error.hint(
+                    "check user and password; without TLS this may also mean that the user must come by TLS: \
+                     sslmode=require",
+                ),
+                (true, true) => error.hint("check user and password (MYSQL_PWD)"),
+            }
+        })?;
+        let is_mariadb = greeting.version.contains("MariaDB");
+        // MariaDB puts this before its own for old replicas.
+        let version = greeting.version.strip_prefix("5.5.5-").unwrap_or(&greeting.version);
+        Ok(Self { packets, id: greeting.id, version: version.to_owned(), is_mariadb })
+    }
+
+    pub(super) fn hangup(&self) -> io::Result<Hangup> {
+        self.packets.hangup()
+    }
+
+    /// Says goodbye, so that the server does not log an aborted connection.
+    pub(super) fn quit(mut self) {
+        let _ = self.command(COM_QUIT, b""); // it may be gone already
+    }
+
+    /// Runs statements, and gives each row of their results to `each`.
+    pub(super) fn query_each(
+        &mut self,
+        sql: &str,
+        mut each: impl FnMut(&[Option<&[u8]>]),
+    ) -> std::result::Result<(), Fault> {
+        self.command(COM_QUERY, sql.as_bytes())?;
+        loop {
+            let status = match self.begin_result()? {
+                Begun::Done(status) => status,
+                Begun::Rows(count) => {
+                    for _ in 0..count {
+                        self.packets.next()?;
+                    }
+                    self.end_of_columns()?;
+                    loop {
+                        let packet = self.packets.next()?;
+                        if let Some(status) = end(packet)? {
+                            break status;
+                        }
+                        let mut parts = Parts(packet);
+                        let row = (0..count).map(|_| parts.text()).collect::<Option<Vec<_>>>();
+                        each(&row.ok_or_else(|| Fault::nonsense("a row"))?);
+                    }
+                }
+            };
+            if status & MORE_RESULTS == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The rows of the results of statements.
+    pub(super) fn query(&mut self, sql: &str) -> std::result::Result<Vec<TextRow>, Fault> {
+        let mut rows = Vec::new();
+        self.query_each(sql, |row| {
+            let text = |value: &Option<&[u8]>| value.map(|v| String::from_utf8_lossy(v).into_owned());
+            rows.push(row.iter().map(text).collect());
+        })?;
+        Ok(rows)
+    }
+
+    /// The first value of the first row.
+    pub(super) fn value(&mut self, sql: &str) -> std::result::Result<Option<String>, Fault> {
+        let first = self.query(sql)?.into_iter().next();
+        Ok(first.and_then(|row| row.into_iter().next().flatten()))
+    }
+
+    /// Prepares a statement without parameters.
+    pub(super) fn prepare(&mut self, sql: &str) -> std::result::Result<Statement, Fault> {
+        self.command(COM_STMT_PREPARE, sql.as_bytes())?;
+        let packet = self.packets.next()?;
+        end(packet)?;
+        let mut parts = Parts(packet);
+        let read = parts.byte().zip(parts.u32()).zip(parts.u16()).zip(parts.u16());
+        let Some((((0, id), columns), 0)) = read else {
+            return Err(Fault::nonsense("a prepared statement"));
+        };
+        let columns = match columns {
+            0 => Vec::new(),
+            count => self.columns(usize::from(count))?,
+        };
+        Ok(Statement { id, columns })
+    }
+
+    /// Runs a statement. Its rows must all be taken by `row` before anything else is done.
+    pub(super) fn execute(
+        &mut self,
+        statement: &Statement,
+    ) -> std::result::Result<Vec<WireColumn>, Fault> {
+        let mut payload = statement.id.to_le_bytes().to_vec();
+        payload.push(0); // no cursor: the server sends all rows as it finds them
+        payload.extend_from_slice(&1u32.to_le_bytes());
+        self.command(COM_STMT_EXECUTE, &payload)?;
+        match self.begin_result()? {
+            Begun::Rows(count) => self.columns(count),
+            Begun::Done(_) => Err(Fault::nonsense("a result without columns")),
+        }
+    }
+
+    /// The next row in the binary form, after its first byte; `None` after the last one, when the server has
+    /// said that this was all.
+    #[inline]
+    pub(super) fn row(&mut self) -> std::result::Result<Option<&[u8]>, Fault> {
+        let packet = self.packets.next()?;
+        match packet.first() {
+            Some(0x00) => Ok(Some(&packet[1..])),
+            _ => match end(packet)? {
+                Some(status) if status & MORE_RESULTS == 0 => Ok(None),
+                _ => Err(Fault::nonsense("what follows a row")),
+            },
+        }
+    }
+
+    /// Forgets a statement; the server says nothing to that.
+    pub(super) fn close(&mut self, statement: &Statement) -> std::result::Result<(), Fault> {
+        self.command(COM_STMT_CLOSE, &statement.id.to_le_bytes())
+    }
+
+    fn command(&mut self, command: u8, payload: &[u8]) -> std::result::Result<(), Fault> {
+        self.packets.restart();
+        Ok(self.packets.send(&[&[command], payload].concat())?)
+    }
+
+    fn begin_result(&mut self) -> std::result::Result<Begun, Fault> {
+        let packet = self.packets.next()?;
+        let mut parts = Parts(packet);
+        match packet.first() {
+            Some(0xff) => Err(Fault::Server(server_error(packet))),
+            Some(0x00) => {
+                parts.byte();
+                let status = parts.length().zip(parts.length()).and_then(|_| parts.u16());
+                status.map(Begun::Done).ok_or_else(|| Fault::nonsense("an OK"))
+            }
+            // LOAD DATA LOCAL: a server that asks for a file which nobody offered.
+            Some(0xfb) => Err(Fault::nonsense("it asks for a file")),
+            _ => {
+                let count = parts.length().and_then(|count| usize::try_from(count).ok());
+                let count = count.filter(|count| *count <= usize::from(u16::MAX));
+                count.map(Begun::Rows).ok_or_else(|| Fault::nonsense("a number of columns"))
+            }
+        }
+    }
+
+    fn columns(&mut self, count: usize) -> std::result::Result<Vec<WireColumn>, Fault> {
+        let mut columns = Vec::with_capacity(count);
+        for _ in 0..count {
+            let column = column(self.packets.next()?);
+            columns.push(column.ok_or_else(|| Fault::nonsense("a column"))?);
+        }
+        self.end_of_columns()?;
+        Ok(columns)
+    }
+
+    fn end_of_columns(&mut self) -> std::result::Result<(), Fault> {
+        match end(self.packets.next()?)? {
+            Some(_) => Ok(()),
+            None => Err(Fault::nonsense("the end of the columns")),
+        }
+    }
+}
+
+/// How a result begins.
+enum Begun {
+    /// There are no rows; the status.
+    Done(u16),
+    /// There are rows, of so many columns.
+    Rows(usize),
+}
+
+/// The status, if a packet ends a list; an error if it is one.
+fn end(packet: &[u8]) -> std::result::Result<Option<u16>, Fault> {
+    match packet {
+        [0xff, ..] => Err(Fault::Server(server_error(packet))),
+        // A longer one begins a row with a value of more than 16 MiB.
+        [0xfe, _, _, low, high] => Ok(Some(u16::from_le_bytes([*low, *high]))),
+        _ => Ok(None),
+    }
+}
+
+fn column(packet: &[u8]) -> Option<WireColumn> {
+    let mut parts = Parts(packet);
+    for _ in 0..6 {
+        parts.bytes()?; // catalog, database, table twice, name twice
+    }
+    parts.length()?;
+    let charset = parts.u16()?;
+    parts.u32()?; // length
+    let kind = parts.byte()?;
+    let flags = parts.u16()?;
+    let decimals = parts.byte()?;
+    Some(WireColumn { charset, kind, is_unsigned: flags & 0x20 != 0, decimals })
+}

@@ -1,0 +1,253 @@
+//! Being let in: the server's greeting, TLS, and the ways of proving who asks. Secrets go no further than
+//! the wire, and never in clear over a connection that is not encrypted.
+
+use sha1::Sha1;
+use sha2::{Digest, Sha256};
+
+use super::packet::{Packets, Parts};
+use super::status::{Fault, ServerError};
+use crate::config::{Database, TlsMode};
+use crate::error::{Error, Result};
+
+/// What this client can do. Not CLIENT_DEPRECATE_EOF: the older form ends results on every server alike.
+const CAPABILITIES: u32 = LONG_PASSWORD
+    | LONG_FLAG
+    | PROTOCOL_41
+    | TRANSACTIONS
+    | SECURE_CONNECTION
+    | MULTI_STATEMENTS
+    | MULTI_RESULTS
+    | PS_MULTI_RESULTS
+    | PLUGIN_AUTH;
+const LONG_PASSWORD: u32 = 1;
+const LONG_FLAG: u32 = 1 << 2;
+const PROTOCOL_41: u32 = 1 << 9;
+const SSL: u32 = 1 << 11;
+const TRANSACTIONS: u32 = 1 << 13;
+const SECURE_CONNECTION: u32 = 1 << 15;
+const MULTI_STATEMENTS: u32 = 1 << 16;
+const MULTI_RESULTS: u32 = 1 << 17;
+const PS_MULTI_RESULTS: u32 = 1 << 18;
+const PLUGIN_AUTH: u32 = 1 << 19;
+
+/// Of what the server sends; it has a limit of its own.
+const MAX_PACKET: u32 = 1 << 30;
+/// utf8mb4_general_ci, which all versions have.
+const UTF8MB4: u8 = 45;
+
+/// What the server says of itself.
+pub(super) struct Greeting {
+    pub(super) version: String,
+    /// Number of the connection.
+    pub(super) id: u32,
+    capabilities: u32,
+    nonce: Vec<u8>,
+    plugin: Vec<u8>,
+}
+
+/// Lets the server know who asks. Returns the connection, encrypted or not.
+pub(super) fn shake(
+    mut packets: Packets,
+    database: &Database,
+) -> std::result::Result<(Packets, Greeting), Fault> {
+    let greeting = greeting(packets.next()?)?;
+    let capabilities = CAPABILITIES & greeting.capabilities;
+    if capabilities & PROTOCOL_41 == 0 {
+        return Err(Error::stop("the server is older than MySQL 4.1").into());
+    }
+    let capabilities = match (database.tls.mode, greeting.capabilities & SSL != 0) {
+        (TlsMode::Disable, _) | (TlsMode::Prefer, false) => capabilities,
+        (_, false) => {
+            return Err(Error::stop("the server does not offer TLS")
+                .hint("sslmode=prefer or disable goes without, which shows the data to whoever listens")
+                .into());
+        }
+        (_, true) => {
+            packets.send(&prelude(capabilities | SSL))?;
+            packets = packets.upgrade(&database.tls, &database.host)?;
+            capabilities | SSL
+        }
+    };
+    let password = database.password.as_ref().map_or("", |password| password.expose());
+    // Where there is none, the server says which way it wants instead.
+    let proof = proof(&greeting.plugin, password, &greeting.nonce).unwrap_or_default();
+    let mut response = prelude(capabilities);
+    response.extend_from_slice(database.user.as_bytes());
+    response.push(0);
+    response.push(proof.len() as u8); // at most 32
+    response.extend_from_slice(&proof);
+    if capabilities & PLUGIN_AUTH != 0 {
+        response.extend_from_slice(&greeting.plugin);
+        response.push(0);
+    }
+    packets.send(&response)?;
+    prove(&mut packets, &greeting, password, database)?;
+    Ok((packets, greeting))
+}
+
+fn prelude(capabilities: u32) -> Vec<u8> {
+    let mut prelude = capabilities.to_le_bytes().to_vec();
+    prelude.extend_from_slice(&MAX_PACKET.to_le_bytes());
+    prelude.push(UTF8MB4);
+    prelude.extend_from_slice(&[0; 23]);
+    prelude
+}
+
+fn greeting(packet: &[u8]) -> std::result::Result<Greeting, Fault> {
+    if packet.first() == Some(&0xff) {
+        return Err(Fault::Server(server_error(packet)));
+    }
+    let mut parts = Parts(packet);
+    let mut read = || {
+        if parts.byte()? != 10 {
+            return None;
+        }
+        let version = String::from_utf8_lossy(parts.zero_ended()).into_owned();
+        let id = parts.u32()?;
+        let mut nonce = parts.take(8)?.to_vec();
+        parts.byte()?;
+        let low = parts.u16()?;
+        parts.take(3)?; // charset and status
+        let capabilities = u32::from(low) | u32::from(parts.u16()?) << 16;
+        let length = parts.byte()?;
+        parts.take(10)?;
+        let rest = usize::from(length).saturating_sub(8).max(13);
+        nonce.extend_from_slice(parts.take(rest.min(parts.0.len()))?);
+        nonce.truncate(20); // a zero ends it
+        let plugin = match capabilities & PLUGIN_AUTH != 0 {
+            true => parts.zero_ended().to_vec(),
+            false => b"mysql_native_password".to_vec(),
+        };
+        Some(Greeting { version, id, capabilities, nonce, plugin })
+    };
+    read().ok_or_else(|| {
+        Error::stop("what answers there does not speak MySQL's protocol").hint("check host and port").into()
+    })
+}
+
+/// An error packet.
+pub(super) fn server_error(packet: &[u8]) -> ServerError {
+    let mut parts = Parts(packet.get(1..).unwrap_or_default());
+    let code = parts.u16().unwrap_or_default();
+    let mut state = "HY000".to_owned();
+    // Not before both sides know each other.
+    if parts.0.first() == Some(&b'#')
+        && let Some(found) = parts.take(6)
+    {
+        state = String::from_utf8_lossy(&found[1..]).into_owned();
+    }
+    ServerError { code, state, message: String::from_utf8_lossy(parts.0).into_owned() }
+}
+
+/// The answer to a nonce; `None` for a way that this client does not know, or takes another step.
+fn proof(plugin: &[u8], password: &str, nonce: &[u8]) -> Option<Vec<u8>> {
+    match plugin {
+        _ if password.is_empty() => Some(Vec::new()),
+        b"mysql_native_password" => {
+            let once = Sha1::digest(password);
+            let salted = Sha1::new().chain_update(nonce).chain_update(Sha1::digest(once)).finalize();
+            Some(xor(&once, &salted))
+        }
+        b"caching_sha2_password" => {
+            let once = Sha256::digest(password);
+            let twice = Sha256::digest(once);
+            let salted = Sha256::new().chain_update(twice).chain_update(nonce).finalize();
+            Some(xor(&once, &salted))
+        }
+        _ => None,
+    }
+}
+
+fn xor(a: &[u8], b: &[u8]) -> Vec<u8> {
+    a.iter().zip(b).map(|(a, b)| a ^ b).collect()
+}
+
+/// What is left of it: the server may want another way, or the password itself.
+fn prove(
+    packets: &mut Packets,
+    greeting: &Greeting,
+    password: &str,
+    database: &Database,
+) -> std::result::Result<(), Fault> {
+    let mut plugin = greeting.plugin.clone();
+    loop {
+        let packet = packets.next()?.to_vec();
+        let mut parts = Parts(&packet);
+        match parts.byte() {
+            Some(0x00) => return Ok(()),
+            Some(0xff) => return Err(Fault::Server(server_error(&packet))),
+            Some(0xfe) => {
+                plugin = parts.zero_ended().to_vec();
+                let nonce = parts.0.strip_suffix(&[0]).unwrap_or(parts.0);
+                let answer = match proof(&plugin, password, nonce) {
+                    Some(proof) => proof,
+                    None => in_clear(packets, &plugin, password, database)?,
+                };
+                packets.send(&answer)?;
+            }
+            // caching_sha2_password: 3 is well, 4 asks for the password itself.
+            Some(0x01) if parts.0 == [3] => {}
+            Some(0x01) if parts.0 == [4] => {
+                let answer = in_clear(packets, &plugin, password, database)?;
+                packets.send(&answer)?;
+            }
+            _ => return Err(Fault::nonsense("in the middle of the login")),
+        }
+    }
+}
+
+/// The password itself, for ways of proof that want it; never over a connection that can be read.
+fn in_clear(
+    packets: &Packets,
+    plugin: &[u8],
+    password: &str,
+    database: &Database,
+) -> Result<Vec<u8>> {
+    let name = String::from_utf8_lossy(plugin);
+    match &*name {
+        "mysql_clear_password" | "sha256_password" | "caching_sha2_password" => {}
+        "" => return Err(Error::stop("the server wants the password in the way of before MySQL 4.1")),
+        _ => {
+            return Err(Error::stop(format!(
+                "the server wants `{}` to prove who it is by `{name}`, which moveout does not know",
+                database.user
+            ))
+            .hint("take a user with mysql_native_password or caching_sha2_password"));
+        }
+    }
+    if !packets.is_tls() {
+        return Err(Error::stop(format!(
+            "the server wants the password itself (`{name}`), and the connection is not encrypted"
+        ))
+        .hint("use TLS (sslmode=require)"));
+    }
+    Ok([password.as_bytes(), &[0]].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proofs_are_those_of_the_protocol() {
+        let nonce: Vec<u8> = (1..=20).collect();
+        let once = Sha1::digest("geheim");
+        let found = proof(b"mysql_native_password", "geheim", &nonce).unwrap();
+        // The server, which knows SHA1(SHA1(password)), gets SHA1(password) back and hashes it.
+        let stored = Sha1::digest(once);
+        let salted = Sha1::new().chain_update(&nonce).chain_update(stored).finalize();
+        assert_eq!(Sha1::digest(xor(&found, &salted)), stored);
+        assert_eq!(proof(b"caching_sha2_password", "geheim", &nonce).unwrap().len(), 32);
+        assert_eq!(proof(b"caching_sha2_password", "", &nonce), Some(Vec::new()));
+        assert_eq!(proof(b"client_ed25519", "geheim", &nonce), None);
+    }
+
+    #[test]
+    fn what_is_not_mysql_is_refused() {
+        for answer in [&b"SSH-2.0-OpenSSH"[..], b"", b"\x0a", b"\x0a5.7\0\x01\0\0\0abc"] {
+            assert!(greeting(answer).is_err());
+        }
+        let refused = greeting(b"\xff\x10\x04Too many connections").err().unwrap();
+        assert_eq!(refused.code(), Some(1040));
+    }
+}

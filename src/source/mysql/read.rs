@@ -1,0 +1,206 @@
+//! Rows of a slice from a session to the batches of its chunk. Complete is what the server has ended well,
+//! and counts as many rows of as were decoded.
+
+use super::charset::Charsets;
+use super::client::{Client, Statement, WireColumn};
+use super::rows::{Rows, Unfit};
+use super::select::{self, quoted, suffix, table_name};
+use super::session::Session;
+use super::status::Fault;
+use super::types::{Decode, decode};
+use crate::error::{Class, Error, Result};
+use crate::source::{BatchSender, Table};
+
+/// How a read ended of which the session is whole.
+pub(super) enum Outcome {
+    /// All rows are there.
+    Complete,
+    /// It cannot go on as it was listed, or nobody wants the rows any more.
+    Stopped(Error),
+    /// Values that their columns cannot hold.
+    Unfit(Vec<Unfit>),
+}
+
+/// How a read did not end well; nothing is on its way any more.
+enum Failure {
+    Fault(Fault),
+    Ours(Error),
+    Unfit(Vec<Unfit>),
+}
+
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+/// Stops what the server is sending: `KILL QUERY` by another connection.
+pub(super) type Stop<'a> = &'a dyn Fn(u32) -> Result<()>;
+
+/// Reads all rows of a condition.
+pub(super) fn read(
+    session: &mut Session,
+    table: &Table,
+    condition: Option<&str>,
+    batches: &BatchSender,
+    stop: Stop<'_>,
+) -> std::result::Result<Outcome, Fault> {
+    let Session { client, charsets, .. } = session;
+    let outcome = match stream(client, charsets, table, condition, batches, stop) {
+        Ok(()) => return Ok(Outcome::Complete),
+        Err(Failure::Fault(Fault::Broken(error))) => return Err(Fault::Broken(error)),
+        Err(Failure::Fault(fault)) => Err(fault),
+        Err(Failure::Ours(error)) => Ok(Outcome::Stopped(error)),
+        Err(Failure::Unfit(unfit)) => Ok(Outcome::Unfit(unfit)),
+    };
+    client.query(FREE)?;
+    outcome
+}
+
+/// Gives the table free, so that others may alter it; the snapshot stays.
+pub(super) const FREE: &str = "ROLLBACK TO SAVEPOINT moveout";
+
+fn stream(
+    client: &mut Client,
+    charsets: &Charsets,
+    table: &Table,
+    condition: Option<&str>,
+    batches: &BatchSender,
+    stop: Stop<'_>,
+) -> std::result::Result<(), Failure> {
+    let (statement, decodes) = prepare(client, charsets, table, condition)?;
+    if client.execute(&statement)? != statement.columns {
+        drain(client, stop)?;
+        return Err(Failure::Ours(changed("the answer has other columns than the question")));
+    }
+    let mut rows = Rows::new(table.arrow_schema(), &decodes);
+    let mut count: u64 = 0;
+    while let Some(row) = client.row()? {
+        rows.push(row).ok_or_else(|| Fault::nonsense("a row"))?;
+        count += 1;
+        if rows.is_full()
+            && let Err(failure) = send(&mut rows, batches)
+        {
+            drain(client, stop)?;
+            return Err(failure);
+        }
+    }
+    if !rows.is_empty() {
+        send(&mut rows, batches)?;
+    }
+    client.close(&statement)?;
+    let sent = client.value(&format!("SELECT FOUND_ROWS(); {FREE}"))?;
+    match sent.as_deref() == Some(&count.to_string()) {
+        true => Ok(()),
+        false => {
+            let said = sent.unwrap_or_default();
+            Err(Fault::nonsense(&format!("{count} rows came, it counts {said}")).into())
+        }
+    }
+}
+
+/// Ends what the server is sending without ending the connection, which has the snapshot.
+fn drain(client: &mut Client, stop: Stop<'_>) -> std::result::Result<(), Fault> {
+    stop(client.id)?;
+    loop {
+        match client.row() {
+            Ok(Some(_)) => {}
+            Err(Fault::Server(_)) => return Ok(()),
+            Err(broken) => return Err(broken),
+            // It was faster, so that the next statement may be the one that is stopped.
+            Ok(None) => {
+                return match client.query("DO 0") {
+                    Err(Fault::Broken(error)) => Err(Fault::Broken(error)),
+                    _ => Ok(()),
+                };
+            }
+        }
+    }
+}
+
+fn send(rows: &mut Rows, batches: &BatchSender) -> std::result::Result<(), Failure> {
+    let batch = rows.finish().map_err(Failure::Ours)?.map_err(Failure::Unfit)?;
+    batches.blocking_send(batch).map_err(Failure::Ours)
+}
+
+fn changed(what: &str) -> Error {
+    Error::of(Class::SchemaChanged, what)
+}
+
+/// Prepares the statement, and finds out how to decode what it will give.
+fn prepare(
+    client: &mut Client,
+    charsets: &Charsets,
+    table: &Table,
+    condition: Option<&str>,
+) -> std::result::Result<(Statement, Vec<Decode>), Failure> {
+    let plain = client.prepare(&select::rows(table, condition, |_, name| name))?;
+    let foreign: Vec<Option<&str>> = foreign(&plain.columns, charsets, table)?;
+    if foreign.iter().all(Option::is_none) {
+        let decodes = decodes(&plain.columns, charsets, table)?;
+        return Ok((plain, decodes));
+    }
+    client.close(&plain)?;
+    // The server decodes these; first it must show that it loses nothing by that.
+    let mut unfit = Vec::new();
+    for (at, charset) in foreign.iter().enumerate().filter_map(|(at, name)| Some((at, (*name)?))) {
+        let name = quoted(&table.columns[at].key);
+        let lost = format!(
+            "NOT (CAST({name} AS BINARY) <=> CAST(CONVERT(CONVERT({name} USING utf8mb4) USING {charset}) AS BINARY))"
+        );
+        let condition = match condition {
+            None => lost,
+            Some(condition) => format!("({condition}) AND {lost}"),
+        };
+        let one = format!("SELECT 1 FROM {}{} LIMIT 1", table_name(&table.id), suffix(Some(&condition)));
+        if client.value(&one)?.is_some() {
+            unfit.push(Unfit::Text(at));
+        }
+    }
+    if !unfit.is_empty() {
+        return Err(Failure::Unfit(unfit));
+    }
+    let converted = client.prepare(&select::rows(table, condition, |at, name| match foreign[at] {
+        None => name,
+        Some(_) => format!("CONVERT({name} USING utf8mb4)"),
+    }))?;
+    let decodes = decodes(&converted.columns, charsets, table)?;
+    Ok((converted, decodes))
+}
+
+/// The charsets of the columns which only the server can decode.
+fn foreign<'a>(
+    wires: &[WireColumn],
+    charsets: &'a Charsets,
+    table: &Table,
+) -> std::result::Result<Vec<Option<&'a str>>, Failure> {
+    if wires.len() != table.columns.len() {
+        return Err(Failure::Ours(changed("it has other columns than were listed")));
+    }
+    let columns = wires.iter().zip(&table.columns).map(|(wire, column)| {
+        match decode(*wire, &column.data_type, charsets.of(wire.charset)) {
+            Some(Err(_)) => charsets.name(wire.charset),
+            _ => None,
+        }
+    });
+    Ok(columns.collect())
+}
+
+fn decodes(
+    wires: &[WireColumn],
+    charsets: &Charsets,
+    table: &Table,
+) -> std::result::Result<Vec<Decode>, Failure> {
+    let decodes = wires.iter().zip(&table.columns).map(|(wire, column)| {
+        let decode = decode(*wire, &column.data_type, charsets.of(wire.charset));
+        let decode = decode.and_then(std::result::Result::ok);
+        decode.ok_or_else(|| {
+            let WireColumn { kind, charset, .. } = wire;
+            Failure::Ours(changed(&format!(
+                "its column `{}` was listed as {}, and comes as type {kind} in charset {charset}",
+                column.key, column.source_type
+            )))
+        })
+    });
+    decodes.collect()
+}

@@ -1,0 +1,232 @@
+//! Connections that read: each holds a snapshot. A connection that is lost takes its snapshot with it; the
+//! one that comes for it never pretends to have the same.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::cancel::Cancel;
+use super::charset::Charsets;
+use super::client::Client;
+use super::snapshot::{self, Proof};
+use super::status::Fault;
+use crate::config::{Database, Limits};
+use crate::error::{Class, Error, Result};
+
+/// How a server is reached, and for how long it may be silent.
+#[derive(Clone)]
+pub(super) struct Address {
+    database: Database,
+    idle: Duration,
+}
+
+impl Address {
+    /// A connection without a snapshot.
+    pub(super) fn connect(&self, cancel: &Cancel) -> Result<Client> {
+        let client = Client::connect(&self.database, self.idle, &|wire| cancel.watch(wire))?;
+        set_up(client).map_err(|fault| Error::from(fault).context("setting up a connection"))
+    }
+
+    pub(super) fn host(&self) -> String {
+        format!("{}:{}", self.database.host, self.database.port)
+    }
+
+    pub(super) fn user(&self) -> &str {
+        &self.database.user
+    }
+}
+
+/// What a value looks like depends on the session, and so does for how long a slow destination may keep
+/// the server waiting.
+fn set_up(mut client: Client) -> std::result::Result<Client, Fault> {
+    client.query(
+        "SET NAMES utf8mb4; SET SESSION time_zone = '+00:00', sql_mode = '', wait_timeout = 604800, \
+         net_read_timeout = 86400, net_write_timeout = 86400",
+    )?;
+    // Not all servers have them: they end what takes long.
+    let limits = match client.is_mariadb {
+        true => &["max_statement_time", "idle_transaction_timeout", "idle_readonly_transaction_timeout"][..],
+        false => &["max_execution_time"],
+    };
+    for limit in limits {
+        match client.query(&format!("SET SESSION {limit} = 0")) {
+            Ok(_) | Err(Fault::Server(_)) => {}
+            Err(broken) => return Err(broken),
+        }
+    }
+    Ok(client)
+}
+
+/// A connection with a snapshot.
+pub(super) struct Session {
+    pub(super) client: Client,
+    /// Name of the moment that it sees.
+    pub(super) state: String,
+    /// When it was taken, in the pool's own time.
+    pub(super) taken: u64,
+    pub(super) charsets: Arc<Charsets>,
+}
+
+/// The sessions of a source.
+pub(super) struct Pool {
+    pub(super) address: Address,
+    size: usize,
+    permits: Arc<Semaphore>,
+    sessions: Mutex<Sessions>,
+    /// Held while sessions are opened.
+    opening: Mutex<()>,
+    clock: AtomicU64,
+}
+
+#[derive(Default)]
+struct Sessions {
+    idle: Vec<Session>,
+    /// All that are open.
+    open: usize,
+    proof: Option<Proof>,
+    charsets: Option<Arc<Charsets>>,
+}
+
+impl Pool {
+    pub(super) fn new(database: &Database, limits: &Limits) -> Self {
+        let address = Address { database: database.clone(), idle: limits.idle_timeout };
+        Self {
+            address,
+            size: limits.concurrency,
+            permits: Arc::new(Semaphore::new(limits.concurrency)),
+            sessions: Mutex::default(),
+            opening: Mutex::default(),
+            clock: AtomicU64::new(0),
+        }
+    }
+
+    /// The right to a session, for when there is one.
+    pub(super) async fn lease(self: &Arc<Self>) -> Result<Lease> {
+        let permit = Arc::clone(&self.permits).acquire_owned().await;
+        let permit = permit.map_err(|_| Error::stop("the sessions are closed"))?; // nobody closes them
+        Ok(Lease { pool: Arc::clone(self), session: None, _permit: permit })
+    }
+
+    /// The right to a session that nobody waits for.
+    pub(super) fn try_lease(self: &Arc<Self>) -> Option<Lease> {
+        let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
+        Some(Lease { pool: Arc::clone(self), session: None, _permit: permit })
+    }
+
+    /// A new instant of its own time.
+    pub(super) fn tick(&self) -> u64 {
+        self.clock.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Whether the sessions that were opened together are of one moment.
+    pub(super) fn proof(&self) -> Option<Proof> {
+        self.lock().proof.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Sessions> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn idle(&self) -> Option<Session> {
+        self.lock().idle.pop()
+    }
+
+    /// Opens all sessions that are missing, at one moment if that can be had. Returns one of them.
+    fn open(&self, cancel: &Cancel) -> Result<Session> {
+        let _opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(session) = self.idle() {
+            return Ok(session);
+        }
+        let missing = self.size.saturating_sub(self.lock().open).max(1);
+        let mut clients = vec![self.address.connect(cancel)?];
+        for _ in 1..missing {
+            match self.address.connect(cancel) {
+                Ok(client) => clients.push(client),
+                // The server takes no more: it goes with fewer.
+                Err(error) if error.class() == Class::Retry => break,
+                Err(error) => return Err(error),
+            }
+        }
+        let taken = self.tick();
+        let charsets = self.charsets(&mut clients[0])?;
+        let (states, proof) = snapshot::take(&mut clients)
+            .map_err(|fault| Error::from(fault).context("taking a snapshot"))?;
+        let session = |(client, state)| Session { client, state, taken, charsets: Arc::clone(&charsets) };
+        let mut opened: Vec<Session> = clients.into_iter().zip(states).map(session).collect();
+        let mut sessions = self.lock();
+        sessions.open += opened.len();
+        sessions.proof = Some(proof);
+        let one = opened.pop().ok_or_else(|| Error::stop("no session was opened"))?;
+        sessions.idle.append(&mut opened);
+        Ok(one)
+    }
+
+    fn charsets(&self, client: &mut Client) -> Result<Arc<Charsets>> {
+        if let Some(charsets) = &self.lock().charsets {
+            return Ok(Arc::clone(charsets));
+        }
+        let charsets = Charsets::ask(client).map_err(Error::from)?;
+        Ok(Arc::clone(self.lock().charsets.insert(Arc::new(charsets))))
+    }
+}
+
+/// The right to one session.
+pub(super) struct Lease {
+    pool: Arc<Pool>,
+    session: Option<Session>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Lease {
+    /// Works with the session, which is opened if need be, and lost if the connection is of no use any
+    /// more.
+    pub(super) fn work<T>(
+        &mut self,
+        cancel: &Cancel,
+        work: impl FnOnce(&mut Session) -> std::result::Result<T, Fault>,
+    ) -> Result<T> {
+        let mut session = match self.session.take().or_else(|| self.pool.idle()) {
+            None => self.pool.open(cancel)?,
+            Some(session) => match session.client.hangup() {
+                Ok(wire) => {
+                    cancel.watch(wire);
+                    session
+                }
+                Err(error) => {
+                    self.pool.lock().open -= 1;
+                    return Err(Fault::from(error).into());
+                }
+            },
+        };
+        match work(&mut session) {
+            Err(Fault::Broken(error)) => {
+                self.pool.lock().open -= 1;
+                Err(error)
+            }
+            outcome => {
+                self.session = Some(session);
+                outcome.map_err(Error::from)
+            }
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(session) = self.session.take() {
+            self.pool.lock().idle.push(session);
+        }
+    }
+}
+
+impl Session {
+    /// Takes a new snapshot in place of the old one.
+    pub(super) fn renew(&mut self, now: u64) -> std::result::Result<(), Fault> {
+        let (mut states, _) = snapshot::take(std::slice::from_mut(&mut self.client))?;
+        self.state = states.pop().unwrap_or_default(); // one for each client
+        self.taken = now;
+        Ok(())
+    }
+}

@@ -1,0 +1,102 @@
+//! PURE: what the server says has gone wrong, and what a run may do about it. The only file that knows
+//! error numbers.
+
+use std::fmt;
+use std::io;
+
+use crate::error::{Class, Error};
+
+/// How a command failed.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// The server refused it and goes on to listen.
+    Server(ServerError),
+    /// The connection is of no use any more.
+    Broken(Error),
+}
+
+/// An error as the server says it.
+#[derive(Debug, Clone)]
+pub(super) struct ServerError {
+    pub(super) code: u16,
+    pub(super) state: String,
+    pub(super) message: String,
+}
+
+impl fmt::Display for ServerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (error {})", self.message.trim_end(), self.code)
+    }
+}
+
+impl Fault {
+    /// The number of the server's error.
+    pub(super) fn code(&self) -> Option<u16> {
+        match self {
+            Self::Server(error) => Some(error.code),
+            Self::Broken(_) => None,
+        }
+    }
+
+    /// An answer that is not of this protocol.
+    pub(super) fn nonsense(what: &str) -> Self {
+        Self::Broken(Error::of(
+            Class::Retry,
+            format!("the server's answer cannot be understood: {what}"),
+        ))
+    }
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        let said = match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                "the server has not sent a byte for too long".to_owned()
+            }
+            io::ErrorKind::UnexpectedEof => "the server has closed the connection".to_owned(),
+            _ => format!("the connection is broken: {error}"),
+        };
+        Self::Broken(Error::of(Class::Retry, said))
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self::Broken(error)
+    }
+}
+
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Server(error) => error.into(),
+            Fault::Broken(error) => error,
+        }
+    }
+}
+
+impl From<ServerError> for Error {
+    fn from(error: ServerError) -> Self {
+        let ServerError { code, ref state, .. } = error;
+        let of = |class| Self::of(class, &error);
+        match code {
+            // No such user or password, no such database, host not allowed, password expired.
+            1044 | 1045 | 1049 | 1130 | 1698 | 1820 | 1862 => Self::stop(&error),
+            // Too many connections, of all or of this user.
+            1040 | 1203 | 1226 => of(Class::Retry).hint("allow more connections, or lower `concurrency`"),
+            // No right to a table, a column, a command.
+            1142 | 1143 | 1227 => Self::fail(&error).hint("grant the user SELECT on it"),
+            1146 => Self::fail(&error).hint("it was dropped or renamed while the run was at work"),
+            // No such column; the definition has changed since the snapshot.
+            1054 | 1412 => of(Class::SchemaChanged),
+            1194 | 1195 => Self::fail(&error).hint("REPAIR TABLE may help"),
+            // A packet, or a value, beyond `max_allowed_packet`.
+            1153 | 1162 | 1301 => Self::fail(&error).hint("raise the server's max_allowed_packet"),
+            // Waiting for a lock, a deadlock, out of memory, statement time-outs (MySQL, MariaDB).
+            1037 | 1038 | 1041 | 1205 | 1213 | 1969 | 3024 => of(Class::RetryThenSplit),
+            // What is in the statement or in the data will be there the next time.
+            _ if state.starts_with("42") || state.starts_with("22") => Self::fail(&error),
+            _ => of(Class::Retry),
+        }
+    }
+}
