@@ -18,7 +18,7 @@ mod status;
 mod time;
 mod types;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -29,6 +29,7 @@ use self::cancel::{Cancel, blocking};
 use self::catalog::Retyped;
 use self::read::Outcome;
 use self::rows::Unfit;
+use self::select::Part;
 use self::session::{Pool, Session};
 use self::status::Fault;
 use super::{
@@ -72,6 +73,8 @@ struct Inner {
 #[derive(Default)]
 struct Learned {
     retyped: Retyped,
+    /// Those that keep their old rows.
+    versioned: HashSet<TableId>,
     /// The bounds of those that are read by windows.
     bounds: HashMap<TableId, Option<Window>>,
     /// Estimates of the number of rows.
@@ -110,12 +113,12 @@ impl Source for MySql {
     }
 
     async fn count(&self, table: &Table, window: Window) -> Result<RowCount> {
-        let Some(condition) = select::condition(table, window.into()) else {
+        let part = Part::new(table, window.into(), self.0.is_versioned(&table.id));
+        if part.is_whole() {
             let rows = self.0.learned().rows.get(&table.id).copied().unwrap_or(0);
             return Ok(RowCount { rows, exact: false });
-        };
-        let name = select::table_name(&table.id);
-        let sql = format!("SELECT COUNT(*) FROM {name} WHERE {condition}; {}", read::FREE);
+        }
+        let sql = format!("{}; {}", part.select("COUNT(*)"), read::FREE);
         let doing = format!("counting the rows of {} in {window}", table.id);
         let this = Arc::clone(&self.0);
         let mut lease = this.pool.lease().await?;
@@ -166,6 +169,10 @@ impl Inner {
         self.learned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn is_versioned(&self, id: &TableId) -> bool {
+        self.learned().versioned.contains(id)
+    }
+
     /// Works within the session's snapshot, or in a new one where the table was altered since.
     fn current<T>(
         &self,
@@ -191,7 +198,7 @@ impl Inner {
         cancel: &Cancel,
     ) -> std::result::Result<Outcome, Fault> {
         let table = &chunk.table;
-        let condition = select::condition(table, chunk.slice);
+        let part = Part::new(table, chunk.slice, self.is_versioned(&table.id));
         let stop = |id| {
             let mut other = self.pool.address.connect(cancel)?;
             let killed = other.query(&format!("KILL QUERY {id}"));
@@ -204,7 +211,7 @@ impl Inner {
             {
                 return Ok(Outcome::Stopped(error));
             }
-            read::read(session, table, condition.as_deref(), batches, &stop)
+            read::read(session, &part, batches, &stop)
         })
     }
 
@@ -216,13 +223,16 @@ impl Inner {
     ) -> std::result::Result<Option<Error>, Fault> {
         let retyped = self.learned().retyped.clone();
         let columns = catalog::columns(&mut session.client, &table.id, &retyped)?;
-        Ok(match columns == table.columns {
+        let listed = table.columns.iter().filter(|column| !catalog::is_history(column));
+        Ok(match columns.iter().eq(listed) {
             true => None,
             false if columns.is_empty() => Some(
                 Error::fail("the table is not there any more")
                     .hint("it was dropped or renamed while the run was at work"),
             ),
-            false => Some(Error::of(Class::SchemaChanged, "it was altered while the run was at work")),
+            false => {
+                Some(Error::of(Class::SchemaChanged, "it was altered while the run was at work"))
+            }
         })
     }
 
@@ -233,7 +243,9 @@ impl Inner {
         for unfit in unfit {
             let (at, data_type, why) = match unfit {
                 Unfit::Date(at) => (*at, DataType::Utf8, "a date that is none, as 0000-00-00"),
-                Unfit::Text(at) => (*at, DataType::Binary, "bytes that are not text of its charset"),
+                Unfit::Text(at) => {
+                    (*at, DataType::Binary, "bytes that are not text of its charset")
+                }
             };
             let column = &table.columns[at];
             learned.retyped.insert((table.id.clone(), column.key.clone()), data_type);

@@ -1,6 +1,394 @@
-//! What is not rows.
-use super::client::Client;
+//! What a database has besides rows: the statements that make it, as a script for the `mysql` client; who
+//! may do what, without a secret; the settings that matter to what values mean.
+
+use std::collections::HashSet;
+use std::fmt::Write;
+
+use serde_json::{Map, Value};
+
+use super::catalog::databases;
+use super::client::{Client, TextRow};
+use super::select::{literal, quoted};
 use super::status::Fault;
+use crate::archive::name::segment;
 use crate::config::Select;
 use crate::source::{Artifact, ArtifactStatus};
-pub(super) fn collect(_c: &mut Client, _s: &str, _sel: &Select) -> Result<(Vec<Artifact>, Vec<ArtifactStatus>), Fault> { Ok((vec![], vec![])) }
+
+/// A kind of object of a database.
+struct Kind {
+    /// As in the status.
+    name: &'static str,
+    /// As in `SHOW CREATE …`.
+    word: &'static str,
+    /// Lists their names, by the name of the database.
+    list: &'static str,
+    /// Whether its statements hold others, which end in a semicolon.
+    is_program: bool,
+    mariadb_only: bool,
+}
+
+/// In the order in which they can be made again: what others stand on comes first.
+const KINDS: [Kind; 9] = [
+    Kind {
+        name: "sequences",
+        word: "SEQUENCE",
+        list: "TABLE_NAME FROM information_schema.TABLES WHERE TABLE_TYPE = 'SEQUENCE' AND TABLE_SCHEMA",
+        is_program: false,
+        mariadb_only: true,
+    },
+    Kind {
+        name: "tables",
+        word: "TABLE",
+        list: "TABLE_NAME FROM information_schema.TABLES
+               WHERE TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED') AND TABLE_SCHEMA",
+        is_program: false,
+        mariadb_only: false,
+    },
+    Kind {
+        name: "functions",
+        word: "FUNCTION",
+        list: "ROUTINE_NAME FROM information_schema.ROUTINES
+               WHERE ROUTINE_TYPE = 'FUNCTION' AND ROUTINE_SCHEMA",
+        is_program: true,
+        mariadb_only: false,
+    },
+    Kind {
+        name: "procedures",
+        word: "PROCEDURE",
+        list: "ROUTINE_NAME FROM information_schema.ROUTINES
+               WHERE ROUTINE_TYPE = 'PROCEDURE' AND ROUTINE_SCHEMA",
+        is_program: true,
+        mariadb_only: false,
+    },
+    Kind {
+        name: "packages",
+        word: "PACKAGE",
+        list: "ROUTINE_NAME FROM information_schema.ROUTINES
+               WHERE ROUTINE_TYPE = 'PACKAGE' AND ROUTINE_SCHEMA",
+        is_program: true,
+        mariadb_only: true,
+    },
+    Kind {
+        name: "package-bodies",
+        word: "PACKAGE BODY",
+        list: "ROUTINE_NAME FROM information_schema.ROUTINES
+               WHERE ROUTINE_TYPE = 'PACKAGE BODY' AND ROUTINE_SCHEMA",
+        is_program: true,
+        mariadb_only: true,
+    },
+    Kind {
+        name: "views",
+        word: "VIEW",
+        list: "TABLE_NAME FROM information_schema.TABLES WHERE TABLE_TYPE = 'VIEW' AND TABLE_SCHEMA",
+        is_program: false,
+        mariadb_only: false,
+    },
+    Kind {
+        name: "triggers",
+        word: "TRIGGER",
+        list: "TRIGGER_NAME FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA",
+        is_program: true,
+        mariadb_only: false,
+    },
+    Kind {
+        name: "events",
+        word: "EVENT",
+        list: "EVENT_NAME FROM information_schema.EVENTS WHERE EVENT_SCHEMA",
+        is_program: true,
+        mariadb_only: false,
+    },
+];
+
+/// What was asked for, in the end.
+#[derive(Default)]
+struct Tally {
+    saved: usize,
+    failed: Vec<String>,
+}
+
+impl Tally {
+    fn status(&self, source: &str, kind: &str) -> ArtifactStatus {
+        let status = match (self.saved, self.failed.as_slice()) {
+            (0, []) => "none".to_owned(),
+            (_, []) => "saved".to_owned(),
+            (_, failed) => format!("failed: {}", failed.join("; ")),
+        };
+        ArtifactStatus { source: source.to_owned(), kind: kind.to_owned(), status }
+    }
+}
+
+/// Asks for each kind; what the server does not show is said, not an error.
+pub(super) fn collect(
+    client: &mut Client,
+    source: &str,
+    select: &Select,
+) -> Result<(Vec<Artifact>, Vec<ArtifactStatus>), Fault> {
+    let catalog = databases(client, select)?;
+    let kinds: Vec<&Kind> =
+        KINDS.iter().filter(|kind| client.is_mariadb || !kind.mariadb_only).collect();
+    let mut tallies: Vec<Tally> = kinds.iter().map(|_| Tally::default()).collect();
+    let (mut artifacts, mut paths) = (Vec::new(), HashSet::new());
+    for database in &catalog.databases {
+        let mut script = String::from(
+            "-- Written by moveout for the `mysql` client. Load it with a user that may create all of this.\n\
+             SET NAMES utf8mb4;\nSET time_zone = '+00:00';\nSET foreign_key_checks = 0;\n\n",
+        );
+        let create = format!("SHOW CREATE DATABASE IF NOT EXISTS {}", quoted(database));
+        for (_, sql) in show(client, &[create])?.into_iter().flatten() {
+            let _ = writeln!(script, "{sql};"); // memory takes all
+        }
+        let _ = writeln!(script, "USE {};\n", quoted(database));
+        for (kind, tally) in kinds.iter().zip(&mut tallies) {
+            of_kind(client, database, kind, tally, &mut script)?;
+        }
+        // Names that differ by case alone are one on some disks.
+        let mut path = format!("ddl/{}.sql", segment(database));
+        while !paths.insert(path.to_lowercase()) {
+            path = format!("{}_2.sql", path.trim_end_matches(".sql"));
+        }
+        artifacts.push(Artifact { path, content: script.into() });
+    }
+    let mut statuses: Vec<_> =
+        kinds.iter().zip(&tallies).map(|(kind, tally)| tally.status(source, kind.name)).collect();
+    let mut add = |kind: &str, path: &str, content: Result<String, String>| {
+        let status = match content {
+            Ok(content) => {
+                let artifact = Artifact { path: path.to_owned(), content: content.into() };
+                artifacts.push(artifact);
+                "saved".to_owned()
+            }
+            Err(why) => format!("not available: {why}"),
+        };
+        statuses.push(ArtifactStatus { source: source.to_owned(), kind: kind.to_owned(), status });
+    };
+    add("users", "users.sql", users(client)?);
+    add("variables", "variables.json", variables(client)?);
+    Ok((artifacts, statuses))
+}
+
+/// All objects of a kind in a database.
+fn of_kind(
+    client: &mut Client,
+    database: &str,
+    kind: &Kind,
+    tally: &mut Tally,
+    script: &mut String,
+) -> Result<(), Fault> {
+    let list = format!("SELECT {} = BINARY {} ORDER BY 1", kind.list, literal(database));
+    let names = match client.query(&list) {
+        Ok(names) => names.into_iter().flatten().flatten().collect::<Vec<_>>(),
+        Err(Fault::Server(error)) => {
+            tally.failed.push(format!("{database}: {error}"));
+            return Ok(());
+        }
+        Err(broken) => return Err(broken),
+    };
+    if kind.word == "VIEW" {
+        stand_ins(client, database, script)?;
+    }
+    let full = |name: &String| format!("{}.{}", quoted(database), quoted(name));
+    let asked: Vec<String> =
+        names.iter().map(|name| format!("SHOW CREATE {} {}", kind.word, full(name))).collect();
+    for (name, shown) in names.iter().zip(show(client, &asked)?) {
+        let (mode, sql) = match shown {
+            Ok(shown) => shown,
+            Err(why) => {
+                let why = why.replace('\n', " ");
+                let _ =
+                    writeln!(script, "-- {} {} cannot be shown: {why}\n", kind.word, full(name));
+                tally.failed.push(format!("{database}.{name}: {why}"));
+                continue;
+            }
+        };
+        tally.saved += 1;
+        let sql = match kind.word {
+            "VIEW" => sql.replacen("CREATE ", "CREATE OR REPLACE ", 1),
+            _ => sql,
+        };
+        // What a program means depends on the mode that it was made in.
+        let _ = writeln!(script, "SET sql_mode = {};", literal(&mode));
+        let _ = match kind.is_program {
+            true => writeln!(script, "DELIMITER ;;\n{sql};;\nDELIMITER ;\n"),
+            false => writeln!(script, "{sql};\n"),
+        };
+        if kind.word == "SEQUENCE" {
+            let next = format!("SELECT next_not_cached_value FROM {}", full(name));
+            if let Some(next) = client.value(&next)? {
+                let _ = writeln!(script, "DO SETVAL({}, {next}, 0);\n", quoted(name));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A view may stand on another that comes later: until then something with the same columns is there.
+fn stand_ins(client: &mut Client, database: &str, script: &mut String) -> Result<(), Fault> {
+    let columns = client.query(&format!(
+        "SELECT TABLE_NAME, COLUMN_NAME FROM information_schema.VIEWS
+         JOIN information_schema.COLUMNS USING (TABLE_SCHEMA, TABLE_NAME)
+         WHERE TABLE_SCHEMA = BINARY {} ORDER BY TABLE_NAME, ORDINAL_POSITION",
+        literal(database)
+    ))?;
+    let of_view = |a: &TextRow, b: &TextRow| a.first() == b.first();
+    for columns in columns.chunk_by(of_view) {
+        let name = columns.first().and_then(|row| row.first()?.as_ref());
+        let names = columns.iter().filter_map(|row| row.get(1)?.as_ref());
+        let names: Vec<String> = names.map(|name| format!("1 AS {}", quoted(name))).collect();
+        if let Some(name) = name {
+            let _ =
+                writeln!(script, "CREATE VIEW {} AS SELECT {};", quoted(name), names.join(", "));
+        }
+    }
+    Ok(())
+}
+
+/// The mode and the statement of `SHOW CREATE …`, or what the server says instead.
+type Shown = Result<(String, String), String>;
+
+/// Many at once, since each answer may have to come a long way.
+fn show(client: &mut Client, statements: &[String]) -> Result<Vec<Shown>, Fault> {
+    const AT_ONCE: usize = 100;
+    let mut shown = Vec::with_capacity(statements.len());
+    while shown.len() < statements.len() {
+        let left = &statements[shown.len()..];
+        let outcome = client.query_each(&left[..left.len().min(AT_ONCE)].join(";"), |row| {
+            let text =
+                |value: &Option<&[u8]>| value.map(|v| String::from_utf8_lossy(v).into_owned());
+            shown.push(statement(row.iter().map(text).collect()));
+        });
+        match outcome {
+            Ok(()) => {}
+            // Those before have been answered, and those after it not been looked at.
+            Err(Fault::Server(error)) => shown.push(Err(error.to_string())),
+            Err(broken) => return Err(broken),
+        }
+    }
+    Ok(shown)
+}
+
+/// Name, statement; programs have their mode before the statement, and events their zone besides.
+fn statement(row: TextRow) -> Shown {
+    let mut values = row.into_iter().skip(1).take(3).map(Option::unwrap_or_default);
+    let first = values.next().unwrap_or_default();
+    let is_statement = |text: &String| text.starts_with("CREATE ");
+    match is_statement(&first) {
+        true => Ok((String::new(), first)),
+        false => match values.find(is_statement) {
+            Some(statement) => Ok((first, statement)),
+            None => Err("the user has no right to see its statement".to_owned()),
+        },
+    }
+}
+
+/// Who may do what, without what proves who it is.
+fn users(client: &mut Client) -> Result<Result<String, String>, Fault> {
+    let mut script = String::from("-- Users and their rights, without passwords.\n");
+    let all = client.query("SELECT User, Host FROM mysql.user ORDER BY User, Host");
+    let (accounts, whole) = match all {
+        Ok(rows) => (rows, true),
+        Err(Fault::Server(_)) => (vec![vec![None, None]], false),
+        Err(broken) => return Err(broken),
+    };
+    if !whole {
+        script.push_str("-- Only of the user who asked: it may not see the others.\n");
+    }
+    for account in accounts {
+        let sql = match account.as_slice() {
+            // A role has no host.
+            [Some(role), Some(host)] if host.is_empty() => {
+                format!("SHOW GRANTS FOR {}", quoted(role))
+            }
+            [Some(user), Some(host)] => {
+                format!("SHOW GRANTS FOR {}@{}", literal(user), literal(host))
+            }
+            _ => "SHOW GRANTS".to_owned(),
+        };
+        let _ = match client.query(&sql) {
+            Ok(grants) => grants
+                .into_iter()
+                .flatten()
+                .flatten()
+                .try_for_each(|grant| writeln!(script, "{};", without_secrets(&grant))),
+            Err(Fault::Server(error)) => writeln!(script, "-- {sql}: {error}"),
+            Err(broken) => return Err(broken),
+        };
+    }
+    Ok(Ok(script))
+}
+
+/// A grant without `IDENTIFIED …` up to what follows it.
+fn without_secrets(grant: &str) -> String {
+    let Some(start) = grant.find(" IDENTIFIED ") else { return grant.to_owned() };
+    // Nothing after it holds a quote that is not part of the proof, or of a certificate's name.
+    let ends = [" REQUIRE ", " WITH ", " PASSWORD EXPIRE", " ACCOUNT "];
+    let mut in_quotes = false;
+    let end = grant.char_indices().skip_while(|(at, _)| *at < start).find(|(at, char)| {
+        if *char == '\'' {
+            in_quotes = !in_quotes;
+        }
+        !in_quotes && *at > start && ends.iter().any(|end| grant[*at..].starts_with(end))
+    });
+    let rest = end.map_or("", |(at, _)| &grant[at..]);
+    format!("{}{rest}", &grant[..start])
+}
+
+/// The settings that say what values mean.
+fn variables(client: &mut Client) -> Result<Result<String, String>, Fault> {
+    let names = [
+        "version",
+        "version_comment",
+        "sql_mode",
+        "character_set_server",
+        "character_set_database",
+        "collation_server",
+        "collation_database",
+        "time_zone",
+        "system_time_zone",
+        "lower_case_table_names",
+        "explicit_defaults_for_timestamp",
+        "default_storage_engine",
+        "innodb_file_format",
+        "innodb_page_size",
+        "max_allowed_packet",
+        "event_scheduler",
+    ];
+    let names: Vec<String> = names.iter().map(|name| literal(name)).collect();
+    let sql = format!("SHOW GLOBAL VARIABLES WHERE Variable_name IN ({})", names.join(","));
+    let rows: Vec<TextRow> = match client.query(&sql) {
+        Ok(rows) => rows,
+        Err(Fault::Server(error)) => return Ok(Err(error.to_string())),
+        Err(broken) => return Err(broken),
+    };
+    let pair = |row: TextRow| {
+        let [name, value] = <[_; 2]>::try_from(row).ok()?;
+        Some((name?, value.map_or(Value::Null, Value::String)))
+    };
+    let all: Map<String, Value> = rows.into_iter().filter_map(pair).collect();
+    Ok(serde_json::to_string_pretty(&all).map_err(|error| error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grants_are_kept_without_what_proves_who_it_is() {
+        for (grant, expected) in [
+            ("GRANT SELECT ON `a`.* TO `b`@`%`", "GRANT SELECT ON `a`.* TO `b`@`%`"),
+            (
+                "GRANT USAGE ON *.* TO `b`@`%` IDENTIFIED BY PASSWORD '*0123' REQUIRE SSL WITH GRANT OPTION",
+                "GRANT USAGE ON *.* TO `b`@`%` REQUIRE SSL WITH GRANT OPTION",
+            ),
+            (
+                "GRANT USAGE ON *.* TO 'b'@'%' IDENTIFIED VIA ed25519 USING ' WITH x' OR unix_socket WITH GRANT OPTION",
+                "GRANT USAGE ON *.* TO 'b'@'%' WITH GRANT OPTION",
+            ),
+            (
+                "GRANT USAGE ON *.* TO 'b'@'%' IDENTIFIED BY '<secret>'",
+                "GRANT USAGE ON *.* TO 'b'@'%'",
+            ),
+        ] {
+            assert_eq!(without_secrets(grant), expected);
+        }
+    }
+}

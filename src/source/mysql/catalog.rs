@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, TimeUnit};
 
 use super::client::{Client, TextRow};
 use super::select::literal;
@@ -55,7 +55,8 @@ pub(super) type Retyped = HashMap<(TableId, String), DataType>;
 
 /// The databases to export, and the others.
 pub(super) fn databases(client: &mut Client, select: &Select) -> Result<Catalog, Fault> {
-    let all: Vec<String> = client.query("SHOW DATABASES")?.into_iter().flatten().flatten().collect();
+    let all: Vec<String> =
+        client.query("SHOW DATABASES")?.into_iter().flatten().flatten().collect();
     let named = |name: &String| select.databases.contains(name);
     let system = |name: &str| SYSTEM.iter().any(|system| system.eq_ignore_ascii_case(name));
     let (mut databases, mut others) = (Vec::new(), Vec::new());
@@ -107,7 +108,12 @@ pub(super) fn tables(
     each(client, &sql, |[database, table, rest @ ..]: [Option<&str>; 10]| {
         let Some(name) = database.zip(table).map(owned) else { return };
         if let Some(entry) = catalog.tables.get_mut(&name) {
-            let id = TableId { source: source.to_owned(), database: name.0, schema: String::new(), table: name.1 };
+            let id = TableId {
+                source: source.to_owned(),
+                database: name.0,
+                schema: String::new(),
+                table: name.1,
+            };
             add_column(entry, &id, rest, retyped);
         }
     })?;
@@ -178,6 +184,24 @@ fn add_column(entry: &mut Entry, id: &TableId, row: [Option<&str>; 8], retyped: 
         entry.forbidden.push(name.to_owned());
     }
 }
+
+/// When a row of a table with a history began and ended to be true: two columns that the catalog does not
+/// show, unless they have other names.
+pub(super) fn history() -> [Column; 2] {
+    ["ROW_START", "ROW_END"].map(|name| Column {
+        name: name.to_owned(),
+        key: name.to_owned(),
+        role: Role::Column,
+        source_type: HISTORY.to_owned(),
+        data_type: DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+    })
+}
+
+pub(super) fn is_history(column: &Column) -> bool {
+    column.source_type == HISTORY
+}
+
+const HISTORY: &str = "timestamp(6) of the row's history";
 
 fn owned((database, table): (&str, &str)) -> Name {
     (database.to_owned(), table.to_owned())

@@ -121,7 +121,8 @@ impl Client {
     pub(super) fn query(&mut self, sql: &str) -> std::result::Result<Vec<TextRow>, Fault> {
         let mut rows = Vec::new();
         self.query_each(sql, |row| {
-            let text = |value: &Option<&[u8]>| value.map(|v| String::from_utf8_lossy(v).into_owned());
+            let text =
+                |value: &Option<&[u8]>| value.map(|v| String::from_utf8_lossy(v).into_owned());
             rows.push(row.iter().map(text).collect());
         })?;
         Ok(rows)

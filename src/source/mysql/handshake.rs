@@ -121,7 +121,9 @@ fn greeting(packet: &[u8]) -> std::result::Result<Greeting, Fault> {
         Some(Greeting { version, id, capabilities, nonce, plugin })
     };
     read().ok_or_else(|| {
-        Error::stop("what answers there does not speak MySQL's protocol").hint("check host and port").into()
+        Error::stop("what answers there does not speak MySQL's protocol")
+            .hint("check host and port")
+            .into()
     })
 }
 
@@ -145,7 +147,8 @@ fn proof(plugin: &[u8], password: &str, nonce: &[u8]) -> Option<Vec<u8>> {
         _ if password.is_empty() => Some(Vec::new()),
         b"mysql_native_password" => {
             let once = Sha1::digest(password);
-            let salted = Sha1::new().chain_update(nonce).chain_update(Sha1::digest(once)).finalize();
+            let salted =
+                Sha1::new().chain_update(nonce).chain_update(Sha1::digest(once)).finalize();
             Some(xor(&once, &salted))
         }
         b"caching_sha2_password" => {
@@ -206,7 +209,9 @@ fn in_clear(
     let name = String::from_utf8_lossy(plugin);
     match &*name {
         "mysql_clear_password" | "sha256_password" | "caching_sha2_password" => {}
-        "" => return Err(Error::stop("the server wants the password in the way of before MySQL 4.1")),
+        "" => {
+            return Err(Error::stop("the server wants the password in the way of before MySQL 4.1"));
+        }
         _ => {
             return Err(Error::stop(format!(
                 "the server wants `{}` to prove who it is by `{name}`, which moveout does not know",

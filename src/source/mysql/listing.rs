@@ -36,11 +36,14 @@ pub(super) fn list(this: &Inner, lease: &mut Lease, cancel: &Cancel) -> Result<L
     client.quit();
     this.listed.store(now, Ordering::Relaxed);
     if let Some(missing) = catalog.missing.first() {
-        return Err(Error::stop(format!("there is no database `{missing}` that this user may see"))
-            .hint(format!("it sees {}", catalog.others.join(", "))));
+        return Err(Error::stop(format!(
+            "there is no database `{missing}` that this user may see"
+        ))
+        .hint(format!("it sees {}", catalog.others.join(", "))));
     }
     let mut listing = Listing::default();
-    let excluded = |what, why: &str| Excluded { source: this.name.clone(), what, why: why.to_owned() };
+    let excluded =
+        |what, why: &str| Excluded { source: this.name.clone(), what, why: why.to_owned() };
     let others = catalog.others.iter().map(|name| format!("database {name}"));
     listing.excluded.extend(others.map(|what| excluded(what, "not asked for")));
     warn_of_sight(this, sees_everything, &mut listing.warnings);
@@ -62,7 +65,9 @@ pub(super) fn list(this: &Inner, lease: &mut Lease, cancel: &Cancel) -> Result<L
             listing.unreadable.push((id, why));
         } else {
             let table = lease.work(cancel, |session| {
-                this.current(session, |session| list_one(this, session, &id, &entry, &mut listing.warnings))
+                this.current(session, |session| {
+                    list_one(this, session, &id, &entry, &mut listing.warnings)
+                })
             });
             listing.tables.push(table.map_err(|error| error.context(format!("listing {id}")))?);
         }
@@ -86,13 +91,25 @@ fn list_one(
         reading: Reading::Whole,
         state: None,
     };
+    if entry.is_versioned {
+        warnings.push(format!(
+            "{id} keeps its history: rows of the past are exported like those of now"
+        ));
+        this.learned().versioned.insert(id.clone());
+        let hidden = format!("SELECT ROW_START FROM {} LIMIT 0", table_name(id));
+        match session.client.query(&hidden) {
+            Ok(_) => table.columns.extend(catalog::history()),
+            Err(Fault::Server(_)) => {} // they have names of their own, and are listed
+            Err(broken) => return Err(broken),
+        }
+    }
     let mut bounds = None;
     if let Some(column) = &table.time_column {
         table.reading = match entry.nullable.contains(column) {
             true => Reading::WindowsAndNullTime,
             false => Reading::Windows,
         };
-        if let Some(found) = find_bounds(session, id, column)? {
+        if let Some(found) = find_bounds(session, id, column, entry.is_versioned)? {
             bounds = Some(found.bounds);
             table.occupied.push(found.occupied);
         }
@@ -146,11 +163,13 @@ fn find_bounds(
     session: &mut Session,
     id: &TableId,
     column: &str,
+    is_versioned: bool,
 ) -> std::result::Result<Option<Bounds>, Fault> {
     /// Just within 64 bits of nanoseconds.
     const FIRST: &str = "TIMESTAMP'1678-01-01 00:00:00'";
     const LAST: &str = "TIMESTAMP'2262-01-01 00:00:00'";
-    let (column, name) = (quoted(column), table_name(id));
+    let history = if is_versioned { " FOR SYSTEM_TIME ALL" } else { "" };
+    let (column, name) = (quoted(column), format!("{}{history}", table_name(id)));
     let mut ask = |sql: String| session.client.query(&format!("{sql}; {}", read::FREE));
     let rows = ask(format!("SELECT MIN({column}), MAX({column}) FROM {name}"))?;
     let Some([Some(min), Some(max)]) = rows.first().map(Vec::as_slice) else { return Ok(None) };
@@ -159,10 +178,8 @@ fn find_bounds(
         i64::try_from(nanos).ok().filter(|nanos| *nanos < i64::MAX)
     };
     let (mut first, mut last) = (instant(min), instant(max));
-    let bounds = Window {
-        from: first.unwrap_or(i64::MIN),
-        to: last.map_or(i64::MAX, |last| last + 1),
-    };
+    let bounds =
+        Window { from: first.unwrap_or(i64::MIN), to: last.map_or(i64::MAX, |last| last + 1) };
     for (end, of, within) in
         [(&mut first, "MIN", format!(">= {FIRST}")), (&mut last, "MAX", format!("< {LAST}"))]
     {

@@ -88,9 +88,8 @@ impl Packets {
     fn header(&mut self) -> io::Result<usize> {
         self.fill(4)?;
         let header = &self.buffer[self.start..self.start + 4];
-        let length = usize::from(header[0])
-            | usize::from(header[1]) << 8
-            | usize::from(header[2]) << 16;
+        let length =
+            usize::from(header[0]) | usize::from(header[1]) << 8 | usize::from(header[2]) << 16;
         if header[3] != self.sequence {
             return Err(io::Error::new(ErrorKind::InvalidData, "packets are out of order"));
         }

@@ -4,7 +4,7 @@
 use super::charset::Charsets;
 use super::client::{Client, Statement, WireColumn};
 use super::rows::{Rows, Unfit};
-use super::select::{self, quoted, suffix, table_name};
+use super::select::{Part, quoted};
 use super::session::Session;
 use super::status::Fault;
 use super::types::{Decode, decode};
@@ -37,16 +37,15 @@ impl From<Fault> for Failure {
 /// Stops what the server is sending: `KILL QUERY` by another connection.
 pub(super) type Stop<'a> = &'a dyn Fn(u32) -> Result<()>;
 
-/// Reads all rows of a condition.
+/// Reads all rows of a part.
 pub(super) fn read(
     session: &mut Session,
-    table: &Table,
-    condition: Option<&str>,
+    part: &Part<'_>,
     batches: &BatchSender,
     stop: Stop<'_>,
 ) -> std::result::Result<Outcome, Fault> {
     let Session { client, charsets, .. } = session;
-    let outcome = match stream(client, charsets, table, condition, batches, stop) {
+    let outcome = match stream(client, charsets, part, batches, stop) {
         Ok(()) => return Ok(Outcome::Complete),
         Err(Failure::Fault(Fault::Broken(error))) => return Err(Fault::Broken(error)),
         Err(Failure::Fault(fault)) => Err(fault),
@@ -63,17 +62,16 @@ pub(super) const FREE: &str = "ROLLBACK TO SAVEPOINT moveout";
 fn stream(
     client: &mut Client,
     charsets: &Charsets,
-    table: &Table,
-    condition: Option<&str>,
+    part: &Part<'_>,
     batches: &BatchSender,
     stop: Stop<'_>,
 ) -> std::result::Result<(), Failure> {
-    let (statement, decodes) = prepare(client, charsets, table, condition)?;
+    let (statement, decodes) = prepare(client, charsets, part)?;
     if client.execute(&statement)? != statement.columns {
         drain(client, stop)?;
         return Err(Failure::Ours(changed("the answer has other columns than the question")));
     }
-    let mut rows = Rows::new(table.arrow_schema(), &decodes);
+    let mut rows = Rows::new(part.table.arrow_schema(), &decodes);
     let mut count: u64 = 0;
     while let Some(row) = client.row()? {
         rows.push(row).ok_or_else(|| Fault::nonsense("a row"))?;
@@ -131,10 +129,10 @@ fn changed(what: &str) -> Error {
 fn prepare(
     client: &mut Client,
     charsets: &Charsets,
-    table: &Table,
-    condition: Option<&str>,
+    part: &Part<'_>,
 ) -> std::result::Result<(Statement, Vec<Decode>), Failure> {
-    let plain = client.prepare(&select::rows(table, condition, |_, name| name))?;
+    let table = part.table;
+    let plain = client.prepare(&part.columns(|_, name| name))?;
     let foreign: Vec<Option<&str>> = foreign(&plain.columns, charsets, table)?;
     if foreign.iter().all(Option::is_none) {
         let decodes = decodes(&plain.columns, charsets, table)?;
@@ -145,22 +143,16 @@ fn prepare(
     let mut unfit = Vec::new();
     for (at, charset) in foreign.iter().enumerate().filter_map(|(at, name)| Some((at, (*name)?))) {
         let name = quoted(&table.columns[at].key);
-        let lost = format!(
-            "NOT (CAST({name} AS BINARY) <=> CAST(CONVERT(CONVERT({name} USING utf8mb4) USING {charset}) AS BINARY))"
-        );
-        let condition = match condition {
-            None => lost,
-            Some(condition) => format!("({condition}) AND {lost}"),
-        };
-        let one = format!("SELECT 1 FROM {}{} LIMIT 1", table_name(&table.id), suffix(Some(&condition)));
-        if client.value(&one)?.is_some() {
+        let there_and_back = format!("CONVERT(CONVERT({name} USING utf8mb4) USING {charset})");
+        let lost = format!("NOT (CAST({name} AS BINARY) <=> CAST({there_and_back} AS BINARY))");
+        if client.value(&format!("{} LIMIT 1", part.and(&lost).select("1")))?.is_some() {
             unfit.push(Unfit::Text(at));
         }
     }
     if !unfit.is_empty() {
         return Err(Failure::Unfit(unfit));
     }
-    let converted = client.prepare(&select::rows(table, condition, |at, name| match foreign[at] {
+    let converted = client.prepare(&part.columns(|at, name| match foreign[at] {
         None => name,
         Some(_) => format!("CONVERT({name} USING utf8mb4)"),
     }))?;

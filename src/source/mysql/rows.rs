@@ -340,7 +340,8 @@ mod tests {
         rows.push(&[0, 1, 0, 0, 0, 2, b'a', b'b', 4, 0xb2, 7, 1, 1]).unwrap();
         rows.push(&[0b1_1100]).unwrap();
         assert_eq!(rows.push(&[0, 1, 0, 0, 0, 2, b'a']), None);
-        let mut rows = Rows::new(Arc::clone(&rows.schema), &[Decode::I32, Decode::Utf8, Decode::Date]);
+        let mut rows =
+            Rows::new(Arc::clone(&rows.schema), &[Decode::I32, Decode::Utf8, Decode::Date]);
         rows.push(&[0, 1, 0, 0, 0, 1, 0xff, 0]).unwrap();
         assert_eq!(rows.finish().unwrap().unwrap_err(), [Unfit::Text(1), Unfit::Date(2)]);
     }

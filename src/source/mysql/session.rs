@@ -47,7 +47,10 @@ fn set_up(mut client: Client) -> std::result::Result<Client, Fault> {
     )?;
     // Not all servers have them: they end what takes long.
     let limits = match client.is_mariadb {
-        true => &["max_statement_time", "idle_transaction_timeout", "idle_readonly_transaction_timeout"][..],
+        true => {
+            &["max_statement_time", "idle_transaction_timeout", "idle_readonly_transaction_timeout"]
+                [..]
+        }
         false => &["max_execution_time"],
     };
     for limit in limits {
@@ -153,7 +156,8 @@ impl Pool {
         let charsets = self.charsets(&mut clients[0])?;
         let (states, proof) = snapshot::take(&mut clients)
             .map_err(|fault| Error::from(fault).context("taking a snapshot"))?;
-        let session = |(client, state)| Session { client, state, taken, charsets: Arc::clone(&charsets) };
+        let session =
+            |(client, state)| Session { client, state, taken, charsets: Arc::clone(&charsets) };
         let mut opened: Vec<Session> = clients.into_iter().zip(states).map(session).collect();
         let mut sessions = self.lock();
         sessions.open += opened.len();

@@ -66,9 +66,7 @@ fn attempt(clients: &mut [Client]) -> Result<(Vec<String>, Proof), Fault> {
     }
     let after = position(&mut clients[0], logs_all)?;
     Ok(match (before, after) {
-        (Some(before), Some(after)) if before == after => {
-            (vec![before; clients.len()], Proof::One)
-        }
+        (Some(before), Some(after)) if before == after => (vec![before; clients.len()], Proof::One),
         (Some(_), Some(_)) => (clients.iter().map(unproven).collect(), Proof::Written),
         _ => (clients.iter().map(unproven).collect(), Proof::None),
     })
@@ -90,7 +88,10 @@ fn unproven(client: &Client) -> String {
 }
 
 /// The first of these statements that the server takes.
-fn first_of(client: &mut Client, statements: &[&str]) -> Result<Option<Vec<Option<String>>>, Fault> {
+fn first_of(
+    client: &mut Client,
+    statements: &[&str],
+) -> Result<Option<Vec<Option<String>>>, Fault> {
     for sql in statements {
         match client.query(sql) {
             Ok(rows) => return Ok(rows.into_iter().next()),
@@ -103,7 +104,8 @@ fn first_of(client: &mut Client, statements: &[&str]) -> Result<Option<Vec<Optio
 
 /// Which server this is: an address may lead to several.
 fn server(client: &mut Client) -> Result<String, Fault> {
-    let ways = ["SELECT @@server_uuid", "SELECT @@server_uid", "SELECT CONCAT(@@hostname, ':', @@port)"];
+    let ways =
+        ["SELECT @@server_uuid", "SELECT @@server_uid", "SELECT CONCAT(@@hostname, ':', @@port)"];
     let row = first_of(client, &ways)?;
     Ok(row.into_iter().flatten().flatten().next().unwrap_or_default())
 }
@@ -118,7 +120,9 @@ fn logs_all(client: &mut Client) -> Result<bool, Fault> {
     let others = client.query(
         "SHOW GLOBAL STATUS WHERE Variable_name IN ('Slave_running', 'Slaves_running', 'wsrep_cluster_size')",
     )?;
-    Ok(others.iter().all(|row| matches!(row.last(), Some(Some(value)) if value == "0" || value == "OFF")))
+    Ok(others
+        .iter()
+        .all(|row| matches!(row.last(), Some(Some(value)) if value == "0" || value == "OFF")))
 }
 
 /// Where in its binary log MariaDB's snapshot is.
@@ -126,8 +130,11 @@ fn place(client: &mut Client) -> Result<Option<String>, Fault> {
     if !client.is_mariadb {
         return Ok(None);
     }
-    let rows = client.query("SHOW STATUS WHERE Variable_name IN ('Binlog_snapshot_file', 'Binlog_snapshot_position')")?;
-    let values: Option<Vec<_>> = rows.into_iter().map(|row| row.into_iter().nth(1).flatten()).collect();
+    let rows = client.query(
+        "SHOW STATUS WHERE Variable_name IN ('Binlog_snapshot_file', 'Binlog_snapshot_position')",
+    )?;
+    let values: Option<Vec<_>> =
+        rows.into_iter().map(|row| row.into_iter().nth(1).flatten()).collect();
     let values = values.unwrap_or_default();
     let known = values.len() == 2 && values.iter().all(|value| !value.is_empty());
     Ok(known.then(|| values.join(":")))

@@ -83,7 +83,9 @@ impl From<ServerError> for Error {
             // No such user or password, no such database, host not allowed, password expired.
             1044 | 1045 | 1049 | 1130 | 1698 | 1820 | 1862 => Self::stop(&error),
             // Too many connections, of all or of this user.
-            1040 | 1203 | 1226 => of(Class::Retry).hint("allow more connections, or lower `concurrency`"),
+            1040 | 1203 | 1226 => {
+                of(Class::Retry).hint("allow more connections, or lower `concurrency`")
+            }
             // No right to a table, a column, a command.
             1142 | 1143 | 1227 => Self::fail(&error).hint("grant the user SELECT on it"),
             1146 => Self::fail(&error).hint("it was dropped or renamed while the run was at work"),

@@ -183,7 +183,8 @@ impl Precision {
     /// By the column's type: `date`, `datetime(3)`, `timestamp`.
     pub(super) fn of(column_type: &str) -> Option<Self> {
         let (name, rest) = column_type.split_once('(').unwrap_or((column_type, ""));
-        let digits: u32 = rest.split(')').next().and_then(|digits| digits.parse().ok()).unwrap_or(0);
+        let digits: u32 =
+            rest.split(')').next().and_then(|digits| digits.parse().ok()).unwrap_or(0);
         let unit = match name {
             "date" => 86_400 * SECOND,
             "datetime" | "timestamp" => 10i64.checked_pow(9 - digits.min(6))?,
@@ -233,7 +234,8 @@ mod tests {
             let found = calendar.days(date(day.year() as u16, day.month() as u8, day.day() as u8));
             assert_eq!(i64::from(found.unwrap()), (day - epoch).num_days());
         }
-        for odd in [(0, 0, 0), (2021, 0, 15), (2021, 1, 0), (2021, 2, 29), (0, 1, 1), (2021, 13, 1)] {
+        for odd in [(0, 0, 0), (2021, 0, 15), (2021, 1, 0), (2021, 2, 29), (0, 1, 1), (2021, 13, 1)]
+        {
             assert_eq!(calendar.days(date(odd.0, odd.1, odd.2)), None, "{odd:?}");
         }
     }

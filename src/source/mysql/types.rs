@@ -62,13 +62,19 @@ pub(super) enum Decode {
     U64,
     F32,
     F64,
-    Decimal { scale: u8 },
+    Decimal {
+        scale: u8,
+    },
     Date,
     DateTime,
     /// With so many digits of a second.
     DateText,
-    DateTimeText { decimals: u8 },
-    TimeText { decimals: u8 },
+    DateTimeText {
+        decimals: u8,
+    },
+    TimeText {
+        decimals: u8,
+    },
     /// Bytes as they are.
     Bytes,
     /// Bytes that are text as they are, if they are UTF-8.
@@ -116,9 +122,7 @@ pub(super) fn decode(
         (DATETIME, DataType::Timestamp(TimeUnit::Microsecond, None)) => Decode::DateTime,
         (TIMESTAMP, DataType::Timestamp(TimeUnit::Microsecond, Some(_))) => Decode::DateTime,
         (DATE, DataType::Utf8) => Decode::DateText,
-        (DATETIME | TIMESTAMP, DataType::Utf8) => {
-            Decode::DateTimeText { decimals: digits(wire)? }
-        }
+        (DATETIME | TIMESTAMP, DataType::Utf8) => Decode::DateTimeText { decimals: digits(wire)? },
         (TIME, DataType::Utf8) => Decode::TimeText { decimals: digits(wire)? },
         (DECIMAL, DataType::Utf8) => Decode::Utf8,
         // Texts and blobs of all sizes, BIT, ENUM, SET, JSON, VECTOR, GEOMETRY.
