@@ -79,6 +79,22 @@ impl Archive {
         files
     }
 
+    /// The paths of the files of a table, in order.
+    pub(crate) fn data_files_of(&self, database: &str, table: &str) -> Vec<String> {
+        let is_of = |path: &String| {
+            let file = File::open(self.root.join(path)).unwrap();
+            let builder = ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
+            let pairs = builder.metadata().file_metadata().key_value_metadata();
+            let has = |key: &str, value: &str| {
+                let mut pairs = pairs.into_iter().flatten();
+                pairs.any(|pair| pair.key == key && pair.value.as_deref() == Some(value))
+            };
+            has("moveout.database", database) && has("moveout.table", table)
+        };
+        let parquet = |path: &String| path.starts_with("data/") && path.ends_with(".parquet");
+        self.files().into_iter().filter(parquet).filter(is_of).collect()
+    }
+
     /// All rows of a table, sorted; empty where it has no files. Checks on the way that time is
     /// never null, and that the files lie where the catalog says (if there is one).
     #[track_caller]

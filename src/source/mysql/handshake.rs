@@ -210,7 +210,9 @@ fn in_clear(
     match &*name {
         "mysql_clear_password" | "sha256_password" | "caching_sha2_password" => {}
         "" => {
-            return Err(Error::stop("the server wants the password in the way of before MySQL 4.1"));
+            return Err(Error::stop(
+                "the server wants the password in the way of before MySQL 4.1",
+            ));
         }
         _ => {
             return Err(Error::stop(format!(
