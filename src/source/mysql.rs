@@ -9,6 +9,7 @@ mod client;
 mod handshake;
 mod listing;
 mod packet;
+mod ranges;
 mod read;
 mod rows;
 mod select;
@@ -19,7 +20,7 @@ mod time;
 mod types;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow::datatypes::DataType;
@@ -27,7 +28,7 @@ use async_trait::async_trait;
 
 use self::cancel::{Cancel, blocking};
 use self::catalog::Retyped;
-use self::read::Outcome;
+use self::read::{Outcome, Sink};
 use self::rows::Unfit;
 use self::select::Part;
 use self::session::{Pool, Session};
@@ -77,6 +78,8 @@ struct Learned {
     versioned: HashSet<TableId>,
     /// The bounds of those that are read by windows.
     bounds: HashMap<TableId, Option<Window>>,
+    /// Integers by whose ranges large tables can be read.
+    keys: HashMap<TableId, String>,
     /// Estimates of the number of rows.
     rows: HashMap<TableId, u64>,
 }
@@ -199,6 +202,7 @@ impl Inner {
     ) -> std::result::Result<Outcome, Fault> {
         let table = &chunk.table;
         let part = Part::new(table, chunk.slice, self.is_versioned(&table.id));
+        let key = self.learned().keys.get(&table.id).filter(|_| part.is_whole()).cloned();
         let stop = |id| {
             let mut other = self.pool.address.connect(cancel)?;
             let killed = other.query(&format!("KILL QUERY {id}"));
@@ -211,7 +215,13 @@ impl Inner {
             {
                 return Ok(Outcome::Stopped(error));
             }
-            read::read(session, &part, batches, &stop)
+            match &key {
+                Some(key) => ranges::read(&self.pool, session, &part, key, batches, &stop, cancel),
+                None => {
+                    let sink = Sink { batches, over: &AtomicBool::new(false) };
+                    read::read(session, &part, &sink, &stop)
+                }
+            }
         })
     }
 

@@ -25,6 +25,8 @@ pub(super) struct Entry {
     pub(super) nullable: HashSet<String>,
     /// The columns that the user may not read.
     pub(super) forbidden: Vec<String>,
+    /// Whether there are rights to single columns of it: the others may not be seen.
+    pub(super) by_columns: bool,
     /// `None` for a table that the server cannot open.
     pub(super) engine: Option<String>,
     pub(super) comment: String,
@@ -115,6 +117,15 @@ pub(super) fn tables(
                 table: name.1,
             };
             add_column(entry, &id, rest, retyped);
+        }
+    })?;
+    let sql = format!(
+        "SELECT DISTINCT TABLE_SCHEMA, TABLE_NAME FROM information_schema.COLUMN_PRIVILEGES WHERE {of_databases}"
+    );
+    each(client, &sql, |[database, table]| {
+        let entry = database.zip(table).and_then(|name| catalog.tables.get_mut(&owned(name)));
+        if let Some(entry) = entry {
+            entry.by_columns = true;
         }
     })?;
     let sql = format!(

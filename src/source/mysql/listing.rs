@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::cancel::Cancel;
 use super::catalog::{self, Catalog, Entry};
+use super::ranges::MANY_ROWS;
 use super::select::{quoted, table_name};
 use super::session::{Lease, Session};
 use super::snapshot::Proof;
@@ -63,6 +64,9 @@ pub(super) fn list(this: &Inner, lease: &mut Lease, cancel: &Cancel) -> Result<L
         } else if !entry.forbidden.is_empty() {
             let why = format!("the user has no right to read {}", entry.forbidden.join(", "));
             listing.unreadable.push((id, why));
+        } else if entry.by_columns && !lease.work(cancel, |session| is_readable(session, &id))? {
+            let why = "the user may read only some of its columns";
+            listing.unreadable.push((id, why.to_owned()));
         } else {
             let table = lease.work(cancel, |session| {
                 this.current(session, |session| {
@@ -73,6 +77,15 @@ pub(super) fn list(this: &Inner, lease: &mut Lease, cancel: &Cancel) -> Result<L
         }
     }
     Ok(listing)
+}
+
+fn is_readable(session: &mut Session, id: &TableId) -> std::result::Result<bool, Fault> {
+    match session.client.query(&format!("SELECT * FROM {} LIMIT 0; {}", table_name(id), read::FREE))
+    {
+        Ok(_) => Ok(true),
+        Err(Fault::Server(_)) => Ok(false),
+        Err(broken) => Err(broken),
+    }
 }
 
 fn list_one(
@@ -117,7 +130,23 @@ fn list_one(
     let mut learned = this.learned();
     learned.bounds.insert(id.clone(), bounds);
     learned.rows.insert(id.clone(), entry.rows);
+    learned.keys.remove(id);
+    if entry.rows >= MANY_ROWS
+        && is_engine(entry, "InnoDB")
+        && let Some(key) = entry.primary.as_ref().filter(|key| is_integer(entry, key))
+    {
+        learned.keys.insert(id.clone(), key.clone());
+    }
     Ok(table)
+}
+
+fn is_engine(entry: &Entry, name: &str) -> bool {
+    entry.engine.as_ref().is_some_and(|engine| engine.eq_ignore_ascii_case(name))
+}
+
+fn is_integer(entry: &Entry, name: &str) -> bool {
+    let column = entry.columns.iter().find(|column| column.key == name);
+    column.is_some_and(|column| column.data_type.is_integer())
 }
 
 /// Whether a pattern of the configuration means a table.
@@ -225,7 +254,7 @@ fn warn_of_proof(proof: Option<Proof>, warnings: &mut Vec<String>) {
 fn warn_of_engines(catalog: &Catalog, warnings: &mut Vec<String>) {
     let loose = catalog.tables.iter().filter_map(|((database, table), entry)| {
         let engine = entry.engine.as_ref()?;
-        let safe = TRANSACTIONAL.iter().any(|safe| safe.eq_ignore_ascii_case(engine));
+        let safe = TRANSACTIONAL.iter().any(|safe| is_engine(entry, safe));
         (!safe).then(|| format!("{database}.{table} ({engine})"))
     });
     let loose: Vec<String> = loose.collect();

@@ -1,6 +1,8 @@
 //! Rows of a slice from a session to the batches of its chunk. Complete is what the server has ended well,
 //! and counts as many rows of as were decoded.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::charset::Charsets;
 use super::client::{Client, Statement, WireColumn};
 use super::rows::{Rows, Unfit};
@@ -35,17 +37,24 @@ impl From<Fault> for Failure {
 }
 
 /// Stops what the server is sending: `KILL QUERY` by another connection.
-pub(super) type Stop<'a> = &'a dyn Fn(u32) -> Result<()>;
+pub(super) type Stop<'a> = &'a (dyn Fn(u32) -> Result<()> + Sync);
+
+/// Where batches go, as long as they are wanted.
+pub(super) struct Sink<'a> {
+    pub(super) batches: &'a BatchSender,
+    /// Another part of the chunk has failed.
+    pub(super) over: &'a AtomicBool,
+}
 
 /// Reads all rows of a part.
 pub(super) fn read(
     session: &mut Session,
     part: &Part<'_>,
-    batches: &BatchSender,
+    sink: &Sink<'_>,
     stop: Stop<'_>,
 ) -> std::result::Result<Outcome, Fault> {
     let Session { client, charsets, .. } = session;
-    let outcome = match stream(client, charsets, part, batches, stop) {
+    let outcome = match stream(client, charsets, part, sink, stop) {
         Ok(()) => return Ok(Outcome::Complete),
         Err(Failure::Fault(Fault::Broken(error))) => return Err(Fault::Broken(error)),
         Err(Failure::Fault(fault)) => Err(fault),
@@ -63,7 +72,7 @@ fn stream(
     client: &mut Client,
     charsets: &Charsets,
     part: &Part<'_>,
-    batches: &BatchSender,
+    sink: &Sink<'_>,
     stop: Stop<'_>,
 ) -> std::result::Result<(), Failure> {
     let (statement, decodes) = prepare(client, charsets, part)?;
@@ -77,14 +86,14 @@ fn stream(
         rows.push(row).ok_or_else(|| Fault::nonsense("a row"))?;
         count += 1;
         if rows.is_full()
-            && let Err(failure) = send(&mut rows, batches)
+            && let Err(failure) = send(&mut rows, sink)
         {
             drain(client, stop)?;
             return Err(failure);
         }
     }
     if !rows.is_empty() {
-        send(&mut rows, batches)?;
+        send(&mut rows, sink)?;
     }
     client.close(&statement)?;
     let sent = client.value(&format!("SELECT FOUND_ROWS(); {FREE}"))?;
@@ -116,9 +125,12 @@ fn drain(client: &mut Client, stop: Stop<'_>) -> std::result::Result<(), Fault> 
     }
 }
 
-fn send(rows: &mut Rows, batches: &BatchSender) -> std::result::Result<(), Failure> {
+fn send(rows: &mut Rows, sink: &Sink<'_>) -> std::result::Result<(), Failure> {
     let batch = rows.finish().map_err(Failure::Ours)?.map_err(Failure::Unfit)?;
-    batches.blocking_send(batch).map_err(Failure::Ours)
+    if sink.over.load(Ordering::Relaxed) {
+        return Err(Failure::Ours(Error::of(Class::Retry, "another part of the table has failed")));
+    }
+    sink.batches.blocking_send(batch).map_err(Failure::Ours)
 }
 
 fn changed(what: &str) -> Error {

@@ -75,7 +75,8 @@ pub(super) struct Session {
 /// The sessions of a source.
 pub(super) struct Pool {
     pub(super) address: Address,
-    size: usize,
+    /// So many sessions at most.
+    pub(super) size: usize,
     permits: Arc<Semaphore>,
     sessions: Mutex<Sessions>,
     /// Held while sessions are opened.
@@ -112,8 +113,11 @@ impl Pool {
         Ok(Lease { pool: Arc::clone(self), session: None, _permit: permit })
     }
 
-    /// The right to a session that nobody waits for.
+    /// The right to a session that is open and that nobody waits for.
     pub(super) fn try_lease(self: &Arc<Self>) -> Option<Lease> {
+        if self.lock().idle.is_empty() {
+            return None;
+        }
         let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
         Some(Lease { pool: Arc::clone(self), session: None, _permit: permit })
     }

@@ -82,6 +82,9 @@ impl From<ServerError> for Error {
         match code {
             // No such user or password, no such database, host not allowed, password expired.
             1044 | 1045 | 1049 | 1130 | 1698 | 1820 | 1862 => Self::stop(&error),
+            // By TLS alone; blocked after too many errors.
+            3159 => Self::stop(&error).hint("use TLS: sslmode=require"),
+            1129 => Self::stop(&error).hint("FLUSH HOSTS on the server unblocks it"),
             // Too many connections, of all or of this user.
             1040 | 1203 | 1226 => {
                 of(Class::Retry).hint("allow more connections, or lower `concurrency`")

@@ -1,0 +1,160 @@
+//! A large table by ranges of its primary key, on as many sessions as nobody else wants; all of them see the
+//! same moment, and the chunk is complete when every range is.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use super::cancel::Cancel;
+use super::read::{self, Outcome, Sink, Stop};
+use super::select::{Part, quoted};
+use super::session::{Lease, Pool, Session};
+use super::status::Fault;
+use crate::error::Result;
+use crate::source::BatchSender;
+
+/// From so many rows on it is worth it.
+pub(super) const MANY_ROWS: u64 = 500_000;
+/// So many ranges for each session: keys are not spread evenly, and a session can be given back between two.
+const RANGES_A_SESSION: usize = 4;
+
+/// What all who read the table share.
+struct Work<'a> {
+    parts: Vec<Part<'a>>,
+    next: AtomicUsize,
+    batches: &'a BatchSender,
+    /// Something failed, so that no range is of any use.
+    over: AtomicBool,
+    failed: Mutex<Option<Result<Outcome>>>,
+    stop: Stop<'a>,
+    state: String,
+}
+
+/// Reads a part by ranges of an integer that is never null.
+pub(super) fn read(
+    pool: &std::sync::Arc<Pool>,
+    session: &mut Session,
+    part: &Part<'_>,
+    key: &str,
+    batches: &BatchSender,
+    stop: Stop<'_>,
+    cancel: &Cancel,
+) -> std::result::Result<Outcome, Fault> {
+    let key = quoted(key);
+    let ends = part.select(&format!("MIN({key}), MAX({key})"));
+    let ends = session.client.query(&format!("{ends}; {}", read::FREE))?;
+    let end = |at: usize| ends.first()?.get(at)?.as_ref()?.parse().ok();
+    let (Some(first), Some(last)) = (end(0), end(1)) else {
+        return read::read(session, part, &Sink { batches, over: &AtomicBool::new(false) }, stop);
+    };
+    let work = Work {
+        parts: ranges(&key, first..last, pool.size * RANGES_A_SESSION)
+            .iter()
+            .map(|range| part.and(range))
+            .collect(),
+        next: AtomicUsize::new(0),
+        batches,
+        over: AtomicBool::new(false),
+        failed: Mutex::default(),
+        stop,
+        state: session.state.clone(),
+    };
+    thread::scope(|scope| {
+        while let Some(part) = work.take() {
+            // Whoever waits for a session comes first.
+            while let Some(lease) = pool.try_lease()
+                && work.is_left()
+            {
+                scope.spawn(|| work.help(pool, lease, cancel));
+            }
+            match read::read(session, part, &work.sink(), stop) {
+                Ok(outcome) => work.note(Ok(outcome)),
+                Err(fault) => {
+                    work.over.store(true, Ordering::Relaxed);
+                    return Err(fault);
+                }
+            }
+        }
+        Ok(())
+    })?;
+    match work.failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        None => Ok(Outcome::Complete),
+        Some(Ok(outcome)) => Ok(outcome),
+        Some(Err(error)) => Ok(Outcome::Stopped(error)),
+    }
+}
+
+impl Work<'_> {
+    fn is_left(&self) -> bool {
+        !self.over.load(Ordering::Relaxed) && self.next.load(Ordering::Relaxed) < self.parts.len()
+    }
+
+    fn take(&self) -> Option<&Part<'_>> {
+        match self.over.load(Ordering::Relaxed) {
+            true => None,
+            false => self.parts.get(self.next.fetch_add(1, Ordering::Relaxed)),
+        }
+    }
+
+    fn sink(&self) -> Sink<'_> {
+        Sink { batches: self.batches, over: &self.over }
+    }
+
+    /// The first that is not complete says why; the others only say that it is over.
+    fn note(&self, outcome: Result<Outcome>) {
+        if !matches!(outcome, Ok(Outcome::Complete)) {
+            let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+            failed.get_or_insert(outcome);
+            self.over.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn help(&self, pool: &std::sync::Arc<Pool>, lease: Lease, cancel: &Cancel) {
+        let mut lease = Some(lease);
+        while let Some(mut held) = lease {
+            let helped = held.work(cancel, |session| {
+                if session.state != self.state {
+                    return Ok(None); // it sees another moment
+                }
+                let Some(part) = self.take() else { return Ok(None) };
+                read::read(session, part, &self.sink(), self.stop).map(Some)
+            });
+            drop(held);
+            match helped {
+                Ok(None) => return,
+                Ok(Some(outcome)) => self.note(Ok(outcome)),
+                Err(error) => self.note(Err(error)),
+            }
+            lease = pool.try_lease().filter(|_| self.is_left());
+        }
+    }
+}
+
+/// Conditions of which each value meets one; the outer ones are open.
+fn ranges(key: &str, ends: Range<i128>, count: usize) -> Vec<String> {
+    let span = ends.end - ends.start + 1;
+    let count = (count as i128).clamp(1, span);
+    let cut = |at: i128| ends.start + span * at / count;
+    let condition = |at: i128| match (at, at + 1 == count) {
+        (0, true) => format!("{key} IS NOT NULL"),
+        (0, false) => format!("{key} < {}", cut(1)),
+        (at, true) => format!("{key} >= {}", cut(at)),
+        (at, false) => format!("{key} >= {} AND {key} < {}", cut(at), cut(at + 1)),
+    };
+    (0..count).map(condition).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_key_is_in_one_range() {
+        assert_eq!(ranges("k", 5..5, 4), ["k IS NOT NULL"]);
+        assert_eq!(ranges("k", 0..1, 4), ["k < 1", "k >= 1"]);
+        assert_eq!(ranges("k", -10..19, 3), ["k < 0", "k >= 0 AND k < 10", "k >= 10"]);
+        let all = ranges("k", 0..i128::from(u64::MAX), 2);
+        assert_eq!(all, ["k < 9223372036854775808", "k >= 9223372036854775808"]);
+    }
+}
