@@ -99,6 +99,8 @@ fn question(column: &str, kind: &DataType) -> String {
         DataType::Timestamp(..) => format!("DATE_FORMAT({column}, '%Y-%m-%d %H:%i:%s.%f')"),
         DataType::Utf8 => format!("HEX(CONVERT(CAST({column} AS CHAR) USING utf8mb4))"),
         DataType::Binary => format!("HEX(CAST({column} AS BINARY))"),
+        // Without the zeros of ZEROFILL.
+        DataType::Decimal128(..) => format!("{column} + 0"),
         kind if kind.is_integer() => format!("{column} + 0"),
         _ => format!("CAST({column} AS CHAR)"),
     }
@@ -224,7 +226,8 @@ fn all_objects_are_exported_saved_or_named() {
             _ => schema,
         };
         let sql = format!(
-            "SELECT COUNT(*) FROM information_schema.{kind} WHERE {schema}_SCHEMA = 'objects'"
+            "SELECT COUNT(*) FROM information_schema.{kind}
+             WHERE {schema}_SCHEMA = 'objects' AND {schema}_NAME <> 'broken_view'"
         );
         assert_eq!(other.sql("", &sql), server.sql("", &sql), "{kind}");
     }
@@ -265,7 +268,7 @@ fn windows_hold_each_row_once() {
     let config = folder.path().join("config.toml");
     let url = server.url("d");
     let columns = "{ \"d.by_index\" = \"at\", no_index = \"at\" }";
-    let text = format!("[[sources]]\nname = \"my\"\nurl = \"{url}\"\ntime_columns = {columns}\n");
+    let text = format!("[[source]]\nname = \"my\"\nurl = \"{url}\"\ntime_columns = {columns}\n");
     fs::write(&config, text).unwrap();
     let export = |range: &[&str], archive: &str, status| {
         let config = config.to_str().unwrap();
@@ -356,7 +359,7 @@ fn lost_connections_and_altered_tables_lose_no_row() {
         let run = scope.spawn(|| export(&server, "d", &archive, &more));
         wait_for(|| is_read(&server, "a_big"));
         server
-            .sql("d", "ALTER TABLE b_altered ADD COLUMN more INT DEFAULT 7; DROP TABLE c_dropped");
+            .sql("d", "ALTER TABLE b_altered ADD COLUMN more INT DEFAULT 7, ALGORITHM = COPY; DROP TABLE c_dropped");
         let run = run.join().unwrap().expect(1).json();
         let failed = run["failed"].to_string();
         assert!(failed.contains("c_dropped") && !failed.contains("b_altered"), "{failed}");

@@ -183,9 +183,10 @@ fn of_kind(
         }
         Err(broken) => return Err(broken),
     };
-    if kind.word == "VIEW" {
-        stand_ins(client, database, script)?;
-    }
+    let whole = match kind.word {
+        "VIEW" => stand_ins(client, database, script)?,
+        _ => HashSet::new(),
+    };
     let full = |name: &String| format!("{}.{}", quoted(database), quoted(name));
     let asked: Vec<String> =
         names.iter().map(|name| format!("SHOW CREATE {} {}", kind.word, full(name))).collect();
@@ -202,6 +203,11 @@ fn of_kind(
         };
         tally.saved += 1;
         let sql = match kind.word {
+            "VIEW" if !whole.contains(name) => {
+                let sql = sql.replace('\n', "\n-- ");
+                let _ = writeln!(script, "-- What it stands on is not there:\n-- {sql};\n");
+                continue;
+            }
             "VIEW" => sql.replacen("CREATE ", "CREATE OR REPLACE ", 1),
             _ => sql,
         };
@@ -222,7 +228,13 @@ fn of_kind(
 }
 
 /// A view may stand on another that comes later: until then something with the same columns is there.
-fn stand_ins(client: &mut Client, database: &str, script: &mut String) -> Result<(), Fault> {
+/// Returns the names of those that have columns: a view that has lost its table has none.
+fn stand_ins(
+    client: &mut Client,
+    database: &str,
+    script: &mut String,
+) -> Result<HashSet<String>, Fault> {
+    let mut whole = HashSet::new();
     let columns = client.query(&format!(
         "SELECT TABLE_NAME, COLUMN_NAME FROM information_schema.VIEWS
          JOIN information_schema.COLUMNS USING (TABLE_SCHEMA, TABLE_NAME)
@@ -237,9 +249,10 @@ fn stand_ins(client: &mut Client, database: &str, script: &mut String) -> Result
         if let Some(name) = name {
             let _ =
                 writeln!(script, "CREATE VIEW {} AS SELECT {};", quoted(name), names.join(", "));
+            whole.insert(name.clone());
         }
     }
-    Ok(())
+    Ok(whole)
 }
 
 /// The mode and the statement of `SHOW CREATE …`, or what the server says instead.
