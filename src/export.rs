@@ -427,10 +427,6 @@ impl Run<'_> {
 
     /// A column came while the run was at work: list anew and read the chunk with it.
     async fn relist(&mut self, at: usize, chunk: &Chunk, error: Error) -> Result<()> {
-        self.relisted += 1;
-        if self.relisted > 20 {
-            return Err(error.context(chunk).hint("stop the writers first: columns keep changing"));
-        }
         let source = Arc::clone(self.source(at));
         let listing = patiently(self.job, &self.writer.progress, || source.list()).await?;
         let tables: Vec<Arc<_>> = listing.tables.into_iter().map(Arc::new).collect();
@@ -441,8 +437,13 @@ impl Run<'_> {
                 surveyed.table = Arc::clone(table);
             }
         }
-        if self.queue.table(at).is_retyped(&before) {
-            self.redo(at, &before.id).await?;
+        // A type widens once for each column; only of other changes there may be no end.
+        match self.queue.table(at).is_retyped(&before) {
+            true => self.redo(at, &before.id).await?,
+            false => self.relisted += 1,
+        }
+        if self.relisted > 20 {
+            return Err(error.context(chunk).hint("stop the writers first: columns keep changing"));
         }
         self.queue.give_back(at, &[chunk.slice]);
         Ok(())

@@ -39,11 +39,11 @@ impl Address {
 }
 
 /// What a value looks like depends on the session, and so does for how long a slow destination may keep
-/// the server waiting.
+/// the server waiting, and for how long this waits for others who alter a table.
 fn set_up(mut client: Client) -> std::result::Result<Client, Fault> {
     client.query(
         "SET NAMES utf8mb4; SET SESSION time_zone = '+00:00', sql_mode = '', wait_timeout = 604800, \
-         net_read_timeout = 86400, net_write_timeout = 86400",
+         net_read_timeout = 86400, net_write_timeout = 86400, lock_wait_timeout = 45",
     )?;
     // Not all servers have them: they end what takes long.
     let limits = match client.is_mariadb {
@@ -129,7 +129,7 @@ impl Pool {
 
     /// Whether the sessions that were opened together are of one moment.
     pub(super) fn proof(&self) -> Option<Proof> {
-        self.lock().proof.clone()
+        self.lock().proof
     }
 
     fn lock(&self) -> MutexGuard<'_, Sessions> {
