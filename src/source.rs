@@ -6,6 +6,7 @@ pub mod influxdb;
 pub mod influxql;
 pub mod line_protocol;
 mod mysql;
+mod names;
 pub mod points;
 mod postgres;
 mod wire;

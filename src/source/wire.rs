@@ -88,14 +88,6 @@ impl Wire {
         matches!(self.stream, Stream::Tls(_))
     }
 
-    /// SHA-256 of the server's certificate, which binds SCRAM to this channel.
-    pub(super) fn server_certificate(&self) -> Option<&CertificateDer<'static>> {
-        match &self.stream {
-            Stream::Plain(_) => None,
-            Stream::Tls(stream) => stream.conn.peer_certificates()?.first(),
-        }
-    }
-
     pub(super) fn hangup(&self) -> io::Result<Hangup> {
         self.socket.try_clone().map(Hangup)
     }
