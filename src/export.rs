@@ -120,6 +120,8 @@ struct Run<'a> {
     began: Instant,
     started: String,
     written: HashSet<usize>,
+    /// What this run committed, by the place of its table in the survey.
+    settled: HashSet<(usize, Slice)>,
     /// The archive is sealed and holds all that is asked for.
     idle: bool,
     relisted: u32,
@@ -226,6 +228,7 @@ async fn prepare<'a>(
         began,
         started,
         written: HashSet::new(),
+        settled: HashSet::new(),
         relisted: 0,
         beating,
     })
@@ -385,6 +388,7 @@ impl Run<'_> {
                 self.queue.give_back(at, &[chunk.slice]);
             }
             Outcome::Committed(commit) => {
+                self.settled.insert((self.surveyed[at], commit.slice));
                 if commit.rows > 0 && self.written.insert(at) {
                     self.summary.tables_written += 1;
                 }
@@ -451,8 +455,12 @@ impl Run<'_> {
     /// All files that a run writes of a table have one schema, so what it wrote with another is done again.
     async fn redo(&mut self, at: usize, table: &TableId) -> Result<()> {
         let state = self.archive.state().await?;
-        let mine = |commit: &&Commit| commit.run == self.writer.run && commit.id() == *table;
-        for commit in state.commits.iter().filter(mine) {
+        let surveyed = self.surveyed[at];
+        for commit in state.commits.iter().filter(|commit| commit.id() == *table) {
+            // What is committed and not settled yet comes back by itself.
+            if !self.settled.remove(&(surveyed, commit.slice)) {
+                continue;
+            }
             self.archive.retract(commit).await?;
             self.summary.chunks = self.summary.chunks.saturating_sub(1);
             self.summary.rows = self.summary.rows.saturating_sub(commit.rows);

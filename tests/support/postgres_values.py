@@ -81,7 +81,9 @@ def asked(column, field):
     if pa.types.is_list(field.type):
         if pa.types.is_struct(field.type.value_type):
             inner = asked("e", pa.field("e", field.type.value_type))
-            return f"(SELECT array_to_json(array_agg(({inner}) ORDER BY n)) FROM unnest({quoted}) WITH ORDINALITY u(e, n))"
+            elements = f"array_agg(({inner}) ORDER BY n)"
+            return (f"(SELECT CASE WHEN {quoted} IS NOT NULL THEN array_to_json(coalesce({elements}, '{{}}')) END "
+                    f"FROM unnest({quoted}) WITH ORDINALITY u(e, n))")
         return f"array_to_json({quoted}::text[])"
     return f"{quoted}::text"
 
@@ -116,7 +118,6 @@ def main(archive, database, *psql):
             print(f"{quoted}: files of different schemas")
         keys = [field.metadata[b"moveout.key"].decode() for field in schema]
         columns = [asked(key, field) for key, field in zip(keys, schema)]
-        # An array of nulls of an array that is null: unnest has no rows then.
         sql = f"SELECT json_build_array({', '.join(columns)}) FROM ONLY {quoted}"
         if len(columns) > 100:
             parts = [columns[i:i + 100] for i in range(0, len(columns), 100)]
