@@ -517,6 +517,7 @@ impl Run<'_> {
         }
         let state = self.archive.state().await?;
         self.warn_of_abandoned(&state).await?;
+        self.warn_of_moments(&state);
         let artifacts = self.artifacts().await?;
         let run = RunEntry {
             format: FORMAT,
@@ -594,6 +595,22 @@ impl Run<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Of a source that reads snapshots, rows of several fit together only if nobody wrote meanwhile.
+    fn warn_of_moments(&mut self, state: &State) {
+        let mut moments = BTreeMap::<(&str, &str), BTreeSet<&str>>::new();
+        for commit in &state.commits {
+            let of_database = moments.entry((&commit.source, &commit.database)).or_default();
+            of_database.extend(commit.snapshot.as_deref());
+        }
+        for ((source, database), moments) in moments.into_iter().filter(|(_, all)| all.len() > 1) {
+            self.summary.warnings.push(format!(
+                "{database} of {source}: its rows are of {} moments, between which somebody wrote: the chunks of \
+                 each are consistent, all together may not be; `snapshot` in catalog/chunks.parquet tells them apart",
+                moments.len()
+            ));
+        }
     }
 
     fn complete(&mut self) {

@@ -20,7 +20,7 @@ use tokio::sync::Semaphore;
 
 use self::catalog::{Attribute, Relation};
 use self::connection::Connection;
-use self::read::{Abort, bounds_of, read_chunk};
+use self::read::{Abort, RANGE_BYTES, bounds_of, read_chunk};
 use self::snapshot::{Pool, Session};
 use self::types::{Cast, Kind, Lesson, Types};
 use super::names::Names;
@@ -34,6 +34,11 @@ use crate::window::{Slice, Window};
 
 /// An index serves windows cheaply where its order is about that of the table.
 const CORRELATED: f64 = 0.5;
+
+/// From this version on the server reads a range of blocks without looking at the others.
+const BLOCK_RANGES: u32 = 140_000;
+/// With more databases than these, only the one that is read keeps connections that are idle.
+const MANY_POOLS: usize = 8;
 
 /// A PostgreSQL server.
 pub(super) struct Postgres {
@@ -71,7 +76,8 @@ struct Readable {
     rows_estimate: i64,
     /// What it was in when it was listed.
     file: u32,
-    has_blocks: bool,
+    /// How many blocks it has, and how many of them make a range, where ranges can be read.
+    blocks: Option<(u64, u64)>,
 }
 
 /// Opens a server. Nothing is connected yet.
@@ -103,6 +109,10 @@ impl Inner {
             Arc::new(Pool::new(self.server.clone(), name, self.limits.idle_timeout))
         };
         let mut known = self.known();
+        if known.pools.len() > MANY_POOLS {
+            let others = known.pools.iter().filter(|(name, _)| *name != database);
+            others.for_each(|(_, pool)| pool.close_idle());
+        }
         Arc::clone(known.pools.entry(database.to_owned()).or_insert_with(pool))
     }
 
@@ -219,6 +229,8 @@ impl Inner {
     ) -> Result<()> {
         let connection = &mut session.connection;
         let types = catalog::types(connection)?;
+        let (version, block_bytes) = catalog::version(connection)?;
+        let ranges = (version >= BLOCK_RANGES).then(|| (RANGE_BYTES / block_bytes.max(1)).max(1));
         let mut relations = catalog::relations(connection)?;
         relations.extend(catalog::large_objects(connection)?);
         for relation in relations {
@@ -247,7 +259,7 @@ impl Inner {
                 listing.excluded.push(self.excluded(format!("table {id}"), "it has no columns"));
                 continue;
             }
-            listing.tables.push(self.table(id, &relation, &types, connection)?);
+            listing.tables.push(self.table(id, &relation, &types, ranges, connection)?);
         }
         Ok(())
     }
@@ -257,6 +269,7 @@ impl Inner {
         id: TableId,
         relation: &Relation,
         types: &Types,
+        ranges: Option<u64>,
         connection: &mut Connection,
     ) -> Result<Table> {
         let (mut names, mut columns) = (Names::default(), Vec::new());
@@ -300,7 +313,7 @@ impl Inner {
             bounds,
             rows_estimate: relation.rows_estimate,
             file: relation.file,
-            has_blocks: relation.is_heap,
+            blocks: ranges.filter(|_| time.is_none()).map(|step| (relation.blocks, step)),
             time,
         };
         let time_column = readable.time.as_ref().map(|(name, _)| name.clone());

@@ -21,8 +21,8 @@ pub(super) struct Relation {
     pub(super) is_populated: bool,
     /// The file it was in at the time of the snapshot.
     pub(super) file: u32,
-    /// Blocks can be read by number.
-    pub(super) is_heap: bool,
+    /// How many blocks can be read by number.
+    pub(super) blocks: u64,
     pub(super) columns: Vec<Attribute>,
     /// Columns that lead an index: which, and how its order is that of the table.
     pub(super) indexed: Vec<Indexed>,
@@ -79,7 +79,8 @@ pub(super) fn relations(connection: &mut Connection) -> Result<Vec<Relation>> {
     let rows = connection.query(&format!(
         "SELECT c.oid, n.nspname, c.relname, c.relkind, c.reltuples::bigint, \
          has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'), c.relispopulated, \
-         c.relfilenode, coalesce(m.amname = 'heap', true) \
+         c.relfilenode, CASE WHEN m.amname = 'heap' THEN pg_relation_size(c.oid) ELSE 0 END \
+         / current_setting('block_size')::bigint \
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_am m ON m.oid = c.relam \
          WHERE {USER_RELATIONS} ORDER BY n.nspname COLLATE \"C\", c.relname COLLATE \"C\""
     ))?;
@@ -97,7 +98,8 @@ pub(super) fn relations(connection: &mut Connection) -> Result<Vec<Relation>> {
             may_read: truth(row, 5),
             is_populated: truth(row, 6),
             file: number(row, 7)?,
-            is_heap: truth(row, 8),
+            // It may have been dropped since.
+            blocks: number(row, 8).unwrap_or_default(),
             columns: Vec::new(),
             indexed: Vec::new(),
         });
@@ -147,7 +149,8 @@ pub(super) fn relations(connection: &mut Connection) -> Result<Vec<Relation>> {
 pub(super) fn large_objects(connection: &mut Connection) -> Result<Option<Relation>> {
     let rows = connection.query(
         "SELECT 'pg_largeobject'::regclass::oid, has_table_privilege('pg_largeobject', 'SELECT'), \
-         c.reltuples::bigint FROM pg_class c WHERE c.oid = 'pg_largeobject'::regclass \
+         c.reltuples::bigint, pg_relation_size(c.oid) / current_setting('block_size')::bigint \
+         FROM pg_class c WHERE c.oid = 'pg_largeobject'::regclass \
          AND EXISTS (SELECT FROM pg_largeobject_metadata)",
     )?;
     let Some(row) = rows.first() else { return Ok(None) };
@@ -168,7 +171,7 @@ pub(super) fn large_objects(connection: &mut Connection) -> Result<Option<Relati
         may_read: truth(row, 1),
         is_populated: true,
         file: 0, // the system's tables are mapped, and cannot be rewritten by users
-        is_heap: true,
+        blocks: number(row, 3)?,
         columns: vec![
             column(1, "loid", 26, "oid"),
             column(2, "pageno", 23, "integer"),
@@ -176,6 +179,14 @@ pub(super) fn large_objects(connection: &mut Connection) -> Result<Option<Relati
         ],
         indexed: Vec::new(),
     }))
+}
+
+/// Version of the server as a number (150002), and bytes of a block.
+pub(super) fn version(connection: &mut Connection) -> Result<(u32, u64)> {
+    let rows = connection
+        .query("SELECT current_setting('server_version_num'), current_setting('block_size')")?;
+    let row = rows.first().cloned().unwrap_or_default();
+    Ok((number(&row, 0)?, number(&row, 1)?))
 }
 
 /// A database of the server.

@@ -24,10 +24,7 @@ const BATCH_ROWS: usize = 16 * 1024;
 const BATCH_BYTES: usize = 2 * 1024 * 1024;
 /// Bytes of a range of blocks: small enough that streams end together, large enough that its statement costs
 /// nothing.
-const RANGE_BYTES: u64 = 16 << 20;
-/// From this version on the server reads a range of blocks without looking at the others.
-const BLOCK_RANGES: u32 = 140_000;
-
+pub(super) const RANGE_BYTES: u64 = 16 << 20;
 /// Cuts the connections of a chunk that nobody waits for.
 #[derive(Clone, Default)]
 pub(super) struct Abort(Arc<Aborting>);
@@ -97,8 +94,8 @@ pub(super) fn read_chunk(
     abort: &Abort,
 ) -> Result<String> {
     let pool = inner.pool(&chunk.table.id.database);
-    let mut session = pool.take()?;
-    let ranges = ranges(&mut session, readable, chunk)?;
+    let session = pool.take()?;
+    let ranges = ranges(readable, chunk);
     let extra = extra_streams(inner, ranges.len());
     let reading = Reading {
         inner,
@@ -147,37 +144,18 @@ fn worse(one: Result<()>, other: Result<()>) -> Result<()> {
 }
 
 /// The conditions that cut a table into ranges of blocks, where that is worth it.
-fn ranges(
-    session: &mut Session,
-    readable: &Readable,
-    chunk: &Chunk,
-) -> Result<Vec<Option<String>>> {
-    // Blocks are read in order by the range; windows are small already.
-    if chunk.slice != Slice::All || readable.time.is_some() || !readable.has_blocks {
-        return Ok(vec![None]);
+fn ranges(readable: &Readable, chunk: &Chunk) -> Vec<Option<String>> {
+    let Some((blocks, step)) = readable.blocks else { return vec![None] };
+    // Windows are small already.
+    if chunk.slice != Slice::All || blocks < 2 * step {
+        return vec![None];
     }
-    let asked = format!(
-        "SELECT pg_relation_size({}) / current_setting('block_size')::bigint, \
-         current_setting('block_size')::bigint, current_setting('server_version_num')::bigint",
-        readable.oid
-    );
-    let rows = session.connection.query(&asked)?;
-    let number = |at: usize| -> u64 {
-        rows.first().and_then(|row| catalog::text(row, at).parse().ok()).unwrap_or_default()
-    };
-    let (blocks, block_bytes, version) = (number(0), number(1), number(2));
-    let step = (RANGE_BYTES / block_bytes.max(1)).max(1);
-    if blocks < 2 * step || version < u64::from(BLOCK_RANGES) {
-        return Ok(vec![None]);
-    }
-    // The last has no end: the table may have grown since, though not under this snapshot.
-    let starts = (0..blocks - step).step_by(step as usize).collect::<Vec<_>>();
+    let starts = (0..blocks - step).step_by(usize::try_from(step).unwrap_or(usize::MAX));
+    let starts: Vec<u64> = starts.collect();
     let last = starts.len().saturating_sub(1);
-    let ranges = starts
-        .iter()
-        .enumerate()
-        .map(|(at, from)| Some(sql::blocks(*from, (at < last).then_some(from + step))));
-    Ok(ranges.collect())
+    // The last has no end: the table may have grown since it was listed.
+    let range = |(at, from): (usize, &u64)| sql::blocks(*from, (at < last).then_some(from + step));
+    starts.iter().enumerate().map(range).map(Some).collect()
 }
 
 fn extra_streams(inner: &Inner, ranges: usize) -> Vec<OwnedSemaphorePermit> {

@@ -133,6 +133,9 @@ impl Pool {
 
     /// Ends the connections that nothing is read by.
     pub(super) fn close_idle(&self) {
-        self.lock().idle.clear();
+        // Whoever holds the lock is connecting, and needs no help.
+        if let Ok(mut open) = self.open.try_lock() {
+            open.idle.clear();
+        }
     }
 }
