@@ -20,7 +20,7 @@ pub(in crate::source) enum Storage {
 
 /// One organization.
 #[derive(Debug, Clone)]
-pub struct Cloud {
+pub(in crate::source) struct Cloud {
     server: Server,
     org: String,
 }

@@ -139,11 +139,6 @@ impl Server {
         self.base.as_str().trim_end_matches('/').to_owned()
     }
 
-    /// Scheme, host and port.
-    pub(in crate::source) fn base(&self) -> &Url {
-        &self.base
-    }
-
     /// Gets a resource. What may pass is an error (429, 5xx, no answer); any other status is an answer.
     pub(in crate::source) async fn get(
         &self,
