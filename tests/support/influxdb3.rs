@@ -103,8 +103,9 @@ pub(crate) struct Options {
     /// Names of databases that the token does not allow to read.
     pub(crate) forbidden: Vec<String>,
     pub(crate) grpc: Grpc,
-    /// Whether `/query` says in each object that more follows; `None` as Core 3.6, which knows neither
-    /// that nor MessagePack, and says errors with a status.
+    /// `None`: `/query` of Core 3.6, which says errors with a status. Else of later servers, which say
+    /// them with 200 and write -0 as 0; and whether each object says that more follows. Assumed: that
+    /// the servers in the cloud do not say it.
     pub(crate) partial: Option<bool>,
 }
 

@@ -328,6 +328,9 @@ fn counted(table: &str, rows: &RecordBatch) -> Vec<Json> {
     vec![json!({ "name": table, "columns": columns, "values": [values] })]
 }
 
+/// The tags and the rows of a series.
+type Rows = (Option<Map<String, Json>>, Vec<Json>);
+
 /// Rows of the time, the fields and the tags, sorted by the tags, in series of the same tags.
 fn series(table: &str, rows: &RecordBatch, fields: usize, by_tags: bool, whole: bool) -> Vec<Json> {
     let schema = rows.schema();
@@ -335,7 +338,7 @@ fn series(table: &str, rows: &RecordBatch, fields: usize, by_tags: bool, whole: 
     let times = rows.column(0).as_primitive::<TimestampNanosecondType>();
     let tags = rows.columns()[1 + fields..].iter();
     let tags: Vec<_> = tags.map(|column| cast(column, &DataType::Utf8).unwrap()).collect();
-    let mut all: Vec<(Option<Map<String, Json>>, Vec<Json>)> = Vec::new();
+    let mut all: Vec<Rows> = Vec::new();
     for row in 0..rows.num_rows() {
         let of_row = tags.iter().zip(&names[1 + fields..]).map(|(values, name)| {
             let values = values.as_string::<i32>();
