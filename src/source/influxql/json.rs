@@ -1,5 +1,5 @@
-//! Chunked answers in JSON, for a server that refuses MessagePack. SYNC. JSON writes 100.0 as 100,
-//! so a number's type comes from the column; a column of floats and integers is refused.
+//! Chunked answers in JSON, of InfluxDB 3 and of a server that refuses MessagePack. SYNC. JSON writes 100.0
+//! as 100, so a number's type comes from the column; a column of floats and integers is refused.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
