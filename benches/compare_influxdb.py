@@ -31,11 +31,12 @@ own 20 MiB, and added up over the processes). Rows are counted; a wrong count is
   benches/compare_influxdb.py --only floor,moveout-c1 --window 1d
   benches/compare_influxdb.py --memory
 """
-import argparse, json, os, platform, re, shutil, signal, socket, statistics, subprocess, sys, tempfile
-import threading, time, urllib.parse, urllib.request
+import argparse, contest, json, os, platform, re, shutil, signal, socket, subprocess, sys, tempfile, time
+import urllib.parse, urllib.request
 from pathlib import Path
 
 from built import bench_program
+from contest import Failure, clean_environment, expect, say, tail
 
 HERE = Path(__file__).resolve().parent
 VENV = HERE.parent / "target" / "bench-venv"
@@ -60,30 +61,6 @@ DATA_MAX_SERIES_PER_DATABASE=0 DATA_MAX_VALUES_PER_TAG=0 SHARD_PRECREATION_ENABL
 MONITOR_STORE_ENABLED=false SUBSCRIBER_ENABLED=false CONTINUOUS_QUERIES_ENABLED=false
 HTTP_LOG_ENABLED=false HTTP_MAX_BODY_SIZE=0
 """
-
-
-class Failure(Exception):
-    """Ends one contestant, or everything, with a message for people."""
-
-
-def say(text):
-    print(text, file=sys.stderr, flush=True)
-
-
-def tail(path, lines=15):
-    text = Path(path).read_text(errors="replace").splitlines()
-    return "\n".join("    " + line for line in text[-lines:]) or "    (nothing)"
-
-
-def expect(found, wanted):
-    if found != wanted:
-        raise Failure(f"{found} rows instead of {wanted}")
-
-
-def clean_environment():
-    """Without what would lead a program to a proxy, or to another server."""
-    return {k: v for k, v in os.environ.items()
-            if not k.upper().endswith("_PROXY") and not k.startswith(("INFLUX", "AWS_"))}
 
 
 class Server:
@@ -118,12 +95,7 @@ class Server:
             raise
 
     def __exit__(self, *_):
-        self.process.terminate()
-        try:
-            self.process.wait(30)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        contest.stop_process(self.process)
 
     def get(self, path, data=None):
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -139,8 +111,7 @@ class Server:
         """Seconds of CPU that the server has used so far."""
         if self.process.poll() is not None:
             raise Failure(f"influxd has died:\n{tail(self.log)}")
-        stat = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
+        return contest.cpu_of_tree(self.process.pid)
 
     def load(self, database, rows, args, shard):
         """Creates a database with `rows` rows; returns their first time, the points' distance, the end."""
@@ -183,40 +154,8 @@ class Bench:
                 "verify": self.verify, "pyarrow-size": self.again}
 
     def measure(self, *commands, env=None):
-        """Runs all commands at once; returns the figures and what each wrote to standard output."""
-        processes, late, cpu, rss = [], [], 0, 0
-        files = [(self.folder / f"out{n}", self.folder / f"err{n}") for n in range(len(commands))]
-
-        def stop(why):
-            for p in processes:
-                if p.returncode is None:
-                    late.append(why)
-                    p.send_signal(signal.SIGKILL)
-        timer = threading.Timer(self.args.timeout, stop, [f"stopped after {self.args.timeout} s"])
-        server_cpu, started = self.server.cpu(), time.monotonic()
-        try:
-            for command, (out, err) in zip(commands, files):
-                with out.open("wb") as o, err.open("wb") as e:
-                    processes.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=o, stderr=e,
-                                                      cwd=self.folder, env=clean_environment() | (env or {})))
-            timer.start()
-            for p in processes:
-                _, status, usage = os.wait4(p.pid, 0)
-                p.returncode = os.waitstatus_to_exitcode(status)
-                cpu += usage.ru_utime + usage.ru_stime
-                rss += usage.ru_maxrss / 1024
-            wall = time.monotonic() - started
-        finally:  # also when interrupted: nothing is left running
-            timer.cancel()
-            stop("interrupted")
-        for p, command, (_, err) in zip(processes, commands, files):
-            if p.returncode:
-                why = late[0] if late else f"exit status {p.returncode}"
-                raise Failure(f"{' '.join(map(str, command))[:300]}\n  {why}; its standard error:\n{tail(err)}\n"
-                              f"  the server's log:\n{tail(self.server.log, 5)}")
-        run = {"rows": self.rows, "bytes": None, "wall": wall, "client_cpu": cpu,
-               "server_cpu": self.server.cpu() - server_cpu, "rss_mib": rss}
-        return run, [out.read_text(errors="replace") for out, _ in files]
+        run, outs = contest.measure(self.server, self.folder, self.args.timeout, *commands, env=env)
+        return {"rows": self.rows} | run, outs
 
     def peer(self, *args):
         return [VENV / "bin" / "python", HERE / "influxdb_peers.py", *map(str, args)]
@@ -250,9 +189,13 @@ class Bench:
     def moveout(self, concurrency, window=None):
         archive = self.archive if concurrency == 1 else self.folder / "other-archive"
         shutil.rmtree(archive, ignore_errors=True)
-        run, _ = self.measure(self.export(concurrency, archive, window))
-        rows, size = json.loads(self.measure(self.peer("count", archive))[1][0])
-        expect(rows, self.rows)
+        try:
+            run, _ = self.measure(self.export(concurrency, archive, window))
+            rows, size = json.loads(self.measure(self.peer("count", archive))[1][0])
+            expect(rows, self.rows)
+        except Failure:
+            shutil.rmtree(archive, ignore_errors=True)  # which others read
+            raise
         return run | {"bytes": size}
 
     def s3(self, concurrency):
@@ -302,57 +245,22 @@ class Bench:
 
 def summary(name, runs, args, rows):
     """One line of the table."""
-    def median(key, by=1.0):
-        return None if runs[0][key] is None else statistics.median(r[key] for r in runs) / by
     count = runs[0]["rows"]
     scaled = f" ({args.python_days} of {args.days} d, wall scaled)" if count < rows else ""
-    return {"name": LABELS[name] + scaled, "wall_s": median("wall", count / rows),
-            "wall_min_s": min(r["wall"] for r in runs) * rows / count, "rows_per_s": count / median("wall"),
-            "client_cpu_s_per_million": median("client_cpu", count / 1e6),
-            "server_cpu_s_per_million": median("server_cpu", count / 1e6),
-            "peak_rss_mib": max(r["rss_mib"] for r in runs), "bytes_per_row": median("bytes", count), "runs": runs}
-
-
-def show(lines):
-    columns = [("wall s", "wall_s", ".2f"), ("(min)", "wall_min_s", ".2f"), ("rows/s", "rows_per_s", ",.0f"),
-               ("client CPU s/M", "client_cpu_s_per_million", ".2f"),
-               ("server CPU s/M", "server_cpu_s_per_million", ".2f"),
-               ("RSS MiB", "peak_rss_mib", ".0f"), ("bytes/row", "bytes_per_row", ".2f")]
-    grid = [["", *(c[0] for c in columns)]]
-    grid += [[l["name"], *("-" if l[k] is None else format(l[k], f) for _, k, f in columns)] for l in lines]
-    widths = [max(map(len, column)) for column in zip(*grid)]
-    for row in grid:
-        print(row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:])), sep="  ")
+    return contest.line(LABELS[name] + scaled, runs, count, rows / count)
 
 
 def compare(args, server, folder):
     rows = args.rows // SERIES * SERIES
     bench = Bench(args, server, folder, "bench", rows, "7d")
     chosen = {n: run for n, run in bench.contestants().items() if n in args.only}
-    runs, failed = {n: [] for n in chosen}, {}
-    for number in range(1, args.runs + 1):
-        bench.floor()  # not counted: warms the page cache, and calms the server's heap after `python`
-        for name in [n for n in chosen if n not in failed]:
-            time.sleep(0.3)
-            try:
-                runs[name].append(chosen[name]())
-                say(f"round {number}: {LABELS[name]} {runs[name][-1]['wall']:.2f} s")
-            except Failure as e:
-                failed[name] = str(e)
-                if name == "moveout-c1":
-                    shutil.rmtree(bench.archive, ignore_errors=True)
-                say(f"round {number}: {LABELS[name]} FAILED: {e}")
-    good = {n: r for n, r in runs.items() if n not in failed}
+    # The floor that is not counted warms the page cache, and calms the server's heap after `python`.
+    good, failed = contest.in_rounds(chosen, LABELS, args.runs, bench.floor)
     lines = [summary(n, r, args, rows) for n, r in good.items()]
     print(f"\n{rows:,} rows over {args.days} days, {args.runs} alternating runs; medians, but the largest RSS;\n"
           "CPU seconds per million rows; bytes are those of the Parquet files, for the floors of the answer\n")
-    show(lines)
-    found = {}
-    for a, b, key in RATIOS:
-        if pairs := [(x[key], y[key]) for x, y in zip(good.get(a, []), good.get(b, [])) if y[key]]:
-            found[f"{LABELS[a]} / {LABELS[b]}, {key.replace('_', ' ')}"] = statistics.median(x / y for x, y in pairs)
-    print("\nratios, paired by round, median:", *(f"  {n}: {v:.3f}" for n, v in found.items()),
-          *(f"FAILED, see above: {LABELS[n]}" for n in failed), sep="\n")
+    contest.show(lines, [*contest.COLUMNS, ("bytes/row", "bytes_per_row", ".2f")])
+    found = contest.show_ratios(RATIOS, good, LABELS, failed)
     return {"rows": rows, "contestants": lines, "ratios": found, "failed": failed}
 
 
@@ -370,16 +278,6 @@ def memory(args, server, folder):
         print(f"peak RSS of moveout -c 1, {bench.rows:,} rows in one window: {peak:.1f} MiB")
     print(f"ratio: {peaks[1] / peaks[0]:.3f}")
     return {"rows": [b.rows for b in benches], "peak_rss_mib": peaks, "ratio": peaks[1] / peaks[0], "runs": runs}
-
-
-def install_peers():
-    marker = VENV / "installed"
-    if marker.exists() and marker.read_text() == repr(PEERS):
-        return
-    say(f"installing {' '.join(PEERS)} into {VENV}")
-    subprocess.run([sys.executable, "-m", "venv", "--clear", VENV], check=True)
-    subprocess.run([VENV / "bin" / "python", "-m", "pip", "install", "-q", *PEERS], check=True)
-    marker.write_text(repr(PEERS))
 
 
 def width(text):
@@ -419,7 +317,7 @@ def main():
         needed = args.memory or set(args.only) - {"floor", "floor-x2", "pyarrow-csv", "python"}
         if needed and not args.moveout.is_file():
             raise Failure(f"no {args.moveout}; run `cargo build --release`, or give --moveout or --only")
-        install_peers()
+        contest.install(VENV.name, PEERS)
         with Server(influxd, folder) as server:
             result = (memory if args.memory else compare)(args, server, folder)
         result |= {"days": args.days, "window": args.window_text, "peers": PEERS,

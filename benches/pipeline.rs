@@ -203,7 +203,7 @@ impl Source for Endless {
         "endless"
     }
 
-    async fn read(&self, _: &Chunk, batches: BatchSender) -> Result<()> {
+    async fn read(&self, _: &Chunk, batches: BatchSender) -> Result<Option<String>> {
         let (all, mut left) = (self.batches.clone(), self.rows);
         let send = move || {
             for batch in all.iter().cycle() {
@@ -214,7 +214,7 @@ impl Source for Endless {
                 left -= batch.num_rows();
                 batches.blocking_send(batch)?;
             }
-            Ok(())
+            Ok(None)
         };
         tokio::task::spawn_blocking(send).await.unwrap()
     }

@@ -255,6 +255,12 @@ impl Archive {
         Ok(false)
     }
 
+    /// Takes a commit back, of this run, with its files: the chunk is to be done again.
+    pub async fn retract(&self, commit: &Commit) -> Result<()> {
+        self.store.delete(&name::commit_key(&commit.path, commit.slice)).await?;
+        self.delete_files(commit).await
+    }
+
     async fn delete_files(&self, commit: &Commit) -> Result<()> {
         for file in &commit.files {
             self.store.delete(&file.key).await?;
@@ -458,22 +464,15 @@ impl Archive {
 /// comes later never changes which of the earlier ones stand, so two runs that look at different
 /// moments decide alike. The commits must come in the order in which they count.
 pub fn without_overlaps(commits: Vec<Commit>) -> (Vec<Commit>, Vec<Commit>) {
-    let mut taken = HashMap::<TableId, (Coverage, bool)>::new();
+    let mut taken = HashMap::<TableId, Coverage>::new();
     let (mut kept, mut lost) = (Vec::new(), Vec::new());
     for commit in commits {
-        let (coverage, null_time) = taken.entry(commit.id()).or_default();
-        let overlaps = match commit.slice.window() {
-            Some(window) => coverage.overlaps(&window),
-            None => *null_time,
-        };
-        if overlaps {
+        let coverage = taken.entry(commit.id()).or_default();
+        if coverage.overlaps_slice(commit.slice) {
             lost.push(commit);
             continue;
         }
-        match commit.slice.window() {
-            Some(window) => coverage.insert(window),
-            None => *null_time = true,
-        }
+        coverage.insert_slice(commit.slice);
         kept.push(commit);
     }
     kept.sort_by_cached_key(|commit| (commit.id(), commit.slice));

@@ -92,11 +92,14 @@ impl Writer {
         drop(permit);
         // The nearest to the disk first: what fails there makes the others fail.
         let outcome = match uploaded.and_then(|()| read_first(encoded, read)) {
-            Ok(encoded) => read_back_all(checks, &files, encoded.rows).await.map(|()| encoded),
+            Ok((encoded, snapshot)) => {
+                let checked = read_back_all(checks, &files, encoded.rows).await;
+                checked.map(|()| (encoded, snapshot))
+            }
             Err(error) => Err(error),
         };
-        let encoded = match outcome {
-            Ok(encoded) => encoded,
+        let (encoded, snapshot) = match outcome {
+            Ok(outcome) => outcome,
             Err(error) => {
                 for file in &files {
                     let _ = self.store.delete(&file.key).await; // a sweep finds what is left
@@ -122,6 +125,7 @@ impl Writer {
             committed: rfc3339(now()),
             verified: "stored bytes hashed, footer and rows read back".to_owned(),
             state: chunk.table.state.clone(),
+            snapshot,
         })
     }
 
@@ -212,12 +216,12 @@ fn joined<T>(outcome: std::result::Result<Result<T>, tokio::task::JoinError>) ->
 // end without a result, and without an error.
 fn read_first(
     encoded: Result<Option<crate::encode::Encoded>>,
-    read: Result<()>,
-) -> Result<crate::encode::Encoded> {
+    read: Result<Option<String>>,
+) -> Result<(crate::encode::Encoded, Option<String>)> {
     match (encoded?, read) {
         (_, Err(error)) => Err(error),
-        (Some(encoded), Ok(())) => Ok(encoded),
-        (None, Ok(())) => Err(Error::stop("the encoder did not see the end of the stream")),
+        (Some(encoded), Ok(snapshot)) => Ok((encoded, snapshot)),
+        (None, Ok(_)) => Err(Error::stop("the encoder did not see the end of the stream")),
     }
 }
 

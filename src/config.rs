@@ -1,8 +1,10 @@
 //! Configuration file, environment and flags become one validated `Job`. The only reader of secrets.
 
+mod database;
 mod file;
 mod source;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -70,6 +72,10 @@ pub struct SourceSpec {
 pub enum SourceKind {
     /// An InfluxDB of any version.
     InfluxDb(InfluxDb),
+    /// A PostgreSQL.
+    Postgres(Database),
+    /// A MySQL or MariaDB.
+    MySql(Database),
     /// A line-protocol file.
     LineProtocol {
         /// Its path.
@@ -81,6 +87,47 @@ pub enum SourceKind {
         /// Nanoseconds in one unit of its timestamps.
         precision: i64,
     },
+}
+
+/// A relational database as configured.
+#[derive(Debug, Clone)]
+pub struct Database {
+    /// Name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Who asks.
+    pub user: String,
+    /// How to be let in; some servers ask for none.
+    pub password: Option<Secret>,
+    /// How the connection is protected.
+    pub tls: Tls,
+    /// The column of time by tables: `SCHEMA.TABLE` or a pattern, to the column's name.
+    pub time_columns: BTreeMap<String, String>,
+}
+
+/// How a connection is protected.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// As the servers' own clients call it.
+    pub mode: TlsMode,
+    /// File of the authorities to trust, in PEM; the system's where there is none.
+    pub ca: Option<PathBuf>,
+}
+
+/// What is asked of a connection, as libpq's `sslmode` has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsMode {
+    /// No TLS.
+    Disable,
+    /// TLS if the server has it; nobody is verified.
+    Prefer,
+    /// TLS; nobody is verified.
+    Require,
+    /// TLS, and a certificate by an authority that is trusted.
+    VerifyCa,
+    /// That, and the certificate is the host's.
+    VerifyFull,
 }
 
 /// An InfluxDB as configured.
@@ -146,13 +193,23 @@ impl Default for Prices {
 pub struct Select {
     /// Names of databases.
     pub databases: Vec<String>,
-    /// Names of retention policies; `*` stands for any text.
-    pub retention_policies: Vec<String>,
+    /// Names of schemas or retention policies; `*` stands for any text.
+    pub schemas: Vec<String>,
     /// Names of tables; `*` stands for any text.
     pub tables: Vec<String>,
+    /// Tables to leave out: `TABLE`, `SCHEMA.TABLE` or `DATABASE.SCHEMA.TABLE`; `*` stands for any text.
+    pub exclude: Vec<String>,
 }
 
 impl Select {
+    /// Whether a table is to be left out.
+    pub fn excludes(&self, database: &str, schema: &str, table: &str) -> bool {
+        let names =
+            [table.to_owned(), format!("{schema}.{table}"), format!("{database}.{schema}.{table}")];
+        let excluded = |pattern: &String| names.iter().any(|name| matches(pattern, name));
+        self.exclude.iter().any(excluded)
+    }
+
     /// Whether a database is wanted. The server's own `_internal` only when it is named.
     pub fn takes_database(&self, name: &str) -> bool {
         match self.databases.is_empty() {
@@ -161,9 +218,9 @@ impl Select {
         }
     }
 
-    /// Whether a retention policy is wanted.
-    pub fn takes_policy(&self, name: &str) -> bool {
-        matches_any(&self.retention_policies, name)
+    /// Whether a schema or a retention policy is wanted.
+    pub fn takes_schema(&self, name: &str) -> bool {
+        matches_any(&self.schemas, name)
     }
 
     /// Whether a table is wanted.

@@ -1,12 +1,14 @@
-//! PURE: which parts of a table's time are committed, and what is left to do.
+//! PURE: which parts of a table are committed, and what is left to do.
 //! Resuming is not a mode: every run starts with *asked range − coverage*.
 
-use crate::window::Window;
+use crate::window::{Slice, Window};
 
-/// A set of instants as sorted windows that neither touch nor overlap.
+/// A set of instants as sorted windows that neither touch nor overlap, and whether the rows without a
+/// time are in it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Coverage {
     windows: Vec<Window>,
+    null_time: bool,
 }
 
 impl Coverage {
@@ -20,6 +22,24 @@ impl Coverage {
             merged.to = merged.to.max(old.to);
         }
         self.windows.splice(first..last, [merged]);
+    }
+
+    /// Adds a slice.
+    pub fn insert_slice(&mut self, slice: Slice) {
+        match slice.window() {
+            Some(window) => self.insert(window),
+            None => self.null_time = true,
+        }
+    }
+
+    /// Whether the slice shares an instant, or the rows without a time, with the set.
+    pub fn overlaps_slice(&self, slice: Slice) -> bool {
+        slice.window().map_or(self.null_time, |window| self.overlaps(&window))
+    }
+
+    /// Whether the rows without a time are in the set.
+    pub fn has_null_time(&self) -> bool {
+        self.null_time
     }
 
     /// Whether any instant of the window is in the set.
@@ -43,6 +63,19 @@ impl Coverage {
     /// The windows of the set, oldest first.
     pub fn windows(&self) -> &[Window] {
         &self.windows
+    }
+}
+
+impl FromIterator<Slice> for Coverage {
+    fn from_iter<I: IntoIterator<Item = Slice>>(slices: I) -> Self {
+        let mut null_time = false;
+        let windows = slices.into_iter().filter_map(|slice| {
+            null_time |= slice == Slice::NullTime;
+            slice.window()
+        });
+        let mut coverage: Self = windows.collect();
+        coverage.null_time = null_time;
+        coverage
     }
 }
 

@@ -26,7 +26,7 @@ use crate::plan::{Queue, learned_width, same_state};
 use crate::progress::Progress;
 use crate::source::{Artifact, ArtifactStatus, Chunk, Excluded, Source, TableId};
 use crate::survey::{Survey, Surveyed, patiently, survey};
-use crate::window::{now, rfc3339};
+use crate::window::{Slice, now, rfc3339};
 
 /// What a run did, for people and for `--json`.
 #[derive(Debug, Serialize)]
@@ -120,6 +120,8 @@ struct Run<'a> {
     began: Instant,
     started: String,
     written: HashSet<usize>,
+    /// What this run committed, by the place of its table in the survey.
+    settled: HashSet<(usize, Slice)>,
     /// The archive is sealed and holds all that is asked for.
     idle: bool,
     relisted: u32,
@@ -187,10 +189,19 @@ async fn prepare<'a>(
         excluded: survey.excluded.clone(),
         artifacts: Vec::new(),
         warnings: job.warnings.iter().chain(&survey.warnings).cloned().collect(),
-        failed: Vec::new(),
+        failed: survey
+            .unreadable
+            .iter()
+            .map(|(table, why)| Failed {
+                chunk: table.to_string(),
+                error: why.clone(),
+                exit: Exit::Failed,
+            })
+            .collect(),
         error: None,
         exit: Exit::Incomplete,
-        hint: None,
+        hint: (!survey.unreadable.is_empty())
+            .then(|| "give the user the rights, or leave these tables out by `exclude`".to_owned()),
     };
     let writer = Writer {
         options: encode_options(job, archive.store().part_bytes()),
@@ -217,6 +228,7 @@ async fn prepare<'a>(
         began,
         started,
         written: HashSet::new(),
+        settled: HashSet::new(),
         relisted: 0,
         beating,
     })
@@ -257,24 +269,20 @@ fn plan(job: &Job, survey: &Survey, state: &State, run: &str) -> Result<Planned>
     }
     let mut plan = RunPlan { run: run.to_owned(), tables: Vec::new() };
     let (mut queue, mut surveyed, mut paths) = (Queue::default(), Vec::new(), HashMap::new());
-    for (at, Surveyed { table, bounds, asked, .. }) in survey.tables.iter().enumerate() {
+    for (at, surveyed_table) in survey.tables.iter().enumerate() {
+        let Surveyed { table, bounds, asked, .. } = surveyed_table;
         let path = given.path(&table.id);
         let commits = committed.get(&table.id).map(Vec::as_slice).unwrap_or_default();
         for commit in commits {
             same_state(table, commit.state.as_deref())?;
         }
-        let coverage: Coverage =
-            commits.iter().filter_map(|commit| commit.slice.window()).collect();
-        let todo = coverage.missing(*asked);
-        if !todo.is_empty() {
-            queue.add(Arc::clone(table), *bounds, todo, width(job, commits));
+        let coverage: Coverage = commits.iter().map(|commit| commit.slice).collect();
+        let (todo, null_time) = surveyed_table.left(&coverage);
+        if !todo.is_empty() || null_time {
+            queue.add(Arc::clone(table), *bounds, todo, null_time, width(job, commits));
             surveyed.push(at);
         }
-        plan.tables.push(PlannedTable {
-            id: table.id.clone(),
-            path: path.clone(),
-            asked: Some(*asked),
-        });
+        plan.tables.push(PlannedTable { id: table.id.clone(), path: path.clone(), asked: *asked });
         paths.insert(table.id.clone(), path);
     }
     Ok((queue, paths, surveyed, plan))
@@ -374,7 +382,13 @@ impl Run<'_> {
     /// Takes in how work on a chunk ended; an error ends the run, once the others have landed.
     async fn settle(&mut self, at: usize, chunk: Chunk, outcome: Outcome) -> Result<()> {
         match outcome {
+            // A value was found meanwhile that this column's type cannot hold.
+            Outcome::Committed(commit) if self.queue.table(at).is_retyped(&chunk.table) => {
+                self.archive.retract(&commit).await?;
+                self.queue.give_back(at, &[chunk.slice]);
+            }
             Outcome::Committed(commit) => {
+                self.settled.insert((self.surveyed[at], commit.slice));
                 if commit.rows > 0 && self.written.insert(at) {
                     self.summary.tables_written += 1;
                 }
@@ -424,9 +438,36 @@ impl Run<'_> {
         let source = Arc::clone(self.source(at));
         let listing = patiently(self.job, &self.writer.progress, || source.list()).await?;
         let tables: Vec<Arc<_>> = listing.tables.into_iter().map(Arc::new).collect();
+        let before = Arc::clone(self.queue.table(at));
         self.queue.relisted(&tables);
-        let window = chunk.slice.window();
-        self.queue.give_back(at, window.as_slice());
+        for surveyed in &mut self.survey.tables {
+            if let Some(table) = tables.iter().find(|table| table.id == surveyed.table.id) {
+                surveyed.table = Arc::clone(table);
+            }
+        }
+        if self.queue.table(at).is_retyped(&before) {
+            self.redo(at, &before.id).await?;
+        }
+        self.queue.give_back(at, &[chunk.slice]);
+        Ok(())
+    }
+
+    /// All files that a run writes of a table have one schema, so what it wrote with another is done again.
+    async fn redo(&mut self, at: usize, table: &TableId) -> Result<()> {
+        let state = self.archive.state().await?;
+        let surveyed = self.surveyed[at];
+        for commit in state.commits.iter().filter(|commit| commit.id() == *table) {
+            // What is committed and not settled yet comes back by itself.
+            if !self.settled.remove(&(surveyed, commit.slice)) {
+                continue;
+            }
+            self.archive.retract(commit).await?;
+            self.summary.chunks = self.summary.chunks.saturating_sub(1);
+            self.summary.rows = self.summary.rows.saturating_sub(commit.rows);
+            let bytes: u64 = commit.files.iter().map(|file| file.bytes).sum();
+            self.summary.bytes = self.summary.bytes.saturating_sub(bytes);
+            self.queue.give_back(at, &[commit.slice]);
+        }
         Ok(())
     }
 
@@ -503,13 +544,17 @@ impl Run<'_> {
         let state = self.archive.state().await?;
         let committed = state.by_table();
         let mut found = None;
-        for (at, Surveyed { table, asked, bounds, .. }) in self.survey.tables.iter().enumerate() {
+        for (at, surveyed) in self.survey.tables.iter().enumerate() {
+            let Surveyed { table, bounds, .. } = surveyed;
             let commits = committed.get(&table.id).map(Vec::as_slice).unwrap_or_default();
-            let coverage: Coverage = commits.iter().filter_map(|c| c.slice.window()).collect();
-            let gaps = coverage.missing(*asked);
-            if let Some(gap) = gaps.first() {
+            let coverage: Coverage = commits.iter().map(|commit| commit.slice).collect();
+            let (gaps, null_time) = surveyed.left(&coverage);
+            let gap =
+                gaps.first().copied().map(Slice::from).or(null_time.then_some(Slice::NullTime));
+            if let Some(gap) = gap {
                 found.get_or_insert_with(|| format!("{} {gap}", table.id));
-                self.queue.add(Arc::clone(table), *bounds, gaps, width(self.job, commits));
+                let width = width(self.job, commits);
+                self.queue.add(Arc::clone(table), *bounds, gaps, null_time, width);
                 self.surveyed.push(at);
             }
         }
@@ -521,11 +566,12 @@ impl Run<'_> {
     fn asked(&self, state: &State) -> Vec<Asked> {
         let mut asked: BTreeMap<TableId, Coverage> = BTreeMap::new();
         for surveyed in &self.survey.tables {
-            asked.entry(surveyed.table.id.clone()).or_default().insert(surveyed.asked);
+            let windows = asked.entry(surveyed.table.id.clone()).or_default();
+            surveyed.asked.into_iter().for_each(|window| windows.insert(window));
         }
         for commit in &state.commits {
             let windows = asked.entry(commit.id()).or_default();
-            commit.slice.window().into_iter().for_each(|window| windows.insert(window));
+            windows.insert_slice(commit.slice);
         }
         let asked = asked.into_iter();
         asked.map(|(table, all)| Asked { table, windows: all.windows().to_vec() }).collect()

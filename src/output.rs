@@ -131,9 +131,12 @@ pub(crate) fn plan(out: Out<'_>, plan: &Preview) -> io::Result<()> {
                     several(table.windows, "window")
                 )
             }
+            _ if table.windows > 0 => "the rows without a time".to_owned(),
             _ => "nothing left to do".to_owned(),
         };
-        writeln!(out, "  {}  {left}, {}", table.table, about(table.rows_estimate, "row"))
+        let by = table.time_column.as_ref().map(|column| format!(" by {}", column.escape_debug()));
+        let by = by.unwrap_or_default();
+        writeln!(out, "  {}  {left}{by}, {}", table.table, about(table.rows_estimate, "row"))
     })?;
     writeln!(
         out,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::coverage::Coverage;
 use crate::error::Result;
-use crate::source::{Chunk, Table};
+use crate::source::{Chunk, Reading, Table};
 use crate::window::{Bound, DAY, SECOND, Slice, Window};
 
 /// No window is halved below twice this width.
@@ -40,18 +40,21 @@ pub fn asked(
     to: Bound,
     now: i64,
 ) -> Option<Window> {
-    if table.single_pass && (from, to) == (Bound::Min, Bound::Max) {
-        return bounds.map(|_| Window::ALL);
+    match table.reading {
+        Reading::Whole => return Some(Window::ALL),
+        Reading::OnePass if (from, to) == (Bound::Min, Bound::Max) => {
+            return bounds.map(|_| Window::ALL);
+        }
+        _ => {}
     }
+    let one_pass = table.reading.is_one_pass();
     let from = match from {
         Bound::At(time) => time,
         _ => bounds?.from,
     };
     let to = match to {
         // What has not been yet cannot be covered: a later run must find it missing.
-        Bound::At(time) if !table.single_pass => {
-            time.min(bounds.map_or(now, |bounds| bounds.to.max(now)))
-        }
+        Bound::At(time) if !one_pass => time.min(bounds.map_or(now, |bounds| bounds.to.max(now))),
         Bound::At(time) => time,
         _ => bounds?.to,
     };
@@ -76,6 +79,7 @@ pub struct Queue {
 #[derive(Debug)]
 struct TableQueue {
     table: Arc<Table>,
+    null_time: bool,
     todo: VecDeque<Window>,
     occupied: Vec<Window>,
     width: i64,
@@ -91,20 +95,22 @@ struct TableQueue {
 }
 
 impl Queue {
-    /// Adds a table with what is left of it. Returns its number here.
+    /// Adds a table with what is left of it: windows, and the rows without a time or not. Returns its
+    /// number here.
     pub fn add(
         &mut self,
         table: Arc<Table>,
         bounds: Option<Window>,
         todo: Vec<Window>,
+        null_time: bool,
         width: i64,
     ) -> usize {
         let occupied: Coverage =
             table.occupied.iter().filter_map(|window| window.intersect(&bounds?)).collect();
         let at = self.tables.len();
-        self.oldest.extend(todo.first().map(|window| Reverse((window.from, at))));
         self.tables.push(TableQueue {
             table,
+            null_time,
             todo: todo.into(),
             occupied: occupied.windows().to_vec(),
             width,
@@ -114,6 +120,7 @@ impl Queue {
             probing: false,
             speeds: HashMap::new(),
         });
+        self.oldest.extend(self.tables[at].oldest(at));
         at
     }
 
@@ -121,36 +128,46 @@ impl Queue {
     pub fn take(&mut self) -> Option<(usize, Chunk)> {
         let Reverse((_, at)) = self.oldest.pop()?;
         let table = self.tables.get_mut(at)?;
-        let left = table.todo.pop_front()?;
-        let end = table.end(left);
-        if let Some(rest) = Window::new(end, left.to) {
-            table.todo.push_front(rest);
-        }
-        let next = table.todo.front().map(|window| Reverse((window.from, at)));
-        self.oldest.extend(next);
-        let window = Window { from: left.from, to: end };
-        Some((at, Chunk { table: Arc::clone(&table.table), slice: Slice::from(window) }))
+        let slice = match std::mem::take(&mut table.null_time) {
+            true => Slice::NullTime,
+            false => {
+                let left = table.todo.pop_front()?;
+                let end = table.end(left);
+                if let Some(rest) = Window::new(end, left.to) {
+                    table.todo.push_front(rest);
+                }
+                Slice::from(Window { from: left.from, to: end })
+            }
+        };
+        let chunk = Chunk { table: Arc::clone(&table.table), slice };
+        self.oldest.extend(table.oldest(at));
+        Some((at, chunk))
     }
 
-    /// Gives a chunk back to be done again, in narrower windows if `width` says so.
-    pub fn give_back(&mut self, at: usize, windows: &[Window]) {
+    /// Gives slices back to be done again.
+    pub fn give_back(&mut self, at: usize, slices: &[Slice]) {
         let table = &mut self.tables[at];
-        for window in windows {
-            let place = table.todo.partition_point(|left| left.from < window.from);
-            table.todo.insert(place, *window);
+        for slice in slices {
+            match slice.window() {
+                None => table.null_time = true,
+                Some(window) => {
+                    let place = table.todo.partition_point(|left| left.from < window.from);
+                    table.todo.insert(place, window);
+                }
+            }
         }
         // Entries of the heap that are no longer the front's are stale, not wrong: the front is
         // what gets done.
         let mut others: Vec<_> =
             self.oldest.drain().filter(|Reverse((_, other))| *other != at).collect();
-        others.extend(table.todo.front().map(|window| Reverse((window.from, at))));
+        others.extend(table.oldest(at));
         self.oldest = others.into();
     }
 
     /// Halves a chunk that was too much, and remembers the width. `false` when it is too narrow.
     pub fn split(&mut self, at: usize, chunk: &Chunk) -> bool {
         let Slice::Window(window) = chunk.slice else { return false };
-        if chunk.table.single_pass {
+        if chunk.table.reading.is_one_pass() {
             return false;
         }
         let table = &mut self.tables[at];
@@ -164,14 +181,15 @@ impl Queue {
         table.width = table.width.min(table.ceiling);
         let halves =
             [Window { from: window.from, to: left.to }, Window { from: left.to, to: window.to }];
-        self.give_back(at, &halves);
+        self.give_back(at, &halves.map(Slice::from));
         true
     }
 
     /// Whether `split` could halve a chunk.
     pub fn can_split(&self, at: usize, chunk: &Chunk) -> bool {
         let Slice::Window(window) = chunk.slice else { return false };
-        !chunk.table.single_pass && self.tables[at].core(window).halves(MIN_WIDTH).is_some()
+        !chunk.table.reading.is_one_pass()
+            && self.tables[at].core(window).halves(MIN_WIDTH).is_some()
     }
 
     /// Learns from a chunk that is done. `most_rows` is what a chunk should have at most, where there is a
@@ -209,6 +227,11 @@ impl Queue {
         .clamp(MIN_WIDTH, table.ceiling.max(MIN_WIDTH));
     }
 
+    /// A table as it is read now.
+    pub fn table(&self, at: usize) -> &Arc<Table> {
+        &self.tables[at].table
+    }
+
     /// Replaces the tables by newly listed ones, where columns were added meanwhile.
     pub fn relisted(&mut self, listed: &[Arc<Table>]) {
         for queue in &mut self.tables {
@@ -232,6 +255,14 @@ impl Queue {
 }
 
 impl TableQueue {
+    /// Its place among the others; `None` when nothing is left.
+    fn oldest(&self, at: usize) -> Option<Reverse<(i64, usize)>> {
+        match (self.null_time, self.todo.front()) {
+            (true, _) => Some(Reverse((i64::MIN, at))),
+            (false, first) => first.map(|window| Reverse((window.from, at))),
+        }
+    }
+
     /// The width to take instead of a target, by the speed of those that were tried.
     fn faster(&mut self, used: i64, target: i64, rows: u64, elapsed: Duration) -> i64 {
         if rows < TELLING_ROWS {
@@ -281,7 +312,7 @@ impl TableQueue {
     /// Where the window that begins what is left should end. Time without rows costs no window of
     /// its own: it is read together with the rows after it, or with the last ones.
     fn end(&self, left: Window) -> i64 {
-        if self.table.single_pass {
+        if self.table.reading.is_one_pass() {
             return left.to;
         }
         let first_from = |time: i64| {
@@ -312,10 +343,11 @@ impl TableQueue {
                 spans.map(|window| window.width().unsigned_abs()).fold(0, u64::saturating_add);
             span.div_ceil(self.width.unsigned_abs().max(1)).max(1)
         };
-        match self.table.single_pass {
+        let windows: u64 = match self.table.reading.is_one_pass() {
             true => self.todo.len() as u64,
             false => self.todo.iter().map(of_window).sum(),
-        }
+        };
+        windows + u64::from(self.null_time)
     }
 }
 
@@ -359,7 +391,15 @@ mod tests {
             schema: "r".into(),
             table: "t".into(),
         };
-        Arc::new(Table { id, columns: vec![], occupied, cuts, single_pass: false, state: None })
+        Arc::new(Table {
+            id,
+            columns: vec![],
+            occupied,
+            cuts,
+            time_column: None,
+            reading: Reading::Windows,
+            state: None,
+        })
     }
 
     fn window(from: i64, to: i64) -> Window {
@@ -383,7 +423,7 @@ mod tests {
             window(bounds.to - 1, bounds.to + 7 * DAY),
         ];
         let mut queue = Queue::default();
-        queue.add(table(shards, Cuts::None), Some(bounds), vec![bounds], 30 * DAY);
+        queue.add(table(shards, Cuts::None), Some(bounds), vec![bounds], false, 30 * DAY);
         let windows = drain(&mut queue);
         assert_eq!(windows.len(), 2, "{windows:?}");
     }
@@ -393,7 +433,7 @@ mod tests {
         let mut queue = Queue::default();
         for from in [5, 3, 4] {
             let all = window(from * DAY, 10 * DAY);
-            queue.add(table(vec![Window::ALL], Cuts::None), Some(all), vec![all], 20 * DAY);
+            queue.add(table(vec![Window::ALL], Cuts::None), Some(all), vec![all], false, 20 * DAY);
         }
         let order: Vec<i64> = drain(&mut queue).iter().map(|w| w.from / DAY).collect();
         assert_eq!(order, [3, 4, 5]);
@@ -423,7 +463,7 @@ mod tests {
         let all = window(0, 4096 * DAY);
         let speed = |width: i64| {
             let (mut queue, mut elapsed) = (Queue::default(), Duration::ZERO);
-            queue.add(table(vec![Window::ALL], Cuts::None), Some(all), vec![all], width);
+            queue.add(table(vec![Window::ALL], Cuts::None), Some(all), vec![all], false, width);
             while let Some((at, chunk)) = queue.take() {
                 let window = chunk.slice.window().unwrap();
                 let days = window.width() as f64 / DAY as f64;
@@ -463,7 +503,7 @@ mod tests {
             let cuts: Vec<i64> = cuts.into_iter().map(|cut| cut * SECOND).collect();
             let bounds = window(0, 2000 * SECOND);
             let mut queue = Queue::default();
-            queue.add(table(occupied.clone(), Cuts::At(cuts.clone())), Some(bounds), todo.clone(), width * SECOND);
+            queue.add(table(occupied.clone(), Cuts::At(cuts.clone())), Some(bounds), todo.clone(), false, width * SECOND);
             let mut done = Vec::new();
             let mut splits = splits.into_iter();
             while let Some((at, chunk)) = queue.take() {

@@ -62,10 +62,12 @@ pub struct TablePreview {
     pub table: TableId,
     /// Number of columns.
     pub columns: usize,
+    /// The column whose values are the time, where a table has several that could be.
+    pub time_column: Option<String>,
     /// From its first to just after its last row.
     pub bounds: Option<Window>,
     /// The time to be covered.
-    pub asked: Window,
+    pub asked: Option<Window>,
     /// What of it is not in the archive yet.
     pub left: Vec<Window>,
     /// Windows of the configured width.
@@ -142,7 +144,11 @@ pub async fn preview(job: &Job, progress: &Progress) -> Result<Preview> {
         tables,
         outside: survey.outside,
         excluded: survey.excluded,
-        warnings: job.warnings.iter().cloned().chain(survey.warnings).collect(),
+        warnings: {
+            let unreadable = survey.unreadable.iter();
+            let unreadable = unreadable.map(|(id, why)| format!("{id} cannot be read: {why}"));
+            job.warnings.iter().cloned().chain(survey.warnings).chain(unreadable).collect()
+        },
     })
 }
 
@@ -160,7 +166,7 @@ async fn committed(job: &Job) -> Result<Committed> {
     let mut coverage = Committed::new();
     for commit in &state.commits {
         let of_table = coverage.entry(commit.id()).or_default();
-        commit.slice.window().into_iter().for_each(|window| of_table.insert(window));
+        of_table.insert_slice(commit.slice);
     }
     Ok(coverage)
 }
@@ -173,9 +179,9 @@ async fn preview_table(
     until: Instant,
 ) -> TablePreview {
     let Surveyed { table, source, bounds, asked } = surveyed;
-    let left = committed.get(&table.id).cloned().unwrap_or_default().missing(*asked);
+    let (left, null_time) = surveyed.left(&committed.get(&table.id).cloned().unwrap_or_default());
     let mut queue = Queue::default();
-    queue.add(Arc::clone(table), *bounds, left.clone(), job.limits.window);
+    queue.add(Arc::clone(table), *bounds, left.clone(), null_time, job.limits.window);
     let source = survey.sources[*source].as_ref();
     let rows_estimate = match left.is_empty() {
         true => Some(0),
@@ -184,9 +190,10 @@ async fn preview_table(
     TablePreview {
         table: table.id.clone(),
         columns: table.columns.len(),
+        time_column: table.time_column.clone(),
         bounds: *bounds,
         asked: *asked,
-        windows: if left.is_empty() { 0 } else { queue.chunks_left() },
+        windows: queue.chunks_left(),
         left,
         rows_estimate,
         bytes_estimate: rows_estimate.map(|rows| (rows as f64 * bytes_per_row(table)) as u64),
@@ -208,7 +215,7 @@ async fn rows(
         .flat_map(|window| left.iter().filter_map(move |left| left.intersect(&window)))
         .collect();
     let Some(newest) = spans.last() else { return Some(0) };
-    let width = if table.single_pass { i64::MAX } else { job.limits.window };
+    let width = if table.reading.is_one_pass() { i64::MAX } else { job.limits.window };
     let sample = Window { from: newest.from.max(newest.to.saturating_sub(width)), ..*newest };
     let time = until.checked_duration_since(Instant::now())?;
     let count = tokio::time::timeout(time, source.count(table, sample)).await.ok()?.ok()?;

@@ -6,7 +6,11 @@ pub mod flight;
 pub mod influxdb;
 pub mod influxql;
 pub mod line_protocol;
+mod mysql;
+mod names;
 pub mod points;
+mod postgres;
+mod wire;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -102,15 +106,26 @@ pub struct Table {
     pub columns: Vec<Column>,
     /// Where its rows may be: sorted windows; outside of them there is nothing.
     pub occupied: Vec<Window>,
+    /// The column whose values are the time, where the source has no time of its own.
+    pub time_column: Option<String>,
     /// Instants that no window may cross.
     pub cuts: Cuts,
-    /// The source reads the whole table for any window, so that it is asked only once.
-    pub single_pass: bool,
+    /// What the source can give of it at a time.
+    pub reading: Reading,
     /// Identity of what cannot change under a run (the hash of a file), to refuse another one.
     pub state: Option<String>,
 }
 
 impl Table {
+    /// Whether a column has another type in the archive than it has in `other`.
+    pub fn is_retyped(&self, other: &Self) -> bool {
+        self.columns.iter().any(|column| {
+            let same_name = |other: &&Column| other.name == column.name;
+            let before = other.columns.iter().find(same_name);
+            before.is_some_and(|before| before.data_type != column.data_type)
+        })
+    }
+
     /// The Arrow schema of all files of this table, with what the source called each column.
     pub fn arrow_schema(&self) -> SchemaRef {
         let fields = self.columns.iter().map(|column| {
@@ -123,6 +138,27 @@ impl Table {
             Field::new(&column.name, column.data_type.clone(), nullable).with_metadata(metadata)
         });
         Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+    }
+}
+
+/// What a source can give of a table at a time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Reading {
+    /// Any window, cheaply.
+    #[default]
+    Windows,
+    /// Any window, and the rows whose time is null besides.
+    WindowsAndNullTime,
+    /// The whole of it is read for any window, so that it is asked only once.
+    OnePass,
+    /// It has no time: it is taken whole, whatever range is asked for.
+    Whole,
+}
+
+impl Reading {
+    /// Whether the table is asked for all of its rows at once.
+    pub fn is_one_pass(self) -> bool {
+        matches!(self, Self::OnePass | Self::Whole)
     }
 }
 
@@ -181,6 +217,8 @@ pub struct Listing {
     pub tables: Vec<Table>,
     /// What was left out, and why.
     pub excluded: Vec<Excluded>,
+    /// Tables that are there and cannot be read, and why: each is a failure of the run.
+    pub unreadable: Vec<(TableId, String)>,
     /// What the user should know before trusting the result.
     pub warnings: Vec<String>,
 }
@@ -298,8 +336,9 @@ pub trait Source: Send + Sync {
     async fn count(&self, table: &Table, window: Window) -> Result<RowCount>;
 
     /// Reads a chunk. `Ok` only after the source has said, in its own protocol's way, that the
-    /// stream ended well; whatever was sent before an error is thrown away.
-    async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<()>;
+    /// stream ended well; whatever was sent before an error is thrown away. Returns the name of the state
+    /// that was read, where the source has one: chunks with the same are of one moment.
+    async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<Option<String>>;
 
     /// Rows that a chunk of a table should have at most, where a quota makes that matter.
     fn chunk_rows(&self, _table: &TableId) -> Option<u64> {
@@ -320,6 +359,8 @@ pub async fn open(spec: &SourceSpec, limits: &Limits) -> Result<Arc<dyn Source>>
     let name = spec.name.clone();
     Ok(match &spec.kind {
         SourceKind::InfluxDb(influxdb) => influxdb::open(spec, influxdb, limits).await?,
+        SourceKind::Postgres(database) => postgres::open(spec, database, limits)?,
+        SourceKind::MySql(database) => mysql::open(spec, database, limits)?,
         SourceKind::LineProtocol { file, database, retention_policy, precision } => {
             let select = spec.select.clone();
             let options = line_protocol::Options {
@@ -329,7 +370,7 @@ pub async fn open(spec: &SourceSpec, limits: &Limits) -> Result<Arc<dyn Source>>
                 memory_bytes: limits.memory_bytes / 4,
                 selects: Arc::new(move |id| {
                     (select.databases.is_empty() || select.databases.contains(&id.database))
-                        && select.takes_policy(&id.schema)
+                        && select.takes_schema(&id.schema)
                         && select.takes_table(&id.table)
                 }),
             };

@@ -1,9 +1,12 @@
 //! PURE: what a commit says of each column: count of values, minimum, maximum and sum, in the way
 //! that a source can compute too. Knows arrow; used while writing and again while verifying.
 
+use std::sync::Arc;
+
 use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray, RecordBatch};
+use arrow::compute::cast;
 use arrow::datatypes::{
-    ArrowPrimitiveType, DataType, Float64Type, Int64Type, TimeUnit, TimestampNanosecondType,
+    ArrowPrimitiveType, DataType, Decimal128Type, DecimalType, Float64Type, Int64Type, TimeUnit,
     UInt64Type,
 };
 use serde::{Deserialize, Serialize};
@@ -43,14 +46,16 @@ pub struct Stats {
 /// What is known of one column so far.
 #[derive(Debug)]
 pub enum Gathered {
-    /// Nanoseconds.
-    Time(Range<i64>),
+    /// Units of so many nanoseconds.
+    Time(Range<i64>, i128),
     /// With the sum.
     Integer(Range<i64>, i128),
     /// With the sum.
     Unsigned(Range<u64>, u128),
     /// Keys of the values (see `order`), and the sum.
     Float(Range<i64>, f64),
+    /// With so many digits after the point.
+    Decimal(Range<i128>, u8, i8),
     /// Values, and those that are true.
     Boolean {
         /// Values.
@@ -112,14 +117,43 @@ fn runs<P: ArrowPrimitiveType>(array: &PrimitiveArray<P>, mut add: impl FnMut(&[
     }
 }
 
+/// The values in the widest type of their kind, in which each of them has a place.
+fn widened(array: &ArrayRef, wide: &DataType) -> ArrayRef {
+    match array.data_type() == wide {
+        true => Arc::clone(array),
+        // Both are primitive, so none of these casts can fail.
+        false => match array.data_type() {
+            DataType::Date32 => cast(array, &DataType::Int32).and_then(|days| cast(&days, wide)),
+            _ => cast(array, wide),
+        }
+        .unwrap_or_else(|_| arrow::array::new_null_array(wide, array.len())),
+    }
+}
+
 impl Gathered {
     fn new(data_type: &DataType) -> Self {
         match data_type {
-            DataType::Timestamp(TimeUnit::Nanosecond, _) => Self::Time(Range::new()),
-            DataType::Int64 => Self::Integer(Range::new(), 0),
-            DataType::UInt64 => Self::Unsigned(Range::new(), 0),
+            DataType::Timestamp(unit, _) | DataType::Time64(unit) => {
+                let nanos = match unit {
+                    TimeUnit::Second => 1_000_000_000,
+                    TimeUnit::Millisecond => 1_000_000,
+                    TimeUnit::Microsecond => 1_000,
+                    TimeUnit::Nanosecond => 1,
+                };
+                Self::Time(Range::new(), nanos)
+            }
+            DataType::Date32 => Self::Time(Range::new(), 86_400 * 1_000_000_000),
+            DataType::Decimal128(precision, scale) => {
+                Self::Decimal(Range::new(), *precision, *scale)
+            }
+            DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Int64 => {
+                Self::Integer(Range::new(), 0)
+            }
+            DataType::UInt8 | DataType::UInt16 | DataType::UInt32 | DataType::UInt64 => {
+                Self::Unsigned(Range::new(), 0)
+            }
             // The sum of nothing is -0.0: adding it leaves any first value as it is.
-            DataType::Float64 => Self::Float(Range::new(), -0.0),
+            DataType::Float32 | DataType::Float64 => Self::Float(Range::new(), -0.0),
             DataType::Boolean => Self::Boolean { count: 0, trues: 0 },
             _ => Self::Other { count: 0 },
         }
@@ -129,25 +163,30 @@ impl Gathered {
     /// depend on where batches end.
     pub fn add(&mut self, array: &ArrayRef) {
         match self {
-            Self::Time(range) => {
-                runs(array.as_primitive::<TimestampNanosecondType>(), |values| {
+            Self::Time(range, _) => {
+                runs(widened(array, &DataType::Int64).as_primitive::<Int64Type>(), |values| {
+                    range.add(values.iter().copied());
+                });
+            }
+            Self::Decimal(range, ..) => {
+                runs(array.as_primitive::<Decimal128Type>(), |values| {
                     range.add(values.iter().copied());
                 });
             }
             Self::Integer(range, sum) => {
-                runs(array.as_primitive::<Int64Type>(), |values| {
+                runs(widened(array, &DataType::Int64).as_primitive::<Int64Type>(), |values| {
                     range.add(values.iter().copied());
                     *sum += values.iter().map(|value| i128::from(*value)).sum::<i128>();
                 });
             }
             Self::Unsigned(range, sum) => {
-                runs(array.as_primitive::<UInt64Type>(), |values| {
+                runs(widened(array, &DataType::UInt64).as_primitive::<UInt64Type>(), |values| {
                     range.add(values.iter().copied());
                     *sum += values.iter().map(|value| u128::from(*value)).sum::<u128>();
                 });
             }
             Self::Float(range, sum) => {
-                runs(array.as_primitive::<Float64Type>(), |values| {
+                runs(widened(array, &DataType::Float64).as_primitive::<Float64Type>(), |values| {
                     range.add(values.iter().map(|value| order(value.to_bits().cast_signed())));
                     values.iter().for_each(|value| *sum += value);
                 });
@@ -189,7 +228,14 @@ impl Stats {
         pairs
             .map(|(column, gathered)| {
                 let ((count, min, max), sum) = match gathered {
-                    Gathered::Time(range) => (range.text(i64::to_string), None),
+                    Gathered::Time(range, nanos) => {
+                        (range.text(|value| (i128::from(*value) * nanos).to_string()), None)
+                    }
+                    Gathered::Decimal(range, precision, scale) => {
+                        let print =
+                            |value: &i128| Decimal128Type::format_decimal(*value, precision, scale);
+                        (range.text(print), None)
+                    }
                     Gathered::Integer(range, sum) => {
                         (range.text(i64::to_string), Some(sum.to_string()))
                     }

@@ -7,10 +7,13 @@ use std::time::{Duration, Instant};
 
 use crate::archive::catalog::Outside;
 use crate::config::{Job, Select, matches};
+use crate::coverage::Coverage;
 use crate::error::{Class, Error, Result};
 use crate::plan::{asked, outside};
 use crate::progress::Progress;
-use crate::source::{Excluded, RowCount, Source, SourceInfo, Table, open};
+use crate::source::{
+    Excluded, Listing, Reading, RowCount, Source, SourceInfo, Table, TableId, open,
+};
 use crate::window::{Window, now};
 
 /// The sources, asked.
@@ -23,6 +26,8 @@ pub struct Survey {
     pub tables: Vec<Surveyed>,
     /// What is left out, and why.
     pub excluded: Vec<Excluded>,
+    /// What cannot be read, and why.
+    pub unreadable: Vec<(TableId, String)>,
     /// Rows outside of the asked range.
     pub outside: Vec<Outside>,
     /// What the user should know.
@@ -38,8 +43,17 @@ pub struct Surveyed {
     pub source: usize,
     /// `[first, last + 1 ns)`; `None` where it is empty.
     pub bounds: Option<Window>,
-    /// The time to be covered.
-    pub asked: Window,
+    /// The time to be covered; `None` where only rows without a time are.
+    pub asked: Option<Window>,
+}
+
+impl Surveyed {
+    /// What is not covered yet: windows, and whether the rows without a time are.
+    pub fn left(&self, coverage: &Coverage) -> (Vec<Window>, bool) {
+        let windows = self.asked.map(|asked| coverage.missing(asked)).unwrap_or_default();
+        let null_time = self.table.reading == Reading::WindowsAndNullTime;
+        (windows, null_time && !coverage.has_null_time())
+    }
 }
 
 /// Asks all sources.
@@ -49,6 +63,7 @@ pub async fn survey(job: &Job, progress: &Progress) -> Result<Survey> {
         infos: Vec::new(),
         tables: Vec::new(),
         excluded: Vec::new(),
+        unreadable: Vec::new(),
         outside: Vec::new(),
         warnings: Vec::new(),
     };
@@ -57,13 +72,24 @@ pub async fn survey(job: &Job, progress: &Progress) -> Result<Survey> {
         progress.doing(&format!("asking {} what it has", spec.name));
         let source = patiently(job, progress, || open(spec, &job.limits)).await?;
         survey.infos.push(patiently(job, progress, || source.describe()).await?);
-        let listing = patiently(job, progress, || source.list()).await?;
-        survey.excluded.extend(listing.excluded);
-        survey.warnings.extend(listing.warnings);
-        if let Some(lost) = unmatched(&spec.select, &listing.tables) {
+        let mut listing = patiently(job, progress, || source.list()).await?;
+        survey.excluded.append(&mut listing.excluded);
+        let left_out = |id: &TableId| spec.select.excludes(&id.database, &id.schema, &id.table);
+        let listed = listing.tables.iter().map(|table| &table.id);
+        let there = listed.chain(listing.unreadable.iter().map(|(id, _)| id));
+        survey.excluded.extend(there.filter(|id| left_out(id)).map(|id| Excluded {
+            source: spec.name.clone(),
+            what: format!("table {id}"),
+            why: "left out by `exclude`".to_owned(),
+        }));
+        listing.unreadable.retain(|(id, _)| !left_out(id));
+        survey.unreadable.append(&mut listing.unreadable);
+        survey.warnings.append(&mut listing.warnings);
+        if let Some(lost) = unmatched(&spec.select, &listing) {
             return Err(Error::stop(format!("{}: nothing there is named `{lost}`", spec.name))
-                .hint("`tables` and `retention_policies` name what is to be exported"));
+                .hint("`tables`, `schemas` and `retention_policies` name what is to be exported"));
         }
+        listing.tables.retain(|table| !left_out(&table.id));
         progress.doing(&format!(
             "asking {} for the bounds of {} tables",
             spec.name,
@@ -84,7 +110,7 @@ pub async fn survey(job: &Job, progress: &Progress) -> Result<Survey> {
                 }
             }
             match range {
-                Some(asked) => {
+                asked if asked.is_some() || table.reading == Reading::WindowsAndNullTime => {
                     survey.tables.push(Surveyed {
                         table: Arc::new(table),
                         source: number,
@@ -92,7 +118,7 @@ pub async fn survey(job: &Job, progress: &Progress) -> Result<Survey> {
                         asked,
                     });
                 }
-                None => survey.excluded.push(Excluded {
+                _ => survey.excluded.push(Excluded {
                     source: spec.name.clone(),
                     what: format!("table {}", table.id),
                     why: match bounds {
@@ -111,11 +137,13 @@ pub async fn survey(job: &Job, progress: &Progress) -> Result<Survey> {
 
 /// A name or pattern of the selection that no table has: most likely a slip of the pen, and what it
 /// was meant for would be left out without a word.
-fn unmatched<'a>(select: &'a Select, tables: &[Table]) -> Option<&'a String> {
-    let table = |pattern: &&String| !tables.iter().any(|t| matches(pattern, &t.id.table));
-    let policy = |pattern: &&String| !tables.iter().any(|t| matches(pattern, &t.id.schema));
+fn unmatched<'a>(select: &'a Select, listing: &Listing) -> Option<&'a String> {
+    let listed = || listing.tables.iter().map(|table| &table.id);
+    let ids = || listed().chain(listing.unreadable.iter().map(|(id, _)| id));
+    let table = |pattern: &&String| !ids().any(|id| matches(pattern, &id.table));
+    let schema = |pattern: &&String| !ids().any(|id| matches(pattern, &id.schema));
     let lost = select.tables.iter().find(table);
-    lost.or_else(|| select.retention_policies.iter().find(policy))
+    lost.or_else(|| select.schemas.iter().find(schema))
 }
 
 // Only counted to be told; what cannot be counted is said to be there.

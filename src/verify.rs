@@ -313,7 +313,7 @@ impl Check {
         let mut covered = BTreeMap::<_, Coverage>::new();
         for commit in commits {
             let coverage = covered.entry(commit.id()).or_default();
-            commit.slice.window().into_iter().for_each(|window| coverage.insert(window));
+            coverage.insert_slice(commit.slice);
         }
         for asked in &run.asked {
             let coverage = covered.remove(&asked.table).unwrap_or_default();

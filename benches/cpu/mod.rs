@@ -19,7 +19,8 @@ pub(crate) fn table() -> Arc<Table> {
         columns: columns(&tags, &fields),
         occupied: vec![],
         cuts: Cuts::None,
-        single_pass: false,
+        time_column: None,
+        reading: Default::default(),
         state: None,
     })
 }

@@ -218,6 +218,7 @@ fn chunk_schema() -> Arc<Schema> {
         text("committed"),
         text("verified"),
         maybe_text("state"),
+        maybe_text("snapshot"),
     ]))
 }
 
@@ -322,6 +323,7 @@ mod tests {
             committed: "2024-01-01T00:00:00Z".into(),
             verified: "hash".into(),
             state: (files == 0).then(|| "sha256:0".into()),
+            snapshot: (files == 2).then(|| "7:9:".into()),
         };
         let commits = vec![
             commit(Slice::All, 0),

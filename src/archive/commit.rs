@@ -42,6 +42,9 @@ pub struct Commit {
     /// Identity of a source that must not change between runs (the hash of a file).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
+    /// Name of the source's state that was read: chunks with the same are of one moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<String>,
 }
 
 /// A data file as it was read back from the store.

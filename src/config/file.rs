@@ -1,5 +1,6 @@
 //! The configuration file as it is written: its keys, and secrets that it only refers to. Reads files.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::path::{Path, PathBuf};
 
@@ -52,6 +53,12 @@ pub(super) struct FileSource {
     pub(super) retention_policies: Vec<String>,
     #[serde(default)]
     pub(super) tables: Vec<String>,
+    #[serde(default)]
+    pub(super) schemas: Vec<String>,
+    #[serde(default)]
+    pub(super) exclude: Vec<String>,
+    #[serde(default)]
+    pub(super) time_columns: BTreeMap<String, String>,
     pub(super) precision: Option<String>,
     pub(super) quota: Option<String>,
     pub(super) quota_window: Option<String>,

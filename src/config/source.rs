@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use url::Url;
 
+use super::database::{MYSQL, POSTGRES, database};
 use super::file::FileSource;
 use super::{
     Credentials, InfluxDb, Prices, QuotaChoice, Secret, Select, SourceKind, SourceSpec, Version,
@@ -31,7 +32,8 @@ pub(super) fn source_of_url(
     let mut select = Select::default();
     if let Some(file) = file {
         select.databases = file.databases.clone();
-        select.retention_policies = file.retention_policies.clone();
+        select.schemas = [file.retention_policies.as_slice(), &file.schemas].concat();
+        select.exclude = file.exclude.clone();
         select.tables = file.tables.clone();
         if file.name.is_empty() {
             return Err(Error::usage("a source needs a name"));
@@ -40,8 +42,32 @@ pub(super) fn source_of_url(
     let (name, kind) = match text.strip_prefix("lp:") {
         Some(path) if !path.is_empty() => line_protocol(path, file, folder, &select)?,
         Some(_) => return Err(Error::usage("`lp:` needs the path of a file")),
-        None => influxdb(text, file, folder, &mut select, warnings)?,
+        None => match text.split_once("://").map(|(scheme, _)| scheme) {
+            Some("postgres" | "postgresql") => {
+                let found = database(&POSTGRES, text, file, folder, &mut select, warnings)?;
+                (found.0, SourceKind::Postgres(found.1))
+            }
+            Some("mysql" | "mariadb") => {
+                let found = database(&MYSQL, text, file, folder, &mut select, warnings)?;
+                (found.0, SourceKind::MySql(found.1))
+            }
+            _ => influxdb(text, file, folder, &mut select, warnings)?,
+        },
     };
+    let relational = matches!(kind, SourceKind::Postgres(_) | SourceKind::MySql(_));
+    if let Some(file) = file {
+        let misplaced = match relational {
+            true if !file.retention_policies.is_empty() => Some("retention_policies"),
+            true if file.token.is_some() => Some("token"),
+            true if file.quota.is_some() => Some("quota"),
+            false if !file.schemas.is_empty() => Some("schemas"),
+            false if !file.time_columns.is_empty() => Some("time_columns"),
+            _ => None,
+        };
+        if let Some(key) = misplaced {
+            return Err(Error::usage(format!("`{key}` is not for a source of this kind")));
+        }
+    }
     if file.is_some_and(|f| f.precision.is_some())
         && !matches!(kind, SourceKind::LineProtocol { .. })
     {
@@ -73,7 +99,7 @@ fn line_protocol(
             [only] => Some(only.clone()),
             _ => None,
         },
-        retention_policy: match select.retention_policies.as_slice() {
+        retention_policy: match select.schemas.as_slice() {
             [only] if !only.contains('*') => Some(only.clone()),
             _ => None,
         },
@@ -91,7 +117,7 @@ fn influxdb(
 ) -> Result<(String, SourceKind)> {
     let bad = |why: &str| {
         Error::usage(format!("`{}` is not a source: {why}", without_password(text))).hint(
-            "a source is influxdb+https://HOST[:PORT]/DATABASE, lp:FILE, or a name from the configuration",
+            "a source is influxdb+https://HOST[:PORT]/DATABASE, postgres://…, mysql://…, lp:FILE, or a name from the configuration",
         )
     };
     let (product, address) = text.split_once('+').ok_or_else(|| match text.split_once("://") {
@@ -212,7 +238,7 @@ fn named_credentials(
     })
 }
 
-fn percent_decode(text: &str) -> Vec<u8> {
+pub(super) fn percent_decode(text: &str) -> Vec<u8> {
     let bytes = text.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut at = 0;
@@ -233,7 +259,7 @@ fn percent_decode(text: &str) -> Vec<u8> {
 }
 
 /// A URL as it may be shown, also one that is none because it was mistyped.
-fn without_password(text: &str) -> String {
+pub(super) fn without_password(text: &str) -> String {
     let Some(at) = text.rfind('@') else { return text.to_owned() };
     let from = text.find("://").map(|scheme| scheme + 3).filter(|from| *from <= at).unwrap_or(0);
     format!("{}***{}", &text[..from], &text[at..])

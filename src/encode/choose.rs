@@ -4,7 +4,10 @@
 use std::collections::HashSet;
 
 use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::{DataType, Float64Type, Int64Type, UInt64Type};
+use arrow::datatypes::{
+    DataType, Date32Type, Float64Type, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType,
+    UInt64Type,
+};
 use parquet::basic::Encoding;
 
 /// Values to look at.
@@ -31,6 +34,18 @@ pub(super) fn choose(batch: &RecordBatch, column: usize, is_time: bool) -> Optio
     match array.data_type() {
         DataType::Timestamp(..) if is_time => {
             Some(Choice { dictionary: false, fallback: Encoding::DELTA_BINARY_PACKED })
+        }
+        DataType::Timestamp(TimeUnit::Microsecond, _) => {
+            let values = array.as_primitive::<TimestampMicrosecondType>().iter().flatten();
+            Some(integers(values.take(SAMPLE).map(i64::cast_unsigned)))
+        }
+        DataType::Int32 => {
+            let values = array.as_primitive::<Int32Type>().iter().flatten().take(SAMPLE);
+            Some(integers(values.map(|value| u64::from(value.cast_unsigned()))))
+        }
+        DataType::Date32 => {
+            let values = array.as_primitive::<Date32Type>().iter().flatten().take(SAMPLE);
+            Some(integers(values.map(|value| u64::from(value.cast_unsigned()))))
         }
         DataType::Int64 => {
             let values = array.as_primitive::<Int64Type>().iter().flatten().take(SAMPLE);

@@ -20,7 +20,7 @@ use super::influxdb::family::{Family, Product};
 use super::influxdb::sql;
 use super::points::{FieldType, columns};
 use super::{
-    Artifact, ArtifactStatus, BatchSender, Bill, Chunk, Cuts, Listing, RowCount, Source,
+    Artifact, ArtifactStatus, BatchSender, Bill, Chunk, Cuts, Listing, Reading, RowCount, Source,
     SourceInfo, Table, TableId,
 };
 use crate::error::{Class, Error, Result};
@@ -82,7 +82,8 @@ impl Flight {
                 id: self.family.table_id(database, table),
                 occupied: vec![Window::ALL],
                 cuts: Cuts::None,
-                single_pass: false,
+                time_column: None,
+                reading: Reading::Windows,
                 state: None,
             })
             .collect())
@@ -201,7 +202,7 @@ impl Source for Flight {
         bounds::count(self, &table.id, window).await
     }
 
-    async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<()> {
+    async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<Option<String>> {
         let id = &chunk.table.id;
         let mut admitted = self.family.admit()?;
         let sql = sql::read(&id.table, chunk.slice);
@@ -221,7 +222,7 @@ impl Source for Flight {
             batches.send(shape.arrange(&batch)?).await?;
         }
         self.family.learn(id, rows, came);
-        Ok(())
+        Ok(None)
     }
 
     fn chunk_rows(&self, table: &TableId) -> Option<u64> {

@@ -18,8 +18,8 @@ use tokio::sync::mpsc;
 use super::influxdb::http::{self, Format, Series, Server};
 use super::points::{FieldType, columns};
 use super::{
-    Artifact, ArtifactStatus, BatchSender, Chunk, Cuts, Excluded, Listing, RowCount, Source,
-    SourceInfo, Table, TableId,
+    Artifact, ArtifactStatus, BatchSender, Chunk, Cuts, Excluded, Listing, Reading, RowCount,
+    Source, SourceInfo, Table, TableId,
 };
 use crate::config::Select;
 use crate::coverage::Coverage;
@@ -227,7 +227,8 @@ impl InfluxQl {
                 },
                 occupied,
                 cuts,
-                single_pass: false,
+                time_column: None,
+                reading: Reading::Windows,
                 state: None,
             }
         });
@@ -265,7 +266,7 @@ impl InfluxQl {
         };
         let (read, rows) = tokio::join!(self.read(&chunk, sender), counted);
         Ok(match read {
-            Ok(()) => RowCount { rows, exact: true },
+            Ok(_) => RowCount { rows, exact: true },
             Err(_) => RowCount { rows: at_least, exact: false },
         })
     }
@@ -313,7 +314,7 @@ impl Source for InfluxQl {
         let mut unsure = HashSet::new();
         for database in databases {
             for policy in self.policies(&database).await? {
-                if !self.select.takes_policy(&policy.0) {
+                if !self.select.takes_schema(&policy.0) {
                     let what = format!("retention policy {database}.{}", policy.0);
                     listing.excluded.push(self.excluded(what, "not asked for"));
                     continue;
@@ -397,7 +398,7 @@ impl Source for InfluxQl {
         Ok(total)
     }
 
-    async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<()> {
+    async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<Option<String>> {
         let several = self.is_unsure(&chunk.table.id);
         if several && let Some(field) = unsigned_and_other(&chunk.table) {
             return Err(Error::fail(format!(
@@ -423,7 +424,9 @@ impl Source for InfluxQl {
             }
         });
         let ((), decoded) = tokio::join!(self.server.pump(response, sender, |_| ()), decoded);
-        decoded.unwrap_or_else(|error| Err(Error::stop(format!("the decoder ended: {error}"))))
+        decoded
+            .unwrap_or_else(|error| Err(Error::stop(format!("the decoder ended: {error}"))))
+            .map(|()| None)
     }
 
     async fn artifacts(&self) -> Result<(Vec<Artifact>, Vec<ArtifactStatus>)> {

@@ -141,6 +141,7 @@ impl Source for LineProtocolSource {
             tables: loaded.tables.iter().map(|ready| ready.table.clone()).collect(),
             excluded: loaded.excluded.clone(),
             warnings: loaded.warnings.clone(),
+            ..Listing::default()
         })
     }
 
@@ -160,15 +161,16 @@ impl Source for LineProtocolSource {
         Ok(RowCount { rows, exact: true })
     }
 
-    async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<()> {
+    async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<Option<String>> {
         let (loaded, at) = self.find(&chunk.table).await?;
         let Some(window) = chunk.slice.window() else {
-            return Ok(()); // every point has a time
+            return Ok(None); // every point has a time
         };
         let table = chunk.table.clone();
         let memory_bytes = self.options.memory_bytes / 2;
         let work = move || send(&loaded, at, &table, window, memory_bytes, batches);
-        blocking(work).await.map_err(|error| error.context(format!("reading {chunk}")))
+        blocking(work).await.map_err(|error| error.context(format!("reading {chunk}")))?;
+        Ok(None)
     }
 
     async fn artifacts(&self) -> Result<(Vec<Artifact>, Vec<ArtifactStatus>)> {

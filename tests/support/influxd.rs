@@ -1,16 +1,13 @@
 //! A real InfluxDB 1.x of its own for a test: free loopback ports, a temporary folder, gone on drop.
 
-use std::fs::{self, File};
-use std::io::ErrorKind;
+use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
 use super::http::{self, Response};
+use super::server::{self, Server};
 
 /// The administrator of a server with authentication.
 pub(crate) const ADMIN: (&str, &str) = ("admin", "adm1n/p@ss:w%rd");
@@ -29,10 +26,11 @@ pub(crate) struct Options {
 /// The running server.
 #[derive(Debug)]
 pub(crate) struct Influxd {
+    // Ended before its folder goes.
+    server: Server,
     folder: TempDir,
     options: Options,
     address: SocketAddr,
-    process: Child,
 }
 
 impl Influxd {
@@ -43,8 +41,8 @@ impl Influxd {
     pub(crate) fn start_with(options: Options) -> Self {
         let folder = TempDir::with_prefix("influxd-").unwrap();
         let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let (process, address) = launch(&folder, &options, any_port);
-        let server = Self { folder, options, address, process };
+        let (server, address) = launch(&folder, &options, any_port);
+        let server = Self { server, folder, options, address };
         if server.options.auth {
             let ((admin, secret), (reader, secret2)) = (ADMIN, READER);
             let create =
@@ -99,14 +97,12 @@ impl Influxd {
     /// Kills it and starts it again on the same port with the same data.
     pub(crate) fn restart(&mut self) {
         self.kill();
-        (self.process, self.address) = launch(&self.folder, &self.options, self.address);
+        (self.server, self.address) = launch(&self.folder, &self.options, self.address);
     }
 
     /// Kills it, as a crash would; [`Influxd::restart`] starts it again.
     pub(crate) fn kill(&mut self) {
-        // Only fails where it has already ended.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        self.server.stop();
     }
 
     fn post(&self, path: &str, body: &[u8]) -> Response {
@@ -117,13 +113,7 @@ impl Influxd {
     }
 }
 
-impl Drop for Influxd {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
-fn launch(folder: &TempDir, options: &Options, address: SocketAddr) -> (Child, SocketAddr) {
+fn launch(folder: &TempDir, options: &Options, address: SocketAddr) -> (Server, SocketAddr) {
     let root = folder.path();
     let config = format!(
         "reporting-disabled = true
@@ -151,41 +141,14 @@ enabled = false
         options.auth,
     );
     fs::write(root.join("config"), config).unwrap();
-    let log = root.join("log");
-    let started = Command::new("influxd")
-        .arg("-config")
-        .arg(root.join("config"))
-        .env_clear()
-        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-        .env("HOME", root)
-        .envs(options.settings.iter().copied())
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(File::create(&log).unwrap())
-        .spawn();
-    let mut process = match started {
-        Ok(process) => process,
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            panic!("influxd is not installed: run .ci/setup")
-        }
-        Err(error) => panic!("influxd: {error}"),
-    };
-    let deadline = Instant::now() + Duration::from_secs(60);
-    loop {
-        let text = fs::read_to_string(&log).unwrap_or_default();
-        if let Some(address) = listening(&text) {
-            let ping = http::request(address, "GET /ping", &[], b"");
-            if ping.is_ok_and(|answer| answer.status == 204) {
-                return (process, address);
-            }
-        }
-        let ended = process.try_wait().unwrap();
-        if ended.is_some() || Instant::now() > deadline {
-            let _ = process.kill();
-            panic!("influxd does not answer ({ended:?}); its log:\n{text}");
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
+    let mut command = server::clean("influxd", folder);
+    command.arg("-config").arg(root.join("config")).envs(options.settings.iter().copied());
+    let started = Server::start(command, &root.join("log"), "KILL", |log| {
+        let address = listening(log)?;
+        let ping = http::request(address, "GET /ping", &[], b"");
+        ping.is_ok_and(|answer| answer.status == 204).then_some(address)
+    });
+    started.unwrap_or_else(|log| panic!("{log}"))
 }
 
 /// The port is chosen by the system, so that no other process can take it; the log has it.

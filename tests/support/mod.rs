@@ -8,18 +8,23 @@ pub(crate) mod archive;
 pub(crate) mod background;
 pub(crate) mod http;
 pub(crate) mod influxd;
+pub(crate) mod mariadb;
 pub(crate) mod model;
+pub(crate) mod postgres;
 pub(crate) mod program;
 pub(crate) mod proxy;
 pub(crate) mod row;
 pub(crate) mod s3;
+pub(crate) mod server;
 
 use std::path::PathBuf;
 use std::process::Command;
 
 pub(crate) use archive::{Archive, files};
 pub(crate) use influxd::{Influxd, Options};
+pub(crate) use mariadb::MariaDb;
 pub(crate) use model::{Model, Point, Shape, Value};
+pub(crate) use postgres::Postgres;
 pub(crate) use program::{Run, command, interrupt, json, moveout, run, spawn};
 pub(crate) use proxy::{Fault, Proxy};
 pub(crate) use row::{Column, Row, assert_rows};

@@ -102,8 +102,13 @@ pub(crate) fn spawn<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Child
 
 /// What Ctrl-C does.
 pub(crate) fn interrupt(child: &Child) {
-    let status = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
-    assert!(status.unwrap().success(), "process {} is gone", child.id());
+    assert!(signal(child, "INT"), "process {} is gone", child.id());
+}
+
+/// Sends a signal, as in `"INT"`; false where the process is gone.
+pub(crate) fn signal(child: &Child, name: &str) -> bool {
+    let kill = Command::new("kill").args(["-s", name, &child.id().to_string()]).output();
+    kill.unwrap().status.success()
 }
 
 fn collect(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<String> {

@@ -110,7 +110,7 @@ mod tests {
 
     use super::*;
     use crate::source::points::{FieldType, columns};
-    use crate::source::{Cuts, TableId};
+    use crate::source::{Cuts, Reading, TableId};
 
     fn table() -> Table {
         let fields = BTreeMap::from([("Load".to_owned(), BTreeSet::from([FieldType::Float]))]);
@@ -120,7 +120,8 @@ mod tests {
             columns: columns(&BTreeSet::from(["host".to_owned()]), &fields),
             occupied: vec![],
             cuts: Cuts::None,
-            single_pass: false,
+            time_column: None,
+            reading: Reading::Windows,
             state: None,
         }
     }

@@ -14,7 +14,7 @@ use super::schema::{Draft, Slot};
 use super::spool::{Segment, Spool};
 use super::text::Text;
 use crate::error::{Error, Result};
-use crate::source::{Cuts, Excluded, Table};
+use crate::source::{Cuts, Excluded, Reading, Table};
 use crate::window::Window;
 
 /// A file that was read: its tables, and their points in a spool.
@@ -200,7 +200,8 @@ fn ready(draft: Draft, spool: &Spool, memory_bytes: usize, hash: &str) -> Result
         columns,
         occupied: occupied.into_iter().collect(),
         cuts: Cuts::None,
-        single_pass: true,
+        time_column: None,
+        reading: Reading::OnePass,
         state: Some(format!("sha256:{hash}")),
     };
     Ok(Ready { table, slots: draft.fields.slots, segments, rows, conflicts })

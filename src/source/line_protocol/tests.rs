@@ -10,6 +10,7 @@ use arrow::datatypes::{
 use proptest::prelude::*;
 
 use super::*;
+use crate::source::Reading;
 use crate::source::Role;
 use crate::window::Slice;
 
@@ -50,7 +51,7 @@ async fn batches(
         all
     };
     let (result, all) = tokio::join!(read, collect);
-    result.map(|()| all)
+    result.map(|_| all)
 }
 
 fn text(array: &dyn Array, row: usize) -> String {
@@ -170,7 +171,7 @@ fn an_export_of_influx_inspect_is_read() {
     let (_, listing) = rows_of(&opened).unwrap();
     assert!(listing.warnings.is_empty(), "{:?}", listing.warnings);
     assert!(listing.tables.iter().all(|table| {
-        table.single_pass && table.state.as_ref().unwrap().starts_with("sha256:")
+        table.reading == Reading::OnePass && table.state.as_ref().unwrap().starts_with("sha256:")
     }));
 }
 

@@ -1,0 +1,152 @@
+//! The URL of a relational database as its own clients take it, with the usual variables, becomes a
+//! `Database`. Reads the environment.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use url::Url;
+
+use super::file::FileSource;
+use super::source::{percent_decode, without_password};
+use super::{Database, Secret, Select, Tls, TlsMode};
+use crate::error::{Error, Result};
+
+/// What the clients of a server are used to.
+pub(super) struct Dialect {
+    name: &'static str,
+    port: u16,
+    host_var: &'static str,
+    port_var: &'static str,
+    user_vars: &'static [&'static str],
+    password_var: &'static str,
+    database_var: &'static str,
+    default_user: &'static str,
+}
+
+pub(super) const POSTGRES: Dialect = Dialect {
+    name: "postgres",
+    port: 5432,
+    host_var: "PGHOST",
+    port_var: "PGPORT",
+    user_vars: &["PGUSER"],
+    password_var: "PGPASSWORD",
+    database_var: "PGDATABASE",
+    default_user: "postgres",
+};
+
+pub(super) const MYSQL: Dialect = Dialect {
+    name: "mysql",
+    port: 3306,
+    host_var: "MYSQL_HOST",
+    port_var: "MYSQL_TCP_PORT",
+    user_vars: &["MYSQL_USER"],
+    password_var: "MYSQL_PWD",
+    database_var: "",
+    default_user: "root",
+};
+
+fn var(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !name.is_empty() && !value.is_empty())
+}
+
+/// `SCHEME://[USER[:PASSWORD]@][HOST][:PORT][/DATABASE][?sslmode=…&sslrootcert=…]`. Without a database all
+/// of them are meant. Returns the name of the source as well.
+pub(super) fn database(
+    dialect: &Dialect,
+    text: &str,
+    file: Option<&FileSource>,
+    folder: &Path,
+    select: &mut Select,
+    warnings: &mut Vec<String>,
+) -> Result<(String, Database)> {
+    let bad = |why: &str| {
+        Error::usage(format!("`{}` is not a source: {why}", without_password(text)))
+            .hint(format!("write {}://USER@HOST[:PORT][/DATABASE]", dialect.name))
+    };
+    let url = Url::parse(text).map_err(|error| bad(&error.to_string()))?;
+    if url.fragment().is_some() {
+        return Err(bad("there is a `#` after the database"));
+    }
+    let decoded = |text: &str| {
+        String::from_utf8(percent_decode(text)).map_err(|_| bad("a name in it is not UTF-8"))
+    };
+    let host = match url.host_str().unwrap_or_default() {
+        "" => var(dialect.host_var).unwrap_or_else(|| "localhost".to_owned()),
+        host => decoded(host.trim_start_matches('[').trim_end_matches(']'))?,
+    };
+    if host.starts_with('/') || host.contains(',') {
+        return Err(bad("it needs one host, reached by TCP"));
+    }
+    let port = match (url.port(), var(dialect.port_var)) {
+        (Some(port), _) => port,
+        (None, Some(text)) => {
+            let port = text.parse();
+            port.map_err(|_| Error::usage(format!("{} is not a port", dialect.port_var)))?
+        }
+        (None, None) => dialect.port,
+    };
+    let name = decoded(url.path().trim_start_matches('/'))?;
+    let name = Some(name).filter(|name| !name.is_empty());
+    let named = name.or_else(|| var(dialect.database_var).filter(|_| select.databases.is_empty()));
+    if let Some(name) = named {
+        if !select.databases.is_empty() {
+            return Err(bad("the database is in the URL and in `databases`"));
+        }
+        select.databases.push(name);
+    }
+    let of_vars = || dialect.user_vars.iter().find_map(|name| var(name));
+    let user = match decoded(url.username())? {
+        user if !user.is_empty() => user,
+        _ => file
+            .and_then(|file| file.username.clone())
+            .or_else(of_vars)
+            .unwrap_or_else(|| dialect.default_user.to_owned()),
+    };
+    let password = match (url.password(), file.and_then(|file| file.password.as_ref())) {
+        (Some(password), _) => {
+            warnings.push(format!(
+                "the password in the URL can be seen in the process list; {} cannot",
+                dialect.password_var
+            ));
+            Some(Secret(decoded(password)?))
+        }
+        (None, Some(password)) => Some(password.read(folder, "password")?),
+        (None, None) => var(dialect.password_var).map(Secret),
+    };
+    let source_name = format!("{host}:{port}");
+    let tls = tls(&url, file.map(|_| folder), &bad)?;
+    let time_columns = file.map(|file| file.time_columns.clone()).unwrap_or_default();
+    Ok((source_name, Database { host, port, user, password, tls, time_columns }))
+}
+
+fn tls(url: &Url, folder: Option<&Path>, bad: &dyn Fn(&str) -> Error) -> Result<Tls> {
+    let (mut mode, mut ca) = (var("PGSSLMODE"), var("PGSSLROOTCERT").map(PathBuf::from));
+    if url.scheme() == "mysql" {
+        (mode, ca) = (None, None);
+    }
+    for (key, value) in url.query_pairs() {
+        match key.as_ref() {
+            "sslmode" | "ssl-mode" => mode = Some(value.into_owned()),
+            "sslrootcert" | "ssl-ca" => {
+                ca = Some(folder.unwrap_or(Path::new("")).join(value.as_ref()));
+            }
+            other => return Err(bad(&format!("it has the unknown parameter `{other}`"))),
+        }
+    }
+    let mode = mode.map(|mode| mode.to_ascii_lowercase().replace('_', "-"));
+    let mode = match mode.as_deref() {
+        None | Some("prefer" | "preferred" | "allow") => TlsMode::Prefer,
+        Some("disable" | "disabled") => TlsMode::Disable,
+        // As libpq has it: who names an authority wants it asked.
+        Some("require" | "required") if ca.is_some() => TlsMode::VerifyCa,
+        Some("require" | "required") => TlsMode::Require,
+        Some("verify-ca") => TlsMode::VerifyCa,
+        Some("verify-full" | "verify-identity") => TlsMode::VerifyFull,
+        Some(other) => {
+            return Err(bad(&format!(
+                "sslmode is disable, prefer, require, verify-ca or verify-full, not `{other}`"
+            )));
+        }
+    };
+    Ok(Tls { mode, ca: ca.filter(|ca| ca.as_os_str() != "system") })
+}

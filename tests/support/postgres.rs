@@ -1,0 +1,161 @@
+//! A real PostgreSQL of its own for a test: a free loopback port, a temporary folder, gone on drop. Its
+//! one user is [`USER`], by password (SCRAM) and over TCP alone; it syncs nothing and never vacuums by
+//! itself.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use super::server::{self, Certificate, PASSWORD, Server, USER};
+
+/// What is not as it is by default.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Options {
+    /// Takes connections with TLS alone; the certificate is for these names, as in
+    /// `IP:127.0.0.1,DNS:localhost`.
+    pub(crate) tls: Option<&'static str>,
+    /// Settings of the server, as in `("statement_timeout", "1s")`.
+    pub(crate) settings: Vec<(&'static str, &'static str)>,
+}
+
+/// The running server.
+#[derive(Debug)]
+pub(crate) struct Postgres {
+    // Ended before its folder goes.
+    server: Server,
+    folder: TempDir,
+    options: Options,
+    certificate: Option<Certificate>,
+    port: u16,
+}
+
+impl Postgres {
+    pub(crate) fn start() -> Self {
+        Self::start_with(Options::default())
+    }
+
+    pub(crate) fn start_with(options: Options) -> Self {
+        let folder = server::folder("postgres-");
+        let password = folder.path().join("password");
+        fs::write(&password, PASSWORD).unwrap();
+        let mut initdb = server::unprivileged(programs().join("initdb"), &folder);
+        initdb.args(["--no-sync", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8"]);
+        initdb.args(["--username", USER, "--pgdata", "data", "--pwfile", "password"]);
+        server::run(initdb);
+        let kind = if options.tls.is_some() { "hostssl" } else { "host" };
+        let hba = format!("{kind} all all 127.0.0.1/32 scram-sha-256\n");
+        fs::write(folder.path().join("data/pg_hba.conf"), hba).unwrap();
+        let certificate = options.tls.map(|names| server::certificate(&folder, names));
+        let (server, port) =
+            server::on_free_port(|port| launch(&folder, &options, certificate.as_ref(), port));
+        Self { server, folder, options, certificate, port }
+    }
+
+    /// Its address as a source.
+    pub(crate) fn url(&self, database: &str) -> String {
+        server::url("postgres", self.port, database)
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(crate) fn password(&self) -> &'static str {
+        PASSWORD
+    }
+
+    /// The certificate of who signed the server's, where it has TLS.
+    pub(crate) fn authority(&self) -> Option<&Path> {
+        self.certificate.as_ref().map(|certificate| certificate.authority.as_path())
+    }
+
+    /// Runs SQL by `psql`, which stops at the first error, and is then a panic. Returns the rows, one a
+    /// line, `|` between the columns, null as nothing.
+    #[track_caller]
+    pub(crate) fn sql(&self, database: &str, text: &str) -> String {
+        self.try_sql(database, text).unwrap_or_else(|error| panic!("{text:.200}: {error}"))
+    }
+
+    /// The same, with the server's complaint as an error.
+    pub(crate) fn try_sql(&self, database: &str, text: &str) -> Result<String, String> {
+        server::feed(self.client(database), text)
+    }
+
+    /// A `psql` that reads its commands from standard input, to be changed further.
+    pub(crate) fn client(&self, database: &str) -> Command {
+        let mut psql = server::clean("psql", &self.folder);
+        psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1"]);
+        psql.args(["-p", &self.port.to_string(), "-U", USER, "-d", database, "-f", "-"]);
+        psql.env("PGPASSWORD", PASSWORD);
+        psql.env("PGSSLMODE", if self.options.tls.is_some() { "require" } else { "disable" });
+        psql
+    }
+
+    /// Ends the sessions of all clients; returns how many there were.
+    pub(crate) fn kill_connections(&self) -> usize {
+        let kill = "SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_stat_activity
+                    WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
+        self.sql("postgres", kill).parse().unwrap()
+    }
+
+    /// Ends it at once and starts it again on the same port with the same data.
+    pub(crate) fn restart(&mut self) {
+        self.stop();
+        let certificate = self.certificate.as_ref();
+        let started = launch(&self.folder, &self.options, certificate, self.port);
+        self.server = started.unwrap_or_else(|log| panic!("{log}"));
+    }
+
+    /// Ends it at once, and all sessions with it; [`Postgres::restart`] starts it again.
+    pub(crate) fn stop(&mut self) {
+        self.server.stop();
+    }
+}
+
+fn launch(
+    folder: &TempDir,
+    options: &Options,
+    certificate: Option<&Certificate>,
+    port: u16,
+) -> Result<Server, String> {
+    let mut postgres = server::unprivileged(programs().join("postgres"), folder);
+    postgres.args(["-D", "data", "-p", &port.to_string()]);
+    let mut set = |name: &str, value: &str| {
+        postgres.arg("-c").arg(format!("{name}={value}"));
+    };
+    for (name, value) in [
+        ("listen_addresses", "127.0.0.1"),
+        ("unix_socket_directories", ""),
+        ("fsync", "off"),
+        ("full_page_writes", "off"),
+        ("wal_level", "minimal"),
+        ("max_wal_senders", "0"),
+        ("autovacuum", "off"),
+        ("jit", "off"),
+        ("timezone", "UTC"),
+        ("logging_collector", "off"),
+    ] {
+        set(name, value);
+    }
+    if let Some(Certificate { certificate, key, .. }) = certificate {
+        set("ssl", "on");
+        set("ssl_cert_file", certificate.to_str().unwrap());
+        set("ssl_key_file", key.to_str().unwrap());
+    }
+    for (name, value) in &options.settings {
+        set(name, value);
+    }
+    // SIGKILL would leave its children behind.
+    let ready = |log: &str| log.contains("system is ready to accept connections").then_some(());
+    Server::start(postgres, &folder.path().join("log"), "QUIT", ready).map(|(server, ())| server)
+}
+
+/// Where the newest server's programs are; Debian keeps them out of `PATH`.
+fn programs() -> PathBuf {
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
+    let versions = versions.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let newest: u32 = versions.max().expect("PostgreSQL is not installed: run .ci/setup");
+    PathBuf::from(format!("/usr/lib/postgresql/{newest}/bin"))
+}
