@@ -1,6 +1,7 @@
 //! What a source is, and the one list of sources. A source lists tables and reads slices of them
 //! as Arrow record batches; it knows nothing of Parquet, stores or archives.
 
+pub mod fallback;
 pub mod flight;
 pub mod influxdb;
 pub mod influxql;
@@ -22,7 +23,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use self::flight::Quota;
+use self::influxdb::Quota;
 use crate::config::{Limits, Prices, SourceKind, SourceSpec};
 use crate::error::{Class, Error, Result};
 use crate::window::{Slice, Window};

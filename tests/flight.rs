@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall panic")]
 
+#[path = "flight/fallback.rs"]
+mod fallback;
 #[path = "support/influxdb3.rs"]
 mod influxdb3;
 mod support;

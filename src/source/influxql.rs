@@ -1,11 +1,11 @@
 //! InfluxDB over `/query`: OSS and Enterprise 1.x, and 2.x and Cloud TSM by their InfluxQL endpoint.
 //! Lists databases, retention policies and measurements; reads windows as chunked MessagePack.
 
-mod answer;
+pub(super) mod answer;
 mod artifacts;
-mod json;
+pub(super) mod json;
 mod msgpack;
-mod statements;
+pub(super) mod statements;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -417,11 +417,13 @@ impl Source for InfluxQl {
             match format {
                 Format::MessagePack => decode_msgpack(parts, &table, batches, several, said),
                 Format::Json => {
-                    json::decode(Feed::new(parts), RowWriter::new(&table, batches, several), said)
+                    let mut rows = RowWriter::new(&table, batches, several);
+                    json::decode(Feed::new(parts), &mut rows, said)?;
+                    rows.finish()
                 }
             }
         });
-        let ((), decoded) = tokio::join!(self.server.pump(response, sender), decoded);
+        let ((), decoded) = tokio::join!(self.server.pump(response, sender, |_| ()), decoded);
         decoded
             .unwrap_or_else(|error| Err(Error::stop(format!("the decoder ended: {error}"))))
             .map(|()| None)
