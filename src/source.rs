@@ -335,6 +335,11 @@ pub trait Source: Send + Sync {
     /// How many rows of a table lie in a window, without reading them all.
     async fn count(&self, table: &Table, window: Window) -> Result<RowCount>;
 
+    /// About how many rows a table has, where that is known without asking.
+    fn rows_estimate(&self, _table: &TableId) -> Option<u64> {
+        None
+    }
+
     /// Reads a chunk. `Ok` only after the source has said, in its own protocol's way, that the
     /// stream ended well; whatever was sent before an error is thrown away. Returns the name of the state
     /// that was read, where the source has one: chunks with the same are of one moment.

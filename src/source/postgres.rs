@@ -411,6 +411,10 @@ impl Source for Postgres {
         blocking(&self.inner, move |inner| inner.count(&table, window)).await
     }
 
+    fn rows_estimate(&self, table: &TableId) -> Option<u64> {
+        u64::try_from(self.inner.readable(table).ok()?.rows_estimate).ok()
+    }
+
     async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<Option<String>> {
         let readable = self.inner.readable(&chunk.table.id)?;
         let gone = |_| Error::stop("the source was closed");

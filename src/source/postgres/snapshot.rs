@@ -61,6 +61,11 @@ impl Pool {
     fn connect(&self) -> Result<Connection> {
         let mut connection = Connection::open(&self.server, &self.name, self.idle_timeout)?;
         connection.query(SETTINGS)?;
+        // Its texts may be in any encoding, which the server would refuse to call UTF-8.
+        let encoding = connection.query("SHOW server_encoding")?;
+        if encoding.iter().flatten().flatten().any(|encoding| encoding == "SQL_ASCII") {
+            connection.query("SET client_encoding = 'SQL_ASCII'")?;
+        }
         connection.query(BEGIN)?;
         Ok(connection)
     }
