@@ -15,6 +15,7 @@ mod wire;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -310,6 +311,15 @@ impl BatchSender {
     }
 }
 
+/// What a source says of a read that ended well.
+#[derive(Debug, Clone, Default)]
+pub struct Done {
+    /// Name of the state that was read, where the source has one: chunks with the same are of one moment.
+    pub snapshot: Option<String>,
+    /// How long the query stood in the server's queue, which says nothing about its width.
+    pub queued: Duration,
+}
+
 /// One system to leave.
 #[async_trait]
 pub trait Source: Send + Sync {
@@ -341,9 +351,8 @@ pub trait Source: Send + Sync {
     }
 
     /// Reads a chunk. `Ok` only after the source has said, in its own protocol's way, that the
-    /// stream ended well; whatever was sent before an error is thrown away. Returns the name of the state
-    /// that was read, where the source has one: chunks with the same are of one moment.
-    async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<Option<String>>;
+    /// stream ended well; whatever was sent before an error is thrown away.
+    async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<Done>;
 
     /// Rows that a chunk of a table should have at most, where a quota makes that matter.
     fn chunk_rows(&self, _table: &TableId) -> Option<u64> {

@@ -399,6 +399,22 @@ fn the_width_seeks_speed() {
 }
 
 #[test]
+fn what_a_query_waits_in_a_queue_is_not_held_against_its_width() {
+    let setting = Setting::with(Product::Serverless, |options| {
+        (options.trailers, options.queue) = (true, Duration::from_millis(1500));
+    });
+    let points =
+        (0..64).map(|day| Point::new("m", NEW_YEAR + day * DAY).field("v", Value::Integer(day)));
+    let model = Model { points: points.collect() };
+    setting.server.write("d", &lines(&model));
+    let args = ["--concurrency", "1", "--json"];
+    let exported = setting.export(&args).expect(0).json();
+    // Of a day, and then of all others: doubled each time it would be seven.
+    assert!(exported["chunks"].as_u64().unwrap() <= 4, "{exported}");
+    setting.assert_complete("d", &model);
+}
+
+#[test]
 fn all_artifacts_are_kept_or_said_to_be_missing() {
     let (setting, _) = Setting::small();
     let missing = |path: &str| path == "GET /api/v2/tasks";

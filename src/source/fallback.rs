@@ -19,8 +19,8 @@ use super::influxql::answer::{Feed, RowWriter, Seen};
 use super::influxql::json;
 use super::points::{FieldType, columns};
 use super::{
-    Artifact, ArtifactStatus, BatchSender, Bill, Chunk, Cuts, Listing, Reading, Role, RowCount,
-    Source, SourceInfo, Table, TableId,
+    Artifact, ArtifactStatus, BatchSender, Bill, Chunk, Cuts, Done, Listing, Reading, Role,
+    RowCount, Source, SourceInfo, Table, TableId,
 };
 use crate::error::{Class, Error, Result};
 use crate::window::{Slice, Window};
@@ -211,7 +211,7 @@ impl Source for Fallback {
         bounds::count(self, &table.id, window).await
     }
 
-    async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<Option<String>> {
+    async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<Done> {
         let id = &chunk.table.id;
         let mut admitted = self.family.admit()?;
         let server = &self.family.server;
@@ -239,7 +239,7 @@ impl Source for Fallback {
             self.prove(chunk, &seen).await?;
         }
         self.family.learn(id, seen.rows, bytes);
-        Ok(None)
+        Ok(Done::default())
     }
 
     fn chunk_rows(&self, table: &TableId) -> Option<u64> {

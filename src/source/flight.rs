@@ -20,8 +20,8 @@ use super::influxdb::family::{Family, Product};
 use super::influxdb::sql;
 use super::points::{FieldType, columns};
 use super::{
-    Artifact, ArtifactStatus, BatchSender, Bill, Chunk, Cuts, Listing, Reading, RowCount, Source,
-    SourceInfo, Table, TableId,
+    Artifact, ArtifactStatus, BatchSender, Bill, Chunk, Cuts, Done, Listing, Reading, RowCount,
+    Source, SourceInfo, Table, TableId,
 };
 use crate::error::{Class, Error, Result};
 use crate::window::Window;
@@ -202,7 +202,7 @@ impl Source for Flight {
         bounds::count(self, &table.id, window).await
     }
 
-    async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<Option<String>> {
+    async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<Done> {
         let id = &chunk.table.id;
         let mut admitted = self.family.admit()?;
         let sql = sql::read(&id.table, chunk.slice);
@@ -222,7 +222,7 @@ impl Source for Flight {
             batches.send(shape.arrange(&batch)?).await?;
         }
         self.family.learn(id, rows, came);
-        Ok(None)
+        Ok(Done { queued: answer.queued(), ..Done::default() })
     }
 
     fn chunk_rows(&self, table: &TableId) -> Option<u64> {

@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use super::influxdb::http::{self, Format, Series, Server};
 use super::points::{FieldType, columns};
 use super::{
-    Artifact, ArtifactStatus, BatchSender, Chunk, Cuts, Excluded, Listing, Reading, RowCount,
+    Artifact, ArtifactStatus, BatchSender, Chunk, Cuts, Done, Excluded, Listing, Reading, RowCount,
     Source, SourceInfo, Table, TableId,
 };
 use crate::config::Select;
@@ -398,7 +398,7 @@ impl Source for InfluxQl {
         Ok(total)
     }
 
-    async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<Option<String>> {
+    async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<Done> {
         let several = self.is_unsure(&chunk.table.id);
         if several && let Some(field) = unsigned_and_other(&chunk.table) {
             return Err(Error::fail(format!(
@@ -426,7 +426,7 @@ impl Source for InfluxQl {
         let ((), decoded) = tokio::join!(self.server.pump(response, sender, |_| ()), decoded);
         decoded
             .unwrap_or_else(|error| Err(Error::stop(format!("the decoder ended: {error}"))))
-            .map(|()| None)
+            .map(|()| Done::default())
     }
 
     async fn artifacts(&self) -> Result<(Vec<Artifact>, Vec<ArtifactStatus>)> {

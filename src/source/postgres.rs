@@ -25,8 +25,8 @@ use self::snapshot::{Pool, Session};
 use self::types::{Cast, Kind, Lesson, Types};
 use super::names::Names;
 use super::{
-    Artifact, ArtifactStatus, BatchSender, Chunk, Column, Cuts, Excluded, Listing, Reading, Role,
-    RowCount, Source, SourceInfo, SourceSpec, Table, TableId,
+    Artifact, ArtifactStatus, BatchSender, Chunk, Column, Cuts, Done, Excluded, Listing, Reading,
+    Role, RowCount, Source, SourceInfo, SourceSpec, Table, TableId,
 };
 use crate::config::{Database, Limits, Select, matches};
 use crate::error::{Class, Error, Result};
@@ -415,7 +415,7 @@ impl Source for Postgres {
         u64::try_from(self.inner.readable(table).ok()?.rows_estimate).ok()
     }
 
-    async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<Option<String>> {
+    async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<Done> {
         let readable = self.inner.readable(&chunk.table.id)?;
         let gone = |_| Error::stop("the source was closed");
         let permit = Arc::clone(&self.inner.streams).acquire_owned().await.map_err(gone)?;
@@ -429,7 +429,7 @@ impl Source for Postgres {
         };
         let state = blocking(&self.inner, work).await;
         guard.disarm();
-        state.map(Some)
+        state.map(|state| Done { snapshot: Some(state), ..Done::default() })
     }
 
     async fn artifacts(&self) -> Result<(Vec<Artifact>, Vec<ArtifactStatus>)> {

@@ -88,6 +88,8 @@ pub(crate) struct Options {
     /// Whether statistics come in `x-influxdata-` trailers. Whether the edge of Serverless lets them
     /// through is not known.
     pub(crate) trailers: bool,
+    /// How long a query stands in a queue before it is run.
+    pub(crate) queue: Duration,
     /// A query of more UTC days (of one table) is refused when it is planned.
     pub(crate) partitions: Option<usize>,
     /// A query of more Parquet files is refused when it is planned.
@@ -126,6 +128,7 @@ impl Options {
             auth: product != Product::Core,
             keep_alive: Duration::from_secs(5),
             trailers: product != Product::Core,
+            queue: Duration::ZERO,
             partitions: serverless.then_some(500),
             parquet_files: match product {
                 Product::Serverless => Some(1000),

@@ -17,7 +17,7 @@ use http::{Request, Response};
 use serde_json::{Value, json};
 use tonic::body::Body;
 use tonic::codegen::Service;
-use tonic::metadata::MetadataValue;
+use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 use tonic::{Status, Streaming};
 use url::Url;
@@ -223,6 +223,7 @@ pub(super) struct Answer {
 #[derive(Debug, Default)]
 struct Seen {
     bytes: AtomicU64,
+    queued_nanos: AtomicU64,
     /// The trailers came, with the status OK: any other is an error of the stream.
     ended_well: AtomicBool,
 }
@@ -240,11 +241,33 @@ fn messages(
             }
             None => {
                 let trailers = streaming.trailers().await?;
+                if let Some(trailers) = &trailers {
+                    seen.read(trailers);
+                }
                 seen.ended_well.store(trailers.is_some(), Ordering::Release);
                 Ok(None)
             }
         }
     })
+}
+
+impl Seen {
+    /// What the server says of the query at its end, where a proxy lets it through.
+    fn read(&self, trailers: &MetadataMap) {
+        let of = |name: &str| trailers.get(format!("x-influxdata-{name}"))?.to_str().ok();
+        let queued = of("queue-duration-seconds").and_then(|text| text.parse().ok());
+        let queued = queued.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        let nanos = queued.map_or(0, |queued| u64::try_from(queued.as_nanos()).unwrap_or(u64::MAX));
+        self.queued_nanos.store(nanos, Ordering::Relaxed);
+        tracing::debug!(
+            queued = ?queued,
+            execution = of("execution-duration-seconds"),
+            partitions = of("partitions"),
+            files = of("parquet-files"),
+            memory = of("max-memory-bytes"),
+            "a query ended"
+        );
+    }
 }
 
 impl Answer {
@@ -268,6 +291,11 @@ impl Answer {
                 format!("{}: the answer ended without its trailers", self.address),
             )),
         }
+    }
+
+    /// How long the query stood in the server's queue, as it says at the end.
+    pub(super) fn queued(&self) -> Duration {
+        Duration::from_nanos(self.seen.queued_nanos.load(Ordering::Relaxed))
     }
 
     /// Bytes of messages so far.
