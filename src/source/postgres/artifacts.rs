@@ -118,7 +118,7 @@ fn connect(inner: &Inner, database: &str) -> Result<Connection> {
     let mut connection = Connection::open(&inner.server, database, inner.limits.idle_timeout)?;
     connection.query(
         "SET statement_timeout = 0; SET lock_timeout = '30s'; SET search_path = pg_catalog; \
-         SET standard_conforming_strings = on; SET TimeZone = 'UTC'; SET DateStyle = 'ISO'",
+         SET standard_conforming_strings = on",
     )?;
     Ok(connection)
 }

@@ -43,8 +43,9 @@ const DATABASES: &str = "SELECT datname AS name, pg_get_userbyid(datdba) AS owne
     datallowconn AS allows_connections, datconnlimit AS connection_limit, datacl::text[] AS acl, \
     shobj_description(oid, 'pg_database') AS comment FROM pg_database d ORDER BY datname COLLATE \"C\"";
 
-/// The value that a new session gets, not that of ours.
-const SERVER: &str = "SELECT name, reset_val AS value, unit, source FROM pg_settings WHERE lower(name) IN ( \
+/// The value that a new session in this database gets, not that of ours.
+const SERVER: &str = "SELECT current_database() AS database, name, reset_val AS value, unit, \
+    nullif(source, 'session') AS source FROM pg_settings WHERE lower(name) IN ( \
     'server_version', 'server_version_num', 'server_encoding', 'timezone', 'datestyle', 'intervalstyle', \
     'default_text_search_config', 'lc_collate', 'lc_ctype', 'lc_messages', 'lc_monetary', 'lc_numeric', 'lc_time', \
     'standard_conforming_strings', 'backslash_quote', 'array_nulls', 'bytea_output', 'xmlbinary', 'xmloption', \
@@ -95,9 +96,12 @@ fn role_settings() -> String {
     )
 }
 
+/// A question to a server, in several statements perhaps.
+type Ask<'a, T> = &'a dyn Fn(&mut Connection) -> Result<T>;
+
 /// Each database's rows in one file, and the server's own.
 pub(super) fn collect(inner: &Inner, databases: &[String], kept: &mut Kept<'_>) -> Result<()> {
-    let listed: [(&str, &dyn Fn(&mut Connection) -> Result<Vec<String>>); 5] = [
+    let listed: [(&str, Ask<'_, Vec<String>>); 5] = [
         ("tables", &|connection| objects(connection, &tables())),
         ("sequences", &sequences),
         ("extensions", &|connection| objects(connection, EXTENSIONS)),
@@ -115,13 +119,15 @@ pub(super) fn collect(inner: &Inner, databases: &[String], kept: &mut Kept<'_>) 
         }
         keep(kept, kind, rows, &troubles);
     }
-    let Some(database) = databases.first() else { return Ok(()) };
+    // Any will do for what the server has but its settings: other databases may have some of their own.
+    let usual = databases.iter().find(|database| *database == "postgres");
+    let Some(database) = usual.or(databases.first()) else { return Ok(()) };
     match patient(inner, database, &|connection| objects(connection, ROLES))? {
         Ok(rows) => keep(kept, "roles", rows, &[]),
         Err(why) => kept.status("roles", format!("failed: {why}")),
     }
     for (kind, ask) in [
-        ("roles.sql", &roles_sql as &dyn Fn(&mut Connection) -> Result<String>),
+        ("roles.sql", &roles_sql as Ask<'_, String>),
         ("databases.sql", &databases_sql),
         ("settings", &settings),
     ] {
@@ -154,7 +160,7 @@ fn keep(kept: &mut Kept<'_>, kind: &str, rows: Vec<String>, troubles: &[String])
 fn patient<T>(
     inner: &Inner,
     database: &str,
-    ask: &dyn Fn(&mut Connection) -> Result<T>,
+    ask: Ask<'_, T>,
 ) -> Result<std::result::Result<T, String>> {
     let mut failed = None;
     for _ in 0..2 {
@@ -187,12 +193,13 @@ fn list(rows: &[String]) -> String {
 }
 
 fn sequences(connection: &mut Connection) -> Result<Vec<String>> {
-    let readable =
-        "has_sequence_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE')";
+    // Asked of anything else, it is an error.
+    let readable = "CASE WHEN c.relkind = 'S' THEN has_sequence_privilege(c.oid, 'SELECT') \
+        AND has_schema_privilege(n.oid, 'USAGE') END";
     let reads = connection.query(&format!(
         "SELECT string_agg(format('SELECT %s::oid, last_value, is_called FROM %I.%I', oid, nspname, relname), \
          ' UNION ALL ') FROM (SELECT row_number() OVER (ORDER BY c.oid) AS number, c.oid, n.nspname, c.relname \
-         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'S' AND {readable} \
+         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE {readable} \
          AND {USER}) AS s GROUP BY (number - 1) / 100 ORDER BY 1"
     ))?;
     let mut values = Vec::new();
@@ -251,6 +258,8 @@ fn settings(connection: &mut Connection) -> Result<String> {
 
 /// Statements for roles without passwords, for psql; those of the system are there already.
 fn roles_sql(connection: &mut Connection) -> Result<String> {
+    // For until when roles are valid.
+    connection.query("SET TimeZone = 'UTC'; SET DateStyle = 'ISO'")?;
     let on = |column: &str, word: &str| {
         format!("CASE WHEN {column} THEN ' {word}' ELSE ' NO{word}' END")
     };
