@@ -413,28 +413,31 @@ fn decimal(value: &[u8], precision: u8, scale: i8) -> std::result::Result<i128, 
         return Err(Misfit::Malformed);
     }
     let mut number: i128 = 0;
+    // Power of ten, in units of the scale, of the digit that comes next.
+    let mut exponent = 4 * weight + i32::from(scale) + 4;
     for digit in digits.chunks_exact(2) {
         let digit = i128::from(i16::from_be_bytes([digit[0], digit[1]]));
-        number = number
-            .checked_mul(10_000)
-            .and_then(|number| number.checked_add(digit))
-            .ok_or(too_large)?;
-    }
-    let power = |exponent: i32| {
-        10i128.checked_pow(exponent.unsigned_abs()).filter(|_| exponent.unsigned_abs() < 39)
-    };
-    let shift = 4 * (weight - count + 1) + i32::from(scale);
-    let number = match (number, shift) {
-        (0, _) => 0,
-        (number, 0..) => {
-            power(shift).and_then(|power| number.checked_mul(power)).ok_or(too_large)?
-        }
-        // What is cut off is zeros: the last digit of a base of 10,000 reaches beyond the scale.
-        (number, _) => match power(shift) {
-            Some(power) if number % power == 0 => number / power,
+        exponent -= 4;
+        // The last digit to the base of 10,000 reaches beyond the scale, with zeros.
+        let (base, digit) = match exponent {
+            0.. => (10_000, digit),
+            -3..0 => {
+                let beyond = 10i128.pow(exponent.unsigned_abs());
+                if digit % beyond != 0 {
+                    return Err(too_large);
+                }
+                (10_000 / beyond, digit / beyond)
+            }
+            _ if digit == 0 => continue,
             _ => return Err(too_large),
-        },
-    };
+        };
+        let next = number.checked_mul(base).and_then(|number| number.checked_add(digit));
+        number = next.ok_or(too_large)?;
+    }
+    if number != 0 && exponent > 0 {
+        let power = 10i128.checked_pow(exponent.unsigned_abs());
+        number = power.and_then(|power| number.checked_mul(power)).ok_or(too_large)?;
+    }
     if number.unsigned_abs() >= 10u128.pow(u32::from(precision.min(38))) {
         return Err(too_large);
     }
@@ -490,7 +493,9 @@ mod tests {
             }
             rows.push(&row)?;
         }
-        Ok(Arc::clone(rows.finish().unwrap().column(0)))
+        let batch =
+            rows.finish().map_err(|(column, _)| Fault { column, misfit: Misfit::Malformed });
+        Ok(Arc::clone(batch?.column(0)))
     }
 
     fn cannot(kind: &Kind, value: &[u8]) -> bool {
