@@ -46,8 +46,8 @@ class Server(relational.Server):
             raise Failure("no MariaDB found (Debian: apt-get install mariadb-server)")
         self.log, self.home = folder / "mariadb.log", relational.folder_of_server(folder / "mariadb")
         data, users = self.home / "data", self.home / "users.sql"
-        relational.run(["mariadb-install-db", "--no-defaults", f"--datadir={data}", "--skip-test-db",
-                        "--skip-name-resolve", "--auth-root-authentication-method=normal"],
+        relational.run(["mariadb-install-db", "--no-defaults", f"--datadir={data}", f"--tmpdir={self.home}",
+                        "--skip-test-db", "--skip-name-resolve", "--auth-root-authentication-method=normal"],
                        cwd=self.home, **relational.unprivileged())
         users.write_text(f"DELETE FROM mysql.global_priv WHERE User IN ('', 'root');\nFLUSH PRIVILEGES;\n"
                          f"CREATE USER {USER}@'127.0.0.1' IDENTIFIED BY '{PASSWORD}';\n"

@@ -39,7 +39,7 @@ use moveout::error::Result;
 use moveout::progress::Progress;
 use moveout::source::points::{FieldValue, PointBuilder};
 use moveout::source::{
-    Artifact, ArtifactStatus, BatchSender, Chunk, Column, Listing, Role, RowCount, Source,
+    Artifact, ArtifactStatus, BatchSender, Chunk, Column, Done, Listing, Role, RowCount, Source,
     SourceInfo, Table,
 };
 use moveout::store::Store;
@@ -203,7 +203,7 @@ impl Source for Endless {
         "endless"
     }
 
-    async fn read(&self, _: &Chunk, batches: BatchSender) -> Result<Option<String>> {
+    async fn read(&self, _: &Chunk, batches: BatchSender) -> Result<Done> {
         let (all, mut left) = (self.batches.clone(), self.rows);
         let send = move || {
             for batch in all.iter().cycle() {
@@ -214,7 +214,7 @@ impl Source for Endless {
                 left -= batch.num_rows();
                 batches.blocking_send(batch)?;
             }
-            Ok(None)
+            Ok(Done::default())
         };
         tokio::task::spawn_blocking(send).await.unwrap()
     }

@@ -16,7 +16,7 @@ use crate::archive::name::file_key;
 use crate::encode::{EncodeOptions, EncodedFile, Encoder, Output, encode};
 use crate::error::{Class, Error, Result};
 use crate::progress::Progress;
-use crate::source::{BatchSender, Chunk, Source};
+use crate::source::{BatchSender, Chunk, Done, Source};
 use crate::store::{Store, Upload};
 use crate::window::{now, rfc3339};
 
@@ -92,13 +92,13 @@ impl Writer {
         drop(permit);
         // The nearest to the disk first: what fails there makes the others fail.
         let outcome = match uploaded.and_then(|()| read_first(encoded, read)) {
-            Ok((encoded, snapshot)) => {
+            Ok((encoded, done)) => {
                 let checked = read_back_all(checks, &files, encoded.rows).await;
-                checked.map(|()| (encoded, snapshot))
+                checked.map(|()| (encoded, done))
             }
             Err(error) => Err(error),
         };
-        let (encoded, snapshot) = match outcome {
+        let (encoded, done) = match outcome {
             Ok(outcome) => outcome,
             Err(error) => {
                 for file in &files {
@@ -121,11 +121,11 @@ impl Writer {
             columns: encoded.columns,
             run: self.run.clone(),
             started,
-            elapsed_ms: began.elapsed().as_millis() as u64,
+            elapsed_ms: began.elapsed().saturating_sub(done.queued).as_millis() as u64,
             committed: rfc3339(now()),
             verified: "stored bytes hashed, footer and rows read back".to_owned(),
             state: chunk.table.state.clone(),
-            snapshot,
+            snapshot: done.snapshot,
         })
     }
 
@@ -216,11 +216,11 @@ fn joined<T>(outcome: std::result::Result<Result<T>, tokio::task::JoinError>) ->
 // end without a result, and without an error.
 fn read_first(
     encoded: Result<Option<crate::encode::Encoded>>,
-    read: Result<Option<String>>,
-) -> Result<(crate::encode::Encoded, Option<String>)> {
+    read: Result<Done>,
+) -> Result<(crate::encode::Encoded, Done)> {
     match (encoded?, read) {
         (_, Err(error)) => Err(error),
-        (Some(encoded), Ok(snapshot)) => Ok((encoded, snapshot)),
+        (Some(encoded), Ok(done)) => Ok((encoded, done)),
         (None, Ok(_)) => Err(Error::stop("the encoder did not see the end of the stream")),
     }
 }

@@ -120,6 +120,8 @@ struct Run<'a> {
     began: Instant,
     started: String,
     written: HashSet<usize>,
+    /// What this run committed, by the place of its table in the survey.
+    settled: HashSet<(usize, Slice)>,
     /// The archive is sealed and holds all that is asked for.
     idle: bool,
     relisted: u32,
@@ -226,6 +228,7 @@ async fn prepare<'a>(
         began,
         started,
         written: HashSet::new(),
+        settled: HashSet::new(),
         relisted: 0,
         beating,
     })
@@ -385,6 +388,7 @@ impl Run<'_> {
                 self.queue.give_back(at, &[chunk.slice]);
             }
             Outcome::Committed(commit) => {
+                self.settled.insert((self.surveyed[at], commit.slice));
                 if commit.rows > 0 && self.written.insert(at) {
                     self.summary.tables_written += 1;
                 }
@@ -452,8 +456,12 @@ impl Run<'_> {
     /// All files that a run writes of a table have one schema, so what it wrote with another is done again.
     async fn redo(&mut self, at: usize, table: &TableId) -> Result<()> {
         let state = self.archive.state().await?;
-        let mine = |commit: &&Commit| commit.run == self.writer.run && commit.id() == *table;
-        for commit in state.commits.iter().filter(mine) {
+        let surveyed = self.surveyed[at];
+        for commit in state.commits.iter().filter(|commit| commit.id() == *table) {
+            // What is committed and not settled yet comes back by itself.
+            if !self.settled.remove(&(surveyed, commit.slice)) {
+                continue;
+            }
             self.archive.retract(commit).await?;
             self.summary.chunks = self.summary.chunks.saturating_sub(1);
             self.summary.rows = self.summary.rows.saturating_sub(commit.rows);
@@ -510,6 +518,7 @@ impl Run<'_> {
         }
         let state = self.archive.state().await?;
         self.warn_of_abandoned(&state).await?;
+        self.warn_of_moments(&state);
         let artifacts = self.artifacts().await?;
         let run = RunEntry {
             format: FORMAT,
@@ -587,6 +596,22 @@ impl Run<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Of a source that reads snapshots, rows of several fit together only if nobody wrote meanwhile.
+    fn warn_of_moments(&mut self, state: &State) {
+        let mut moments = BTreeMap::<(&str, &str), BTreeSet<&str>>::new();
+        for commit in &state.commits {
+            let of_database = moments.entry((&commit.source, &commit.database)).or_default();
+            of_database.extend(commit.snapshot.as_deref());
+        }
+        for ((source, database), moments) in moments.into_iter().filter(|(_, all)| all.len() > 1) {
+            self.summary.warnings.push(format!(
+                "{database} of {source}: its rows are of {} moments, between which somebody wrote: the chunks of \
+                 each are consistent, all together may not be; `snapshot` in catalog/chunks.parquet tells them apart",
+                moments.len()
+            ));
+        }
     }
 
     fn complete(&mut self) {

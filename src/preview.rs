@@ -128,12 +128,14 @@ pub async fn preview(job: &Job, progress: &Progress) -> Result<Preview> {
     }
     let quotas = quotas(&survey, &tables, &wire);
     progress.end();
-    let sum = |of: fn(&TablePreview) -> Option<u64>| tables.iter().map(of).sum::<Option<u64>>();
+    let sum = |of: fn(&TablePreview) -> Option<u64>| {
+        tables.iter().map(of).try_fold(0u64, |sum, of_table| Some(sum.saturating_add(of_table?)))
+    };
     let rows_estimate = sum(|table| table.rows_estimate);
     Ok(Preview {
         command: "plan",
         sources: survey.infos,
-        windows: tables.iter().map(|table| table.windows).sum(),
+        windows: tables.iter().fold(0, |sum, table| table.windows.saturating_add(sum)),
         rows_estimate,
         bytes_estimate: sum(|table| table.bytes_estimate),
         seconds_estimate: rows_estimate.zip(speed).map(|(rows, speed)| {
@@ -214,6 +216,12 @@ async fn rows(
     let spans: Vec<Window> = here
         .flat_map(|window| left.iter().filter_map(move |left| left.intersect(&window)))
         .collect();
+    // The server's own estimate is of the whole table.
+    if let Some(estimate) = source.rows_estimate(&table.id)
+        && left.iter().any(|left| left.intersect(&bounds) == Some(bounds))
+    {
+        return Some(estimate);
+    }
     let Some(newest) = spans.last() else { return Some(0) };
     let width = if table.reading.is_one_pass() { i64::MAX } else { job.limits.window };
     let sample = Window { from: newest.from.max(newest.to.saturating_sub(width)), ..*newest };

@@ -1,11 +1,13 @@
 //! What a source is, and the one list of sources. A source lists tables and reads slices of them
 //! as Arrow record batches; it knows nothing of Parquet, stores or archives.
 
+pub mod fallback;
 pub mod flight;
 pub mod influxdb;
 pub mod influxql;
 pub mod line_protocol;
 mod mysql;
+mod names;
 pub mod points;
 mod postgres;
 mod wire;
@@ -13,6 +15,7 @@ mod wire;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -21,7 +24,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use self::flight::Quota;
+use self::influxdb::Quota;
 use crate::config::{Limits, Prices, SourceKind, SourceSpec};
 use crate::error::{Class, Error, Result};
 use crate::window::{Slice, Window};
@@ -308,6 +311,15 @@ impl BatchSender {
     }
 }
 
+/// What a source says of a read that ended well.
+#[derive(Debug, Clone, Default)]
+pub struct Done {
+    /// Name of the state that was read, where the source has one: chunks with the same are of one moment.
+    pub snapshot: Option<String>,
+    /// How long the query stood in the server's queue, which says nothing about its width.
+    pub queued: Duration,
+}
+
 /// One system to leave.
 #[async_trait]
 pub trait Source: Send + Sync {
@@ -333,10 +345,14 @@ pub trait Source: Send + Sync {
     /// How many rows of a table lie in a window, without reading them all.
     async fn count(&self, table: &Table, window: Window) -> Result<RowCount>;
 
+    /// About how many rows a table has, where that is known without asking.
+    fn rows_estimate(&self, _table: &TableId) -> Option<u64> {
+        None
+    }
+
     /// Reads a chunk. `Ok` only after the source has said, in its own protocol's way, that the
-    /// stream ended well; whatever was sent before an error is thrown away. Returns the name of the state
-    /// that was read, where the source has one: chunks with the same are of one moment.
-    async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<Option<String>>;
+    /// stream ended well; whatever was sent before an error is thrown away.
+    async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<Done>;
 
     /// Rows that a chunk of a table should have at most, where a quota makes that matter.
     fn chunk_rows(&self, _table: &TableId) -> Option<u64> {

@@ -14,7 +14,7 @@ use crate::progress::Progress;
 use crate::source::{
     Excluded, Listing, Reading, RowCount, Source, SourceInfo, Table, TableId, open,
 };
-use crate::window::{Window, now};
+use crate::window::{Bound, Window, now};
 
 /// The sources, asked.
 pub struct Survey {
@@ -130,9 +130,30 @@ pub async fn survey(job: &Job, progress: &Progress) -> Result<Survey> {
                 }),
             }
         }
+        survey.warnings.extend(taken_whole(job, number, &survey.tables));
         survey.sources.push(source);
     }
     Ok(survey)
+}
+
+/// A range bounds only what has a time.
+fn taken_whole(job: &Job, source: usize, tables: &[Surveyed]) -> Option<String> {
+    if (job.from, job.to) == (Bound::Min, Bound::Max) {
+        return None;
+    }
+    let whole = tables
+        .iter()
+        .filter(|surveyed| surveyed.source == source && surveyed.table.reading == Reading::Whole);
+    let names: Vec<String> = whole.map(|surveyed| surveyed.table.id.to_string()).collect();
+    let shown = names.iter().take(5).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let more = if names.len() > 5 { ", …" } else { "" };
+    (!names.is_empty()).then(|| {
+        format!(
+            "taken whole, since no index serves a time of theirs: {} tables ({shown}{more}); `time_columns` in the \
+             configuration names one",
+            names.len()
+        )
+    })
 }
 
 /// A name or pattern of the selection that no table has: most likely a slip of the pen, and what it

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall panic")]
 
+#[path = "flight/fallback.rs"]
+mod fallback;
 #[path = "support/influxdb3.rs"]
 mod influxdb3;
 mod support;
@@ -394,6 +396,22 @@ fn the_width_seeks_speed() {
     assert_eq!(setting.count_rows("d.cpu"), 640_000);
     // 64 days: two windows of 16 are on their way before it is known how slow that is.
     assert!(reads(&setting.server) > 7, "{:#?}", setting.server.queries());
+}
+
+#[test]
+fn what_a_query_waits_in_a_queue_is_not_held_against_its_width() {
+    let setting = Setting::with(Product::Serverless, |options| {
+        (options.trailers, options.queue) = (true, Duration::from_millis(1500));
+    });
+    let points =
+        (0..64).map(|day| Point::new("m", NEW_YEAR + day * DAY).field("v", Value::Integer(day)));
+    let model = Model { points: points.collect() };
+    setting.server.write("d", &lines(&model));
+    let args = ["--concurrency", "1", "--json"];
+    let exported = setting.export(&args).expect(0).json();
+    // Of a day, and then of all others: doubled each time it would be seven.
+    assert!(exported["chunks"].as_u64().unwrap() <= 4, "{exported}");
+    setting.assert_complete("d", &model);
 }
 
 #[test]

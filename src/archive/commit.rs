@@ -33,7 +33,7 @@ pub struct Commit {
     pub run: String,
     /// When reading began, RFC 3339.
     pub started: String,
-    /// How long reading and writing took, in milliseconds.
+    /// How long reading and writing took, in milliseconds, but for what the query stood in the server's queue.
     pub elapsed_ms: u64,
     /// When it was committed, RFC 3339 with nanoseconds; the earlier of two wins.
     pub committed: String,

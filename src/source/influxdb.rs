@@ -1,16 +1,25 @@
-//! Finds out which InfluxDB an address is, and picks the way to read it: Flight for the family of 3,
-//! `/query` for all others. Reads nothing but what identifies it.
+//! Finds out which InfluxDB an address is, and picks the way to read it: Flight for the family of 3 where
+//! gRPC passes, `/query` for all others. Reads nothing but what identifies it.
 
+pub(in crate::source) mod bounds;
+pub(in crate::source) mod budget;
 pub(in crate::source) mod cloud;
 pub(in crate::source) mod core;
+pub(in crate::source) mod family;
 pub(in crate::source) mod http;
+pub(in crate::source) mod sql;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::budget::Quota;
+
+use self::budget::Budget;
 use self::cloud::{Cloud, Storage};
+use self::family::{Family, Product};
 use self::http::Server;
-use super::flight::{Flight, Found, Product, Quota};
+use super::fallback::Fallback;
+use super::flight::{Client, Flight};
 use super::influxql::InfluxQl;
 use super::{Source, SourceSpec};
 use crate::config::{InfluxDb, Limits, QuotaChoice, Version};
@@ -28,7 +37,8 @@ const CLOUD: &str = ".cloud2.influxdata.com";
 enum Kind {
     /// 1.x, 2.x, Cloud TSM.
     InfluxQl,
-    Flight(Product, String),
+    /// The family of 3, and what it calls itself.
+    Three(Product, String),
 }
 
 /// Asks the server what it is, and opens it as that.
@@ -46,22 +56,42 @@ pub(super) async fn open(
             let (name, select) = (spec.name.clone(), spec.select.clone());
             Ok(Arc::new(InfluxQl::new(name, server, select)))
         }
-        Kind::Flight(product, version) => {
+        Kind::Three(product, version) => {
             let mut warnings = Vec::new();
             let in_cloud = base.host_str().is_some_and(|host| host.ends_with(CLOUD));
             let quota = choose_quota(quota, &product, in_cloud, &mut warnings).await?;
-            let found = Found {
+            let mut family = Family {
                 name: spec.name.clone(),
                 version,
                 product,
                 server,
-                credentials: credentials.clone(),
                 select: spec.select.clone(),
-                quota,
+                budget: Budget::new(quota),
                 prices: *prices,
                 warnings,
             };
-            Ok(Arc::new(Flight::new(found, limits)?))
+            let client = Client::new(base, credentials, limits.concurrency, limits.idle_timeout)?;
+            match client.obstacle().await {
+                None => Ok(Arc::new(Flight::new(family, client))),
+                // There a name may be mapped to any bucket, and who may not see the organization cannot
+                // know to which.
+                Some(obstacle) if in_cloud && matches!(family.product, Product::Dedicated) => {
+                    Err(Error::stop(format!(
+                        "gRPC does not pass to {} ({obstacle}), and this token may not see which bucket /query \
+                         would read",
+                        family.server.address()
+                    ))
+                    .hint("let HTTP/2 pass, or use a token that may read its organization and its mappings"))
+                }
+                Some(obstacle) => {
+                    family.warnings.push(format!(
+                        "gRPC does not pass to {} ({obstacle}): its rows are read by /query, which is slower \
+                         and may write -0 as 0; let HTTP/2 pass to read them by Flight",
+                        family.server.address()
+                    ));
+                    Ok(Arc::new(Fallback::open(family).await?))
+                }
+            }
         }
     }
 }
@@ -77,7 +107,7 @@ async fn detect(server: &Server, wanted: Option<Version>, named: bool) -> Result
         ("1" | "2", _) if wanted.is_none() => return Ok(Kind::InfluxQl),
         ("3", build @ ("Core" | "Enterprise")) => {
             let version = called(&format!("{} {build}", ping.version));
-            return Ok(Kind::Flight(Product::Core, version));
+            return Ok(Kind::Three(Product::Core, version));
         }
         _ => {}
     }
@@ -89,7 +119,7 @@ async fn detect(server: &Server, wanted: Option<Version>, named: bool) -> Result
     match organization {
         Some((org, Storage::Iox)) => {
             let cloud = Cloud::new(server.clone(), org);
-            Ok(Kind::Flight(Product::Serverless(cloud), called("Cloud Serverless")))
+            Ok(Kind::Three(Product::Serverless(cloud), called("Cloud Serverless")))
         }
         Some((_, Storage::Tsm)) if wanted == Some(Version::Three) => {
             Err(Error::stop(format!("{} is InfluxDB Cloud (TSM), which has no Flight", server.address()))
@@ -98,7 +128,7 @@ async fn detect(server: &Server, wanted: Option<Version>, named: bool) -> Result
         Some((_, Storage::Tsm)) => Ok(Kind::InfluxQl),
         None if number.starts_with('3') || ping.build == "cloud2" || wanted.is_some() => {
             let version = called(&format!("{} {}", ping.version, ping.build));
-            Ok(Kind::Flight(Product::Dedicated, version))
+            Ok(Kind::Three(Product::Dedicated, version))
         }
         None if ping.version.is_empty() => {
             Err(Error::stop(format!("{} does not say that it is an InfluxDB", server.address())).hint(

@@ -1,11 +1,11 @@
 //! InfluxDB over `/query`: OSS and Enterprise 1.x, and 2.x and Cloud TSM by their InfluxQL endpoint.
 //! Lists databases, retention policies and measurements; reads windows as chunked MessagePack.
 
-mod answer;
+pub(super) mod answer;
 mod artifacts;
-mod json;
+pub(super) mod json;
 mod msgpack;
-mod statements;
+pub(super) mod statements;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use super::influxdb::http::{self, Format, Series, Server};
 use super::points::{FieldType, columns};
 use super::{
-    Artifact, ArtifactStatus, BatchSender, Chunk, Cuts, Excluded, Listing, Reading, RowCount,
+    Artifact, ArtifactStatus, BatchSender, Chunk, Cuts, Done, Excluded, Listing, Reading, RowCount,
     Source, SourceInfo, Table, TableId,
 };
 use crate::config::Select;
@@ -398,7 +398,7 @@ impl Source for InfluxQl {
         Ok(total)
     }
 
-    async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<Option<String>> {
+    async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<Done> {
         let several = self.is_unsure(&chunk.table.id);
         if several && let Some(field) = unsigned_and_other(&chunk.table) {
             return Err(Error::fail(format!(
@@ -417,14 +417,16 @@ impl Source for InfluxQl {
             match format {
                 Format::MessagePack => decode_msgpack(parts, &table, batches, several, said),
                 Format::Json => {
-                    json::decode(Feed::new(parts), RowWriter::new(&table, batches, several), said)
+                    let mut rows = RowWriter::new(&table, batches, several);
+                    json::decode(Feed::new(parts), &mut rows, said)?;
+                    rows.finish()
                 }
             }
         });
-        let ((), decoded) = tokio::join!(self.server.pump(response, sender), decoded);
+        let ((), decoded) = tokio::join!(self.server.pump(response, sender, |_| ()), decoded);
         decoded
             .unwrap_or_else(|error| Err(Error::stop(format!("the decoder ended: {error}"))))
-            .map(|()| None)
+            .map(|()| Done::default())
     }
 
     async fn artifacts(&self) -> Result<(Vec<Artifact>, Vec<ArtifactStatus>)> {

@@ -28,8 +28,8 @@ use self::batches::Batches;
 use self::load::{Loaded, Ready};
 use self::merge::Sink;
 use super::{
-    Artifact, ArtifactStatus, BatchSender, Chunk, Listing, RowCount, Source, SourceInfo, Table,
-    TableId,
+    Artifact, ArtifactStatus, BatchSender, Chunk, Done, Listing, RowCount, Source, SourceInfo,
+    Table, TableId,
 };
 use crate::error::{Error, Result};
 use crate::window::Window;
@@ -161,16 +161,16 @@ impl Source for LineProtocolSource {
         Ok(RowCount { rows, exact: true })
     }
 
-    async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<Option<String>> {
+    async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<Done> {
         let (loaded, at) = self.find(&chunk.table).await?;
         let Some(window) = chunk.slice.window() else {
-            return Ok(None); // every point has a time
+            return Ok(Done::default()); // every point has a time
         };
         let table = chunk.table.clone();
         let memory_bytes = self.options.memory_bytes / 2;
         let work = move || send(&loaded, at, &table, window, memory_bytes, batches);
         blocking(work).await.map_err(|error| error.context(format!("reading {chunk}")))?;
-        Ok(None)
+        Ok(Done::default())
     }
 
     async fn artifacts(&self) -> Result<(Vec<Artifact>, Vec<ArtifactStatus>)> {

@@ -34,8 +34,8 @@ use self::select::Part;
 use self::session::{Pool, Session};
 use self::status::Fault;
 use super::{
-    Artifact, ArtifactStatus, BatchSender, Chunk, Listing, RowCount, Source, SourceInfo, Table,
-    TableId,
+    Artifact, ArtifactStatus, BatchSender, Chunk, Done, Listing, RowCount, Source, SourceInfo,
+    Table, TableId,
 };
 use crate::config::{Database, Limits, Select, SourceSpec};
 use crate::error::{Class, Error, Result};
@@ -137,7 +137,11 @@ impl Source for MySql {
         .await
     }
 
-    async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<Option<String>> {
+    fn rows_estimate(&self, table: &TableId) -> Option<u64> {
+        self.0.learned().rows.get(table).copied()
+    }
+
+    async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<Done> {
         let (this, chunk) = (Arc::clone(&self.0), chunk.clone());
         let mut lease = this.pool.lease().await?;
         blocking(move |cancel| {
@@ -146,7 +150,7 @@ impl Source for MySql {
                 Ok((outcome, session.state.clone()))
             });
             let read = read.and_then(|(outcome, state)| match outcome {
-                Outcome::Complete => Ok(Some(state)),
+                Outcome::Complete => Ok(Done { snapshot: Some(state), ..Done::default() }),
                 Outcome::Stopped(error) => Err(error),
                 Outcome::Unfit(unfit) => Err(this.retype(&chunk.table, &unfit)),
             });

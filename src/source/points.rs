@@ -1,7 +1,7 @@
 //! InfluxDB's data model as Arrow: names and types of the columns of a measurement, and the builder
 //! that turns points into record batches. Shared by every source that speaks of points.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::{
@@ -10,6 +10,7 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, Int32Type, SchemaRef, TimeUnit};
 
+use super::names::Names;
 use super::{Column, Role};
 use crate::error::{Error, Result};
 
@@ -101,22 +102,6 @@ pub fn columns(
         }
     }
     columns
-}
-
-/// Column names given out so far, with case folded.
-#[derive(Default)]
-struct Names(HashSet<String>);
-
-impl Names {
-    fn take(&mut self, wanted: &str) -> String {
-        let numbered = (2..).map(|number| format!("{wanted}_{number}"));
-        let free = std::iter::once(wanted.to_owned())
-            .chain(numbered)
-            .find(|name| !self.0.contains(&name.to_lowercase()))
-            .unwrap_or_default(); // the numbers do not end before the names taken do
-        self.0.insert(free.to_lowercase());
-        free
-    }
 }
 
 /// The value of a field.

@@ -1,16 +1,438 @@
-//! PostgreSQL.
+//! PostgreSQL: tables read by `COPY … (FORMAT binary)`, all connections to a database in one snapshot, by
+//! windows where an index serves them and by blocks where a table is large.
 
-use std::sync::Arc;
+mod artifacts;
+mod catalog;
+mod connection;
+mod copy_binary;
+mod decode;
+mod errors;
+mod read;
+mod snapshot;
+mod sql;
+mod types;
 
-use super::Source;
-use crate::config::{Database, Limits, SourceSpec};
-use crate::error::{Error, Result};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 
-/// Opens one.
+use async_trait::async_trait;
+use tokio::sync::Semaphore;
+
+use self::catalog::{Attribute, Relation};
+use self::connection::Connection;
+use self::read::{Abort, RANGE_BYTES, bounds_of, read_chunk};
+use self::snapshot::{Pool, Session};
+use self::types::{Cast, Kind, Lesson, Types};
+use super::names::Names;
+use super::{
+    Artifact, ArtifactStatus, BatchSender, Chunk, Column, Cuts, Done, Excluded, Listing, Reading,
+    Role, RowCount, Source, SourceInfo, SourceSpec, Table, TableId,
+};
+use crate::config::{Database, Limits, Select, matches};
+use crate::error::{Class, Error, Result};
+use crate::window::{Slice, Window};
+
+/// An index serves windows cheaply where its order is about that of the table.
+const CORRELATED: f64 = 0.5;
+
+/// From this version on the server reads a range of blocks without looking at the others.
+const BLOCK_RANGES: u32 = 140_000;
+/// With more databases than these, only the one that is read keeps connections that are idle.
+const MANY_POOLS: usize = 8;
+
+/// A PostgreSQL server.
+pub(super) struct Postgres {
+    inner: Arc<Inner>,
+}
+
+/// What threads that read share.
+struct Inner {
+    name: String,
+    server: Database,
+    select: Select,
+    limits: Limits,
+    /// One for each stream that may be read at once.
+    streams: Arc<Semaphore>,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    pools: HashMap<String, Arc<Pool>>,
+    tables: HashMap<TableId, Arc<Readable>>,
+    lessons: HashMap<(TableId, String), Lesson>,
+}
+
+/// A table, and how its rows are asked for.
+struct Readable {
+    oid: u32,
+    /// With `ONLY`, quoted.
+    from: String,
+    columns: Vec<String>,
+    kinds: Vec<Kind>,
+    /// The column of windows.
+    time: Option<(String, Kind)>,
+    bounds: Option<Window>,
+    rows_estimate: i64,
+    /// What it was in when it was listed.
+    file: u32,
+    /// How many blocks it has, and how many of them make a range, where ranges can be read.
+    blocks: Option<(u64, u64)>,
+}
+
+/// Opens a server. Nothing is connected yet.
 pub(super) fn open(
     spec: &SourceSpec,
-    _database: &Database,
-    _limits: &Limits,
+    server: &Database,
+    limits: &Limits,
 ) -> Result<Arc<dyn Source>> {
-    Err(Error::stop(format!("{}: PostgreSQL cannot be read yet", spec.name)))
+    Ok(Arc::new(Postgres {
+        inner: Arc::new(Inner {
+            name: spec.name.clone(),
+            server: server.clone(),
+            select: spec.select.clone(),
+            streams: Arc::new(Semaphore::new(limits.concurrency)),
+            limits: limits.clone(),
+            known: Mutex::default(),
+        }),
+    }))
+}
+
+impl Inner {
+    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn pool(&self, database: &str) -> Arc<Pool> {
+        let pool = || {
+            let name = database.to_owned();
+            Arc::new(Pool::new(self.server.clone(), name, self.limits.idle_timeout))
+        };
+        let mut known = self.known();
+        if known.pools.len() > MANY_POOLS {
+            let others = known.pools.iter().filter(|(name, _)| *name != database);
+            others.for_each(|(_, pool)| pool.close_idle());
+        }
+        Arc::clone(known.pools.entry(database.to_owned()).or_insert_with(pool))
+    }
+
+    fn readable(&self, table: &TableId) -> Result<Arc<Readable>> {
+        let known = self.known();
+        let found = known.tables.get(table).map(Arc::clone);
+        found.ok_or_else(|| Error::stop(format!("{table} was not listed")))
+    }
+
+    /// Remembers that a column's type was too narrow, and says so: the tables are listed again.
+    fn learn(&self, table: &TableId, column: &Column, lesson: Lesson, what: &str) -> Error {
+        let key = (table.clone(), column.key.clone());
+        self.known().lessons.insert(key, lesson);
+        let becomes = match lesson {
+            Lesson::Text => "text",
+            Lesson::Bytes => "bytes",
+        };
+        Error::of(
+            Class::SchemaChanged,
+            format!(
+                "{table}: `{}` ({}) holds {what}: it becomes {becomes}",
+                column.key.escape_debug(),
+                column.source_type
+            ),
+        )
+    }
+
+    /// Databases to try when only the server matters.
+    fn first_connection(&self) -> Result<Connection> {
+        let mut names: Vec<&str> = self.select.databases.iter().map(String::as_str).collect();
+        if names.is_empty() {
+            names = vec!["postgres", &self.server.user, "template1"];
+        }
+        let mut failed = None;
+        for name in names {
+            match Connection::open(&self.server, name, self.limits.idle_timeout) {
+                Ok(connection) => return Ok(connection),
+                // There is no such database, or this user may not use it.
+                Err(error) if error.class() == Class::Stop => {
+                    failed.get_or_insert(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(failed.unwrap_or_else(|| Error::stop("there is no database to connect to")))
+    }
+
+    fn describe(&self) -> Result<SourceInfo> {
+        let mut connection = self.first_connection()?;
+        let rows = connection.query("SELECT current_setting('server_version')")?;
+        let version = rows.first().map(|row| catalog::text(row, 0)).unwrap_or_default();
+        let tls = if connection.is_tls() { "" } else { ", without TLS" };
+        Ok(SourceInfo {
+            name: self.name.clone(),
+            address: format!("{}:{}", self.server.host, self.server.port),
+            version: format!("PostgreSQL {version}{tls}"),
+        })
+    }
+
+    /// The databases to export. What is not asked for, and what cannot be read, goes into the listing.
+    fn databases(&self, listing: &mut Listing) -> Result<Vec<String>> {
+        let there = catalog::databases(&mut self.first_connection()?)?;
+        let named = &self.select.databases;
+        if let Some(lost) =
+            named.iter().find(|name| !there.iter().any(|found| found.name == **name))
+        {
+            return Err(Error::stop(format!("there is no database `{}`", lost.escape_debug())));
+        }
+        let mut databases = Vec::new();
+        for found in there {
+            if !named.is_empty() && !named.contains(&found.name) {
+                let what = format!("database {}", found.name);
+                listing.excluded.push(self.excluded(what, "not asked for"));
+            } else if found.may_connect {
+                databases.push(found.name);
+            } else {
+                let id = self.id(&found.name, "*", "*");
+                listing.unreadable.push((id, "this user may not connect to it".to_owned()));
+            }
+        }
+        Ok(databases)
+    }
+
+    fn id(&self, database: &str, schema: &str, table: &str) -> TableId {
+        TableId {
+            source: self.name.clone(),
+            database: database.to_owned(),
+            schema: schema.to_owned(),
+            table: table.to_owned(),
+        }
+    }
+
+    fn excluded(&self, what: String, why: &str) -> Excluded {
+        Excluded { source: self.name.clone(), what, why: why.to_owned() }
+    }
+
+    fn list(&self) -> Result<Listing> {
+        let mut listing = Listing::default();
+        for database in self.databases(&mut listing)? {
+            let pool = self.pool(&database);
+            let mut session = pool.take()?;
+            self.list_database(&database, &mut session, &mut listing)
+                .map_err(|error| error.context(format!("listing the tables of {database}")))?;
+            pool.give_back(session);
+        }
+        Ok(listing)
+    }
+
+    fn list_database(
+        &self,
+        database: &str,
+        session: &mut Session,
+        listing: &mut Listing,
+    ) -> Result<()> {
+        let connection = &mut session.connection;
+        let types = catalog::types(connection)?;
+        let (version, block_bytes) = catalog::version(connection)?;
+        let ranges = (version >= BLOCK_RANGES).then(|| (RANGE_BYTES / block_bytes.max(1)).max(1));
+        let mut relations = catalog::relations(connection)?;
+        relations.extend(catalog::large_objects(connection)?);
+        for relation in relations {
+            let id = self.id(database, &relation.schema, &relation.name);
+            if !self.select.takes_schema(&id.schema) || !self.select.takes_table(&id.table) {
+                listing.excluded.push(self.excluded(format!("table {id}"), "not asked for"));
+                continue;
+            }
+            let unreadable = match &relation {
+                Relation { kind: 'f', .. } => {
+                    Some("it is a foreign table: its rows are on another server")
+                }
+                Relation { may_read: false, .. } => Some("this user has not the right to read it"),
+                _ => None,
+            };
+            if let Some(why) = unreadable {
+                listing.unreadable.push((id, why.to_owned()));
+                continue;
+            }
+            if !relation.is_populated {
+                let why = "a materialized view that has never been filled";
+                listing.excluded.push(self.excluded(format!("table {id}"), why));
+                continue;
+            }
+            if relation.columns.is_empty() {
+                listing.excluded.push(self.excluded(format!("table {id}"), "it has no columns"));
+                continue;
+            }
+            listing.tables.push(self.table(id, &relation, &types, ranges, connection)?);
+        }
+        Ok(())
+    }
+
+    fn table(
+        &self,
+        id: TableId,
+        relation: &Relation,
+        types: &Types,
+        ranges: Option<u64>,
+        connection: &mut Connection,
+    ) -> Result<Table> {
+        let (mut names, mut columns) = (Names::default(), Vec::new());
+        let (mut asked, mut kinds) = (Vec::new(), Vec::new());
+        for attribute in &relation.columns {
+            let lesson = self.known().lessons.get(&(id.clone(), attribute.name.clone())).copied();
+            let (kind, cast) = types.resolve(attribute.type_oid, attribute.modifier, lesson);
+            asked.push(sql::column(&attribute.name, cast));
+            columns.push(Column {
+                name: names.take(&attribute.name),
+                key: attribute.name.clone(),
+                role: Role::Column,
+                source_type: attribute.type_name.clone(),
+                data_type: kind.data_type(),
+            });
+            kinds.push(kind);
+        }
+        let from = sql::only(&relation.schema, &relation.name);
+        let time = self.time_column(&id, relation, types)?;
+        let times = match &time {
+            Some((attribute, kind)) => bounds_of(connection, &from, attribute, kind)
+                .map_err(|error| error.context(format!("asking {id} for its bounds")))?,
+            None => None,
+        };
+        let (time, reading, bounds, occupied) = match (time, times) {
+            (Some((attribute, kind)), Some(times)) => {
+                let reading = match times.has_nulls {
+                    true => Reading::WindowsAndNullTime,
+                    false => Reading::Windows,
+                };
+                let time = Some((attribute.name.clone(), kind));
+                (time, reading, times.bounds(), times.occupied())
+            }
+            _ => (None, Reading::Whole, Some(Window::ALL), vec![Window::ALL]),
+        };
+        let readable = Readable {
+            oid: relation.oid,
+            from,
+            columns: asked,
+            kinds,
+            bounds,
+            rows_estimate: relation.rows_estimate,
+            file: relation.file,
+            blocks: ranges.filter(|_| time.is_none()).map(|step| (relation.blocks, step)),
+            time,
+        };
+        let time_column = readable.time.as_ref().map(|(name, _)| name.clone());
+        self.known().tables.insert(id.clone(), Arc::new(readable));
+        Ok(Table { id, columns, occupied, time_column, cuts: Cuts::None, reading, state: None })
+    }
+
+    /// The column to make windows of: the configured one, or the only one that an index serves.
+    fn time_column<'a>(
+        &self,
+        id: &TableId,
+        relation: &'a Relation,
+        types: &Types,
+    ) -> Result<Option<(&'a Attribute, Kind)>> {
+        let kind_of = |attribute: &Attribute| {
+            let (kind, cast) = types.resolve(attribute.type_oid, attribute.modifier, None);
+            Some(kind).filter(|kind| cast == Cast::None && kind.is_time())
+        };
+        let full = format!("{}.{}", id.schema, id.table);
+        let configured = self.server.time_columns.iter();
+        let mut configured = configured.filter(|(pattern, _)| matches(pattern, &full));
+        if let Some((pattern, name)) = configured.next() {
+            let attribute = relation.columns.iter().find(|attribute| attribute.name == *name);
+            return match attribute.and_then(|found| Some((found, kind_of(found)?))) {
+                Some(found) => Ok(Some(found)),
+                // A pattern may stand for tables that have no such column.
+                None if pattern.contains('*') => Ok(None),
+                None => Err(Error::usage(format!(
+                    "`time_columns`: {full} has no column `{name}` that is a date or a timestamp"
+                ))),
+            };
+        }
+        let mut candidates = BTreeMap::new();
+        for indexed in &relation.indexed {
+            if indexed.correlation.is_none_or(|correlation| correlation.abs() >= CORRELATED) {
+                let attribute =
+                    relation.columns.iter().find(|found| found.number == indexed.column);
+                if let Some((attribute, kind)) = attribute.and_then(|a| Some((a, kind_of(a)?))) {
+                    candidates.insert(indexed.column, (attribute, kind));
+                }
+            }
+        }
+        Ok(if candidates.len() == 1 { candidates.into_values().next() } else { None })
+    }
+
+    fn count(&self, table: &Table, window: Window) -> Result<RowCount> {
+        let readable = self.readable(&table.id)?;
+        let Some((column, kind)) = &readable.time else {
+            let rows = u64::try_from(readable.rows_estimate).unwrap_or_default();
+            return Ok(RowCount { rows, exact: false });
+        };
+        let condition = sql::condition(column, kind, Slice::from(window));
+        let pool = self.pool(&table.id.database);
+        let mut session = pool.take()?;
+        let count = sql::count(&readable.from, &condition.unwrap_or_default());
+        let rows = session.connection.query(&count)?;
+        pool.give_back(session);
+        let rows = rows.first().and_then(|row| catalog::text(row, 0).parse().ok());
+        let rows = rows.ok_or_else(|| Error::stop("a count that is no number"))?;
+        Ok(RowCount { rows, exact: true })
+    }
+}
+
+/// Runs on a thread that may block.
+async fn blocking<T: Send + 'static>(
+    inner: &Arc<Inner>,
+    work: impl FnOnce(&Inner) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let inner = Arc::clone(inner);
+    tokio::task::spawn_blocking(move || work(&inner))
+        .await
+        .unwrap_or_else(|error| Err(Error::stop(format!("a worker ended: {error}"))))
+}
+
+#[async_trait]
+impl Source for Postgres {
+    fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    async fn describe(&self) -> Result<SourceInfo> {
+        blocking(&self.inner, Inner::describe).await
+    }
+
+    async fn list(&self) -> Result<Listing> {
+        blocking(&self.inner, Inner::list).await
+    }
+
+    async fn bounds(&self, tables: &[Table]) -> Result<Vec<Option<Window>>> {
+        tables.iter().map(|table| Ok(self.inner.readable(&table.id)?.bounds)).collect()
+    }
+
+    async fn count(&self, table: &Table, window: Window) -> Result<RowCount> {
+        let table = table.clone();
+        blocking(&self.inner, move |inner| inner.count(&table, window)).await
+    }
+
+    fn rows_estimate(&self, table: &TableId) -> Option<u64> {
+        u64::try_from(self.inner.readable(table).ok()?.rows_estimate).ok()
+    }
+
+    async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<Done> {
+        let readable = self.inner.readable(&chunk.table.id)?;
+        let gone = |_| Error::stop("the source was closed");
+        let permit = Arc::clone(&self.inner.streams).acquire_owned().await.map_err(gone)?;
+        let abort = Abort::default();
+        // When nobody waits for the rows any more, the connections that send them are cut.
+        let guard = abort.on_drop();
+        let chunk = chunk.clone();
+        let work = move |inner: &Inner| {
+            let _permit = permit;
+            read_chunk(inner, &readable, &chunk, &batches, &abort)
+        };
+        let state = blocking(&self.inner, work).await;
+        guard.disarm();
+        state.map(|state| Done { snapshot: Some(state), ..Done::default() })
+    }
+
+    async fn artifacts(&self) -> Result<(Vec<Artifact>, Vec<ArtifactStatus>)> {
+        blocking(&self.inner, artifacts::collect).await
+    }
 }

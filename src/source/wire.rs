@@ -16,11 +16,16 @@ use rustls::{
     SignatureScheme, StreamOwned,
 };
 
+use rustix::net::sockopt;
+
 use crate::config::{Tls, TlsMode};
 use crate::error::{Class, Error, Result};
 
 /// How long to wait for each address of a host.
 const CONNECT: Duration = Duration::from_secs(10);
+
+/// How long a connection is idle before it is asked whether it is there.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
 /// A connection to a server.
 pub(super) struct Wire {
@@ -56,8 +61,11 @@ impl Wire {
                         socket.set_nodelay(true)?;
                         socket.set_read_timeout(Some(idle))?;
                         socket.set_write_timeout(Some(idle))?;
-                        // Finds out that a tunnel is gone while nothing is read from it.
-                        rustix::net::sockopt::set_socket_keepalive(&socket, true)?;
+                        // Finds out that a tunnel is gone while nothing is read from it, and keeps one
+                        // open that is closed when it is idle. The system's own pace is two hours.
+                        sockopt::set_socket_keepalive(&socket, true)?;
+                        sockopt::set_tcp_keepidle(&socket, KEEP_ALIVE)?;
+                        sockopt::set_tcp_keepintvl(&socket, KEEP_ALIVE)?;
                         socket.try_clone()
                     };
                     let clone = set_up().map_err(|error: io::Error| failed(&error))?;
@@ -86,14 +94,6 @@ impl Wire {
 
     pub(super) fn is_tls(&self) -> bool {
         matches!(self.stream, Stream::Tls(_))
-    }
-
-    /// SHA-256 of the server's certificate, which binds SCRAM to this channel.
-    pub(super) fn server_certificate(&self) -> Option<&CertificateDer<'static>> {
-        match &self.stream {
-            Stream::Plain(_) => None,
-            Stream::Tls(stream) => stream.conn.peer_certificates()?.first(),
-        }
     }
 
     pub(super) fn hangup(&self) -> io::Result<Hangup> {

@@ -9,9 +9,11 @@
 //!
 //! It has: gRPC Flight `DoGet` with a ticket of JSON, HTTP on the same port, `information_schema`,
 //! `system.parquet_files` (Core), limits that are decided when a query is planned, keep-alives,
-//! trailers, a quota in fixed windows, and faults.
+//! trailers, a quota in fixed windows, and faults;
+//! `/query` with the few statements of InfluxQL that list and read everything, as Core 3.6 and as later
+//! servers answer it, and a network through which gRPC does not pass.
 //!
-//! It has not: InfluxQL (but for what `/query` refuses), Flight SQL, writing over the network, real
+//! It has not: other InfluxQL, Flight SQL, writing over the network, real
 //! Parquet files, deletion, system tables other than the one above, row order as Core has it, the
 //! cost of merging chunks (see [`Options::cost`]), limits on names, columns and sizes.
 //!
@@ -29,6 +31,8 @@ pub(crate) mod cloud;
 mod fault;
 #[path = "influxdb3/flight.rs"]
 mod flight;
+#[path = "influxdb3/influxql.rs"]
+mod influxql;
 #[path = "influxdb3/lines.rs"]
 mod lines;
 #[path = "influxdb3/sql.rs"]
@@ -84,6 +88,8 @@ pub(crate) struct Options {
     /// Whether statistics come in `x-influxdata-` trailers. Whether the edge of Serverless lets them
     /// through is not known.
     pub(crate) trailers: bool,
+    /// How long a query stands in a queue before it is run.
+    pub(crate) queue: Duration,
     /// A query of more UTC days (of one table) is refused when it is planned.
     pub(crate) partitions: Option<usize>,
     /// A query of more Parquet files is refused when it is planned.
@@ -98,6 +104,21 @@ pub(crate) struct Options {
     pub(crate) cost: Arc<dyn Fn(&Scan) -> Duration + Send + Sync>,
     /// Names of databases that the token does not allow to read.
     pub(crate) forbidden: Vec<String>,
+    pub(crate) grpc: Grpc,
+    /// `None`: `/query` of Core 3.6, which says errors with a status. Else of later servers, which say
+    /// them with 200 and write -0 as 0; and whether each object says that more follows. Assumed: that
+    /// the servers in the cloud do not say it.
+    pub(crate) partial: Option<bool>,
+}
+
+/// What becomes of gRPC on its way to the server.
+#[derive(Debug, Clone)]
+pub(crate) enum Grpc {
+    Passes,
+    /// Only HTTP/1.1 does: the preface of HTTP/2 is refused.
+    Http1,
+    /// Something on the way answers it.
+    Answered(Fault),
 }
 
 impl Options {
@@ -107,6 +128,7 @@ impl Options {
             auth: product != Product::Core,
             keep_alive: Duration::from_secs(5),
             trailers: product != Product::Core,
+            queue: Duration::ZERO,
             partitions: serverless.then_some(500),
             parquet_files: match product {
                 Product::Serverless => Some(1000),
@@ -118,6 +140,8 @@ impl Options {
             quota: serverless.then(Quota::default),
             cost: Arc::new(|_| Duration::ZERO),
             forbidden: Vec::new(),
+            grpc: Grpc::Passes,
+            partial: (product != Product::Core).then_some(false),
         }
     }
 }
@@ -502,6 +526,10 @@ async fn listen(listener: TcpListener, state: Arc<State>) {
                 api::answer(request, Arc::clone(&state), Arc::clone(&connection))
             });
             let http = auto::Builder::new(TokioExecutor::new());
+            let http = match state.options().grpc {
+                Grpc::Http1 => http.http1_only(),
+                _ => http,
+            };
             tokio::select! {
                 // Whoever hangs up breaks it, which is no fault of the test.
                 _ = http.serve_connection(TokioIo::new(client), service) => {}

@@ -42,6 +42,8 @@ impl MariaDb {
         let mut install = server::unprivileged("mariadb-install-db", &folder);
         let data = folder.path().join("data");
         install.arg("--no-defaults").arg(format!("--datadir={}", data.display()));
+        // A server that starts removes the temporary tables of others from the folder that it shares.
+        install.arg(format!("--tmpdir={}", folder.path().display()));
         install.args(["--skip-test-db", "--skip-name-resolve"]);
         install.args(["--auth-root-authentication-method=normal", "--innodb-log-file-size=16M"]);
         server::run(install);

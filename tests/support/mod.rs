@@ -16,6 +16,7 @@ pub(crate) mod proxy;
 pub(crate) mod row;
 pub(crate) mod s3;
 pub(crate) mod server;
+pub(crate) mod tunnel;
 
 use std::path::PathBuf;
 use std::process::Command;

@@ -14,10 +14,10 @@ use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::{FlightData, Ticket};
 use futures::{Stream, StreamExt, TryStreamExt};
 use http::{Request, Response};
-use serde_json::json;
+use serde_json::{Value, json};
 use tonic::body::Body;
 use tonic::codegen::Service;
-use tonic::metadata::MetadataValue;
+use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 use tonic::{Status, Streaming};
 use url::Url;
@@ -34,8 +34,14 @@ const MESSAGE_HEAD: usize = 5;
 /// What may be on its way unread. Hyper's own 2 MiB of a stream would stop a server that is far away.
 const STREAM_WINDOW: u32 = 4 << 20;
 
+/// How often a connection that breaks is tried before gRPC is said not to pass, for how long each time,
+/// and the pause between. What passes answers at once.
+const KNOCKS: u32 = 3;
+const KNOCK: Duration = Duration::from_secs(4);
+const BETWEEN_KNOCKS: Duration = Duration::from_millis(400);
+
 /// Connections to one server.
-pub(super) struct Client {
+pub(in crate::source) struct Client {
     address: String,
     channels: Vec<Channel>,
     next: AtomicUsize,
@@ -46,7 +52,7 @@ pub(super) struct Client {
 impl Client {
     /// Nothing is connected yet. Each of so many connections is used by every such query in turn:
     /// parallel streams would share the flow control of one.
-    pub(super) fn new(
+    pub(in crate::source) fn new(
         base: &Url,
         credentials: &Credentials,
         connections: usize,
@@ -97,20 +103,13 @@ impl Client {
     /// Runs a query in a database.
     pub(super) async fn query(&self, database: &str, sql: &str) -> Result<Answer> {
         tracing::debug!("{database}: {sql}");
-        let at = self.next.fetch_add(1, Ordering::Relaxed) % self.channels.len();
-        let refusal = Arc::default();
-        let watched = Watched { channel: self.channels[at].clone(), refusal: Arc::clone(&refusal) };
-        let mut client = FlightServiceClient::new(watched).max_decoding_message_size(MESSAGE_BYTES);
+        let below = Shared::default();
         let ticket = json!({ "database": database, "sql_query": sql, "query_type": "sql" });
-        let mut request = tonic::Request::new(Ticket { ticket: ticket.to_string().into() });
-        if let Some(value) = &self.authorization {
-            request.metadata_mut().insert("authorization", value.clone());
-        }
-        let asked = tokio::time::timeout(self.idle_timeout, client.do_get(request));
+        let asked = tokio::time::timeout(self.idle_timeout, self.do_get(&ticket, &below));
         let streaming = match asked.await {
-            Ok(Ok(response)) => response.into_inner(),
-            Ok(Err(status)) => return Err(self.failed(&status, &refusal)),
-            Err(_) => return Err(self.silent()),
+            Ok(Ok(streaming)) => streaming,
+            Ok(Err(status)) => return Err(failed(&self.address, &status, &below)),
+            Err(_) => return Err(silent(&self.address)),
         };
         let seen = Arc::<Seen>::default();
         let data = messages(streaming, Arc::clone(&seen)).map_err(FlightError::from);
@@ -118,10 +117,52 @@ impl Client {
         Ok(Answer {
             address: self.address.clone(),
             idle_timeout: self.idle_timeout,
-            refusal,
+            below,
             batches,
             seen,
         })
+    }
+
+    async fn do_get(
+        &self,
+        ticket: &Value,
+        below: &Shared,
+    ) -> std::result::Result<Streaming<FlightData>, Status> {
+        let at = self.next.fetch_add(1, Ordering::Relaxed) % self.channels.len();
+        let watched = Watched { channel: self.channels[at].clone(), below: Arc::clone(below) };
+        let mut client = FlightServiceClient::new(watched).max_decoding_message_size(MESSAGE_BYTES);
+        let mut request = tonic::Request::new(Ticket { ticket: ticket.to_string().into() });
+        if let Some(value) = &self.authorization {
+            request.metadata_mut().insert("authorization", value.clone());
+        }
+        Ok(client.do_get(request).await?.into_inner())
+    }
+
+    /// What keeps gRPC from passing, where HTTP does; `None` where it passes, and where nothing proves
+    /// that it does not. No query is asked for it: the server refuses a ticket without a database.
+    pub(in crate::source) async fn obstacle(&self) -> Option<String> {
+        let ticket = json!({ "sql_query": "SELECT 1", "query_type": "sql" });
+        let mut obstacle = None;
+        for knock in 0..KNOCKS {
+            tokio::time::sleep(BETWEEN_KNOCKS * knock).await;
+            let below = Shared::default();
+            let answer = tokio::time::timeout(KNOCK, self.do_get(&ticket, &below)).await;
+            if below.is_grpc.load(Ordering::Acquire) {
+                return None; // whatever it says
+            }
+            if let Some(refusal) = below.take() {
+                return refusal.proves_no_grpc().then(|| refusal.to_string());
+            }
+            obstacle = Some(match answer {
+                Ok(Ok(_)) => return None,
+                Ok(Err(status)) => {
+                    let cause = std::error::Error::source(&status).map(innermost);
+                    printable(&cause.unwrap_or_else(|| status.message().to_owned()))
+                }
+                Err(_) => "no answer in time".to_owned(),
+            });
+        }
+        obstacle
     }
 
     /// All batches with rows of a query that answers little.
@@ -135,18 +176,10 @@ impl Client {
         }
         Ok((batches, answer.came()))
     }
-
-    fn failed(&self, status: &Status, refusal: &Shared) -> Error {
-        failed(&self.address, status, refusal)
-    }
-
-    fn silent(&self) -> Error {
-        silent(&self.address)
-    }
 }
 
-fn failed(address: &str, status: &Status, refusal: &Shared) -> Error {
-    let refusal = refusal.lock().unwrap_or_else(PoisonError::into_inner).take();
+fn failed(address: &str, status: &Status, below: &Below) -> Error {
+    let refusal = below.take();
     if refusal.is_none()
         && let Some(cause) = std::error::Error::source(status)
     {
@@ -181,7 +214,7 @@ fn innermost(error: &dyn std::error::Error) -> String {
 pub(super) struct Answer {
     address: String,
     idle_timeout: Duration,
-    refusal: Shared,
+    below: Shared,
     batches: FlightRecordBatchStream,
     seen: Arc<Seen>,
 }
@@ -190,6 +223,7 @@ pub(super) struct Answer {
 #[derive(Debug, Default)]
 struct Seen {
     bytes: AtomicU64,
+    queued_nanos: AtomicU64,
     /// The trailers came, with the status OK: any other is an error of the stream.
     ended_well: AtomicBool,
 }
@@ -207,11 +241,33 @@ fn messages(
             }
             None => {
                 let trailers = streaming.trailers().await?;
+                if let Some(trailers) = &trailers {
+                    seen.read(trailers);
+                }
                 seen.ended_well.store(trailers.is_some(), Ordering::Release);
                 Ok(None)
             }
         }
     })
+}
+
+impl Seen {
+    /// What the server says of the query at its end, where a proxy lets it through.
+    fn read(&self, trailers: &MetadataMap) {
+        let of = |name: &str| trailers.get(format!("x-influxdata-{name}"))?.to_str().ok();
+        let queued = of("queue-duration-seconds").and_then(|text| text.parse().ok());
+        let queued = queued.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        let nanos = queued.map_or(0, |queued| u64::try_from(queued.as_nanos()).unwrap_or(u64::MAX));
+        self.queued_nanos.store(nanos, Ordering::Relaxed);
+        tracing::debug!(
+            queued = ?queued,
+            execution = of("execution-duration-seconds"),
+            partitions = of("partitions"),
+            files = of("parquet-files"),
+            memory = of("max-memory-bytes"),
+            "a query ended"
+        );
+    }
 }
 
 impl Answer {
@@ -222,7 +278,7 @@ impl Answer {
         match next.await.map_err(|_| silent(&self.address))? {
             Some(Ok(batch)) => Ok(Some(batch)),
             Some(Err(FlightError::Tonic(status))) => {
-                Err(failed(&self.address, &status, &self.refusal))
+                Err(failed(&self.address, &status, &self.below))
             }
             Some(Err(error)) => Err(Error::of(
                 Class::RetryThenSplit,
@@ -237,20 +293,38 @@ impl Answer {
         }
     }
 
+    /// How long the query stood in the server's queue, as it says at the end.
+    pub(super) fn queued(&self) -> Duration {
+        Duration::from_nanos(self.seen.queued_nanos.load(Ordering::Relaxed))
+    }
+
     /// Bytes of messages so far.
     pub(super) fn came(&self) -> u64 {
         self.seen.bytes.load(Ordering::Relaxed)
     }
 }
 
-type Shared = Arc<Mutex<Option<Refusal>>>;
+/// What was seen of the HTTP answer below gRPC.
+#[derive(Debug, Default)]
+struct Below {
+    is_grpc: AtomicBool,
+    refusal: Mutex<Option<Refusal>>,
+}
+
+impl Below {
+    fn take(&self) -> Option<Refusal> {
+        self.refusal.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+type Shared = Arc<Below>;
 
 /// Looks at the HTTP answer below gRPC: what a proxy says instead of the server, and when to come again,
 /// would be lost otherwise.
 #[derive(Clone)]
 struct Watched {
     channel: Channel,
-    refusal: Shared,
+    below: Shared,
 }
 
 type Answering = Pin<
@@ -267,10 +341,14 @@ impl Service<Request<Body>> for Watched {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let (answer, refusal) = (self.channel.call(request), Arc::clone(&self.refusal));
+        let (answer, below) = (self.channel.call(request), Arc::clone(&self.below));
         Box::pin(async move {
             let answer = answer.await?;
-            if answer.status().is_success() {
+            let kind = answer.headers().get("content-type");
+            let kind = kind.map(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+            // A page with the status 200 is none either.
+            if answer.status().is_success() && kind != Some(false) {
+                below.is_grpc.store(kind.is_some(), Ordering::Release);
                 return Ok(answer);
             }
             let status = answer.status().as_u16();
@@ -278,7 +356,7 @@ impl Service<Request<Body>> for Watched {
             let retry_after = header.and_then(parse_retry_after);
             let (parts, body) = answer.into_parts();
             let text = beginning(body).await;
-            *refusal.lock().unwrap_or_else(PoisonError::into_inner) =
+            *below.refusal.lock().unwrap_or_else(PoisonError::into_inner) =
                 Some(Refusal { status, retry_after, text });
             Ok(Response::from_parts(parts, Body::empty()))
         })

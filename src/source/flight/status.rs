@@ -1,6 +1,7 @@
 //! PURE: what a gRPC status, or the HTTP answer of something before the server, means for a run. By
 //! text before code: the codes lie (Core's file limit is Internal, a quota may come as three codes).
 
+use std::fmt;
 use std::time::Duration;
 
 use tonic::{Code, Status};
@@ -14,6 +15,24 @@ pub(super) struct Refusal {
     pub(super) status: u16,
     pub(super) retry_after: Option<Duration>,
     pub(super) text: String,
+}
+
+impl Refusal {
+    /// Whether gRPC cannot pass at all: neither credentials, nor a quota, nor what may be over soon.
+    pub(super) fn proves_no_grpc(&self) -> bool {
+        match self.status {
+            401 | 403 | 407 | 408 | 425 | 429 => false,
+            501 | 505 => true,
+            status => status < 500,
+        }
+    }
+}
+
+/// In one line, without the page that comes with it.
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HTTP status {} instead of a gRPC answer", self.status)
+    }
 }
 
 /// The error for a status, or for the answer that was no gRPC.
@@ -101,7 +120,7 @@ fn refused(address: &str, refusal: &Refusal) -> Error {
     };
     match status {
         401 | 403 => Error::stop(message).hint("check the token and what it may read"),
-        404 | 405 | 415 | 501 => Error::stop(message).hint(
+        404 | 405 | 411 | 415 | 426 | 464 | 501 | 505 => Error::stop(message).hint(
             "Flight (gRPC over HTTP/2) does not reach an InfluxDB 3 here: is there a proxy, or is it InfluxDB \
              Cloud (TSM) or 2.x, which `influxdb2+` names?",
         ),
@@ -115,6 +134,17 @@ fn refused(address: &str, refusal: &Refusal) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_stays_proves_that_grpc_does_not_pass() {
+        let proves = |status| Refusal { status, retry_after: None, text: String::new() };
+        for status in [200, 302, 400, 404, 405, 411, 415, 426, 464, 501, 505] {
+            assert!(proves(status).proves_no_grpc(), "{status}");
+        }
+        for status in [401, 403, 429, 500, 502, 503, 504] {
+            assert!(!proves(status).proves_no_grpc(), "{status}");
+        }
+    }
 
     #[test]
     fn the_text_comes_before_the_code() {

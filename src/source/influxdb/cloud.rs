@@ -1,6 +1,8 @@
 //! The HTTP interface of InfluxDB Cloud: its organization, limits and buckets, and all that is not rows.
 //! A kind that a plan does not have is said, not an error. Values of tokens and secrets are never kept.
 
+use std::collections::HashMap;
+
 use serde_json::{Value, json};
 
 use super::http::{Got, Server};
@@ -18,7 +20,7 @@ pub(in crate::source) enum Storage {
 
 /// One organization.
 #[derive(Debug, Clone)]
-pub struct Cloud {
+pub(in crate::source) struct Cloud {
     server: Server,
     org: String,
 }
@@ -86,6 +88,27 @@ impl Cloud {
         };
         let pairs = all.iter().filter_map(|bucket| {
             Some((bucket["name"].as_str()?.to_owned(), bucket["type"].as_str() == Some("system")))
+        });
+        Ok(pairs.collect())
+    }
+
+    /// Database and retention policy that `/query` knows a bucket by, for each bucket that has some.
+    pub(in crate::source) async fn mappings(&self) -> Result<HashMap<String, (String, String)>> {
+        let refused = |what: &str, status: &str| {
+            Error::stop(format!("{}: {what}: {status}", self.server.address())).hint(
+                "/query finds a bucket by its DBRP mapping alone: the token must be allowed to read buckets and \
+                 mappings, or HTTP/2 must pass, so that Flight can be used",
+            )
+        };
+        let buckets = self.list("buckets", "buckets", 100).await?;
+        let buckets = buckets.map_err(|status| refused("buckets", &status))?;
+        let mappings = self.list("dbrps", "content", 0).await?;
+        let mappings = mappings.map_err(|status| refused("DBRP mappings", &status))?;
+        let pairs = buckets.iter().filter_map(|bucket| {
+            let of_bucket = mappings.iter().find(|mapping| mapping["bucketID"] == bucket["id"])?;
+            let text = |key: &str| of_bucket[key].as_str().map(str::to_owned);
+            let place = (text("database")?, text("retention_policy")?);
+            Some((bucket["name"].as_str()?.to_owned(), place))
         });
         Ok(pairs.collect())
     }

@@ -1,4 +1,4 @@
-//! What InfluxDB 3 Core and Enterprise say over HTTP of themselves: their databases.
+//! What InfluxDB 3 Core and Enterprise say over HTTP alone: their databases, and answers to SQL.
 
 use serde_json::{Value, json};
 
@@ -21,6 +21,22 @@ pub(in crate::source) async fn databases(server: &Server) -> Result<Vec<(String,
     let living = rows.iter().filter(|row| row["deleted"].as_bool() != Some(true));
     let names = living.filter_map(|row| row["iox::database"].as_str().or(row["name"].as_str()));
     Ok(names.map(|name| (name.to_owned(), name == "_internal")).collect())
+}
+
+/// The rows of a query in SQL that answers little, and the bytes of the answer: one array, which is no
+/// JSON when it is cut. Nulls are left out of a row.
+pub(in crate::source) async fn query_sql(
+    server: &Server,
+    database: &str,
+    sql: &str,
+) -> Result<(Vec<Value>, u64)> {
+    let body = json!({ "db": database, "q": sql, "format": "json" });
+    let text = server.post_json("api/v3/query_sql", &body).await?.allowed(server)?;
+    let rows = serde_json::from_str(&text).map_err(|error| {
+        let text = format!("{}: an answer that is not JSON: {error}", server.address());
+        Error::of(Class::Retry, text)
+    })?;
+    Ok((rows, text.len() as u64))
 }
 
 /// There is not much besides rows.

@@ -139,11 +139,6 @@ impl Server {
         self.base.as_str().trim_end_matches('/').to_owned()
     }
 
-    /// Scheme, host and port.
-    pub(in crate::source) fn base(&self) -> &Url {
-        &self.base
-    }
-
     /// Gets a resource. What may pass is an error (429, 5xx, no answer); any other status is an answer.
     pub(in crate::source) async fn get(
         &self,
@@ -264,16 +259,57 @@ impl Server {
         count: usize,
         more: &[(&str, &str)],
     ) -> Result<Vec<Statement>> {
-        let response = self.post(statements, "application/json", more).await?;
+        let form = [&chunked(statements, CHUNK_ROWS)[..], more].concat();
+        let body = self.body(self.post("application/json", &form).await?).await?;
+        self.statements(&body, count)
+    }
+
+    /// Runs one statement that answers little, in the database that `place` says; also the bytes of its
+    /// answer. Not chunked, so that it is one object: cut anywhere, it is no JSON. For servers that
+    /// cut no answer to a number of rows.
+    pub(in crate::source) async fn ask(
+        &self,
+        statement: &str,
+        place: &[(&str, &str)],
+    ) -> Result<(Statement, u64)> {
+        let form = [&[("q", statement), ("epoch", "ns")], place].concat();
+        let body = self.body(self.post("application/json", &form).await?).await?;
+        let statement = self.statements(&body, 1)?.pop().unwrap_or_default();
+        Ok((statement, body.len() as u64))
+    }
+
+    /// Sends a query for rows that are to come as JSON, so many in an object.
+    pub(in crate::source) async fn rows(
+        &self,
+        statement: &str,
+        place: &[(&str, &str)],
+        chunk_rows: usize,
+    ) -> Result<Response> {
+        let chunk_rows = chunk_rows.to_string();
+        let form = [&chunked(statement, &chunk_rows)[..], place].concat();
+        match self.opened(self.post("application/json", &form).await?).await? {
+            (Format::Json, response) => Ok(response),
+            (Format::MessagePack, _) => {
+                let text = format!("{}: MessagePack, though JSON was asked for", self.address());
+                Err(Error::of(Class::Retry, text))
+            }
+        }
+    }
+
+    async fn body(&self, response: Response) -> Result<Vec<u8>> {
         let mut response = self.accepted(response).await?;
         let mut body = Vec::new();
         while let Some(bytes) = response.chunk().await.map_err(|error| self.transport(&error))? {
             body.extend_from_slice(&bytes);
         }
+        Ok(body)
+    }
+
+    fn statements(&self, body: &[u8], count: usize) -> Result<Vec<Statement>> {
         let mut statements = Vec::<Statement>::new();
         statements.resize_with(count, Statement::default);
         let mut ended = vec![false; count];
-        for answer in serde_json::Deserializer::from_slice(&body).into_iter::<Answer>() {
+        for answer in serde_json::Deserializer::from_slice(body).into_iter::<Answer>() {
             let answer = answer.map_err(|error| {
                 Error::of(
                     Class::Retry,
@@ -308,13 +344,18 @@ impl Server {
     /// Sends a query for rows, and says how its answer is written.
     pub(in crate::source) async fn open(&self, statement: &str) -> Result<(Format, Response)> {
         // Servers compare the whole header: a list of types would mean none of them.
-        let mut response = self.post(statement, "application/x-msgpack", &[]).await?;
+        let form = chunked(statement, CHUNK_ROWS);
+        let mut response = self.post("application/x-msgpack", &form).await?;
         if matches!(
             response.status(),
             StatusCode::NOT_ACCEPTABLE | StatusCode::UNSUPPORTED_MEDIA_TYPE
         ) {
-            response = self.post(statement, "application/json", &[]).await?;
+            response = self.post("application/json", &form).await?;
         }
+        self.opened(response).await
+    }
+
+    async fn opened(&self, response: Response) -> Result<(Format, Response)> {
         let response = self.accepted(response).await?;
         let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
         match kind.unwrap_or_default() {
@@ -329,17 +370,21 @@ impl Server {
     }
 
     /// Moves a body from the socket to a thread that decodes it, in pieces large enough that waking
-    /// that thread costs little: the server flushes every few kilobytes.
+    /// that thread costs little: the server flushes every few kilobytes. `came` is told the bytes.
     pub(in crate::source) async fn pump(
         &self,
         mut response: Response,
         body: mpsc::Sender<Result<Bytes>>,
+        mut came: impl FnMut(u64),
     ) {
         let mut piece = BytesMut::with_capacity(PIECE_BYTES);
         let mut began = Instant::now();
         loop {
             match response.chunk().await {
-                Ok(Some(bytes)) => piece.extend_from_slice(&bytes),
+                Ok(Some(bytes)) => {
+                    came(bytes.len() as u64);
+                    piece.extend_from_slice(&bytes);
+                }
                 Ok(None) => {
                     let _ = body.send(Ok(piece.freeze())).await; // the decoder may have failed
                     return;
@@ -362,20 +407,8 @@ impl Server {
         }
     }
 
-    async fn post(
-        &self,
-        statements: &str,
-        accept: &'static str,
-        more: &[(&str, &str)],
-    ) -> Result<Response> {
-        let mut form = vec![
-            ("q", statements),
-            ("epoch", "ns"),
-            ("chunked", "true"),
-            ("chunk_size", CHUNK_ROWS),
-        ];
-        form.extend_from_slice(more);
-        let request = self.client.post(self.at("query")).header(ACCEPT, accept).form(&form);
+    async fn post(&self, accept: &'static str, form: &[(&str, &str)]) -> Result<Response> {
+        let request = self.client.post(self.at("query")).header(ACCEPT, accept).form(form);
         self.authorized(request)?.send().await.map_err(|error| self.transport(&error))
     }
 
@@ -438,7 +471,13 @@ impl Server {
             408 | 504 => Error::of(Class::Split, message),
             429 => Error::of(Class::Wait(retry_after), message),
             503 if retry_after.is_some() => Error::of(Class::Wait(retry_after), message),
-            500..=599 => Error::of(Class::Retry, message),
+            // InfluxDB 3 says with it what is too much, and what the user did wrong.
+            500 => match class_of_text(&said) {
+                Class::Split => Error::of(Class::Split, message),
+                Class::Stop if said.contains("query error") => Error::stop(message),
+                _ => Error::of(Class::Retry, message),
+            },
+            501..=599 => Error::of(Class::Retry, message),
             _ => match class_of_text(&said) {
                 Class::RetryThenSplit => Error::stop(message),
                 class => with_class(class, message),
@@ -458,6 +497,11 @@ fn with_class(class: Class, message: String) -> Error {
         Class::Stop => Error::stop(message),
         class => Error::of(class, message),
     }
+}
+
+/// A query whose answer comes as many objects.
+fn chunked<'a>(statements: &'a str, chunk_rows: &'a str) -> [(&'a str, &'a str); 4] {
+    [("q", statements), ("epoch", "ns"), ("chunked", "true"), ("chunk_size", chunk_rows)]
 }
 
 fn token_header(scheme: &str, token: &Secret) -> Result<HeaderValue> {
@@ -494,7 +538,18 @@ pub(in crate::source) fn parse_retry_after(text: &str) -> Option<Duration> {
 fn class_of_text(text: &str) -> Class {
     let text = text.to_lowercase();
     let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
-    if has(&["timeout", "timed out", "max-select-", "too many points", "memory"]) {
+    if has(&["limited_query", "exceeds limit of 25m"])
+        || has(&["has exceeded"]) && has(&["plan limit"])
+    {
+        Class::Wait(None)
+    } else if has(&["timeout", "timed out", "max-select-", "too many points", "memory"])
+        || has(&[
+            "would process more than",
+            "file limit",
+            "allocation failed",
+            "failed to allocate",
+        ])
+    {
         Class::Split
     } else if has(&["max-concurrent-queries"]) {
         Class::Retry
@@ -539,6 +594,9 @@ mod tests {
             ("error authorizing query: u not authorized to execute statement", Class::Stop),
             ("engine is closed", Class::RetryThenSplit),
             ("query interrupted", Class::RetryThenSplit),
+            ("Query would exceed file limit of 432 parquet files", Class::Split),
+            ("Query would process more than 500 partitions", Class::Split),
+            ("org 0a has exceeded limited_query plan limit", Class::Wait(None)),
         ] {
             assert_eq!(class_of_text(text), class, "{text}");
         }

@@ -18,14 +18,14 @@ const BATCH_ROWS: usize = 16 * 1024;
 const BATCH_BYTES: usize = 2 * 1024 * 1024;
 
 /// The body of an answer as it comes in, for a thread that may block.
-pub(super) struct Feed {
+pub(in crate::source) struct Feed {
     parts: mpsc::Receiver<Result<Bytes>>,
     buffer: Vec<u8>,
     at: usize,
 }
 
 impl Feed {
-    pub(super) fn new(parts: mpsc::Receiver<Result<Bytes>>) -> Self {
+    pub(in crate::source) fn new(parts: mpsc::Receiver<Result<Bytes>>) -> Self {
         Self { parts, buffer: Vec::new(), at: 0 }
     }
 
@@ -109,7 +109,7 @@ impl Target {
 }
 
 /// Puts series and rows together into batches and sends them.
-pub(super) struct RowWriter {
+pub(in crate::source) struct RowWriter {
     tags: HashMap<String, usize>,
     fields: HashMap<String, Target>,
     builder: PointBuilder,
@@ -121,11 +121,23 @@ pub(super) struct RowWriter {
     whole: Option<i64>,
     batch_rows: usize,
     partial: Option<bool>,
+    seen: Seen,
+}
+
+/// What came of an answer.
+#[derive(Debug, Default)]
+pub(in crate::source) struct Seen {
+    pub(in crate::source) rows: u64,
+    /// Values of each column of the table, but nulls.
+    pub(in crate::source) values: Vec<u64>,
+    /// Whether some object said that more follows. Then the server says so of each but the last; one
+    /// that never does may be of those that do not know of it.
+    pub(in crate::source) flagged: bool,
 }
 
 impl RowWriter {
     /// For the columns of a table; `several` as it was given to `statements::read`.
-    pub(super) fn new(table: &Arc<Table>, batches: BatchSender, several: bool) -> Self {
+    pub(in crate::source) fn new(table: &Arc<Table>, batches: BatchSender, several: bool) -> Self {
         let mut tags = HashMap::new();
         let mut fields = HashMap::<String, Target>::new();
         for (at, column) in table.columns.iter().enumerate() {
@@ -159,6 +171,7 @@ impl RowWriter {
             // A value that is not set takes room as well, once the batch is built.
             batch_rows: (4 * BATCH_BYTES / (8 * table.columns.len().max(1))).clamp(64, BATCH_ROWS),
             partial: None,
+            seen: Seen { values: vec![0; table.columns.len()], ..Seen::default() },
         }
     }
 
@@ -277,6 +290,7 @@ impl RowWriter {
     /// Ends a result, which says whether more follows.
     pub(super) fn end_result(&mut self, partial: bool) {
         self.partial = Some(partial);
+        self.seen.flagged |= partial;
     }
 
     /// Ends the answer. Complete is only what said so: every object but the last carries `partial`,
@@ -288,12 +302,27 @@ impl RowWriter {
         self.flush()
     }
 
+    /// Ends an answer of InfluxDB 3, which has no object at all where there are no rows, and of which
+    /// only some versions say that more follows. Whether it was all, what was seen has to tell.
+    pub(in crate::source) fn end(mut self) -> Result<Seen> {
+        if self.partial == Some(true) {
+            return Err(cut_off());
+        }
+        self.flush()?;
+        Ok(self.seen)
+    }
+
     fn flush(&mut self) -> Result<()> {
         self.end_series()?;
-        match self.builder.rows() {
-            0 => Ok(()),
-            _ => self.batches.blocking_send(self.builder.finish()?),
+        if self.builder.rows() == 0 {
+            return Ok(());
         }
+        let batch = self.builder.finish()?;
+        self.seen.rows += batch.num_rows() as u64;
+        for (values, column) in self.seen.values.iter_mut().zip(batch.columns()) {
+            *values += (column.len() - column.null_count()) as u64;
+        }
+        self.batches.blocking_send(batch)
     }
 }
 

@@ -1,5 +1,5 @@
-//! Chunked answers in JSON, for a server that refuses MessagePack. SYNC. JSON writes 100.0 as 100,
-//! so a number's type comes from the column; a column of floats and integers is refused.
+//! Chunked answers in JSON, of InfluxDB 3 and of a server that refuses MessagePack. SYNC. JSON writes 100.0
+//! as 100, so a number's type comes from the column; a column of floats and integers is refused.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -29,14 +29,19 @@ struct Statement {
 #[derive(Deserialize)]
 struct Series {
     #[serde(default)]
-    tags: BTreeMap<String, String>,
+    tags: BTreeMap<String, Option<String>>,
     columns: Vec<String>,
     #[serde(default)]
     values: Vec<Vec<Value>>,
 }
 
-/// Decodes a whole answer into batches. `said` makes an error of what the server says inside of it.
-pub(super) fn decode(feed: Feed, mut rows: RowWriter, said: impl Fn(&str) -> Error) -> Result<()> {
+/// Decodes a whole answer into batches, which then is to be finished. `said` makes an error of what the
+/// server says inside of it.
+pub(in crate::source) fn decode(
+    feed: Feed,
+    rows: &mut RowWriter,
+    said: impl Fn(&str) -> Error,
+) -> Result<()> {
     let mut body = Body { feed, failed: None };
     let mut answers = serde_json::Deserializer::from_reader(&mut body).into_iter::<Answer>();
     let parsed = answers.try_for_each(|answer| {
@@ -49,7 +54,7 @@ pub(super) fn decode(feed: Feed, mut rows: RowWriter, said: impl Fn(&str) -> Err
                 return Err(said(&error));
             }
             for series in statement.series {
-                write_series(&mut rows, series)?;
+                write_series(rows, series)?;
             }
             rows.end_result(statement.partial);
         }
@@ -59,7 +64,7 @@ pub(super) fn decode(feed: Feed, mut rows: RowWriter, said: impl Fn(&str) -> Err
     // serde_json knows only that reading failed; why, the body knows.
     match body.failed {
         Some(error) => Err(error),
-        None => parsed.and_then(|()| rows.finish()),
+        None => parsed,
     }
 }
 
@@ -89,7 +94,8 @@ impl Read for &mut Body {
 
 fn write_series(rows: &mut RowWriter, series: Series) -> Result<()> {
     let targets = rows.targets(&series.columns)?;
-    rows.begin_series(series.tags.into_iter().collect())?;
+    let tags = series.tags.into_iter().map(|(key, value)| (key, value.unwrap_or_default()));
+    rows.begin_series(tags.collect())?;
     for row in &series.values {
         let (time, values) = match row.split_first() {
             Some((time, values)) if values.len() == targets.len() => (time, values),

@@ -116,8 +116,13 @@ fn list_one(
             Err(broken) => return Err(broken),
         }
     }
-    let mut bounds = None;
+    // What has no time may be anywhere in it.
+    let mut bounds = Some(Window::ALL);
+    if table.time_column.is_none() {
+        table.occupied.push(Window::ALL);
+    }
     if let Some(column) = &table.time_column {
+        bounds = None;
         table.reading = match entry.nullable.contains(column) {
             true => Reading::WindowsAndNullTime,
             false => Reading::Windows,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use arrow_flight::flight_service_server::FlightServiceServer;
 use bytes::Bytes;
-use futures::{TryStreamExt, stream};
+use futures::{StreamExt, TryStreamExt, stream};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::{Request, Response};
@@ -18,7 +18,8 @@ use tonic::codegen::Service;
 use super::flight::{Exchange, Flight, authorized};
 use super::sql::{self, Refusal};
 use super::{
-    Body, BoxError, Break, Connection, Cut, Fault, Product, Query, State, cloud, lock, quota_text,
+    Body, BoxError, Break, Connection, Cut, Fault, Grpc, Product, Query, State, cloud, influxql,
+    lock,
 };
 
 /// Hyper sends what it has when nothing more comes for a while; an h2 stream that is reset loses
@@ -30,16 +31,18 @@ pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) headers: Vec<(String, String)>,
     pub(super) body: Vec<u8>,
+    /// Breaks after so many bytes of the body; without trailers it ends there as if it were all.
+    pub(super) cut: Option<(usize, Break)>,
 }
 
 impl Answer {
     pub(super) fn text(status: u16, text: &str) -> Self {
-        Self { status, headers: Vec::new(), body: text.as_bytes().to_vec() }
+        Self { status, headers: Vec::new(), body: text.as_bytes().to_vec(), cut: None }
     }
 
     pub(super) fn of(status: u16, content_type: &str, body: impl Into<Vec<u8>>) -> Self {
         let headers = vec![("content-type".to_owned(), content_type.to_owned())];
-        Self { status, headers, body: body.into() }
+        Self { status, headers, body: body.into(), cut: None }
     }
 
     pub(super) fn json(status: u16, json: &Json) -> Self {
@@ -51,10 +54,23 @@ impl Answer {
         self
     }
 
-    fn response(self) -> Response<Body> {
+    fn response(mut self, connection: &Arc<Connection>) -> Response<Body> {
         let mut response = Response::builder().status(self.status);
         for (name, value) in self.headers {
             response = response.header(name, value);
+        }
+        if let Some((kept, how)) = self.cut {
+            self.body.truncate(kept);
+            let (body, connection) = (Bytes::from(self.body), Arc::clone(connection));
+            let first = stream::iter([Ok::<_, BoxError>(Frame::data(body))]);
+            let rest = stream::once(async move {
+                match how {
+                    Break::NoTrailers => None,
+                    how => Some(Err(break_off(how, &connection).await)),
+                }
+            });
+            let body = StreamBody::new(first.chain(rest.filter_map(|end| async { end })));
+            return response.body(body.boxed_unsync()).unwrap();
         }
         let body = Full::new(Bytes::from(self.body)).map_err(|never| match never {});
         response.body(body.boxed_unsync()).unwrap()
@@ -86,7 +102,10 @@ pub(super) async fn answer(
 ) -> Result<Response<Body>, BoxError> {
     let content_type = request.headers().get("content-type").map(|value| value.as_bytes());
     if content_type.is_some_and(|value| value.starts_with(b"application/grpc")) {
-        return flight(request, state, connection).await;
+        return match state.options().grpc {
+            Grpc::Answered(fault) => stand_in(fault, &connection).await,
+            _ => flight(request, state, connection).await,
+        };
     }
 
     let (head, body) = request.into_parts();
@@ -116,16 +135,17 @@ pub(super) async fn answer(
         _ => {}
     }
     match route(&call, &state).await {
-        Some(answer) => Ok(answer.response()),
+        Some(answer) => Ok(answer.response(&connection)),
         None => stand_in(Fault::BreakAtOnce(Break::Close), &connection).await,
     }
 }
 
 /// The answer of something that is not the server.
-async fn stand_in(fault: Fault, connection: &Connection) -> Result<Response<Body>, BoxError> {
+async fn stand_in(fault: Fault, connection: &Arc<Connection>) -> Result<Response<Body>, BoxError> {
     match fault {
         Fault::Http { status, headers, body } => {
-            Ok(Answer { status, headers, body: body.into_bytes() }.response())
+            let answer = Answer { headers, ..Answer::of(status, "", body) };
+            Ok(answer.response(connection))
         }
         Fault::BreakAtOnce(how) => Err(break_off(how, connection).await),
         other => unreachable!("{other:?} is no answer"),
@@ -219,7 +239,7 @@ async fn route(call: &Call, state: &Arc<State>) -> Option<Answer> {
         }
         ("GET", "/api/v3/configure/database") if core => databases(call, state),
         ("GET" | "POST", "/api/v3/query_sql") if core => query_sql(call, state).await,
-        ("GET" | "POST", "/query") => return v1(call, state),
+        ("GET" | "POST", "/query") => return influxql::answer(call, state).await,
         _ if state.product == Product::Serverless => cloud::answer(call, state),
         _ => Answer::text(404, "not found"),
     })
@@ -286,36 +306,4 @@ async fn query_sql(call: &Call, state: &Arc<State>) -> Answer {
     state.count(body.len());
     let jsonl = if format == "json" { "application/json" } else { "application/jsonl" };
     Answer::of(200, jsonl, body).with("access-control-allow-origin", "*")
-}
-
-/// InfluxQL: only what costs nothing.
-fn v1(call: &Call, state: &State) -> Option<Answer> {
-    let form: HashMap<String, String> =
-        url::form_urlencoded::parse(&call.body).into_owned().collect();
-    let parameter = |name: &str| form.get(name).map(String::as_str).or_else(|| call.get(name));
-    let Some(text) = parameter("q") else {
-        return Some(Answer::text(400, "missing query parameter 'q'"));
-    };
-    if let Err(seconds) = state.admit() {
-        let body = json!({ "code": "too many requests", "message": quota_text() });
-        return Some(Answer::json(429, &body).with("retry-after", seconds));
-    }
-    let text = text.trim().to_ascii_uppercase();
-    let lists = ["SHOW DATABASES", "SHOW RETENTION POLICIES"];
-    if state.product == Product::Core && lists.iter().any(|list| text.starts_with(list)) {
-        return None;
-    }
-    if text != "SHOW MEASUREMENTS" {
-        return Some(Answer::text(500, "the stand-in has no InfluxQL"));
-    }
-    let database = parameter("db").unwrap_or_default();
-    let databases = lock(&state.databases);
-    let Some(database) = databases.get(database) else {
-        let error = format!("query error: database not found: {database}");
-        return Some(Answer::json(404, &json!({ "error": error })));
-    };
-    let values: Vec<_> = database.tables.keys().map(|name| json!([name])).collect();
-    let series = json!([{ "name": "measurements", "columns": ["name"], "values": values }]);
-    let body = json!({ "results": [{ "statement_id": 0, "series": series }] });
-    Some(Answer::of(200, "application/json", format!("{body}\r\n")))
 }

@@ -207,7 +207,7 @@ struct Run {
 impl Run {
     /// Ends with a status for the client, or with none where something else ends the answer.
     async fn produce(&mut self, planned: Planned) -> Result<(), Option<Status>> {
-        let mut wait = (self.options.cost)(&planned.scan);
+        let mut wait = (self.options.cost)(&planned.scan) + self.options.queue;
         if let Some(Fault::Slow(pause)) = &self.fault {
             wait += *pause;
         }
@@ -284,6 +284,7 @@ impl Run {
             ("x-influxdata-partitions", scan.partitions.to_string()),
             ("x-influxdata-parquet-files", scan.files.to_string()),
             ("x-influxdata-execution-duration-seconds", seconds),
+            ("x-influxdata-queue-duration-seconds", self.options.queue.as_secs_f64().to_string()),
             // Only its presence means something here.
             ("x-influxdata-max-memory-bytes", (scan.rows * 64).to_string()),
         ];

@@ -34,7 +34,7 @@ const CHUNKS_A_WINDOW: u64 = 24;
 /// What was read when. The server's windows are fixed, but nobody says when they begin; what keeps to
 /// the quota in every span of that length keeps to it in theirs.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(in crate::source) struct Budget {
     quota: Option<Quota>,
     spent: Mutex<Spent>,
 }
@@ -52,17 +52,17 @@ struct Spent {
 
 /// A query that is let through. What it was expected to bring is given back when it is dropped.
 #[derive(Debug)]
-pub(super) struct Admitted<'a> {
+pub(in crate::source) struct Admitted<'a> {
     budget: &'a Budget,
     reserved: u64,
 }
 
 impl Budget {
-    pub(super) fn new(quota: Option<Quota>) -> Self {
+    pub(in crate::source) fn new(quota: Option<Quota>) -> Self {
         Self { quota, spent: Mutex::default() }
     }
 
-    pub(super) fn quota(&self) -> Option<Quota> {
+    pub(in crate::source) fn quota(&self) -> Option<Quota> {
         self.quota
     }
 
@@ -71,7 +71,7 @@ impl Budget {
     }
 
     /// Lets a query through that is expected to bring so many bytes, or says how long to wait.
-    pub(super) fn admit(&self, expected: u64) -> Result<Admitted<'_>, Duration> {
+    pub(in crate::source) fn admit(&self, expected: u64) -> Result<Admitted<'_>, Duration> {
         self.admit_at(expected, Instant::now())
     }
 
@@ -100,7 +100,7 @@ impl Budget {
     }
 
     /// Counts bytes that came.
-    pub(super) fn spend(&self, bytes: u64) {
+    pub(in crate::source) fn spend(&self, bytes: u64) {
         self.spend_at(bytes, Instant::now());
     }
 
@@ -116,14 +116,14 @@ impl Budget {
     }
 
     /// Learns what rows of a table cost.
-    pub(super) fn learn(&self, table: &str, rows: u64, bytes: u64) {
+    pub(in crate::source) fn learn(&self, table: &str, rows: u64, bytes: u64) {
         let mut spent = self.spent();
         let rate = spent.rates.entry(table.to_owned()).or_default();
         *rate = (rate.0 + rows, rate.1 + bytes);
     }
 
     /// Rows that one chunk of a table should have at most; `None` without a quota.
-    pub(super) fn chunk_rows(&self, table: &str) -> Option<u64> {
+    pub(in crate::source) fn chunk_rows(&self, table: &str) -> Option<u64> {
         let quota = self.quota?;
         let (rows, bytes) = self.spent().rates.get(table).copied().unwrap_or((1, 100));
         let wanted = u128::from(quota.bytes / CHUNKS_A_WINDOW) * u128::from(rows.max(1));
@@ -131,7 +131,7 @@ impl Budget {
     }
 
     /// Bytes that a usual chunk brings, to be reserved for one whose size is not known.
-    pub(super) fn usual_chunk(&self) -> u64 {
+    pub(in crate::source) fn usual_chunk(&self) -> u64 {
         self.quota.map_or(0, |quota| quota.bytes / CHUNKS_A_WINDOW)
     }
 }
@@ -150,7 +150,7 @@ impl Spent {
 
 impl Admitted<'_> {
     /// Counts bytes that came for it, instead of those that were expected.
-    pub(super) fn spend(&mut self, bytes: u64) {
+    pub(in crate::source) fn spend(&mut self, bytes: u64) {
         let of_reserved = self.reserved.min(bytes);
         self.reserved -= of_reserved;
         self.budget.spent().reserved -= of_reserved;

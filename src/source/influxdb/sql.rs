@@ -6,7 +6,7 @@ use chrono::DateTime;
 use crate::window::{Slice, Window};
 
 /// Names and types of all columns of all tables. Other schemas than `iox` are the server's own.
-pub(super) const COLUMNS: &str = "SELECT table_name, column_name, data_type FROM information_schema.columns \
+pub(in crate::source) const COLUMNS: &str = "SELECT table_name, column_name, data_type FROM information_schema.columns \
      WHERE table_schema = 'iox'";
 
 fn quoted(name: &str) -> String {
@@ -39,24 +39,24 @@ fn within(window: Window) -> String {
 
 /// All rows of a slice. `*`, so that a column which came after the listing shows. Without `ORDER BY`,
 /// which would be a sort in the server, and nothing would come before its end.
-pub(super) fn read(name: &str, slice: Slice) -> String {
+pub(in crate::source) fn read(name: &str, slice: Slice) -> String {
     let within = slice.window().map(within).unwrap_or_default();
     format!("SELECT * FROM {}{within}", table(name))
 }
 
 /// First and last time of a window.
-pub(super) fn bounds(name: &str, window: Window) -> String {
+pub(in crate::source) fn bounds(name: &str, window: Window) -> String {
     let (table, within) = (table(name), within(window));
     format!("SELECT min(time) AS first, max(time) AS last FROM {table}{within}")
 }
 
 /// Number of rows of a window.
-pub(super) fn count(name: &str, window: Window) -> String {
+pub(in crate::source) fn count(name: &str, window: Window) -> String {
     format!("SELECT count(*) AS rows FROM {}{}", table(name), within(window))
 }
 
 /// How a window would be read: costs no reading, and shows whether anything can be there.
-pub(super) fn explain(name: &str, window: Window) -> String {
+pub(in crate::source) fn explain(name: &str, window: Window) -> String {
     format!("EXPLAIN SELECT time FROM {}{}", table(name), within(window))
 }
 
@@ -76,7 +76,7 @@ const PASSING: [&str; 10] = [
 
 /// Whether a physical plan, a line for each operator, reads nothing at all. An operator that is not known
 /// reads something: a table that has rows must never look empty.
-pub(super) fn is_empty_plan(plan: &str) -> bool {
+pub(in crate::source) fn is_empty_plan(plan: &str) -> bool {
     let mut empty = false;
     for line in plan.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let end = line.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(line.len());

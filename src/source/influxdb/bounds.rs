@@ -1,0 +1,219 @@
+//! The first and the last row of a table of an InfluxDB 3, and the number of its rows. One query where the
+//! server can answer it; where a query over all time is too much for it (limits of files, minutes of
+//! merging), by looking for windows that may have rows until a narrow one is left. Knows no wire.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::family::Product;
+use crate::error::{Class, Error, Result};
+use crate::plan::MIN_WIDTH;
+use crate::source::{RowCount, TableId};
+use crate::window::{DAY, Window};
+
+/// What a server that can answer at all needs for it.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The same of Core, whose cost grows much faster than the rows, and which goes on merging for a while
+/// when nobody waits any more; plans cost nothing there.
+const CORE_PATIENCE: Duration = Duration::from_millis(500);
+/// Queries for one count at most: what takes more is not worth its cost.
+const COUNT_QUERIES: usize = 1000;
+
+/// A server that can be asked about a window of a table, which may be too much for it.
+#[async_trait]
+pub(in crate::source) trait Asked: Sync {
+    /// The first and the last time in a window.
+    async fn min_max(&self, table: &TableId, window: Window) -> Result<Option<Window>>;
+
+    /// Whether there may be rows in a window, for as little as the server can say it for.
+    async fn may_have_rows(&self, table: &TableId, window: Window) -> Result<bool>;
+
+    /// The number of rows in a window.
+    async fn count_once(&self, table: &TableId, window: Window) -> Result<RowCount>;
+
+    /// Which of the family it is.
+    fn product(&self) -> &Product;
+}
+
+/// How long to wait for an answer that may never come.
+pub(in crate::source) fn patience(product: &Product) -> Duration {
+    match product {
+        Product::Core => CORE_PATIENCE,
+        _ => PATIENCE,
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    First,
+    Last,
+}
+
+/// The bounds of a table; `None` for an empty one.
+pub(in crate::source) async fn bounds_of(
+    asked: &dyn Asked,
+    table: &TableId,
+) -> Result<Option<Window>> {
+    let bounds = search(asked, table).await;
+    bounds.map_err(|error| error.context(format!("looking for the bounds of {table}")))
+}
+
+/// The number of rows in a window, however wide.
+pub(in crate::source) async fn count(
+    asked: &dyn Asked,
+    table: &TableId,
+    window: Window,
+) -> Result<RowCount> {
+    let mut todo = vec![window];
+    let mut total = RowCount { rows: 0, exact: true };
+    for _ in 0..COUNT_QUERIES {
+        let Some(window) = todo.pop() else { return Ok(total) };
+        match asked.count_once(table, window).await {
+            Ok(count) => {
+                total.rows += count.rows;
+                total.exact &= count.exact;
+            }
+            Err(error) if is_too_much(&error) => match window.halves(MIN_WIDTH) {
+                Some((left, right)) => todo.extend([right, left]),
+                None => return Err(error),
+            },
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(RowCount { rows: total.rows.max(1), exact: false })
+}
+
+async fn search(asked: &dyn Asked, table: &TableId) -> Result<Option<Window>> {
+    let patience = patience(asked.product());
+    match tokio::time::timeout(patience, asked.min_max(table, Window::ALL)).await {
+        Ok(Ok(bounds)) => return Ok(bounds),
+        Ok(Err(error)) if !is_too_much(&error) => return Err(error),
+        Ok(Err(error)) => tracing::info!("{table}: {error}; looking for its bounds"),
+        Err(_) => tracing::info!("{table}: no answer for a while; looking for its bounds"),
+    }
+    let Some(first) = end_of(asked, table, Window::ALL, End::First).await? else {
+        return Ok(None);
+    };
+    let rest = Window { from: first, to: Window::ALL.to };
+    // There is at least the first: a server that finds nothing now must not shorten the table.
+    let last = end_of(asked, table, rest, End::Last).await?.ok_or_else(|| {
+        Error::of(Class::Retry, format!("{table}: its first row is there, its last is not"))
+    })?;
+    Ok(Window::new(first, last.saturating_add(1)))
+}
+
+/// The first or last time in a window.
+async fn end_of(
+    asked: &dyn Asked,
+    table: &TableId,
+    within: Window,
+    end: End,
+) -> Result<Option<i64>> {
+    let Some(mut part) = outermost_day(asked, table, within, end).await? else {
+        return Ok(None);
+    };
+    let mut left = within;
+    loop {
+        if let Some(time) = end_in(asked, table, part, end).await? {
+            return Ok(Some(time));
+        }
+        // A day in which there might have been rows, without one: from here it is not believed any more
+        // where there are none, and what is looked through doubles.
+        let rest = match end {
+            End::First => Window::new(part.to, left.to),
+            End::Last => Window::new(left.from, part.from),
+        };
+        let Some(rest) = rest else { return Ok(None) };
+        left = rest;
+        let width = part.width().saturating_mul(2).max(DAY);
+        part = match end {
+            End::First => Window { to: left.to.min(left.from.saturating_add(width)), ..left },
+            End::Last => Window { from: left.from.max(left.to.saturating_sub(width)), ..left },
+        };
+    }
+}
+
+/// The first or last day of a window in which there may be rows.
+async fn outermost_day(
+    asked: &dyn Asked,
+    table: &TableId,
+    within: Window,
+    end: End,
+) -> Result<Option<Window>> {
+    let mut window = within;
+    if !may_have_rows(asked, table, window).await? {
+        return Ok(None);
+    }
+    while let Some((left, right)) = halves_by_day(window) {
+        let (near, far) = match end {
+            End::First => (left, right),
+            End::Last => (right, left),
+        };
+        window = match may_have_rows(asked, table, near).await? {
+            true => near,
+            false => far,
+        };
+    }
+    Ok(Some(window))
+}
+
+/// What is too much to be told is something.
+async fn may_have_rows(asked: &dyn Asked, table: &TableId, window: Window) -> Result<bool> {
+    match asked.may_have_rows(table, window).await {
+        Err(error) if is_too_much(&error) => Ok(true),
+        other => other,
+    }
+}
+
+/// The first or last time of a narrow window, which may be too much, too.
+async fn end_in(asked: &dyn Asked, table: &TableId, part: Window, end: End) -> Result<Option<i64>> {
+    let mut todo = vec![part];
+    while let Some(window) = todo.pop() {
+        match asked.min_max(table, window).await {
+            Ok(None) => {}
+            Ok(Some(found)) if end == End::First => return Ok(Some(found.from)),
+            Ok(Some(found)) => return Ok(Some(found.to - 1)),
+            Err(error) if is_too_much(&error) => match window.halves(MIN_WIDTH) {
+                // The last of the list is next.
+                Some((left, right)) if end == End::First => todo.extend([right, left]),
+                Some((left, right)) => todo.extend([left, right]),
+                None => return Err(error),
+            },
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+/// Whether a narrower window could help.
+fn is_too_much(error: &Error) -> bool {
+    matches!(error.class(), Class::Split | Class::RetryThenSplit)
+}
+
+fn halves_by_day(window: Window) -> Option<(Window, Window)> {
+    let (first, last) = (window.from.div_euclid(DAY), (window.to - 1).div_euclid(DAY));
+    if first == last {
+        return None;
+    }
+    let middle = (first + (last - first).div_euclid(2) + 1).saturating_mul(DAY);
+    Some((Window { from: window.from, to: middle }, Window { from: middle, to: window.to }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn halving_by_days_ends_at_one() {
+        let mut window = Window::ALL;
+        let mut steps = 0;
+        while let Some((left, right)) = halves_by_day(window) {
+            assert_eq!((left.from, left.to, right.to), (window.from, right.from, window.to));
+            assert!(left.from < left.to && right.from < right.to);
+            window = if steps % 2 == 0 { left } else { right };
+            steps += 1;
+        }
+        assert!(steps < 20 && window.width() <= DAY, "{steps} {window}");
+    }
+}

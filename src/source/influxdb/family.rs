@@ -1,0 +1,146 @@
+//! What the family of InfluxDB 3 has in common, whichever way its rows come: which product it is, its
+//! databases, its quota and its artifacts. Asks over HTTP, by `cloud` and `core`.
+
+use super::budget::{Admitted, Budget, Quota};
+use super::cloud::Cloud;
+use super::core;
+use super::http::Server;
+use crate::config::{Prices, Select};
+use crate::error::{Class, Error, Result};
+use crate::source::{Artifact, ArtifactStatus, Bill, Excluded, Listing, SourceInfo, TableId};
+
+/// Which of the family it is: they list their databases in different ways.
+#[derive(Debug)]
+pub(in crate::source) enum Product {
+    /// InfluxDB Cloud Serverless: buckets, a quota, artifacts.
+    Serverless(Cloud),
+    /// Core and Enterprise, which list their databases over HTTP.
+    Core,
+    /// Cloud Dedicated and Clustered, which tell a database token nothing of databases.
+    Dedicated,
+}
+
+/// One InfluxDB 3.
+#[derive(Debug)]
+pub(in crate::source) struct Family {
+    pub(in crate::source) name: String,
+    pub(in crate::source) version: String,
+    pub(in crate::source) product: Product,
+    pub(in crate::source) server: Server,
+    pub(in crate::source) select: Select,
+    pub(in crate::source) budget: Budget,
+    pub(in crate::source) prices: Prices,
+    pub(in crate::source) warnings: Vec<String>,
+}
+
+impl Family {
+    /// `way` is how its rows come.
+    pub(in crate::source) fn info(&self, way: &str) -> SourceInfo {
+        SourceInfo {
+            name: self.name.clone(),
+            address: self.server.address(),
+            version: format!("{} over {way}", self.version),
+        }
+    }
+
+    /// The databases to be exported; a listing without tables has what is left out.
+    pub(in crate::source) async fn databases(&self) -> Result<(Vec<String>, Listing)> {
+        let mut listing = Listing { warnings: self.warnings.clone(), ..Listing::default() };
+        let chosen = self.chosen(&mut listing.excluded).await?;
+        Ok((chosen, listing))
+    }
+
+    async fn chosen(&self, excluded: &mut Vec<Excluded>) -> Result<Vec<String>> {
+        let there = match &self.product {
+            Product::Serverless(cloud) => cloud.buckets().await,
+            Product::Core => core::databases(&self.server).await,
+            Product::Dedicated if self.select.databases.is_empty() => {
+                return Err(Error::stop(format!(
+                    "{} does not list its databases to a database token",
+                    self.server.address()
+                ))
+                .hint("name them: put the database into the URL, or `databases` into the configuration"));
+            }
+            Product::Dedicated => return Ok(self.select.databases.clone()),
+        };
+        let there = match there {
+            Ok(there) => there,
+            // A token without the right to list may still read what was named.
+            Err(error) if error.class() == Class::Stop && !self.select.databases.is_empty() => {
+                return Ok(self.select.databases.clone());
+            }
+            Err(error) => return Err(error.context("listing the databases")),
+        };
+        let named = |name: &String| self.select.databases.contains(name);
+        if let Some(lost) =
+            self.select.databases.iter().find(|name| !there.iter().any(|(n, _)| n == *name))
+        {
+            let names: Vec<&str> = there.iter().map(|(name, _)| name.as_str()).collect();
+            return Err(Error::stop(format!(
+                "{}: there is no database `{lost}`, or this token may not see it",
+                self.server.address()
+            ))
+            .hint(match names.is_empty() {
+                true => "the server shows no database at all".to_owned(),
+                false => format!("it has {}", names.join(", ")),
+            }));
+        }
+        let mut chosen = Vec::new();
+        for (database, system) in there {
+            if named(&database) || self.select.databases.is_empty() && !system {
+                chosen.push(database);
+                continue;
+            }
+            let why = match system {
+                true => "the server's own records; name the database to export it",
+                false => "not asked for",
+            };
+            let what = format!("database {database}");
+            excluded.push(Excluded { source: self.name.clone(), what, why: why.to_owned() });
+        }
+        Ok(chosen)
+    }
+
+    /// The name of a table of this source.
+    pub(in crate::source) fn table_id(&self, database: &str, table: String) -> TableId {
+        let (source, database) = (self.name.clone(), database.to_owned());
+        TableId { source, database, schema: String::new(), table }
+    }
+
+    /// Lets a chunk be read, or says how long the quota makes it wait.
+    pub(in crate::source) fn admit(&self) -> Result<Admitted<'_>> {
+        self.budget.admit(self.budget.usual_chunk()).map_err(|wait| {
+            let quota = self.budget.quota().map_or_else(String::new, |quota| quota.to_string());
+            Error::of(Class::Wait(Some(wait)), format!("the quota of {quota} is used up"))
+        })
+    }
+
+    /// Learns what the rows of a table cost.
+    pub(in crate::source) fn learn(&self, table: &TableId, rows: u64, bytes: u64) {
+        self.budget.learn(&key(table), rows, bytes);
+    }
+
+    pub(in crate::source) fn chunk_rows(&self, table: &TableId) -> Option<u64> {
+        self.budget.chunk_rows(&key(table))
+    }
+
+    pub(in crate::source) fn bill(&self) -> Option<Bill> {
+        let quota: Option<Quota> = self.budget.quota();
+        let billed = matches!(self.product, Product::Serverless(_)) || quota.is_some();
+        billed.then_some(Bill { quota, prices: self.prices })
+    }
+
+    pub(in crate::source) async fn artifacts(
+        &self,
+    ) -> Result<(Vec<Artifact>, Vec<ArtifactStatus>)> {
+        match &self.product {
+            Product::Serverless(cloud) => cloud.artifacts(&self.name).await,
+            Product::Core => core::artifacts(&self.server, &self.name).await,
+            Product::Dedicated => Ok((Vec::new(), Vec::new())),
+        }
+    }
+}
+
+fn key(table: &TableId) -> String {
+    format!("{}/{}", table.database, table.table)
+}

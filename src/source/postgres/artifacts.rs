@@ -1,0 +1,129 @@
+//! What a server has besides rows: definitions of everything, values of sequences, extensions, roles without
+//! their passwords, settings, an inventory. Writes no secret: not of user mappings, not of subscriptions.
+
+mod ddl;
+mod dump;
+mod inventory;
+mod secrets;
+
+use super::connection::Connection;
+use super::{Inner, catalog};
+use crate::archive::name::segment;
+use crate::error::{Class, Error, Result};
+use crate::source::{Artifact, ArtifactStatus, Listing};
+
+/// SQL for psql, and what it should have and has not.
+struct Script {
+    sql: Vec<u8>,
+    missing: Vec<String>,
+}
+
+/// What was saved, and how each kind went.
+struct Kept<'a> {
+    source: &'a str,
+    artifacts: Vec<Artifact>,
+    statuses: Vec<ArtifactStatus>,
+}
+
+impl Kept<'_> {
+    fn file(&mut self, path: String, content: impl Into<bytes::Bytes>) {
+        self.artifacts.push(Artifact { path, content: content.into() });
+    }
+
+    fn status(&mut self, kind: impl Into<String>, status: impl Into<String>) {
+        let (source, kind) = (self.source.to_owned(), kind.into());
+        self.statuses.push(ArtifactStatus { source, kind, status: status.into() });
+    }
+}
+
+/// Asks for each kind; what cannot be had is said, not an error. It is one where the server is not reached at
+/// all, so that the run can wait for it.
+pub(super) fn collect(inner: &Inner) -> Result<(Vec<Artifact>, Vec<ArtifactStatus>)> {
+    let mut kept = Kept { source: &inner.name, artifacts: Vec::new(), statuses: Vec::new() };
+    let mut listing = Listing::default();
+    let databases = inner.databases(&mut listing)?;
+    for (id, why) in &listing.unreadable {
+        kept.status(format!("ddl of {}", one_line(&id.database)), format!("not available: {why}"));
+    }
+    for database in &databases {
+        let status = match define(inner, database) {
+            Ok((script, how)) => {
+                let why = match script.missing.is_empty() {
+                    true => format!("saved: {how}"),
+                    false => format!("failed: not complete: {}; {how}", script.missing.join("; ")),
+                };
+                kept.file(format!("ddl/{}.sql", segment(database)), script.sql);
+                why
+            }
+            Err(error) if is_final(&error) => return Err(error),
+            Err(error) => format!("failed: {error}"),
+        };
+        kept.status(format!("ddl of {}", one_line(database)), status);
+    }
+    inventory::collect(inner, &databases, &mut kept)?;
+    Ok((kept.artifacts, kept.statuses))
+}
+
+/// Nothing else will work either.
+fn is_final(error: &Error) -> bool {
+    error.class() == Class::Stop
+}
+
+/// The definition of a database, and how it was made. A broken connection is tried again once.
+fn define(inner: &Inner, database: &str) -> Result<(Script, String)> {
+    define_once(inner, database).or_else(|error| match is_final(&error) {
+        true => Err(error),
+        false => define_once(inner, database),
+    })
+}
+
+fn define_once(inner: &Inner, database: &str) -> Result<(Script, String)> {
+    let pool = inner.pool(database);
+    let mut session = pool.take()?;
+    let connection = &mut session.connection;
+    let rows = connection
+        .query("SELECT current_setting('server_version_num'), current_setting('server_version')")?;
+    let (version, name) = match rows.first() {
+        Some(row) => (catalog::text(row, 0).parse().unwrap_or(0), catalog::text(row, 1)),
+        None => return Err(Error::fail("the server does not say its version")),
+    };
+    let dumped = match dump::version(version) {
+        Ok(program) => {
+            let script = dump::script(&inner.server, database, connection)?;
+            script.map(|script| (script, format!("by {program}")))
+        }
+        Err(why) => Err(why),
+    };
+    let (script, how) = match dumped {
+        Ok(dumped) => dumped,
+        Err(why) => (ddl::script(connection, version)?, format!("by the catalogs, as {why}")),
+    };
+    pool.give_back(session);
+    let head = format!(
+        "-- Database {} of PostgreSQL {}, without rows.\n-- Made by moveout {}, {}.\n\
+         -- To load it: roles.sql first, then this into an empty database: psql -v ON_ERROR_STOP=1 -d NAME -f FILE\n\
+         -- Not in it: values of sequences (sequences.json), options of user mappings and others that are secret\n\
+         -- (\"(left out)\"), subscriptions (subscriptions.json), tablespaces (tables.json).\n\n",
+        one_line(database),
+        one_line(&name),
+        env!("CARGO_PKG_VERSION"),
+        one_line(&how),
+    );
+    let sql = [head.into_bytes(), script.sql].concat();
+    Ok((Script { sql, missing: script.missing }, how))
+}
+
+/// A connection outside of the snapshot, to see what is there now.
+fn connect(inner: &Inner, database: &str) -> Result<Connection> {
+    let mut connection = Connection::open(&inner.server, database, inner.limits.idle_timeout)?;
+    connection.query(
+        "SET statement_timeout = 0; SET lock_timeout = '30s'; SET search_path = pg_catalog; \
+         SET standard_conforming_strings = on",
+    )?;
+    Ok(connection)
+}
+
+/// A text that others wrote, for a comment or a status: a line feed in it would end a comment.
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}

@@ -1,0 +1,206 @@
+//! The definition of a database by pg_dump, if there is one that knows the server's version. Runs a program;
+//! the password goes by its environment, and secrets do not come out of here.
+
+use std::env;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::{Script, one_line, secrets};
+use crate::config::{Database, TlsMode};
+use crate::error::Result;
+use crate::source::postgres::catalog::text;
+use crate::source::postgres::connection::Connection;
+
+/// Asking a program for its version.
+const SHORT: Duration = Duration::from_secs(20);
+/// A dump of thousands of tables over a slow line.
+const LONG: Duration = Duration::from_secs(15 * 60);
+
+/// Where systems keep the authorities that they trust: libpq does not look there by itself.
+const AUTHORITIES: [&str; 3] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+
+/// What `pg_dump --version` says, if it can dump a server of this version; else why it cannot.
+pub(super) fn version(server: u32) -> std::result::Result<String, String> {
+    let mut command = Command::new("pg_dump");
+    command.arg("--version");
+    let said = match run(command, SHORT) {
+        Err(Trouble::Start(error)) if error.kind() == io::ErrorKind::NotFound => {
+            return Err("there is no pg_dump on PATH".to_owned());
+        }
+        said => said.map_err(|trouble| trouble.to_string())?,
+    };
+    let said = one_line(String::from_utf8_lossy(&said).trim());
+    let digits =
+        said.split(' ').find_map(|word| word.split(['.', 'd', 'b', 'r']).next()?.parse().ok());
+    let Some(major): Option<u32> = digits else {
+        return Err(format!("pg_dump does not say its version but `{said}`"));
+    };
+    // It refuses a server that is newer.
+    match major >= server / 10_000 {
+        true => Ok(said),
+        false => Err(format!("{said} is older than the server")),
+    }
+}
+
+/// Dumps what a session sees; the session must be in a transaction that nothing has failed in.
+pub(super) fn script(
+    server: &Database,
+    database: &str,
+    connection: &mut Connection,
+) -> Result<std::result::Result<Script, String>> {
+    let snapshot = connection.query("SELECT pg_export_snapshot()")?;
+    let snapshot = snapshot.first().map(|row| text(row, 0)).unwrap_or_default();
+    let hidden = connection.query(&secrets::options())?;
+    let dump = match run(command(server, database, &snapshot), LONG) {
+        Ok(dump) => dump,
+        Err(trouble) => return Ok(Err(trouble.to_string())),
+    };
+    let mut sql = dump;
+    for row in &hidden {
+        let (written, visible) = (text(row, 0), text(row, 1));
+        if written.contains(char::REPLACEMENT_CHARACTER) {
+            return Ok(Err(
+                "an option of a foreign server has no text that could be left out".into()
+            ));
+        }
+        sql = replaced(&sql, written.as_bytes(), visible.as_bytes());
+    }
+    Ok(Ok(Script { sql, missing: Vec::new() }))
+}
+
+fn command(server: &Database, database: &str, snapshot: &str) -> Command {
+    let mut command = Command::new("pg_dump");
+    // The other end may wait for us, so it must not be waited for; subscriptions hold passwords; tablespaces
+    // are places on the disks of a server.
+    command.args(["--schema-only", "--no-password", "--no-subscriptions", "--no-tablespaces"]);
+    command.args(["--encoding=UTF8", "--lock-wait-timeout=30000"]);
+    command.arg(format!("--snapshot={snapshot}"));
+    // A bare name could be taken for a connection string.
+    let quoted = database.replace('\\', "\\\\").replace('\'', "\\'");
+    command.arg(format!("--dbname=dbname='{quoted}'"));
+    // It shall do what the configuration says, and nothing that the environment does.
+    for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PG")) {
+        command.env_remove(name);
+    }
+    command.env("PGHOST", &server.host).env("PGPORT", server.port.to_string());
+    command.env("PGUSER", &server.user).env("PGAPPNAME", "moveout").env("PGGSSENCMODE", "disable");
+    command.env("PGCONNECT_TIMEOUT", "30").env("LC_ALL", "C");
+    if let Some(password) = &server.password {
+        command.env("PGPASSWORD", password.expose());
+    }
+    let (mode, verifies) = match server.tls.mode {
+        TlsMode::Disable => ("disable", false),
+        TlsMode::Prefer => ("prefer", false),
+        TlsMode::Require => ("require", false),
+        TlsMode::VerifyCa => ("verify-ca", true),
+        TlsMode::VerifyFull => ("verify-full", true),
+    };
+    command.env("PGSSLMODE", mode);
+    let system = || AUTHORITIES.map(Path::new).into_iter().find(|path| path.exists());
+    let authorities = match &server.tls.ca {
+        _ if !verifies => None,
+        Some(ca) => Some(ca.clone()),
+        None => system().map(PathBuf::from),
+    };
+    if let Some(authorities) = authorities {
+        command.env("PGSSLROOTCERT", authorities);
+    }
+    command
+}
+
+/// Why a program gave nothing.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error("pg_dump cannot be run: {0}")]
+    Start(io::Error),
+    #[error("pg_dump was not done after {} s", .0.as_secs())]
+    Late(Duration),
+    #[error("pg_dump failed: {0}")]
+    Failed(String),
+}
+
+/// Runs a program to its end; returns what it printed.
+fn run(mut command: Command, limit: Duration) -> std::result::Result<Vec<u8>, Trouble> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(Trouble::Start)?;
+    let (stdout, stderr) = (collect(child.stdout.take()), collect(child.stderr.take()));
+    let ended = wait(&mut child, limit).map_err(Trouble::Start)?;
+    let Some(success) = ended else {
+        // It may end by itself at this moment.
+        let _ = child.kill();
+        let _ = child.wait();
+        return Err(Trouble::Late(limit));
+    };
+    let lost = |_| Trouble::Failed("its output was lost".to_owned());
+    let (stdout, stderr) = (stdout.join().map_err(lost)?, stderr.join().map_err(lost)?);
+    match (success, stdout) {
+        (true, Ok(stdout)) => Ok(stdout),
+        (true, Err(error)) => Err(Trouble::Start(error)),
+        (false, _) => {
+            let said = stderr.unwrap_or_default();
+            let said: String = String::from_utf8_lossy(&said).trim().chars().take(600).collect();
+            Err(Trouble::Failed(one_line(&said)))
+        }
+    }
+}
+
+fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<bool>> {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status.success()));
+        }
+        if Instant::now() > deadline {
+            return Ok(None);
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn collect(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<io::Result<Vec<u8>>> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(mut pipe) = pipe {
+            pipe.read_to_end(&mut bytes)?;
+        }
+        Ok(bytes)
+    })
+}
+
+fn replaced(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
+    let mut result = Vec::with_capacity(bytes.len());
+    let mut start = 0;
+    for at in memchr::memmem::find_iter(bytes, from) {
+        result.extend_from_slice(&bytes[start..at]);
+        result.extend_from_slice(to);
+        start = at + from.len();
+    }
+    result.extend_from_slice(&bytes[start..]);
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_places_are_replaced() {
+        assert_eq!(replaced(b"a 'x', a 'x'", b"'x'", b"-"), b"a -, a -");
+        assert_eq!(replaced(b"", b"'x'", b"-"), b"");
+    }
+
+    #[test]
+    fn a_program_that_does_not_end_is_ended() {
+        let mut sleep = Command::new("sleep");
+        sleep.arg("60");
+        assert!(matches!(run(sleep, Duration::from_millis(50)), Err(Trouble::Late(_))));
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "echo complaint >&2; exit 3"]);
+        let error = run(shell, SHORT).unwrap_err().to_string();
+        assert_eq!(error, "pg_dump failed: complaint");
+    }
+}

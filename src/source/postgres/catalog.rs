@@ -1,0 +1,219 @@
+//! What a database has, by its own catalogs: tables with their columns, types and indexes. A few statements
+//! for all of them, since there may be thousands.
+
+use std::collections::HashMap;
+
+use super::connection::{Connection, Row};
+use super::types::{Type, Types};
+use crate::error::{Error, Result};
+
+/// A table, a materialized view or a foreign table.
+#[derive(Debug, Clone)]
+pub(super) struct Relation {
+    pub(super) oid: u32,
+    pub(super) schema: String,
+    pub(super) name: String,
+    /// As `pg_class.relkind` has it: `r`, `m` or `f`.
+    pub(super) kind: char,
+    /// By the last ANALYZE; negative where there was none.
+    pub(super) rows_estimate: i64,
+    pub(super) may_read: bool,
+    pub(super) is_populated: bool,
+    /// The file it was in at the time of the snapshot.
+    pub(super) file: u32,
+    /// How many blocks can be read by number.
+    pub(super) blocks: u64,
+    pub(super) columns: Vec<Attribute>,
+    /// Columns that lead an index: which, and how its order is that of the table.
+    pub(super) indexed: Vec<Indexed>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Attribute {
+    pub(super) number: i16,
+    pub(super) name: String,
+    pub(super) type_oid: u32,
+    pub(super) modifier: i32,
+    /// In the server's words: `numeric(10,2)`.
+    pub(super) type_name: String,
+    pub(super) not_null: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Indexed {
+    pub(super) column: i16,
+    /// Between -1 and 1; `None` where nobody has looked.
+    pub(super) correlation: Option<f64>,
+}
+
+// Names that begin with pg_ are the system's.
+const USER_RELATIONS: &str = "c.relkind IN ('r', 'm', 'f') AND n.nspname <> 'information_schema' \
+    AND n.nspname !~ '^pg_'";
+
+/// All types.
+pub(super) fn types(connection: &mut Connection) -> Result<Types> {
+    let rows = connection.query(
+        "SELECT t.oid, t.typname, n.nspname = 'pg_catalog', t.typbasetype, t.typtypmod, t.typelem, \
+         t.typelem <> 0 AND t.typcategory = 'A' AND t.typlen = -1 \
+         AND t.typname NOT IN ('int2vector', 'oidvector') \
+         FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace",
+    )?;
+    let mut types = HashMap::new();
+    for row in &rows {
+        let found = Type {
+            name: text(row, 1),
+            built_in: truth(row, 2),
+            base: number(row, 3)?,
+            base_modifier: number(row, 4)?,
+            element: number(row, 5)?,
+            is_array: truth(row, 6),
+        };
+        types.insert(number(row, 0)?, found);
+    }
+    Ok(Types(types))
+}
+
+/// All relations that hold rows and are not the system's, sorted by name. A partitioned table holds none: its
+/// partitions do.
+pub(super) fn relations(connection: &mut Connection) -> Result<Vec<Relation>> {
+    let rows = connection.query(&format!(
+        "SELECT c.oid, n.nspname, c.relname, c.relkind, c.reltuples::bigint, \
+         has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'), c.relispopulated, \
+         c.relfilenode, CASE WHEN m.amname = 'heap' THEN pg_relation_size(c.oid) ELSE 0 END \
+         / current_setting('block_size')::bigint \
+         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_am m ON m.oid = c.relam \
+         WHERE {USER_RELATIONS} ORDER BY n.nspname COLLATE \"C\", c.relname COLLATE \"C\""
+    ))?;
+    let mut relations = Vec::with_capacity(rows.len());
+    let mut places = HashMap::new();
+    for row in &rows {
+        let oid = number(row, 0)?;
+        places.insert(oid, relations.len());
+        relations.push(Relation {
+            oid,
+            schema: text(row, 1),
+            name: text(row, 2),
+            kind: text(row, 3).chars().next().unwrap_or('r'),
+            rows_estimate: number(row, 4)?,
+            may_read: truth(row, 5),
+            is_populated: truth(row, 6),
+            file: number(row, 7)?,
+            // It may have been dropped since.
+            blocks: number(row, 8).unwrap_or_default(),
+            columns: Vec::new(),
+            indexed: Vec::new(),
+        });
+    }
+    let rows = connection.query(&format!(
+        "SELECT a.attrelid, a.attnum, a.attname, a.atttypid, a.atttypmod, \
+         format_type(a.atttypid, a.atttypmod), a.attnotnull \
+         FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
+         WHERE a.attnum > 0 AND NOT a.attisdropped AND {USER_RELATIONS} ORDER BY a.attrelid, a.attnum"
+    ))?;
+    for row in &rows {
+        let Some(relation) = places.get(&number(row, 0)?).and_then(|at| relations.get_mut(*at))
+        else {
+            continue;
+        };
+        relation.columns.push(Attribute {
+            number: number(row, 1)?,
+            name: text(row, 2),
+            type_oid: number(row, 3)?,
+            modifier: number(row, 4)?,
+            type_name: text(row, 5),
+            not_null: truth(row, 6),
+        });
+    }
+    // Only whole indexes serve every window; of an expression the first column is 0.
+    let rows = connection.query(&format!(
+        "SELECT i.indrelid, i.indkey[0], s.correlation \
+         FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_am m ON m.oid = x.relam \
+         JOIN pg_class c ON c.oid = i.indrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
+         JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = i.indkey[0] \
+         LEFT JOIN pg_stats s ON s.schemaname = n.nspname AND s.tablename = c.relname \
+         AND s.attname = a.attname AND NOT s.inherited \
+         WHERE i.indisvalid AND i.indpred IS NULL AND m.amname IN ('btree', 'brin') \
+         AND a.atttypid IN ('date'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype) \
+         AND {USER_RELATIONS}"
+    ))?;
+    for row in &rows {
+        if let Some(relation) = places.get(&number(row, 0)?).and_then(|at| relations.get_mut(*at)) {
+            let correlation = row.get(2).cloned().flatten().and_then(|text| text.parse().ok());
+            relation.indexed.push(Indexed { column: number(row, 1)?, correlation });
+        }
+    }
+    Ok(relations)
+}
+
+/// Large objects lie in a table of the system; `None` where there are none.
+pub(super) fn large_objects(connection: &mut Connection) -> Result<Option<Relation>> {
+    let rows = connection.query(
+        "SELECT 'pg_largeobject'::regclass::oid, has_table_privilege('pg_largeobject', 'SELECT'), \
+         c.reltuples::bigint, pg_relation_size(c.oid) / current_setting('block_size')::bigint \
+         FROM pg_class c WHERE c.oid = 'pg_largeobject'::regclass \
+         AND EXISTS (SELECT FROM pg_largeobject_metadata)",
+    )?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let column = |number: i16, name: &str, type_oid: u32, type_name: &str| Attribute {
+        number,
+        name: name.to_owned(),
+        type_oid,
+        modifier: -1,
+        type_name: type_name.to_owned(),
+        not_null: true,
+    };
+    Ok(Some(Relation {
+        oid: number(row, 0)?,
+        schema: "pg_catalog".to_owned(),
+        name: "pg_largeobject".to_owned(),
+        kind: 'r',
+        rows_estimate: number(row, 2)?,
+        may_read: truth(row, 1),
+        is_populated: true,
+        file: 0, // the system's tables are mapped, and cannot be rewritten by users
+        blocks: number(row, 3)?,
+        columns: vec![
+            column(1, "loid", 26, "oid"),
+            column(2, "pageno", 23, "integer"),
+            column(3, "data", 17, "bytea"),
+        ],
+        indexed: Vec::new(),
+    }))
+}
+
+/// Version of the server as a number (150002), and bytes of a block.
+pub(super) fn version(connection: &mut Connection) -> Result<(u32, u64)> {
+    let rows = connection
+        .query("SELECT current_setting('server_version_num'), current_setting('block_size')")?;
+    let row = rows.first().cloned().unwrap_or_default();
+    Ok((number(&row, 0)?, number(&row, 1)?))
+}
+
+/// A database of the server.
+pub(super) struct Named {
+    pub(super) name: String,
+    pub(super) may_connect: bool,
+}
+
+/// All databases but the templates.
+pub(super) fn databases(connection: &mut Connection) -> Result<Vec<Named>> {
+    let rows = connection.query(
+        "SELECT datname, datallowconn AND has_database_privilege(oid, 'CONNECT') FROM pg_database \
+         WHERE NOT datistemplate ORDER BY datname COLLATE \"C\"",
+    )?;
+    Ok(rows.iter().map(|row| Named { name: text(row, 0), may_connect: truth(row, 1) }).collect())
+}
+
+pub(super) fn text(row: &Row, at: usize) -> String {
+    row.get(at).cloned().flatten().unwrap_or_default()
+}
+
+fn truth(row: &Row, at: usize) -> bool {
+    row.get(at).and_then(Option::as_deref) == Some("t")
+}
+
+fn number<T: std::str::FromStr>(row: &Row, at: usize) -> Result<T> {
+    text(row, at).parse().map_err(|_| {
+        Error::stop(format!("the catalog has `{}` where a number belongs", text(row, at)))
+    })
+}

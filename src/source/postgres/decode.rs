@@ -1,0 +1,570 @@
+//! SYNC, the streaming path: values of PostgreSQL's binary form, one row after the other, into Arrow arrays,
+//! without an allocation for each value. Knows arrow, no connection.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, BinaryArray, BooleanArray, Decimal128Array, FixedSizeBinaryArray, ListArray,
+    PrimitiveArray, RecordBatch, RecordBatchOptions, StringArray, StructArray,
+};
+use arrow::array::{BooleanBufferBuilder, NullBufferBuilder};
+use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
+use arrow::datatypes::{
+    ArrowPrimitiveType, DataType, Date32Type, Float32Type, Float64Type, Int16Type, Int32Type,
+    Int64Type, SchemaRef, Time64MicrosecondType, TimestampMicrosecondType, UInt32Type,
+};
+
+use super::types::{Kind, Lesson, element_field, interval_fields};
+
+/// Days, and microseconds, from 1970 to 2000, from which PostgreSQL counts.
+const EPOCH_DAYS: i32 = 10_957;
+const EPOCH_MICROS: i64 = EPOCH_DAYS as i64 * 86_400_000_000;
+/// `24:00:00`, which no clock of Arrow's shows.
+const DAY_MICROS: i64 = 86_400_000_000;
+
+/// Why a value has no place in its column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Misfit {
+    /// The bytes are none of this type.
+    Malformed,
+    /// The type of the archive has no such value; what it is.
+    Cannot(&'static str),
+}
+
+type Fit = std::result::Result<(), Misfit>;
+
+/// The rows of a batch, column by column.
+pub(super) struct Rows {
+    schema: SchemaRef,
+    columns: Vec<Values>,
+    rows: usize,
+    bytes: usize,
+}
+
+/// The column of a row in which something is wrong, and what.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Fault {
+    pub(super) column: usize,
+    pub(super) misfit: Misfit,
+}
+
+impl Rows {
+    pub(super) fn new(schema: SchemaRef, kinds: &[Kind]) -> Self {
+        Self { schema, columns: kinds.iter().map(Values::new).collect(), rows: 0, bytes: 0 }
+    }
+
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Bytes of the values as they were sent.
+    pub(super) fn size_bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Adds a row: for each column a length, -1 for null, and as many bytes.
+    #[inline]
+    pub(super) fn push(&mut self, mut row: &[u8]) -> std::result::Result<(), Fault> {
+        self.bytes += row.len();
+        for (at, column) in self.columns.iter_mut().enumerate() {
+            let malformed = Fault { column: at, misfit: Misfit::Malformed };
+            let Some((value, rest)) = field(row) else { return Err(malformed) };
+            row = rest;
+            match value {
+                Some(value) => {
+                    column.push(value).map_err(|misfit| Fault { column: at, misfit })?;
+                }
+                None => column.push_null(),
+            }
+        }
+        self.rows += 1;
+        Ok(())
+    }
+
+    /// The rows so far as a batch; an error names a column of text that is not UTF-8.
+    pub(super) fn finish(&mut self) -> std::result::Result<RecordBatch, (usize, Lesson)> {
+        let mut arrays = Vec::with_capacity(self.columns.len());
+        for (at, column) in self.columns.iter_mut().enumerate() {
+            arrays.push(column.finish().ok_or((at, Lesson::Bytes))?);
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(self.rows));
+        (self.rows, self.bytes) = (0, 0);
+        // The schema's types are those of the kinds that the columns were made of.
+        RecordBatch::try_new_with_options(Arc::clone(&self.schema), arrays, &options)
+            .map_err(|_| (0, Lesson::Text))
+    }
+}
+
+/// A value and what comes after it.
+#[inline]
+fn field(bytes: &[u8]) -> Option<(Option<&[u8]>, &[u8])> {
+    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    match usize::try_from(i32::from_be_bytes(*length)) {
+        Err(_) => Some((None, rest)),
+        Ok(length) => rest.split_at_checked(length).map(|(value, rest)| (Some(value), rest)),
+    }
+}
+
+/// Values of one column.
+struct Values {
+    nulls: NullBufferBuilder,
+    store: Store,
+}
+
+enum Store {
+    Bool(BooleanBufferBuilder),
+    Int16(Vec<i16>),
+    Int32(Vec<i32>),
+    Int64(Vec<i64>),
+    Oid(Vec<u32>),
+    Float32(Vec<f32>),
+    Float64(Vec<f64>),
+    Decimal { values: Vec<i128>, precision: u8, scale: i8 },
+    Date(Vec<i32>),
+    Time(Vec<i64>),
+    Timestamp { values: Vec<i64>, utc: bool },
+    Interval { months: Vec<i32>, days: Vec<i32>, micros: Vec<i64> },
+    Uuid(Vec<u8>),
+    Bytes(Spans),
+    Text(Spans, Form),
+    List { ends: Vec<i32>, elements: Box<Values>, kind: Kind },
+}
+
+/// What stands around a text.
+#[derive(Clone, Copy)]
+enum Form {
+    Plain,
+    Padded,
+    Jsonb,
+}
+
+/// Values of any length, one after the other.
+struct Spans {
+    ends: Vec<i32>,
+    bytes: Vec<u8>,
+}
+
+impl Spans {
+    fn new() -> Self {
+        Self { ends: vec![0], bytes: Vec::new() }
+    }
+
+    #[inline]
+    fn push(&mut self, value: &[u8]) -> Fit {
+        self.bytes.extend_from_slice(value);
+        // A batch ends long before; only a single value could be as large.
+        let end = i32::try_from(self.bytes.len());
+        self.ends.push(end.map_err(|_| Misfit::Cannot("a value of more than 2 GiB"))?);
+        Ok(())
+    }
+
+    fn take(&mut self) -> (OffsetBuffer<i32>, Buffer) {
+        let ends = std::mem::replace(&mut self.ends, vec![0]);
+        let room = Vec::with_capacity(self.bytes.len());
+        let bytes = std::mem::replace(&mut self.bytes, room);
+        (OffsetBuffer::new(ends.into()), bytes.into())
+    }
+}
+
+#[inline]
+fn exact<const N: usize>(value: &[u8]) -> std::result::Result<[u8; N], Misfit> {
+    value.try_into().map_err(|_| Misfit::Malformed)
+}
+
+fn primitive<T: ArrowPrimitiveType>(
+    values: &mut Vec<T::Native>,
+    nulls: Option<NullBuffer>,
+) -> PrimitiveArray<T> {
+    let room = Vec::with_capacity(values.len());
+    PrimitiveArray::new(ScalarBuffer::from(std::mem::replace(values, room)), nulls)
+}
+
+impl Values {
+    fn new(kind: &Kind) -> Self {
+        let store = match kind {
+            Kind::Bool => Store::Bool(BooleanBufferBuilder::new(0)),
+            Kind::Int16 => Store::Int16(Vec::new()),
+            Kind::Int32 => Store::Int32(Vec::new()),
+            Kind::Int64 => Store::Int64(Vec::new()),
+            Kind::Oid => Store::Oid(Vec::new()),
+            Kind::Float32 => Store::Float32(Vec::new()),
+            Kind::Float64 => Store::Float64(Vec::new()),
+            Kind::Decimal(precision, scale) => {
+                Store::Decimal { values: Vec::new(), precision: *precision, scale: *scale }
+            }
+            Kind::Date => Store::Date(Vec::new()),
+            Kind::Time => Store::Time(Vec::new()),
+            Kind::Timestamp { utc } => Store::Timestamp { values: Vec::new(), utc: *utc },
+            Kind::Interval => {
+                Store::Interval { months: Vec::new(), days: Vec::new(), micros: Vec::new() }
+            }
+            Kind::Uuid => Store::Uuid(Vec::new()),
+            Kind::Bytes => Store::Bytes(Spans::new()),
+            Kind::Text => Store::Text(Spans::new(), Form::Plain),
+            Kind::Padded => Store::Text(Spans::new(), Form::Padded),
+            Kind::Jsonb => Store::Text(Spans::new(), Form::Jsonb),
+            Kind::List(element) => Store::List {
+                ends: vec![0],
+                elements: Box::new(Self::new(element)),
+                kind: Kind::clone(element),
+            },
+        };
+        Self { nulls: NullBufferBuilder::new(0), store }
+    }
+
+    fn len(&self) -> usize {
+        self.nulls.len()
+    }
+
+    #[inline]
+    fn push(&mut self, value: &[u8]) -> Fit {
+        match &mut self.store {
+            Store::Bool(values) => values.append(exact::<1>(value)?[0] != 0),
+            Store::Int16(values) => values.push(i16::from_be_bytes(exact(value)?)),
+            Store::Int32(values) => values.push(i32::from_be_bytes(exact(value)?)),
+            Store::Int64(values) => values.push(i64::from_be_bytes(exact(value)?)),
+            Store::Oid(values) => values.push(u32::from_be_bytes(exact(value)?)),
+            Store::Float32(values) => values.push(f32::from_be_bytes(exact(value)?)),
+            Store::Float64(values) => values.push(f64::from_be_bytes(exact(value)?)),
+            Store::Decimal { values, precision, scale } => {
+                values.push(decimal(value, *precision, *scale)?);
+            }
+            Store::Date(values) => {
+                let days = match i32::from_be_bytes(exact(value)?) {
+                    i32::MIN | i32::MAX => return Err(Misfit::Cannot("infinity")),
+                    days => days.checked_add(EPOCH_DAYS),
+                };
+                values.push(days.ok_or(Misfit::Cannot("a date beyond all calendars"))?);
+            }
+            Store::Time(values) => {
+                let micros = i64::from_be_bytes(exact(value)?);
+                if micros >= DAY_MICROS {
+                    return Err(Misfit::Cannot("24:00:00"));
+                }
+                values.push(micros);
+            }
+            Store::Timestamp { values, .. } => {
+                let micros = match i64::from_be_bytes(exact(value)?) {
+                    i64::MIN | i64::MAX => return Err(Misfit::Cannot("infinity")),
+                    micros => micros.checked_add(EPOCH_MICROS),
+                };
+                values.push(micros.ok_or(Misfit::Cannot("a time after the year 294247"))?);
+            }
+            Store::Interval { months, days, micros } => {
+                let bytes = exact::<16>(value)?;
+                let (of_micros, of_days, of_months) = (
+                    i64::from_be_bytes(exact(&bytes[..8])?),
+                    i32::from_be_bytes(exact(&bytes[8..12])?),
+                    i32::from_be_bytes(exact(&bytes[12..])?),
+                );
+                // Since version 17.
+                if (of_days, of_months) == (i32::MAX, i32::MAX)
+                    || (of_days, of_months) == (i32::MIN, i32::MIN)
+                {
+                    return Err(Misfit::Cannot("infinity"));
+                }
+                micros.push(of_micros);
+                days.push(of_days);
+                months.push(of_months);
+            }
+            Store::Uuid(values) => values.extend_from_slice(&exact::<16>(value)?),
+            Store::Bytes(spans) => spans.push(value)?,
+            Store::Text(spans, Form::Plain) => spans.push(value)?,
+            Store::Text(spans, Form::Padded) => {
+                let end = value.iter().rposition(|byte| *byte != b' ').map_or(0, |last| last + 1);
+                spans.push(&value[..end])?;
+            }
+            Store::Text(spans, Form::Jsonb) => match value.split_first() {
+                Some((1, text)) => spans.push(text)?,
+                _ => return Err(Misfit::Malformed),
+            },
+            Store::List { ends, elements, .. } => {
+                list(value, elements)?;
+                let end = i32::try_from(elements.len());
+                ends.push(end.map_err(|_| Misfit::Cannot("a list of more than 2³¹ elements"))?);
+            }
+        }
+        self.nulls.append_non_null();
+        Ok(())
+    }
+
+    #[inline]
+    fn push_null(&mut self) {
+        match &mut self.store {
+            Store::Bool(values) => values.append(false),
+            Store::Int16(values) => values.push(0),
+            Store::Int32(values) | Store::Date(values) => values.push(0),
+            Store::Int64(values) | Store::Time(values) => values.push(0),
+            Store::Timestamp { values, .. } => values.push(0),
+            Store::Oid(values) => values.push(0),
+            Store::Float32(values) => values.push(0.0),
+            Store::Float64(values) => values.push(0.0),
+            Store::Decimal { values, .. } => values.push(0),
+            Store::Interval { months, days, micros } => {
+                months.push(0);
+                days.push(0);
+                micros.push(0);
+            }
+            Store::Uuid(values) => values.extend_from_slice(&[0; 16]),
+            Store::Bytes(spans) | Store::Text(spans, _) => {
+                spans.ends.push(spans.ends.last().copied().unwrap_or_default());
+            }
+            Store::List { ends, .. } => ends.push(ends.last().copied().unwrap_or_default()),
+        }
+        self.nulls.append_null();
+    }
+
+    /// `None` where it is text that is not UTF-8.
+    fn finish(&mut self) -> Option<ArrayRef> {
+        let rows = self.nulls.len();
+        let nulls = self.nulls.finish();
+        Some(match &mut self.store {
+            Store::Bool(values) => Arc::new(BooleanArray::new(values.finish(), nulls)),
+            Store::Int16(values) => Arc::new(primitive::<Int16Type>(values, nulls)),
+            Store::Int32(values) => Arc::new(primitive::<Int32Type>(values, nulls)),
+            Store::Int64(values) => Arc::new(primitive::<Int64Type>(values, nulls)),
+            Store::Oid(values) => Arc::new(primitive::<UInt32Type>(values, nulls)),
+            Store::Float32(values) => Arc::new(primitive::<Float32Type>(values, nulls)),
+            Store::Float64(values) => Arc::new(primitive::<Float64Type>(values, nulls)),
+            Store::Decimal { values, precision, scale } => {
+                let values = ScalarBuffer::from(std::mem::take(values));
+                let kind = DataType::Decimal128(*precision, *scale);
+                Arc::new(Decimal128Array::new(values, nulls).with_data_type(kind))
+            }
+            Store::Date(values) => Arc::new(primitive::<Date32Type>(values, nulls)),
+            Store::Time(values) => Arc::new(primitive::<Time64MicrosecondType>(values, nulls)),
+            Store::Timestamp { values, utc } => {
+                let array = primitive::<TimestampMicrosecondType>(values, nulls);
+                Arc::new(array.with_timezone_opt(utc.then_some("UTC")))
+            }
+            Store::Interval { months, days, micros } => Arc::new(StructArray::new(
+                interval_fields(),
+                vec![
+                    Arc::new(primitive::<Int32Type>(months, None)),
+                    Arc::new(primitive::<Int32Type>(days, None)),
+                    Arc::new(primitive::<Int64Type>(micros, None)),
+                ],
+                nulls,
+            )),
+            Store::Uuid(values) => {
+                let bytes = Buffer::from(std::mem::take(values));
+                Arc::new(FixedSizeBinaryArray::new(16, bytes, nulls))
+            }
+            Store::Bytes(spans) => {
+                let (ends, bytes) = spans.take();
+                Arc::new(BinaryArray::new(ends, bytes, nulls))
+            }
+            Store::Text(spans, _) => {
+                let (ends, bytes) = spans.take();
+                Arc::new(StringArray::try_new(ends, bytes, nulls).ok()?)
+            }
+            Store::List { ends, elements, kind } => {
+                let mut room = Vec::with_capacity(rows + 1);
+                room.push(0);
+                let ends = OffsetBuffer::new(std::mem::replace(ends, room).into());
+                let elements = elements.finish()?;
+                Arc::new(ListArray::new(element_field(kind), ends, elements, nulls))
+            }
+        })
+    }
+}
+
+/// An array of one dimension, counted from 1, or an empty one.
+fn list(value: &[u8], elements: &mut Values) -> Fit {
+    let number = |at: usize| -> std::result::Result<i32, Misfit> {
+        let bytes = value.get(at..at + 4).ok_or(Misfit::Malformed)?;
+        Ok(i32::from_be_bytes(exact(bytes)?))
+    };
+    match number(0)? {
+        0 => return Ok(()),
+        1 => {}
+        _ => return Err(Misfit::Cannot("an array of several dimensions")),
+    }
+    let (count, first) = (number(12)?, number(16)?);
+    if first != 1 {
+        return Err(Misfit::Cannot("an array that is not counted from 1"));
+    }
+    let mut rest = value.get(20..).ok_or(Misfit::Malformed)?;
+    for _ in 0..count {
+        let (element, after) = field(rest).ok_or(Misfit::Malformed)?;
+        rest = after;
+        match element {
+            Some(element) => elements.push(element)?,
+            None => elements.push_null(),
+        }
+    }
+    if rest.is_empty() { Ok(()) } else { Err(Misfit::Malformed) }
+}
+
+/// Digits to the base of 10,000, of which the first has a weight; then as an integer of `scale` decimals.
+fn decimal(value: &[u8], precision: u8, scale: i8) -> std::result::Result<i128, Misfit> {
+    let too_large = Misfit::Cannot("a number with more digits than were declared");
+    let (head, digits) = value.split_first_chunk::<8>().ok_or(Misfit::Malformed)?;
+    let short = |at: usize| i16::from_be_bytes([head[at], head[at + 1]]);
+    let (count, weight) = (i32::from(short(0)), i32::from(short(2)));
+    let negative = match short(4).cast_unsigned() {
+        0x0000 => false,
+        0x4000 => true,
+        0xc000 => return Err(Misfit::Cannot("NaN")),
+        0xd000 | 0xf000 => return Err(Misfit::Cannot("infinity")),
+        _ => return Err(Misfit::Malformed),
+    };
+    if digits.len() != 2 * usize::try_from(count).map_err(|_| Misfit::Malformed)? {
+        return Err(Misfit::Malformed);
+    }
+    let mut number: i128 = 0;
+    // Power of ten, in units of the scale, of the digit that comes next.
+    let mut exponent = 4 * weight + i32::from(scale) + 4;
+    for digit in digits.chunks_exact(2) {
+        let digit = i128::from(i16::from_be_bytes([digit[0], digit[1]]));
+        exponent -= 4;
+        // The last digit to the base of 10,000 reaches beyond the scale, with zeros.
+        let (base, digit) = match exponent {
+            0.. => (10_000, digit),
+            -3..0 => {
+                let beyond = 10i128.pow(exponent.unsigned_abs());
+                if digit % beyond != 0 {
+                    return Err(too_large);
+                }
+                (10_000 / beyond, digit / beyond)
+            }
+            _ if digit == 0 => continue,
+            _ => return Err(too_large),
+        };
+        let next = number.checked_mul(base).and_then(|number| number.checked_add(digit));
+        number = next.ok_or(too_large)?;
+    }
+    if number != 0 && exponent > 0 {
+        let power = 10i128.checked_pow(exponent.unsigned_abs());
+        number = power.and_then(|power| number.checked_mul(power)).ok_or(too_large)?;
+    }
+    if number.unsigned_abs() >= 10u128.pow(u32::from(precision.min(38))) {
+        return Err(too_large);
+    }
+    Ok(if negative { -number } else { number })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{Array, AsArray};
+    use arrow::datatypes::{Field, Schema};
+    use proptest::prelude::*;
+
+    /// As `numeric_send` does it.
+    fn numeric(unscaled: i128, scale: u32) -> Vec<u8> {
+        let text = format!("{:0>1$}", unscaled.unsigned_abs(), scale as usize + 1);
+        let (whole, fraction) = text.split_at(text.len() - scale as usize);
+        let whole = format!("{:0>1$}", whole, whole.len().div_ceil(4) * 4);
+        let fraction = format!("{:0<1$}", fraction, fraction.len().div_ceil(4) * 4);
+        let weight = whole.len() as i16 / 4 - 1;
+        let all: Vec<i16> = (whole + &fraction)
+            .as_bytes()
+            .chunks(4)
+            .map(|four| std::str::from_utf8(four).unwrap().parse().unwrap())
+            .collect();
+        let leading = all.iter().take_while(|digit| **digit == 0).count();
+        let mut digits = all[leading..].to_vec();
+        while digits.last() == Some(&0) {
+            digits.pop();
+        }
+        let weight = if digits.is_empty() { 0 } else { weight - leading as i16 };
+        let sign: u16 = if unscaled < 0 { 0x4000 } else { 0 };
+        let mut bytes = Vec::new();
+        bytes.extend((digits.len() as i16).to_be_bytes());
+        bytes.extend(weight.to_be_bytes());
+        bytes.extend(sign.to_be_bytes());
+        bytes.extend((scale as i16).to_be_bytes());
+        digits.iter().for_each(|digit| bytes.extend(digit.to_be_bytes()));
+        bytes
+    }
+
+    fn one(kind: &Kind, values: &[Option<&[u8]>]) -> std::result::Result<ArrayRef, Fault> {
+        let field = Field::new("c", kind.data_type(), true);
+        let mut rows = Rows::new(Arc::new(Schema::new(vec![field])), std::slice::from_ref(kind));
+        for value in values {
+            let mut row = Vec::new();
+            match value {
+                None => row.extend((-1i32).to_be_bytes()),
+                Some(value) => {
+                    row.extend((value.len() as i32).to_be_bytes());
+                    row.extend_from_slice(value);
+                }
+            }
+            rows.push(&row)?;
+        }
+        let batch =
+            rows.finish().map_err(|(column, _)| Fault { column, misfit: Misfit::Malformed });
+        Ok(Arc::clone(batch?.column(0)))
+    }
+
+    fn cannot(kind: &Kind, value: &[u8]) -> bool {
+        let fault = one(kind, &[Some(value)]).unwrap_err();
+        matches!(fault.misfit, Misfit::Cannot(_))
+    }
+
+    proptest! {
+        #[test]
+        fn a_numeric_comes_back_digit_by_digit(
+            unscaled in -(10i128.pow(37))..10i128.pow(37), shift in 0u32..37, scale in 0u32..38
+        ) {
+            let unscaled = unscaled / 10i128.pow(shift);
+            prop_assert_eq!(decimal(&numeric(unscaled, scale), 38, scale as i8), Ok(unscaled));
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
+            let element = Box::new(Kind::Text);
+            for kind in [
+                Kind::Bool, Kind::Decimal(10, 2), Kind::Interval, Kind::Padded, Kind::Jsonb,
+                Kind::List(element), Kind::Time, Kind::Date, Kind::Uuid,
+            ] {
+                let _ = one(&kind, &[Some(&bytes), None]);
+                let field = Field::new("c", kind.data_type(), true);
+                let _ = Rows::new(Arc::new(Schema::new(vec![field])), &[kind]).push(&bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_type_cannot_hold_is_refused() {
+        let timestamp = Kind::Timestamp { utc: true };
+        assert!(cannot(&timestamp, &i64::MAX.to_be_bytes()));
+        assert!(cannot(&timestamp, &i64::MIN.to_be_bytes()));
+        assert!(cannot(&timestamp, &(i64::MAX - 1).to_be_bytes()));
+        assert!(cannot(&Kind::Date, &i32::MAX.to_be_bytes()));
+        assert!(cannot(&Kind::Time, &DAY_MICROS.to_be_bytes()));
+        assert!(cannot(&Kind::Decimal(4, 2), &numeric(10_000, 2)));
+        assert!(cannot(&Kind::Decimal(4, 2), &numeric(1, 3)));
+        assert!(cannot(&Kind::Decimal(4, 2), &[0, 0, 0, 0, 0xc0, 0, 0, 0]));
+    }
+
+    #[test]
+    fn lists_have_one_dimension_or_none() {
+        let strings = |dimensions: i32, first: i32| {
+            let mut bytes = Vec::new();
+            for number in [dimensions, 1, 25, 2, first] {
+                bytes.extend(number.to_be_bytes());
+            }
+            bytes.extend(1i32.to_be_bytes());
+            bytes.extend(b"x");
+            bytes.extend((-1i32).to_be_bytes());
+            bytes
+        };
+        let kind = Kind::List(Box::new(Kind::Text));
+        let empty = [0u8; 12];
+        let array = one(&kind, &[Some(&strings(1, 1)), None, Some(&empty)]).unwrap();
+        let array = array.as_list::<i32>();
+        assert_eq!(array.value(0).as_string::<i32>().value(0), "x");
+        assert!(array.value(0).is_null(1) && array.is_null(1));
+        assert_eq!(array.value(2).len(), 0);
+        assert!(cannot(&kind, &strings(2, 1)) && cannot(&kind, &strings(1, 0)));
+    }
+
+    #[test]
+    fn a_padded_text_is_what_the_server_shows() {
+        let array = one(&Kind::Padded, &[Some(b"ab   "), Some(b"   "), Some(b" a")]).unwrap();
+        let found: Vec<_> = array.as_string::<i32>().iter().flatten().collect();
+        assert_eq!(found, ["ab", "", " a"]);
+    }
+}

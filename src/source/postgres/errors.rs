@@ -1,0 +1,104 @@
+//! PURE: what PostgreSQL says when it refuses, and what a run may do about it.
+
+use std::io;
+
+use crate::error::{Class, Error};
+use crate::source::influxdb::http::printable;
+
+/// An error of the server, by its fields.
+#[derive(Debug, Default)]
+pub(super) struct Refusal {
+    severity: String,
+    code: String,
+    message: String,
+    detail: String,
+}
+
+impl Refusal {
+    /// Reads the body of an `ErrorResponse`.
+    pub(super) fn parse(body: &[u8]) -> Self {
+        let mut refusal = Self::default();
+        for field in body.split(|byte| *byte == 0) {
+            let Some((kind, text)) = field.split_first() else { continue };
+            let text = String::from_utf8_lossy(text).into_owned();
+            match kind {
+                b'V' => refusal.severity = text,
+                b'C' => refusal.code = text,
+                b'M' => refusal.message = text,
+                b'D' => refusal.detail = text,
+                _ => {}
+            }
+        }
+        refusal
+    }
+
+    /// <https://www.postgresql.org/docs/current/errcodes-appendix.html>
+    fn class(&self) -> Class {
+        match self.code.as_str() {
+            // A column, or a table by another name, which the listing did not show.
+            "42703" | "42804" | "42846" => Class::SchemaChanged,
+            "57014" => Class::RetryThenSplit, // cancelled, by a time-out perhaps
+            // The snapshot, or the server that had it, is gone; the next attempt takes a new one.
+            "22023" | "42704" if self.message.contains("snapshot") => Class::Retry,
+            "72000" | "40001" | "40P01" | "25P02" => Class::Retry,
+            "3D000" => Class::Stop,
+            code => match code.get(..2) {
+                Some("28") => Class::Stop,
+                Some("08" | "57") => Class::Retry,
+                Some("53") => Class::Retry, // connections, memory, disk of the server
+                _ => Class::Fail,
+            },
+        }
+    }
+
+    fn hint(&self) -> Option<&'static str> {
+        match self.code.as_str() {
+            "42501" if self.message.contains("row-level security") => Some(
+                "connect as the table's owner or as a role with BYPASSRLS, or leave the table out by `exclude`",
+            ),
+            "42501" => Some("give the role SELECT on it, or leave it out by `exclude`"),
+            "28P01" => Some("check user and password (PGUSER, PGPASSWORD)"),
+            "28000" if self.message.contains("no encryption") => {
+                Some("the server wants TLS: sslmode=require")
+            }
+            "28000" => Some("the server's pg_hba.conf does not let this user in from here"),
+            "3D000" => Some("check the name of the database in the URL"),
+            _ => None,
+        }
+    }
+
+    /// The error of moveout that it is.
+    pub(super) fn error(&self, address: &str) -> Error {
+        let mut text = format!("{address}: {}", printable(&self.message));
+        if !self.detail.is_empty() {
+            text = format!("{text} ({})", printable(&self.detail));
+        }
+        let text = format!("{text} [{} {}]", self.severity, self.code);
+        let error = match self.class() {
+            Class::Stop => Error::stop(text),
+            Class::Fail => Error::fail(text),
+            class => Error::of(class, text),
+        };
+        match self.hint() {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    }
+}
+
+/// The connection broke.
+pub(super) fn broken(address: &str, error: &io::Error) -> Error {
+    let what = match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "no answer in time".to_owned(),
+        io::ErrorKind::UnexpectedEof => {
+            "the connection ended in the middle of an answer".to_owned()
+        }
+        _ => format!("the connection broke: {error}"),
+    };
+    Error::of(Class::RetryThenSplit, format!("{address}: {what}"))
+}
+
+/// What came is not what the protocol allows.
+pub(super) fn malformed(address: &str) -> Error {
+    Error::of(Class::Retry, format!("{address}: an answer that is not PostgreSQL's"))
+}

@@ -1,0 +1,366 @@
+//! A chunk from one stream or several, each a range of the table's blocks, into batches. Blocks.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::catalog::{self, Attribute};
+use super::connection::Connection;
+use super::copy_binary::{Copy, Malformed};
+use super::decode::{Fault, Misfit, Rows};
+use super::errors::malformed;
+use super::snapshot::{Pool, Session};
+use super::types::{Kind, Lesson};
+use super::{Inner, Readable, sql};
+use crate::error::{Class, Error, Result};
+use crate::source::wire::Hangup;
+use crate::source::{BatchSender, Chunk};
+use crate::window::{Slice, Window};
+
+/// Rows and bytes of a batch at most.
+const BATCH_ROWS: usize = 16 * 1024;
+const BATCH_BYTES: usize = 2 * 1024 * 1024;
+/// Bytes of a range of blocks: small enough that streams end together, large enough that its statement costs
+/// nothing.
+pub(super) const RANGE_BYTES: u64 = 16 << 20;
+/// Cuts the connections of a chunk that nobody waits for.
+#[derive(Clone, Default)]
+pub(super) struct Abort(Arc<Aborting>);
+
+#[derive(Default)]
+struct Aborting {
+    aborted: AtomicBool,
+    connections: Mutex<Vec<Hangup>>,
+}
+
+/// Cuts when it is dropped, unless it was disarmed.
+pub(super) struct OnDrop(Option<Abort>);
+
+impl Abort {
+    pub(super) fn on_drop(&self) -> OnDrop {
+        OnDrop(Some(self.clone()))
+    }
+
+    fn watch(&self, connection: &Connection) -> Result<()> {
+        let mut connections = self.0.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        connections.push(connection.hangup()?);
+        match self.0.aborted.load(Ordering::Acquire) {
+            true => Err(Error::interrupted()),
+            false => Ok(()),
+        }
+    }
+
+    fn cut(&self) {
+        let connections = self.0.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        self.0.aborted.store(true, Ordering::Release);
+        connections.iter().for_each(Hangup::hang_up);
+    }
+}
+
+impl OnDrop {
+    pub(super) fn disarm(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for OnDrop {
+    fn drop(&mut self) {
+        if let Some(abort) = &self.0 {
+            abort.cut();
+        }
+    }
+}
+
+/// What the streams of a chunk share.
+struct Reading<'a> {
+    inner: &'a Inner,
+    readable: &'a Readable,
+    chunk: &'a Chunk,
+    batches: &'a BatchSender,
+    abort: &'a Abort,
+    pool: &'a Pool,
+    ranges: Vec<Option<String>>,
+    next: AtomicUsize,
+}
+
+/// Reads a chunk; returns the name of the snapshot that all of its rows are of.
+pub(super) fn read_chunk(
+    inner: &Inner,
+    readable: &Readable,
+    chunk: &Chunk,
+    batches: &BatchSender,
+    abort: &Abort,
+) -> Result<String> {
+    let pool = inner.pool(&chunk.table.id.database);
+    let session = pool.take()?;
+    let ranges = ranges(readable, chunk);
+    let extra = extra_streams(inner, ranges.len());
+    let reading = Reading {
+        inner,
+        readable,
+        chunk,
+        batches,
+        abort,
+        pool: &pool,
+        ranges,
+        next: AtomicUsize::new(0),
+    };
+    let state = Arc::clone(&session.state);
+    let outcome = thread::scope(|scope| {
+        let others: Vec<_> =
+            extra.iter().map(|_permit| scope.spawn(|| reading.stream_in(&state))).collect();
+        let mine = reading.stream(session);
+        if mine.is_err() {
+            reading.give_up();
+        }
+        let panicked = || Err(Error::stop("a thread that reads panicked"));
+        let outcomes = others.into_iter().map(|other| other.join().unwrap_or_else(|_| panicked()));
+        outcomes.fold(mine, worse)
+    });
+    match outcome {
+        Ok(()) => Ok(state.to_string()),
+        Err(error) => {
+            if error.class() == Class::SchemaChanged {
+                // Under the old snapshot the catalog would show what it showed.
+                pool.renew(&state);
+            }
+            Err(error)
+        }
+    }
+}
+
+// Of several errors the one that says what to do; the others are most often its consequence.
+fn worse(one: Result<()>, other: Result<()>) -> Result<()> {
+    let rank = |outcome: &Result<()>| match outcome.as_ref().map_err(Error::class) {
+        Ok(()) => 0,
+        Err(Class::Retry | Class::RetryThenSplit) => 1,
+        Err(Class::Split | Class::Wait(_)) => 2,
+        Err(Class::SchemaChanged) => 3,
+        Err(Class::Fail | Class::Stop) => 4,
+    };
+    if rank(&other) > rank(&one) { other } else { one }
+}
+
+/// The conditions that cut a table into ranges of blocks, where that is worth it.
+fn ranges(readable: &Readable, chunk: &Chunk) -> Vec<Option<String>> {
+    let Some((blocks, step)) = readable.blocks else { return vec![None] };
+    // Windows are small already.
+    if chunk.slice != Slice::All || blocks < 2 * step {
+        return vec![None];
+    }
+    let starts = (0..blocks - step).step_by(usize::try_from(step).unwrap_or(usize::MAX));
+    let starts: Vec<u64> = starts.collect();
+    let last = starts.len().saturating_sub(1);
+    // The last has no end: the table may have grown since it was listed.
+    let range = |(at, from): (usize, &u64)| sql::blocks(*from, (at < last).then_some(from + step));
+    starts.iter().enumerate().map(range).map(Some).collect()
+}
+
+fn extra_streams(inner: &Inner, ranges: usize) -> Vec<OwnedSemaphorePermit> {
+    let most = ranges.saturating_sub(1);
+    let permit = || Arc::clone(&inner.streams).try_acquire_owned().ok();
+    std::iter::repeat_with(permit).take(most).map_while(|permit| permit).collect()
+}
+
+/// What ends the reading of a row.
+enum Ended {
+    Malformed,
+    Fault(Fault),
+    Error(Error),
+}
+
+impl From<Malformed> for Ended {
+    fn from(_: Malformed) -> Self {
+        Self::Malformed
+    }
+}
+
+impl Reading<'_> {
+    /// A further stream, if the server lets it in.
+    fn stream_in(&self, state: &Arc<str>) -> Result<()> {
+        let session = match self.pool.take() {
+            Ok(session) => session,
+            // The others read what this one would have.
+            Err(error) => {
+                tracing::info!("{}: one stream less: {error}", self.chunk);
+                return Ok(());
+            }
+        };
+        if session.state != *state {
+            return Err(Error::of(Class::Retry, "the snapshot was lost while connecting"));
+        }
+        let outcome = self.stream(session);
+        if outcome.is_err() {
+            self.give_up();
+        }
+        outcome
+    }
+
+    /// Ends the other streams.
+    fn give_up(&self) {
+        self.next.store(self.ranges.len(), Ordering::Release);
+        self.abort.cut();
+    }
+
+    /// Reads range by range, until none is left.
+    fn stream(&self, mut session: Session) -> Result<()> {
+        self.abort.watch(&session.connection)?;
+        let schema = self.chunk.table.arrow_schema();
+        let mut rows = Rows::new(schema, &self.readable.kinds);
+        loop {
+            let at = self.next.fetch_add(1, Ordering::AcqRel);
+            let Some(range) = self.ranges.get(at) else { break };
+            self.copy(&mut session, range.as_ref(), &mut rows)?;
+        }
+        self.send(&mut rows)?;
+        self.pool.give_back(session);
+        Ok(())
+    }
+
+    fn copy(&self, session: &mut Session, range: Option<&String>, rows: &mut Rows) -> Result<()> {
+        let Readable { columns, from, oid, time, kinds, .. } = self.readable;
+        let of_time =
+            time.as_ref().and_then(|(name, kind)| sql::condition(name, kind, self.chunk.slice));
+        let conditions: Vec<String> = of_time.into_iter().chain(range.cloned()).collect();
+        let statement = sql::copy(columns, from, &conditions, *oid);
+        let mut copy = Copy::new(kinds.len());
+        let mut ended = None;
+        let answer = session.connection.copy_out(&statement, |data| {
+            let fed = copy.feed(data, |row| {
+                rows.push(row).map_err(Ended::Fault)?;
+                if rows.rows() >= BATCH_ROWS || rows.size_bytes() >= BATCH_BYTES {
+                    self.send(rows).map_err(Ended::Error)?;
+                }
+                Ok(())
+            });
+            fed.map_err(|why| {
+                ended = Some(why);
+                Error::of(Class::Retry, "the rows could not be taken")
+            })
+        });
+        let address = session.connection.address();
+        if let Some(why) = ended {
+            return Err(match why {
+                Ended::Error(error) => error,
+                Ended::Fault(Fault { column, misfit: Misfit::Cannot(what) }) => {
+                    let column = &self.chunk.table.columns[column];
+                    self.inner.learn(&self.chunk.table.id, column, Lesson::Text, what)
+                }
+                Ended::Malformed | Ended::Fault(_) => malformed(address),
+            });
+        }
+        let (sent, after) = answer?;
+        // The server says how many rows it sent; the trailer, that these were all.
+        if !copy.is_complete() || sent != copy.rows() {
+            return Err(Error::of(
+                Class::RetryThenSplit,
+                format!("{address}: {sent} rows were sent, {} came", copy.rows()),
+            ));
+        }
+        // A table that was truncated or rewritten after the snapshot looks empty under it, or half: the
+        // server keeps no old rows of it. <https://www.postgresql.org/docs/current/mvcc-caveats.html>
+        let file = after.first().map(|row| catalog::text(row, 0)).unwrap_or_default();
+        if self.readable.file != 0 && file.parse() != Ok(self.readable.file) {
+            return Err(Error::of(
+                Class::SchemaChanged,
+                "the table was truncated or rewritten after the snapshot was taken",
+            ));
+        }
+        Ok(())
+    }
+
+    fn send(&self, rows: &mut Rows) -> Result<()> {
+        if rows.rows() == 0 {
+            return Ok(());
+        }
+        match rows.finish() {
+            Ok(batch) => self.batches.blocking_send(batch),
+            Err((at, lesson)) => {
+                let (id, column) = (&self.chunk.table.id, &self.chunk.table.columns[at]);
+                Err(self.inner.learn(id, column, lesson, "text that is not UTF-8"))
+            }
+        }
+    }
+}
+
+/// Where the times of a table lie.
+pub(super) struct Times {
+    /// First and last finite one, in nanoseconds, which may not fit.
+    ends: Option<(i128, i128)>,
+    pub(super) has_nulls: bool,
+    before: bool,
+    after: bool,
+}
+
+impl Times {
+    /// `None` where no row has a time.
+    pub(super) fn bounds(&self) -> Option<Window> {
+        let windows = self.occupied();
+        Window::new(windows.first()?.from, windows.last()?.to)
+    }
+
+    /// Where rows are. What lies beyond 64 bits of nanoseconds is at the end of all of time.
+    pub(super) fn occupied(&self) -> Vec<Window> {
+        let nanos = |time: i128| time.clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64;
+        let first = Window { from: i64::MIN, to: i64::MIN + 1 };
+        let last = Window { from: i64::MAX - 1, to: i64::MAX };
+        let finite = self.ends.and_then(|(from, to)| Window::new(nanos(from), nanos(to + 1)));
+        // Both of its ends beyond the same end of time.
+        let outside = self.ends.filter(|_| finite.is_none()).map(|(from, _)| from);
+        let mut windows = Vec::new();
+        windows.extend((self.before || outside.is_some_and(|from| from < 0)).then_some(first));
+        windows.extend(finite);
+        windows.extend((self.after || outside.is_some_and(|from| from > 0)).then_some(last));
+        windows
+    }
+}
+
+/// Asks an index for the bounds of a column, in binary: the text of a year before Christ is hard to read.
+/// `None` where no row has a time: such a table is read whole.
+pub(super) fn bounds_of(
+    connection: &mut Connection,
+    from: &str,
+    attribute: &Attribute,
+    kind: &Kind,
+) -> Result<Option<Times>> {
+    let asked = sql::bounds(from, &attribute.name, attribute.not_null);
+    let statement = format!("COPY ({asked}) TO STDOUT (FORMAT binary)");
+    let mut copy = Copy::new(5);
+    let mut fields: Vec<Option<Vec<u8>>> = Vec::new();
+    let answer = connection.copy_out(&statement, |data| {
+        let fed = copy.feed(data, |mut row| {
+            while let Some((length, rest)) = row.split_first_chunk::<4>() {
+                let length = usize::try_from(i32::from_be_bytes(*length));
+                let (value, rest) = match length {
+                    Err(_) => (None, rest),
+                    Ok(length) => {
+                        rest.split_at_checked(length).map_or((None, rest), |(v, r)| (Some(v), r))
+                    }
+                };
+                fields.push(value.map(<[u8]>::to_vec));
+                row = rest;
+            }
+            Ok::<(), Malformed>(())
+        });
+        fed.map_err(|_| Error::of(Class::Retry, "an answer that is not PostgreSQL's"))
+    });
+    answer?;
+    let time = |at: usize| -> Option<i128> {
+        let value = fields.get(at)?.as_deref()?;
+        let micros = match kind {
+            Kind::Date => i128::from(i32::from_be_bytes(value.try_into().ok()?)) * 86_400_000_000,
+            _ => i128::from(i64::from_be_bytes(value.try_into().ok()?)),
+        };
+        Some((micros + 946_684_800_000_000) * 1000)
+    };
+    let truth = |at: usize| fields.get(at).and_then(Option::as_deref) == Some(&[1]);
+    let times = Times {
+        ends: time(0).zip(time(1)),
+        has_nulls: truth(2),
+        before: truth(3),
+        after: truth(4),
+    };
+    Ok(times.bounds().is_some().then_some(times))
+}

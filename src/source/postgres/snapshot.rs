@@ -1,0 +1,146 @@
+//! The connections to one database, all in one exported snapshot. When it is lost with the connection that
+//! holds it, the next one has another name. Blocks.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::connection::Connection;
+use crate::config::Database;
+use crate::error::{Class, Result};
+
+/// What every session sets. Under row-level security a read would be a silent part of the table; with
+/// `row_security = off` it is an error.
+const SETTINGS: &str = "SET statement_timeout = 0; SET lock_timeout = 0; \
+    SET idle_in_transaction_session_timeout = 0; SET row_security = off; SET search_path = pg_catalog; \
+    SET TimeZone = 'UTC'; SET DateStyle = 'ISO'; SET IntervalStyle = 'postgres'; \
+    SET extra_float_digits = 3; SET bytea_output = 'hex'; SET xmloption = 'content'";
+const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+
+/// The snapshot's name for others: two of the same server with the same name show the same rows. (It names
+/// the transactions that had ended; from version 13 on by functions without `txid`.)
+const STATE: &str = "SELECT txid_current_snapshot()::text";
+const SYSTEM: &str = "SELECT system_identifier::text FROM pg_control_system()";
+
+/// The connections to one database.
+pub(super) struct Pool {
+    server: Database,
+    name: String,
+    idle_timeout: Duration,
+    open: Mutex<Open>,
+}
+
+#[derive(Default)]
+struct Open {
+    leader: Option<Leader>,
+    idle: Vec<Session>,
+}
+
+/// Holds the snapshot as long as its transaction lasts, and does nothing else.
+struct Leader {
+    _connection: Connection,
+    id: String,
+    state: Arc<str>,
+}
+
+/// A connection whose transaction sees the snapshot.
+pub(super) struct Session {
+    pub(super) connection: Connection,
+    /// Name of the snapshot.
+    pub(super) state: Arc<str>,
+}
+
+impl Pool {
+    pub(super) fn new(server: Database, name: String, idle_timeout: Duration) -> Self {
+        Self { server, name, idle_timeout, open: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn connect(&self) -> Result<Connection> {
+        let mut connection = Connection::open(&self.server, &self.name, self.idle_timeout)?;
+        connection.query(SETTINGS)?;
+        // Its texts may be in any encoding, which the server would refuse to call UTF-8.
+        let encoding = connection.query("SHOW server_encoding")?;
+        if encoding.iter().flatten().flatten().any(|encoding| encoding == "SQL_ASCII") {
+            connection.query("SET client_encoding = 'SQL_ASCII'")?;
+        }
+        connection.query(BEGIN)?;
+        Ok(connection)
+    }
+
+    /// A session in the snapshot; in a new one if that has been lost.
+    pub(super) fn take(&self) -> Result<Session> {
+        let mut open = self.lock();
+        if let Some(session) = open.idle.pop() {
+            return Ok(session);
+        }
+        if let Some(leader) = &open.leader {
+            let mut connection = self.connect()?;
+            // <https://www.postgresql.org/docs/current/sql-set-transaction.html>: only while the transaction
+            // that exported it is open.
+            match connection.query(&format!("SET TRANSACTION SNAPSHOT '{}'", leader.id)) {
+                Ok(_) => return Ok(Session { connection, state: Arc::clone(&leader.state) }),
+                Err(error) if error.class() == Class::Stop => return Err(error),
+                Err(error) => {
+                    tracing::warn!("{}: the snapshot is lost: {error}", connection.address());
+                    open.leader = None;
+                }
+            }
+        }
+        let leader = open.leader.insert(self.lead()?);
+        let mut connection = self.connect()?;
+        connection.query(&format!("SET TRANSACTION SNAPSHOT '{}'", leader.id))?;
+        Ok(Session { connection, state: Arc::clone(&leader.state) })
+    }
+
+    fn lead(&self) -> Result<Leader> {
+        let mut connection = self.connect()?;
+        let mut text = |sql: &str| -> Result<String> {
+            let rows = connection.query(sql)?;
+            Ok(rows.into_iter().flatten().flatten().next().unwrap_or_default())
+        };
+        let id = text("SELECT pg_export_snapshot()")?;
+        let state = text(STATE)?;
+        // Some services keep the system's identifier to themselves; the address is the next best.
+        text("SAVEPOINT system")?;
+        let system = match text(SYSTEM) {
+            Ok(system) => system,
+            Err(error) => {
+                if error.class() != Class::Fail {
+                    return Err(error);
+                }
+                text("ROLLBACK TO system")?;
+                format!("{}:{}", self.server.host, self.server.port)
+            }
+        };
+        let state = format!("{system}/{}/{state}", self.name).into();
+        Ok(Leader { _connection: connection, id, state })
+    }
+
+    /// Takes a session back whose last statement ended well.
+    pub(super) fn give_back(&self, session: Session) {
+        let mut open = self.lock();
+        let current = open.leader.as_ref().is_some_and(|leader| leader.state == session.state);
+        if current {
+            open.idle.push(session);
+        }
+    }
+
+    /// Lets go of a snapshot that shows less than there was, unless that has been done already.
+    pub(super) fn renew(&self, state: &str) {
+        let mut open = self.lock();
+        if open.leader.as_ref().is_some_and(|leader| *leader.state == *state) {
+            *open = Open::default();
+        }
+    }
+
+    /// Ends the connections that nothing is read by.
+    pub(super) fn close_idle(&self) {
+        // Whoever holds the lock is connecting, and needs no help.
+        if let Ok(mut open) = self.open.try_lock() {
+            open.idle.clear();
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! PURE: statements, with every name quoted.
+
+use chrono::DateTime;
+
+use super::types::{Cast, Kind};
+use crate::window::Slice;
+
+/// A name in double quotes.
+pub(super) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A table. `ONLY`: what inherits from it is a table of its own.
+pub(super) fn only(schema: &str, name: &str) -> String {
+    format!("ONLY {}.{}", quoted(schema), quoted(name))
+}
+
+/// A column as it is asked for.
+pub(super) fn column(name: &str, cast: Cast) -> String {
+    match cast {
+        Cast::None => quoted(name),
+        Cast::Text => format!("{}::text", quoted(name)),
+        Cast::Texts => format!("{}::text[]", quoted(name)),
+    }
+}
+
+/// The rows of a slice, by the column whose values are the time. What lies beyond the times that 64 bits of
+/// nanoseconds have, infinity too, belongs to the window that ends there.
+pub(super) fn condition(time: &str, kind: &Kind, slice: Slice) -> Option<String> {
+    let column = quoted(time);
+    let window = match slice {
+        Slice::NullTime => return Some(format!("{column} IS NULL")),
+        Slice::All => return Some(format!("{column} IS NOT NULL")),
+        Slice::Window(window) => window,
+    };
+    let from =
+        (window.from != i64::MIN).then(|| format!("{column} >= {}", literal(kind, window.from)));
+    let to = (window.to != i64::MAX).then(|| format!("{column} < {}", literal(kind, window.to)));
+    let bounds: Vec<String> = from.into_iter().chain(to).collect();
+    match bounds.is_empty() {
+        true => Some(format!("{column} IS NOT NULL")),
+        false => Some(bounds.join(" AND ")),
+    }
+}
+
+// A value of the column is at or after an instant if it is at or after the next whole unit.
+fn literal(kind: &Kind, nanos: i64) -> String {
+    let micros = i128::from(nanos).div_euclid(1000) + i128::from(nanos.rem_euclid(1000) != 0);
+    // Of 64 bits of nanoseconds.
+    let micros = micros as i64;
+    let time = |micros: i64| DateTime::from_timestamp_micros(micros).unwrap_or_default();
+    match kind {
+        Kind::Date => {
+            let day = 86_400_000_000;
+            let days = micros.div_euclid(day) + i64::from(micros.rem_euclid(day) != 0);
+            format!("'{}'::date", time(days * day).format("%Y-%m-%d"))
+        }
+        Kind::Timestamp { utc: true } => {
+            format!("'{}+00'::timestamptz", time(micros).format("%Y-%m-%d %H:%M:%S%.6f"))
+        }
+        _ => format!("'{}'::timestamp", time(micros).format("%Y-%m-%d %H:%M:%S%.6f")),
+    }
+}
+
+/// First and last finite value of a column, and whether it has nulls, and infinities.
+pub(super) fn bounds(table: &str, column: &str, not_null: bool) -> String {
+    let column = quoted(column);
+    let exists = |what: &str| format!("EXISTS (SELECT FROM {table} WHERE {column} {what})");
+    let nulls = if not_null { "false".to_owned() } else { exists("IS NULL") };
+    format!(
+        "SELECT (SELECT {column} FROM {table} WHERE {column} > '-infinity' AND {column} < 'infinity' \
+         ORDER BY {column} LIMIT 1), \
+         (SELECT {column} FROM {table} WHERE {column} > '-infinity' AND {column} < 'infinity' \
+         ORDER BY {column} DESC LIMIT 1), {nulls}, {}, {}",
+        exists("= '-infinity'"),
+        exists("= 'infinity'")
+    )
+}
+
+/// All that is read of a slice in one stream, and then the file that it was read from.
+pub(super) fn copy(columns: &[String], table: &str, conditions: &[String], oid: u32) -> String {
+    let condition = match conditions.is_empty() {
+        true => String::new(),
+        false => format!(" WHERE {}", conditions.join(" AND ")),
+    };
+    format!(
+        "COPY (SELECT {} FROM {table}{condition}) TO STDOUT (FORMAT binary); SELECT pg_relation_filenode({oid})",
+        columns.join(", ")
+    )
+}
+
+/// The blocks of a table from one to before another; to the end without that.
+pub(super) fn blocks(from: u64, to: Option<u64>) -> String {
+    let end = to.map(|to| format!(" AND ctid < '({to},0)'::tid")).unwrap_or_default();
+    format!("ctid >= '({from},0)'::tid{end}")
+}
+
+/// How many rows a window has.
+pub(super) fn count(table: &str, condition: &str) -> String {
+    format!("SELECT count(*) FROM {table} WHERE {condition}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::window::Window;
+    use proptest::prelude::*;
+
+    #[test]
+    fn names_are_quoted() {
+        assert_eq!(only("a b", "we\"ird"), "ONLY \"a b\".\"we\"\"ird\"");
+        assert_eq!(column("X", Cast::Text), "\"X\"::text");
+    }
+
+    #[test]
+    fn a_window_is_rounded_to_what_the_column_has() {
+        let window = |from, to| Slice::Window(Window { from, to });
+        let of = |kind: &Kind, slice| condition("t", kind, slice).unwrap();
+        let zoned = Kind::Timestamp { utc: true };
+        assert_eq!(
+            of(&zoned, window(1, 1_000_000_000)),
+            "\"t\" >= '1970-01-01 00:00:00.000001+00'::timestamptz AND \
+             \"t\" < '1970-01-01 00:00:01.000000+00'::timestamptz"
+        );
+        assert_eq!(of(&Kind::Date, window(1, i64::MAX)), "\"t\" >= '1970-01-02'::date");
+        assert_eq!(of(&zoned, Slice::All), "\"t\" IS NOT NULL");
+        assert_eq!(of(&zoned, Slice::NullTime), "\"t\" IS NULL");
+    }
+
+    proptest! {
+        #[test]
+        fn neighbours_share_no_instant_and_leave_none_out(cut in any::<i64>(), micros in any::<i64>()) {
+            // The next whole microsecond at or after the cut is what both sides compare with.
+            let limit = literal(&Kind::Timestamp { utc: false }, cut);
+            let parsed = chrono::NaiveDateTime::parse_from_str(&limit[1..27], "%Y-%m-%d %H:%M:%S%.6f");
+            let limit = parsed.unwrap().and_utc().timestamp_micros();
+            let micros = micros / 1000;
+            prop_assert_eq!(micros >= limit, i128::from(micros) * 1000 >= i128::from(cut));
+        }
+    }
+}

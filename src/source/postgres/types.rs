@@ -1,0 +1,242 @@
+//! PURE: PostgreSQL's types: which of them the archive holds as they are, and which as the server's own
+//! text, so that no value is ever changed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Fields, TimeUnit};
+
+/// How a value is sent, and what it becomes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Kind {
+    Bool,
+    Int16,
+    Int32,
+    Int64,
+    Oid,
+    Float32,
+    Float64,
+    /// Up to 38 digits, so many of them after the point. Readers take a wider one for a double.
+    Decimal(u8, i8),
+    /// Days.
+    Date,
+    /// Microseconds of a day.
+    Time,
+    /// Microseconds; of UTC or of no zone.
+    Timestamp {
+        utc: bool,
+    },
+    Interval,
+    Uuid,
+    Bytes,
+    Text,
+    /// `character(n)`: what pads it is not part of its value.
+    Padded,
+    /// Text behind one byte that says which form it has.
+    Jsonb,
+    /// Of one dimension, counted from 1.
+    List(Box<Kind>),
+}
+
+/// The names of what an interval is made of.
+const INTERVAL: [(&str, DataType); 3] =
+    [("months", DataType::Int32), ("days", DataType::Int32), ("microseconds", DataType::Int64)];
+
+impl Kind {
+    /// Its type in the archive.
+    pub(super) fn data_type(&self) -> DataType {
+        match self {
+            Self::Bool => DataType::Boolean,
+            Self::Int16 => DataType::Int16,
+            Self::Int32 => DataType::Int32,
+            Self::Int64 => DataType::Int64,
+            Self::Oid => DataType::UInt32,
+            Self::Float32 => DataType::Float32,
+            Self::Float64 => DataType::Float64,
+            Self::Decimal(precision, scale) => DataType::Decimal128(*precision, *scale),
+            Self::Date => DataType::Date32,
+            Self::Time => DataType::Time64(TimeUnit::Microsecond),
+            Self::Timestamp { utc } => {
+                DataType::Timestamp(TimeUnit::Microsecond, utc.then(|| "UTC".into()))
+            }
+            Self::Interval => DataType::Struct(interval_fields()),
+            Self::Uuid => DataType::FixedSizeBinary(16),
+            Self::Bytes => DataType::Binary,
+            Self::Text | Self::Padded | Self::Jsonb => DataType::Utf8,
+            Self::List(element) => DataType::List(element_field(element)),
+        }
+    }
+
+    /// Whether it is a time that windows can be made of.
+    pub(super) fn is_time(&self) -> bool {
+        matches!(self, Self::Date | Self::Timestamp { .. })
+    }
+}
+
+pub(super) fn interval_fields() -> Fields {
+    INTERVAL.iter().map(|(name, kind)| Field::new(*name, kind.clone(), false)).collect()
+}
+
+pub(super) fn element_field(element: &Kind) -> Arc<Field> {
+    Arc::new(Field::new_list_field(element.data_type(), true))
+}
+
+/// What was learned of a column by reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lesson {
+    /// It holds a value that its type in the archive cannot.
+    Text,
+    /// It holds text that is not UTF-8.
+    Bytes,
+}
+
+/// How a column is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cast {
+    /// As it is.
+    None,
+    /// The server's own text of it.
+    Text,
+    /// A list of the server's own texts.
+    Texts,
+}
+
+/// A row of `pg_type`.
+#[derive(Debug, Clone)]
+pub(super) struct Type {
+    pub(super) name: String,
+    /// `pg_catalog`'s own, not one that has its name.
+    pub(super) built_in: bool,
+    /// Of a domain, what it stands for.
+    pub(super) base: u32,
+    pub(super) base_modifier: i32,
+    /// Of an array, its elements.
+    pub(super) element: u32,
+    pub(super) is_array: bool,
+}
+
+/// All types of a database.
+#[derive(Debug, Default)]
+pub(super) struct Types(pub(super) HashMap<u32, Type>);
+
+impl Types {
+    /// How a column of a type is asked for, and what it becomes.
+    pub(super) fn resolve(&self, oid: u32, modifier: i32, lesson: Option<Lesson>) -> (Kind, Cast) {
+        match (lesson, self.kind(oid, modifier, 0)) {
+            (Some(Lesson::Text), _) => (Kind::Text, Cast::Text),
+            (Some(Lesson::Bytes), (_, Cast::None)) => (Kind::Bytes, Cast::None),
+            (Some(Lesson::Bytes), _) => (Kind::Bytes, Cast::Text),
+            (None, found) => found,
+        }
+    }
+
+    fn kind(&self, oid: u32, modifier: i32, depth: u32) -> (Kind, Cast) {
+        let text = (Kind::Text, Cast::Text);
+        let Some(found) = self.0.get(&oid).filter(|_| depth < 32) else { return text };
+        if found.base != 0 {
+            let modifier = if modifier >= 0 { modifier } else { found.base_modifier };
+            return self.kind(found.base, modifier, depth + 1);
+        }
+        if found.is_array {
+            return match self.kind(found.element, modifier, depth + 1) {
+                // A domain over an array.
+                (Kind::List(_), _) => text,
+                (element, Cast::None) => (Kind::List(Box::new(element)), Cast::None),
+                (element, _) => (Kind::List(Box::new(element)), Cast::Texts),
+            };
+        }
+        if !found.built_in {
+            return text;
+        }
+        let kind = match found.name.as_str() {
+            "bool" => Kind::Bool,
+            "int2" => Kind::Int16,
+            "int4" => Kind::Int32,
+            "int8" => Kind::Int64,
+            "oid" => Kind::Oid,
+            "float4" => Kind::Float32,
+            "float8" => Kind::Float64,
+            "numeric" => match decimal(modifier) {
+                Some(kind) => kind,
+                None => return text,
+            },
+            "date" => Kind::Date,
+            "time" => Kind::Time,
+            "timestamp" => Kind::Timestamp { utc: false },
+            "timestamptz" => Kind::Timestamp { utc: true },
+            "interval" => Kind::Interval,
+            "uuid" => Kind::Uuid,
+            "bytea" => Kind::Bytes,
+            "text" | "varchar" | "name" | "json" => Kind::Text,
+            // Without a length the blanks at its end are its own, and its text has them not.
+            "bpchar" if modifier >= 0 => Kind::Padded,
+            "bpchar" => Kind::Text,
+            "jsonb" => Kind::Jsonb,
+            _ => return text,
+        };
+        (kind, Cast::None)
+    }
+}
+
+/// A numeric that was declared with its digits, as long as they fit.
+fn decimal(modifier: i32) -> Option<Kind> {
+    let packed = modifier.checked_sub(4).filter(|packed| *packed >= 0)?;
+    let precision = (packed >> 16) & 0xffff;
+    // Eleven bits with a sign, since version 15.
+    let scale = ((packed & 0x7ff) ^ 1024) - 1024;
+    // More digits after the point than there are: 0.00012 is a numeric(2, 5).
+    let precision = u8::try_from(precision.max(scale)).ok()?;
+    let scale = i8::try_from(scale).ok()?;
+    ((1..=38).contains(&precision) && scale >= 0).then_some(Kind::Decimal(precision, scale))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn types() -> Types {
+        let plain = |name: &str| Type {
+            name: name.to_owned(),
+            built_in: true,
+            base: 0,
+            base_modifier: -1,
+            element: 0,
+            is_array: false,
+        };
+        Types(HashMap::from([
+            (1700, plain("numeric")),
+            (23, plain("int4")),
+            (869, plain("inet")),
+            (1231, Type { element: 1700, is_array: true, ..plain("_numeric") }),
+            (1041, Type { element: 869, is_array: true, ..plain("_inet") }),
+            (9000, Type { base: 1700, base_modifier: ((10 << 16) | 2) + 4, ..plain("price") }),
+            (9001, Type { built_in: false, ..plain("int4") }),
+        ]))
+    }
+
+    #[test]
+    fn numerics_are_decimals_only_where_no_digit_is_lost() {
+        let of = |precision: i32, scale: i32| {
+            types().resolve(1700, ((precision << 16) | (scale & 0x7ff)) + 4, None)
+        };
+        assert_eq!(of(10, 2), (Kind::Decimal(10, 2), Cast::None));
+        assert_eq!(of(38, 38), (Kind::Decimal(38, 38), Cast::None));
+        assert_eq!(of(2, 5), (Kind::Decimal(5, 5), Cast::None));
+        for (precision, scale) in [(39, 0), (50, 10), (3, -2), (1000, 1000)] {
+            assert_eq!(of(precision, scale), (Kind::Text, Cast::Text), "({precision},{scale})");
+        }
+        assert_eq!(types().resolve(1700, -1, None), (Kind::Text, Cast::Text));
+    }
+
+    #[test]
+    fn domains_and_arrays_are_what_they_stand_for() {
+        assert_eq!(types().resolve(9000, -1, None), (Kind::Decimal(10, 2), Cast::None));
+        assert_eq!(
+            types().resolve(1041, -1, None),
+            (Kind::List(Box::new(Kind::Text)), Cast::Texts)
+        );
+        assert_eq!(types().resolve(9001, -1, None), (Kind::Text, Cast::Text), "another's int4");
+        assert_eq!(types().resolve(23, -1, Some(Lesson::Text)), (Kind::Text, Cast::Text));
+        assert_eq!(types().resolve(4711, -1, None), (Kind::Text, Cast::Text), "unknown");
+    }
+}
