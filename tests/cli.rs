@@ -160,7 +160,9 @@ fn wrong_usage_is_named_and_helped_with() {
     let cases: &[(&str, &[&str])] = &[
         ("no source", &[]),
         ("no name", &["--source", "metrics"]),
-        ("unknown scheme", &["--source", "postgres://localhost/db"]),
+        ("unknown scheme", &["--source", "mongodb://localhost/db"]),
+        ("unknown sslmode", &["--source", "postgres://localhost/db?sslmode=maybe"]),
+        ("unknown parameter", &["--source", "mysql://localhost/db?timeout=5"]),
         ("no such version", &["--source", "influxdb4+https://localhost/db"]),
         ("unknown product", &["--source", "graphite+https://localhost/db"]),
         ("no host", &["--source", "influxdb+https:///db"]),
@@ -391,7 +393,11 @@ fn a_password_in_a_mistyped_url_shows_nowhere() {
         "influxdb+https://me:@geheim@localhost:x/db",
         "influxdb+https://me:geheim@localhost/db?q",
         "influxdb+https://me:geheim@localhost/%ff",
-        "postgres://me:geheim@localhost/db",
+        "postgres:/me:geheim@localhost:x/db",
+        "postgres://me:geheim@localhost:99999/db",
+        "postgresql://me:geheim@localhost/db?password=geheim",
+        "mysql://me:geheim@localhost/%ff",
+        "mysql://me:geheim@localhost/db#geheim",
         "s3+influxdb://me:geheim@localhost/db",
     ] {
         for more in [&[][..], &["--json"], &["-vv"]] {
@@ -520,7 +526,8 @@ fn the_examples_of_the_configuration_parse_when_they_are_no_comments() {
         .unwrap();
     let mut command =
         command(["plan", "--source", "weather", "--config", config.to_str().unwrap()]);
-    let secrets = ["METRICS_TOKEN", "OSS_SECRET", "OSS_TOKEN"].map(|name| (name, "secret"));
+    let secrets =
+        ["METRICS_TOKEN", "OSS_SECRET", "OSS_TOKEN", "SHOP_PASSWORD"].map(|name| (name, "secret"));
     command.envs(secrets);
     run(command).expect(0);
     let mut all = support::command(["plan", "--config", config.to_str().unwrap()]);

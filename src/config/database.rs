@@ -60,7 +60,9 @@ pub(super) fn database(
     warnings: &mut Vec<String>,
 ) -> Result<(String, Database)> {
     let bad = |why: &str| {
-        Error::usage(format!("`{}` is not a source: {why}", without_password(text)))
+        // libpq takes a password among the parameters, too.
+        let shown = without_password(text.split(['?', '#']).next().unwrap_or_default());
+        Error::usage(format!("`{shown}` is not a source: {why}"))
             .hint(format!("write {}://USER@HOST[:PORT][/DATABASE]", dialect.name))
     };
     let url = Url::parse(text).map_err(|error| bad(&error.to_string()))?;
