@@ -132,6 +132,16 @@ fn tls(url: &Url, folder: Option<&Path>, bad: &dyn Fn(&str) -> Error) -> Result<
             "sslrootcert" | "ssl-ca" => {
                 ca = Some(folder.unwrap_or(Path::new("")).join(value.as_ref()));
             }
+            // As JDBC has it.
+            "ssl" if value == "true" => mode = mode.or(Some("require".to_owned())),
+            // What addresses of providers carry and what changes nothing here.
+            "application_name"
+            | "connect_timeout"
+            | "channel_binding"
+            | "gssencmode"
+            | "target_session_attrs"
+            | "client_encoding"
+            | "charset" => {}
             other => return Err(bad(&format!("it has the unknown parameter `{other}`"))),
         }
     }
