@@ -22,11 +22,11 @@ use crate::config::{Job, Place};
 use crate::coverage::Coverage;
 use crate::encode::{Cores, EncodeOptions};
 use crate::error::{Error, Exit, Result};
-use crate::plan::{Queue, learned_width, same_state};
+use crate::plan::{Queue, asked, learned_width, same_state};
 use crate::progress::Progress;
 use crate::source::{Artifact, ArtifactStatus, Chunk, Excluded, Source, TableId};
 use crate::survey::{Survey, Surveyed, patiently, survey};
-use crate::window::{Slice, now, rfc3339};
+use crate::window::{Slice, Window, now, rfc3339};
 
 /// What a run did, for people and for `--json`.
 #[derive(Debug, Serialize)]
@@ -124,7 +124,8 @@ struct Run<'a> {
     settled: HashSet<(usize, Slice)>,
     /// The archive is sealed and holds all that is asked for.
     idle: bool,
-    relisted: u32,
+    /// How often a table was listed again to no avail.
+    strikes: HashMap<TableId, u32>,
     beating: Option<Beating>,
 }
 
@@ -229,7 +230,7 @@ async fn prepare<'a>(
         started,
         written: HashSet::new(),
         settled: HashSet::new(),
-        relisted: 0,
+        strikes: HashMap::new(),
         beating,
     })
 }
@@ -254,6 +255,19 @@ fn encode_options(job: &Job, part_bytes: usize) -> EncodeOptions {
         part_bytes,
         file_bytes: job.limits.file_bytes,
         cores: Cores::default(),
+    }
+}
+
+/// How often a table may be listed again without a change that explains why.
+const STRIKES: u32 = 5;
+
+/// From the begin of the earlier to the end of the later.
+fn union(one: Option<Window>, other: Option<Window>) -> Option<Window> {
+    match (one, other) {
+        (Some(one), Some(other)) => {
+            Some(Window { from: one.from.min(other.from), to: one.to.max(other.to) })
+        }
+        (one, other) => one.or(other),
     }
 }
 
@@ -429,27 +443,49 @@ impl Run<'_> {
         self.summary.failed.push(failed);
     }
 
-    /// A column came while the run was at work: list anew and read the chunk with it.
+    /// A column came while the run was at work, or a type was too narrow: list anew and read the chunk with
+    /// what is known then.
     async fn relist(&mut self, at: usize, chunk: &Chunk, error: Error) -> Result<()> {
+        if self.queue.table(at).columns != chunk.table.columns {
+            // Another chunk was first, and this one was still read the old way.
+            self.queue.give_back(at, &[chunk.slice]);
+            return Ok(());
+        }
         let source = Arc::clone(self.source(at));
         let listing = patiently(self.job, &self.writer.progress, || source.list()).await?;
+        let bounds =
+            patiently(self.job, &self.writer.progress, || source.bounds(&listing.tables)).await?;
         let tables: Vec<Arc<_>> = listing.tables.into_iter().map(Arc::new).collect();
-        let before = Arc::clone(self.queue.table(at));
+        let before: Vec<_> = (0..self.queue.len()).map(|at| self.queue.table(at).clone()).collect();
         self.queue.relisted(&tables);
         for surveyed in &mut self.survey.tables {
-            if let Some(table) = tables.iter().find(|table| table.id == surveyed.table.id) {
-                surveyed.table = Arc::clone(table);
+            let Some(found) = tables.iter().position(|table| table.id == surveyed.table.id) else {
+                continue;
+            };
+            let (table, bounds) = (&tables[found], bounds[found]);
+            same_state(table, surveyed.table.state.as_deref())?;
+            surveyed.table = Arc::clone(table);
+            // Under a newer state there may be rows beyond the old bounds; the seal looks for gaps.
+            let asked = asked(table, bounds, self.job.from, self.job.to, now());
+            surveyed.asked = union(surveyed.asked, asked);
+            surveyed.bounds = union(surveyed.bounds, bounds);
+        }
+        for (other, before) in before.iter().enumerate() {
+            if self.queue.table(other).is_retyped(before) {
+                self.redo(other, &before.id).await?;
             }
         }
-        // A type widens once for each column; only of other changes there may be no end.
-        match self.queue.table(at).is_retyped(&before) {
-            true => self.redo(at, &before.id).await?,
-            false => self.relisted += 1,
-        }
-        if self.relisted > 20 {
-            return Err(error.context(chunk).hint("stop the writers first: columns keep changing"));
-        }
         self.queue.give_back(at, &[chunk.slice]);
+        if self.queue.table(at).columns == chunk.table.columns {
+            // Nothing was learned: of that there must be an end.
+            let strikes = self.strikes.entry(chunk.table.id.clone()).or_default();
+            *strikes += 1;
+            if *strikes > STRIKES {
+                return Err(error
+                    .context(chunk)
+                    .hint("stop the writers first: its columns keep changing"));
+            }
+        }
         Ok(())
     }
 

@@ -227,6 +227,11 @@ impl Queue {
         .clamp(MIN_WIDTH, table.ceiling.max(MIN_WIDTH));
     }
 
+    /// How many tables there are.
+    pub fn len(&self) -> usize {
+        self.tables.len()
+    }
+
     /// A table as it is read now.
     pub fn table(&self, at: usize) -> &Arc<Table> {
         &self.tables[at].table
@@ -369,11 +374,22 @@ pub fn learned_width(width: i64, rows: u64, elapsed: Duration, most_rows: Option
 /// Checks that a source which cannot change under a run has not changed since the commits.
 pub fn same_state(table: &Table, committed: Option<&str>) -> Result<()> {
     match (&table.state, committed) {
+        (Some(now), Some(then)) if now != then && table.reading == Reading::OnePass => {
+            Err(crate::error::Error::stop(format!(
+                "the file behind {} has changed since it was exported into this archive",
+                table.id
+            ))
+            .hint("export it into a new archive"))
+        }
+        // An index came or went. What one way calls a window the other does not.
         (Some(now), Some(then)) if now != then => Err(crate::error::Error::stop(format!(
-            "the file behind {} has changed since it was exported into this archive",
+            "{} was exported {then} and would now be read {now}: rows could come twice, or not at all",
             table.id
         ))
-        .hint("export it into a new archive")),
+        .hint(
+            "name the column of before in `time_columns` of the configuration (\"\" reads a table whole), or export \
+             into a new archive",
+        )),
         _ => Ok(()),
     }
 }

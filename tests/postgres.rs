@@ -373,6 +373,94 @@ fn a_truncated_table_is_not_taken_for_an_empty_one() {
 }
 
 #[test]
+fn a_table_that_was_swapped_for_another_is_noticed() {
+    let (setting, run) = changed_meanwhile(
+        "CREATE TABLE b_new AS SELECT i AS id, 'new' AS text, 0::float8 AS f, 0 AS n FROM generate_series(1, 700) i;
+         ALTER TABLE b RENAME TO b_old; ALTER TABLE b_new RENAME TO b",
+    );
+    run.expect(0);
+    assert_eq!(setting.rows("b"), 700);
+    setting.export("postgres", &[]).expect(0);
+    setting.assert_values("postgres");
+}
+
+#[test]
+fn a_table_that_would_be_read_another_way_is_refused() {
+    let setting = Setting::new();
+    setting.server.sql(
+        "postgres",
+        "CREATE TABLE w (at timestamptz NOT NULL, v int);
+         INSERT INTO w SELECT '2024-01-01 00:00+00'::timestamptz + i * interval '1 hour', i FROM generate_series(0, 999) i;
+         CREATE INDEX by_time ON w (at); CREATE TABLE empty (at timestamptz); CREATE INDEX ON empty (at)",
+    );
+    setting.export("postgres", &["--to", "2024-01-20"]).expect(0);
+    setting
+        .server
+        .sql("postgres", "DROP INDEX by_time; INSERT INTO empty VALUES (NULL), ('2024-01-01')");
+    let refused = setting.export("postgres", &[]).expect(1);
+    assert!(refused.stderr.contains("time_columns"), "{}", refused.stderr);
+    let named =
+        "time_columns = { \"public.w\" = \"at\", \"*\" = \"nothing\", \"public.empty\" = \"at\" }";
+    run(setting.command("postgres", named, &["export"])).expect(0);
+    assert_eq!(setting.rows("w"), 1000);
+    moveout(["verify", setting.path().to_str().unwrap()]).expect(0);
+}
+
+#[test]
+fn many_tables_learn_at_once_and_each_has_one_schema() {
+    let setting = Setting::new();
+    for table in 0..6 {
+        setting.server.sql(
+            "postgres",
+            &format!(
+                "CREATE TABLE t{table} (at timestamptz NOT NULL, n numeric(10, 2), t time);
+                 INSERT INTO t{table} SELECT '2024-01-01 00:00+00'::timestamptz + i * interval '1 hour', i, '12:00'
+                 FROM generate_series(0, 959) i;
+                 UPDATE t{table} SET n = 'NaN' WHERE extract(hour FROM at) = 5;
+                 UPDATE t{table} SET t = '24:00' WHERE extract(day FROM at) = 20;
+                 CREATE INDEX ON t{table} (at)"
+            ),
+        );
+    }
+    let exported = setting
+        .export("postgres", &["--window", "1d", "--concurrency", "16", "--memory", "512MiB"])
+        .expect(0);
+    assert!(
+        !warned(&exported, "moments"),
+        "what was learned costs no snapshot: {}",
+        exported.stdout
+    );
+    setting.assert_values("postgres");
+    moveout(["verify", setting.path().to_str().unwrap()]).expect(0);
+}
+
+#[test]
+fn a_table_that_cannot_be_looked_into_does_not_hide_the_others() {
+    let setting = Setting::new();
+    setting.server.sql(
+        "postgres",
+        "CREATE ROLE reader LOGIN PASSWORD 'reader'; CREATE TABLE t AS SELECT 1 AS a;
+         CREATE TABLE secured (at timestamptz NOT NULL); INSERT INTO secured VALUES (now()); CREATE INDEX ON secured (at);
+         ALTER TABLE secured ENABLE ROW LEVEL SECURITY; GRANT SELECT ON t, secured TO reader",
+    );
+    let tried = |more: &str| {
+        let mut command = setting.command("postgres", more, &["export"]);
+        let config = setting.folder.path().join("config.toml");
+        let text = fs::read_to_string(&config).unwrap().replace("admin@", "reader@");
+        fs::write(config, text).unwrap();
+        command.env("THE_PASSWORD", "reader");
+        run(command)
+    };
+    let failed = tried("").expect(1);
+    assert!(
+        failed.stdout.contains("public.secured") && failed.stdout.contains("1 row"),
+        "{}",
+        failed.stdout
+    );
+    tried("exclude = [\"secured\"]").expect(0);
+}
+
+#[test]
 fn a_rewritten_table_is_read_as_it_is_now() {
     let (setting, run) = changed_meanwhile(
         "ALTER TABLE b ALTER COLUMN n TYPE text USING n::text || '!', ADD COLUMN more int DEFAULT 7",

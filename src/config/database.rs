@@ -60,8 +60,10 @@ pub(super) fn database(
     warnings: &mut Vec<String>,
 ) -> Result<(String, Database)> {
     let bad = |why: &str| {
-        // libpq takes a password among the parameters, too.
-        let shown = without_password(text.split(['?', '#']).next().unwrap_or_default());
+        // libpq takes a password among the parameters, too, and in one there may be any character.
+        let shown = without_password(text);
+        let shown = shown.split(['?', '#']).next().unwrap_or_default();
+        let shown = if text.contains("password=") { dialect.name } else { shown };
         Error::usage(format!("`{shown}` is not a source: {why}"))
             .hint(format!("write {}://USER@HOST[:PORT][/DATABASE]", dialect.name))
     };
@@ -160,5 +162,8 @@ fn tls(url: &Url, folder: Option<&Path>, bad: &dyn Fn(&str) -> Error) -> Result<
             )));
         }
     };
-    Ok(Tls { mode, ca: ca.filter(|ca| ca.as_os_str() != "system") })
+    let ca = ca.filter(|ca| ca.as_os_str() != "system");
+    // Anybody may have a certificate of a public authority, for a name of his own.
+    let mode = if mode == TlsMode::VerifyCa && ca.is_none() { TlsMode::VerifyFull } else { mode };
+    Ok(Tls { mode, ca })
 }

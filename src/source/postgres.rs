@@ -21,7 +21,7 @@ use tokio::sync::Semaphore;
 use self::catalog::{Attribute, Relation};
 use self::connection::Connection;
 use self::read::{Abort, RANGE_BYTES, bounds_of, read_chunk};
-use self::snapshot::{Pool, Session};
+use self::snapshot::{Pool, RELEASE, Session};
 use self::types::{Cast, Kind, Lesson, Types};
 use super::names::Names;
 use super::{
@@ -37,6 +37,8 @@ const CORRELATED: f64 = 0.5;
 
 /// From this version on the server reads a range of blocks without looking at the others.
 const BLOCK_RANGES: u32 = 140_000;
+/// What services keep beside their customers' databases, and show to nobody.
+const PROVIDERS: [&str; 4] = ["rdsadmin", "cloudsqladmin", "azure_maintenance", "azure_sys"];
 /// With more databases than these, only the one that is read keeps connections that are idle.
 const MANY_POOLS: usize = 8;
 
@@ -65,6 +67,7 @@ struct Known {
 
 /// A table, and how its rows are asked for.
 struct Readable {
+    listed: Vec<Column>,
     oid: u32,
     /// With `ONLY`, quoted.
     from: String,
@@ -186,6 +189,9 @@ impl Inner {
             if !named.is_empty() && !named.contains(&found.name) {
                 let what = format!("database {}", found.name);
                 listing.excluded.push(self.excluded(what, "not asked for"));
+            } else if PROVIDERS.contains(&found.name.as_str()) && named.is_empty() {
+                let what = format!("database {}", found.name);
+                listing.excluded.push(self.excluded(what, "the provider's own"));
             } else if found.may_connect {
                 databases.push(found.name);
             } else {
@@ -213,9 +219,18 @@ impl Inner {
         let mut listing = Listing::default();
         for database in self.databases(&mut listing)? {
             let pool = self.pool(&database);
-            let mut session = pool.take()?;
+            let mut session = match pool.take() {
+                Ok(session) => session,
+                // The server keeps this one to itself, or to others.
+                Err(error) if error.class() == Class::Stop && self.select.databases.is_empty() => {
+                    listing.unreadable.push((self.id(&database, "*", "*"), error.to_string()));
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             self.list_database(&database, &mut session, &mut listing)
                 .map_err(|error| error.context(format!("listing the tables of {database}")))?;
+            session.connection.query(RELEASE)?;
             pool.give_back(session);
         }
         Ok(listing)
@@ -239,6 +254,11 @@ impl Inner {
                 listing.excluded.push(self.excluded(format!("table {id}"), "not asked for"));
                 continue;
             }
+            if self.select.excludes(&id.database, &id.schema, &id.table) {
+                // Named with the others that are left out, and not looked at.
+                listing.unreadable.push((id, String::new()));
+                continue;
+            }
             let unreadable = match &relation {
                 Relation { kind: 'f', .. } => {
                     Some("it is a foreign table: its rows are on another server")
@@ -259,7 +279,16 @@ impl Inner {
                 listing.excluded.push(self.excluded(format!("table {id}"), "it has no columns"));
                 continue;
             }
-            listing.tables.push(self.table(id, &relation, &types, ranges, connection)?);
+            connection.query("SAVEPOINT listing")?;
+            match self.table(id.clone(), &relation, &types, ranges, connection) {
+                Ok(table) => listing.tables.push(table),
+                // One table must not keep all others from being listed.
+                Err(error) if error.class() == Class::Fail => {
+                    connection.query("ROLLBACK TO SAVEPOINT listing")?;
+                    listing.unreadable.push((id, error.to_string()));
+                }
+                Err(error) => return Err(error.context(id)),
+            }
         }
         Ok(())
     }
@@ -290,13 +319,16 @@ impl Inner {
         let from = sql::only(&relation.schema, &relation.name);
         let time = self.time_column(&id, relation, types)?;
         let times = match &time {
-            Some((attribute, kind)) => bounds_of(connection, &from, attribute, kind)
-                .map_err(|error| error.context(format!("asking {id} for its bounds")))?,
+            Some((attribute, kind)) => {
+                let asked = bounds_of(connection, &from, attribute, kind);
+                Some(asked.map_err(|error| error.context("asking for its bounds"))?)
+            }
             None => None,
         };
         let (time, reading, bounds, occupied) = match (time, times) {
             (Some((attribute, kind)), Some(times)) => {
-                let reading = match times.has_nulls {
+                // One without any time has a commit of no windows, but of what has none.
+                let reading = match times.has_nulls || times.bounds().is_none() {
                     true => Reading::WindowsAndNullTime,
                     false => Reading::Windows,
                 };
@@ -306,6 +338,7 @@ impl Inner {
             _ => (None, Reading::Whole, Some(Window::ALL), vec![Window::ALL]),
         };
         let readable = Readable {
+            listed: columns.clone(),
             oid: relation.oid,
             from,
             columns: asked,
@@ -317,8 +350,20 @@ impl Inner {
             time,
         };
         let time_column = readable.time.as_ref().map(|(name, _)| name.clone());
+        let way = match &time_column {
+            Some(name) => format!("in windows of `{}`", name.escape_debug()),
+            None => "whole".to_owned(),
+        };
         self.known().tables.insert(id.clone(), Arc::new(readable));
-        Ok(Table { id, columns, occupied, time_column, cuts: Cuts::None, reading, state: None })
+        Ok(Table {
+            id,
+            columns,
+            occupied,
+            time_column,
+            cuts: Cuts::None,
+            reading,
+            state: Some(way),
+        })
     }
 
     /// The column to make windows of: the configured one, or the only one that an index serves.
@@ -334,8 +379,13 @@ impl Inner {
         };
         let full = format!("{}.{}", id.schema, id.table);
         let configured = self.server.time_columns.iter();
-        let mut configured = configured.filter(|(pattern, _)| matches(pattern, &full));
-        if let Some((pattern, name)) = configured.next() {
+        let configured = configured.filter(|(pattern, _)| matches(pattern, &full));
+        // Of several the one that says most.
+        let configured = configured.max_by_key(|(pattern, _)| pattern.replace('*', "").len());
+        if let Some((pattern, name)) = configured {
+            if name.is_empty() {
+                return Ok(None); // whole, whatever index there is
+            }
             let attribute = relation.columns.iter().find(|attribute| attribute.name == *name);
             return match attribute.and_then(|found| Some((found, kind_of(found)?))) {
                 Some(found) => Ok(Some(found)),
@@ -370,6 +420,7 @@ impl Inner {
         let mut session = pool.take()?;
         let count = sql::count(&readable.from, &condition.unwrap_or_default());
         let rows = session.connection.query(&count)?;
+        session.connection.query(RELEASE)?;
         pool.give_back(session);
         let rows = rows.first().and_then(|row| catalog::text(row, 0).parse().ok());
         let rows = rows.ok_or_else(|| Error::stop("a count that is no number"))?;
@@ -417,6 +468,9 @@ impl Source for Postgres {
 
     async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<Done> {
         let readable = self.inner.readable(&chunk.table.id)?;
+        if readable.listed != chunk.table.columns {
+            return Err(Error::of(Class::SchemaChanged, "the table was listed again"));
+        }
         let gone = |_| Error::stop("the source was closed");
         let permit = Arc::clone(&self.inner.streams).acquire_owned().await.map_err(gone)?;
         let abort = Abort::default();
@@ -433,6 +487,8 @@ impl Source for Postgres {
     }
 
     async fn artifacts(&self) -> Result<(Vec<Artifact>, Vec<ArtifactStatus>)> {
+        // They need connections of their own, and some servers grant few.
+        self.inner.known().pools.values().for_each(|pool| pool.close_idle());
         blocking(&self.inner, artifacts::collect).await
     }
 }

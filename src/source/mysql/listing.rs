@@ -132,6 +132,10 @@ fn list_one(
             table.occupied.push(found.occupied);
         }
     }
+    table.state = Some(match &table.time_column {
+        Some(name) => format!("in windows of `{}`", name.escape_debug()),
+        None => "whole".to_owned(),
+    });
     let mut learned = this.learned();
     learned.bounds.insert(id.clone(), bounds);
     learned.rows.insert(id.clone(), entry.rows);
@@ -175,6 +179,9 @@ fn time_column(
     let named = configured.iter().filter(|(pattern, _)| fits(pattern, &id.database, &id.table));
     // Of several the one that says most.
     if let Some((_, name)) = named.max_by_key(|(pattern, _)| pattern.replace('*', "").len()) {
+        if name.is_empty() {
+            return None; // whole, whatever index there is
+        }
         if is_time(name) && entry.leading.contains(name) {
             return Some(name.clone());
         }

@@ -55,7 +55,9 @@ pub(super) fn types(connection: &mut Connection) -> Result<Types> {
     let rows = connection.query(
         "SELECT t.oid, t.typname, n.nspname = 'pg_catalog', t.typbasetype, t.typtypmod, t.typelem, \
          t.typelem <> 0 AND t.typcategory = 'A' AND t.typlen = -1 \
-         AND t.typname NOT IN ('int2vector', 'oidvector') \
+         AND t.typname NOT IN ('int2vector', 'oidvector'), \
+         EXISTS (SELECT FROM pg_cast k WHERE k.castsource = t.oid AND k.casttarget = 'text'::regtype \
+         AND k.castmethod = 'f' AND k.oid >= 16384) \
          FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace",
     )?;
     let mut types = HashMap::new();
@@ -67,6 +69,7 @@ pub(super) fn types(connection: &mut Connection) -> Result<Types> {
             base_modifier: number(row, 4)?,
             element: number(row, 5)?,
             is_array: truth(row, 6),
+            has_cast: truth(row, 7),
         };
         types.insert(number(row, 0)?, found);
     }
@@ -195,11 +198,11 @@ pub(super) struct Named {
     pub(super) may_connect: bool,
 }
 
-/// All databases but the templates.
+/// All databases but the server's own templates; a template may well be somebody's.
 pub(super) fn databases(connection: &mut Connection) -> Result<Vec<Named>> {
     let rows = connection.query(
         "SELECT datname, datallowconn AND has_database_privilege(oid, 'CONNECT') FROM pg_database \
-         WHERE NOT datistemplate ORDER BY datname COLLATE \"C\"",
+         WHERE datname NOT IN ('template0', 'template1') ORDER BY datname COLLATE \"C\"",
     )?;
     Ok(rows.iter().map(|row| Named { name: text(row, 0), may_connect: truth(row, 1) }).collect())
 }

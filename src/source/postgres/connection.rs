@@ -16,12 +16,16 @@ use crate::source::wire::{Hangup, Wire};
 
 /// What is asked of the socket at once.
 const READ_BYTES: usize = 256 * 1024;
+/// A statement that looks for something may look for long before it has an answer: so many times as long as
+/// rows may stay away that are on their way.
+const LOOKING: u32 = 20;
 
 /// A connection that has been let in.
 pub(super) struct Connection {
     wire: Wire,
     input: Input,
     address: String,
+    idle: Duration,
 }
 
 /// A row of an answer in text form.
@@ -53,7 +57,7 @@ impl Connection {
                 }
             };
         }
-        let mut connection = Self { wire, input: Input::default(), address };
+        let mut connection = Self { wire, input: Input::default(), address, idle };
         connection.start(server, name)?;
         Ok(connection)
     }
@@ -147,10 +151,15 @@ impl Connection {
         self.wire.hangup().map_err(|error| broken(&self.address, &error))
     }
 
+    fn wait_for(&self, idle: Duration) -> Result<()> {
+        self.wire.wait_for(idle).map_err(|error| broken(&self.address, &error))
+    }
+
     /// Runs statements and returns the rows of all of them as text. After an error that the server
     /// reported the connection can be used, but not the transaction it was in.
     pub(super) fn query(&mut self, sql: &str) -> Result<Vec<Row>> {
         tracing::trace!("{}: {sql}", self.address);
+        self.wait_for(self.idle * LOOKING)?;
         self.send(|out| frontend::query(sql, out))?;
         let mut rows = Vec::new();
         let mut refused = None;
@@ -165,15 +174,17 @@ impl Connection {
         }
     }
 
-    /// Runs `COPY … TO STDOUT` and hands over its data piece by piece. Returns how many rows the server
+    /// Runs `COPY … TO STDOUT`, of rows or of what is looked for, and hands over its data piece by piece. Returns how many rows the server
     /// says it sent, which it says only when all were, and the rows of statements after it. After an error of any kind the connection is of
     /// no use any more.
     pub(super) fn copy_out(
         &mut self,
         sql: &str,
+        is_looking: bool,
         mut data: impl FnMut(&[u8]) -> Result<()>,
     ) -> Result<(u64, Vec<Row>)> {
         tracing::debug!("{}: {sql}", self.address);
+        self.wait_for(if is_looking { self.idle * LOOKING } else { self.idle })?;
         self.send(|out| frontend::query(sql, out))?;
         let (mut sent, mut rows) = (None, Vec::new());
         loop {

@@ -83,6 +83,8 @@ struct Reading<'a> {
     pool: &'a Pool,
     ranges: Vec<Option<String>>,
     next: AtomicUsize,
+    /// The table is not any more what the snapshot shows.
+    outdated: AtomicBool,
 }
 
 /// Reads a chunk; returns the name of the snapshot that all of its rows are of.
@@ -106,6 +108,7 @@ pub(super) fn read_chunk(
         pool: &pool,
         ranges,
         next: AtomicUsize::new(0),
+        outdated: AtomicBool::new(false),
     };
     let state = Arc::clone(&session.state);
     let outcome = thread::scope(|scope| {
@@ -122,9 +125,14 @@ pub(super) fn read_chunk(
     match outcome {
         Ok(()) => Ok(state.to_string()),
         Err(error) => {
-            if error.class() == Class::SchemaChanged {
+            match error.class() {
                 // Under the old snapshot the catalog would show what it showed.
-                pool.renew(&state);
+                Class::SchemaChanged if reading.outdated.load(Ordering::Acquire) => {
+                    pool.renew(&state);
+                }
+                // The others may be as dead, and would each cost an attempt.
+                Class::Retry | Class::RetryThenSplit => pool.close_idle(),
+                _ => {}
             }
             Err(error)
         }
@@ -189,7 +197,7 @@ impl Reading<'_> {
             }
         };
         if session.state != *state {
-            return Err(Error::of(Class::Retry, "the snapshot was lost while connecting"));
+            return Ok(()); // the snapshot was lost meanwhile, not that of the others
         }
         let outcome = self.stream(session);
         if outcome.is_err() {
@@ -221,13 +229,17 @@ impl Reading<'_> {
 
     fn copy(&self, session: &mut Session, range: Option<&String>, rows: &mut Rows) -> Result<()> {
         let Readable { columns, from, oid, time, kinds, .. } = self.readable;
+        if time.is_none() && self.chunk.slice != Slice::All {
+            return Err(Error::fail("this table has no windows"));
+        }
         let of_time =
             time.as_ref().and_then(|(name, kind)| sql::condition(name, kind, self.chunk.slice));
         let conditions: Vec<String> = of_time.into_iter().chain(range.cloned()).collect();
         let statement = sql::copy(columns, from, &conditions, *oid);
+        let is_looking = self.chunk.slice == Slice::NullTime;
         let mut copy = Copy::new(kinds.len());
         let mut ended = None;
-        let answer = session.connection.copy_out(&statement, |data| {
+        let answer = session.connection.copy_out(&statement, is_looking, |data| {
             let fed = copy.feed(data, |row| {
                 rows.push(row).map_err(Ended::Fault)?;
                 if rows.rows() >= BATCH_ROWS || rows.size_bytes() >= BATCH_BYTES {
@@ -251,7 +263,10 @@ impl Reading<'_> {
                 Ended::Malformed | Ended::Fault(_) => malformed(address),
             });
         }
-        let (sent, after) = answer?;
+        let (sent, after) = answer.inspect_err(|error| {
+            let outdated = error.class() == Class::SchemaChanged;
+            self.outdated.fetch_or(outdated, Ordering::AcqRel);
+        })?;
         // The server says how many rows it sent; the trailer, that these were all.
         if !copy.is_complete() || sent != copy.rows() {
             return Err(Error::of(
@@ -261,11 +276,13 @@ impl Reading<'_> {
         }
         // A table that was truncated or rewritten after the snapshot looks empty under it, or half: the
         // server keeps no old rows of it. <https://www.postgresql.org/docs/current/mvcc-caveats.html>
-        let file = after.first().map(|row| catalog::text(row, 0)).unwrap_or_default();
-        if self.readable.file != 0 && file.parse() != Ok(self.readable.file) {
+        let field = |at| after.first().map(|row| catalog::text(row, at)).unwrap_or_default();
+        let is_same_file = self.readable.file == 0 || field(0).parse() == Ok(self.readable.file);
+        if !is_same_file || field(1) != "t" {
+            self.outdated.store(true, Ordering::Release);
             return Err(Error::of(
                 Class::SchemaChanged,
-                "the table was truncated or rewritten after the snapshot was taken",
+                "the table was truncated, rewritten or replaced after the snapshot was taken",
             ));
         }
         Ok(())
@@ -318,18 +335,17 @@ impl Times {
 }
 
 /// Asks an index for the bounds of a column, in binary: the text of a year before Christ is hard to read.
-/// `None` where no row has a time: such a table is read whole.
 pub(super) fn bounds_of(
     connection: &mut Connection,
     from: &str,
     attribute: &Attribute,
     kind: &Kind,
-) -> Result<Option<Times>> {
+) -> Result<Times> {
     let asked = sql::bounds(from, &attribute.name, attribute.not_null);
     let statement = format!("COPY ({asked}) TO STDOUT (FORMAT binary)");
     let mut copy = Copy::new(5);
     let mut fields: Vec<Option<Vec<u8>>> = Vec::new();
-    let answer = connection.copy_out(&statement, |data| {
+    let answer = connection.copy_out(&statement, true, |data| {
         let fed = copy.feed(data, |mut row| {
             while let Some((length, rest)) = row.split_first_chunk::<4>() {
                 let length = usize::try_from(i32::from_be_bytes(*length));
@@ -356,11 +372,5 @@ pub(super) fn bounds_of(
         Some((micros + 946_684_800_000_000) * 1000)
     };
     let truth = |at: usize| fields.get(at).and_then(Option::as_deref) == Some(&[1]);
-    let times = Times {
-        ends: time(0).zip(time(1)),
-        has_nulls: truth(2),
-        before: truth(3),
-        after: truth(4),
-    };
-    Ok(times.bounds().is_some().then_some(times))
+    Ok(Times { ends: time(0).zip(time(1)), has_nulls: truth(2), before: truth(3), after: truth(4) })
 }

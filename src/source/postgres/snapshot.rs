@@ -10,15 +10,19 @@ use crate::error::{Class, Result};
 
 /// What every session sets. Under row-level security a read would be a silent part of the table; with
 /// `row_security = off` it is an error.
-const SETTINGS: &str = "SET statement_timeout = 0; SET lock_timeout = 0; \
-    SET idle_in_transaction_session_timeout = 0; SET row_security = off; SET search_path = pg_catalog; \
-    SET TimeZone = 'UTC'; SET DateStyle = 'ISO'; SET IntervalStyle = 'postgres'; \
-    SET extra_float_digits = 3; SET bytea_output = 'hex'; SET xmloption = 'content'";
+/// Within the transaction: behind a pooler everything else may be of another session.
+const SETTINGS: &str = "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; \
+    SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL row_security = off; \
+    SET LOCAL search_path = pg_catalog; SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'; \
+    SET LOCAL IntervalStyle = 'postgres'; SET LOCAL extra_float_digits = 3; \
+    SET LOCAL bytea_output = 'hex'; SET LOCAL xmloption = 'content'";
 const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
-/// The snapshot's name for others: two of the same server with the same name show the same rows. (It names
-/// the transactions that had ended; from version 13 on by functions without `txid`.)
-const STATE: &str = "SELECT txid_current_snapshot()::text";
+/// The snapshot's name for others: two of the same server with the same name show the same rows. It names
+/// the transactions that had ended. On a standby those that are at work have no number here, so that nothing
+/// proves two snapshots to be the same.
+const STATE: &str = "SELECT txid_current_snapshot()::text \
+    || CASE WHEN pg_is_in_recovery() THEN ' ' || clock_timestamp()::text ELSE '' END";
 const SYSTEM: &str = "SELECT system_identifier::text FROM pg_control_system()";
 
 /// The connections to one database.
@@ -49,6 +53,17 @@ pub(super) struct Session {
     pub(super) state: Arc<str>,
 }
 
+/// Gives back the locks that were taken since the session began: an `ALTER TABLE` would wait for the end of
+/// the run, and whoever comes after it too.
+pub(super) const RELEASE: &str = "ROLLBACK TO SAVEPOINT moveout";
+
+impl Session {
+    fn new(mut connection: Connection, state: &Arc<str>) -> Result<Self> {
+        connection.query("SAVEPOINT moveout")?;
+        Ok(Self { connection, state: Arc::clone(state) })
+    }
+}
+
 impl Pool {
     pub(super) fn new(server: Database, name: String, idle_timeout: Duration) -> Self {
         Self { server, name, idle_timeout, open: Mutex::default() }
@@ -60,13 +75,13 @@ impl Pool {
 
     fn connect(&self) -> Result<Connection> {
         let mut connection = Connection::open(&self.server, &self.name, self.idle_timeout)?;
+        connection.query(BEGIN)?;
         connection.query(SETTINGS)?;
         // Its texts may be in any encoding, which the server would refuse to call UTF-8.
         let encoding = connection.query("SHOW server_encoding")?;
         if encoding.iter().flatten().flatten().any(|encoding| encoding == "SQL_ASCII") {
-            connection.query("SET client_encoding = 'SQL_ASCII'")?;
+            connection.query("SET LOCAL client_encoding = 'SQL_ASCII'")?;
         }
-        connection.query(BEGIN)?;
         Ok(connection)
     }
 
@@ -81,8 +96,11 @@ impl Pool {
             // <https://www.postgresql.org/docs/current/sql-set-transaction.html>: only while the transaction
             // that exported it is open.
             match connection.query(&format!("SET TRANSACTION SNAPSHOT '{}'", leader.id)) {
-                Ok(_) => return Ok(Session { connection, state: Arc::clone(&leader.state) }),
-                Err(error) if error.class() == Class::Stop => return Err(error),
+                Ok(_) => return Session::new(connection, &leader.state),
+                // Not the snapshot is gone, but this connection.
+                Err(error) if matches!(error.class(), Class::Stop | Class::RetryThenSplit) => {
+                    return Err(error);
+                }
                 Err(error) => {
                     tracing::warn!("{}: the snapshot is lost: {error}", connection.address());
                     open.leader = None;
@@ -92,7 +110,7 @@ impl Pool {
         let leader = open.leader.insert(self.lead()?);
         let mut connection = self.connect()?;
         connection.query(&format!("SET TRANSACTION SNAPSHOT '{}'", leader.id))?;
-        Ok(Session { connection, state: Arc::clone(&leader.state) })
+        Session::new(connection, &leader.state)
     }
 
     fn lead(&self) -> Result<Leader> {

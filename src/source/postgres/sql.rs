@@ -2,6 +2,7 @@
 
 use chrono::DateTime;
 
+use super::snapshot::RELEASE;
 use super::types::{Cast, Kind};
 use crate::window::Slice;
 
@@ -21,6 +22,10 @@ pub(super) fn column(name: &str, cast: Cast) -> String {
         Cast::None => quoted(name),
         Cast::Text => format!("{}::text", quoted(name)),
         Cast::Texts => format!("{}::text[]", quoted(name)),
+        Cast::Output => {
+            // A composite of nulls is null to `IS NULL`.
+            format!("CASE WHEN {0} IS DISTINCT FROM NULL THEN format('%s', {0}) END", quoted(name))
+        }
     }
 }
 
@@ -77,14 +82,18 @@ pub(super) fn bounds(table: &str, column: &str, not_null: bool) -> String {
     )
 }
 
-/// All that is read of a slice in one stream, and then the file that it was read from.
+/// All that is read of a slice in one stream, and then the file that it was read from, and whether the name is
+/// still that of the table.
 pub(super) fn copy(columns: &[String], table: &str, conditions: &[String], oid: u32) -> String {
     let condition = match conditions.is_empty() {
         true => String::new(),
         false => format!(" WHERE {}", conditions.join(" AND ")),
     };
+    // By its name the table may be another one by now.
+    let name = table.trim_start_matches("ONLY ").replace('\'', "''");
     format!(
-        "COPY (SELECT {} FROM {table}{condition}) TO STDOUT (FORMAT binary); SELECT pg_relation_filenode({oid})",
+        "COPY (SELECT {} FROM {table}{condition}) TO STDOUT (FORMAT binary); \
+         SELECT pg_relation_filenode({oid}), to_regclass('{name}')::oid IS NOT DISTINCT FROM {oid}::oid; {RELEASE}",
         columns.join(", ")
     )
 }

@@ -99,6 +99,8 @@ pub(super) enum Cast {
     Text,
     /// A list of the server's own texts.
     Texts,
+    /// What the type's own output function writes, where somebody has made another cast to text.
+    Output,
 }
 
 /// A row of `pg_type`.
@@ -113,6 +115,8 @@ pub(super) struct Type {
     /// Of an array, its elements.
     pub(super) element: u32,
     pub(super) is_array: bool,
+    /// Somebody has made a function of his own that casts it to text.
+    pub(super) has_cast: bool,
 }
 
 /// All types of a database.
@@ -123,8 +127,12 @@ impl Types {
     /// How a column of a type is asked for, and what it becomes.
     pub(super) fn resolve(&self, oid: u32, modifier: i32, lesson: Option<Lesson>) -> (Kind, Cast) {
         match (lesson, self.kind(oid, modifier, 0)) {
+            (Some(Lesson::Text), (_, Cast::Output)) => (Kind::Text, Cast::Output),
             (Some(Lesson::Text), _) => (Kind::Text, Cast::Text),
-            (Some(Lesson::Bytes), (_, Cast::None)) => (Kind::Bytes, Cast::None),
+            (
+                Some(Lesson::Bytes),
+                (Kind::Text | Kind::Padded, cast @ (Cast::None | Cast::Output)),
+            ) => (Kind::Bytes, cast),
             (Some(Lesson::Bytes), _) => (Kind::Bytes, Cast::Text),
             (None, found) => found,
         }
@@ -141,9 +149,13 @@ impl Types {
             return match self.kind(found.element, modifier, depth + 1) {
                 // A domain over an array.
                 (Kind::List(_), _) => text,
+                (_, Cast::Output) => (Kind::Text, Cast::Output),
                 (element, Cast::None) => (Kind::List(Box::new(element)), Cast::None),
                 (element, _) => (Kind::List(Box::new(element)), Cast::Texts),
             };
+        }
+        if found.has_cast {
+            return (Kind::Text, Cast::Output);
         }
         if !found.built_in {
             return text;
@@ -202,6 +214,7 @@ mod tests {
             base_modifier: -1,
             element: 0,
             is_array: false,
+            has_cast: false,
         };
         Types(HashMap::from([
             (1700, plain("numeric")),
