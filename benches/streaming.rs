@@ -82,9 +82,12 @@ fn decode(table: &Arc<Table>, parts: &[Bytes]) -> Vec<RecordBatch> {
     let (sender, body) = mpsc::channel(parts.len());
     parts.iter().for_each(|part| sender.try_send(Ok(part.clone())).unwrap());
     drop(sender);
-    let (batches, mut received) = BatchSender::channel(1024);
-    decode_msgpack(body, table, batches, false, |text| Error::stop(text)).unwrap();
-    std::iter::from_fn(|| received.try_recv().ok()).collect()
+    let (batches, mut received) = BatchSender::channel(8);
+    std::thread::scope(|scope| {
+        let taken = scope.spawn(|| std::iter::from_fn(|| received.blocking_recv()).collect());
+        decode_msgpack(body, table, batches, false, |text| Error::stop(text)).unwrap();
+        taken.join().unwrap()
+    })
 }
 
 fn streaming(criterion: &mut Criterion) {

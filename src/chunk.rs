@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-use arrow::array::RecordBatch;
 use parquet::file::metadata::{FooterTail, ParquetMetaDataReader};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::JoinSet;
@@ -16,7 +15,7 @@ use crate::archive::name::file_key;
 use crate::encode::{EncodeOptions, EncodedFile, Encoder, Output, encode};
 use crate::error::{Class, Error, Result};
 use crate::progress::Progress;
-use crate::source::{BatchSender, Chunk, Done, Source};
+use crate::source::{BatchSender, Batches, Chunk, Done, Source};
 use crate::store::{Store, Upload};
 use crate::window::{now, rfc3339};
 
@@ -132,7 +131,7 @@ impl Writer {
     fn spawn_encoder(
         &self,
         encoder: Encoder,
-        batches: mpsc::Receiver<RecordBatch>,
+        batches: Batches,
         ended: &Arc<AtomicBool>,
         counted: &Arc<Counted>,
     ) -> tokio::task::JoinHandle<Result<Option<crate::encode::Encoded>>> {

@@ -13,11 +13,12 @@ use crate::archive::Archive;
 use crate::archive::catalog::Outside;
 use crate::config::Job;
 use crate::coverage::Coverage;
-use crate::encode::size_bytes;
 use crate::error::{Class, Result};
 use crate::plan::Queue;
 use crate::progress::Progress;
-use crate::source::{BatchSender, Bill, Chunk, Excluded, Source, SourceInfo, Table, TableId};
+use crate::source::{
+    BatchSender, Bill, Chunk, Excluded, Source, SourceInfo, Table, TableId, size_bytes,
+};
 use crate::survey::{Survey, Surveyed, survey};
 use crate::window::{DAY, Slice, Window};
 
