@@ -160,7 +160,8 @@ impl Spans {
 
     fn take(&mut self) -> (OffsetBuffer<i32>, Buffer) {
         let ends = std::mem::replace(&mut self.ends, vec![0]);
-        let room = Vec::with_capacity(self.bytes.len());
+        // One huge value says nothing about the next.
+        let room = Vec::with_capacity(self.bytes.len().min(1 << 20));
         let bytes = std::mem::replace(&mut self.bytes, room);
         (OffsetBuffer::new(ends.into()), bytes.into())
     }
