@@ -371,6 +371,50 @@ fn lost_connections_and_altered_tables_lose_no_row() {
 }
 
 #[test]
+fn a_swapped_table_and_a_limit_of_rows_lose_none() {
+    let server = MariaDb::start();
+    server.sql("", "CREATE DATABASE d");
+    server.sql("d", BIG);
+    server.sql(
+        "d",
+        "CREATE TABLE swapped (id INT PRIMARY KEY); INSERT INTO swapped SELECT seq FROM seq_1_to_2000;
+         DO SLEEP(1.1); -- tables are told apart by the second they were made in
+         CREATE TABLE shadow (id INT PRIMARY KEY); INSERT INTO shadow VALUES (1);
+         SET GLOBAL sql_select_limit = 1000",
+    );
+    let (_folder, archive) = folder();
+    thread::scope(|scope| {
+        let run = scope.spawn(|| export(&server, "d", &archive, &["--concurrency", "1"]));
+        wait_for(|| is_read(&server, "a_big"));
+        server.sql(
+            "d",
+            "INSERT INTO shadow SELECT seq FROM seq_2_to_2000; RENAME TABLE swapped TO z_old, shadow TO swapped",
+        );
+        // What was called so at the listing is not there any more.
+        run.join().unwrap().expect(1);
+    });
+    let failed = export(&server, "d", &archive, &["--concurrency", "1"]).expect(0).json();
+    assert_eq!(failed["failed"].as_array().unwrap().len(), 0);
+    assert_eq!(numbers(&archive, "d", "swapped", "id"), (1..=2000).collect::<Vec<_>>());
+    assert_eq!(numbers(&archive, "d", "a_big", "id").len(), 800_000);
+}
+
+#[test]
+fn a_table_altered_under_its_own_read_is_read_anew() {
+    let server = MariaDb::start();
+    server.sql("", "CREATE DATABASE d");
+    server.sql("d", BIG);
+    let (_folder, archive) = folder();
+    thread::scope(|scope| {
+        let run = scope.spawn(|| export(&server, "d", &archive, &["--concurrency", "1"]));
+        wait_for(|| is_read(&server, "a_big"));
+        server.sql("d", "SET lock_wait_timeout = 30; ALTER TABLE a_big FORCE, ALGORITHM = COPY");
+        run.join().unwrap().expect(0);
+    });
+    assert_eq!(numbers(&archive, "d", "a_big", "id"), (0..800_000).collect::<Vec<_>>());
+}
+
+#[test]
 fn tables_of_unusual_shapes() {
     let server = MariaDb::start();
     server.sql("", "CREATE DATABASE d");

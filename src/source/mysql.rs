@@ -39,7 +39,7 @@ use super::{
 };
 use crate::config::{Database, Limits, Select, SourceSpec};
 use crate::error::{Class, Error, Result};
-use crate::window::Window;
+use crate::window::{Slice, Window};
 
 /// Opens one.
 pub(super) fn open(
@@ -82,7 +82,14 @@ struct Learned {
     keys: HashMap<TableId, String>,
     /// Estimates of the number of rows.
     rows: HashMap<TableId, u64>,
+    /// When each was created, as the server said when it was listed.
+    created: HashMap<TableId, Option<String>>,
+    /// When it was found that another table has the name now: older snapshots see that one as it was then.
+    replaced: HashMap<TableId, u64>,
 }
+
+/// ER_TABLE_DEF_CHANGED.
+const ALTERED: u16 = 1412;
 
 #[async_trait]
 impl Source for MySql {
@@ -186,8 +193,6 @@ impl Inner {
         session: &mut Session,
         mut work: impl FnMut(&mut Session) -> std::result::Result<T, Fault>,
     ) -> std::result::Result<T, Fault> {
-        /// ER_TABLE_DEF_CHANGED.
-        const ALTERED: u16 = 1412;
         match work(session) {
             Err(fault) if fault.code() == Some(ALTERED) => {
                 session.renew(self.pool.tick())?;
@@ -213,7 +218,14 @@ impl Inner {
             other.quit();
             killed.map(drop).map_err(Error::from)
         };
-        self.current(session, |session| {
+        if chunk.slice != Slice::All && table.time_column.is_none() {
+            return Ok(Outcome::Stopped(Error::fail("this table has no windows")));
+        }
+        let replaced = self.learned().replaced.get(&table.id).copied();
+        if replaced.is_some_and(|replaced| session.taken < replaced) {
+            session.renew(self.pool.tick())?;
+        }
+        let read = (|session: &mut Session| {
             if session.taken > self.listed.load(Ordering::Relaxed)
                 && let Some(error) = self.altered(session, table)?
             {
@@ -226,7 +238,36 @@ impl Inner {
                     read::read(session, &part, &sink, &stop)
                 }
             }
-        })
+        })(session);
+        match read {
+            // What was sent of it already must not come again: the chunk begins anew.
+            Err(fault) if fault.code() == Some(ALTERED) => {
+                session.renew(self.pool.tick())?;
+                let error = "the table was altered while it was read";
+                Ok(Outcome::Stopped(Error::of(Class::Retry, error)))
+            }
+            Ok(Outcome::Complete) => self.is_same(session, &table.id).map(|same| match same {
+                true => Outcome::Complete,
+                false => Outcome::Stopped(Error::of(
+                    Class::SchemaChanged,
+                    "another table has taken its name while the run was at work",
+                )),
+            }),
+            outcome => outcome,
+        }
+    }
+
+    /// Whether the table of this name is the one that was listed. InnoDB says nothing of a `RENAME` to who
+    /// reads an older snapshot, and shows the newcomer as it was then.
+    fn is_same(&self, session: &mut Session, id: &TableId) -> std::result::Result<bool, Fault> {
+        let listed = self.learned().created.get(id).cloned().flatten();
+        if catalog::created(&mut session.client, id)? == listed {
+            return Ok(true);
+        }
+        let now = self.pool.tick();
+        self.learned().replaced.insert(id.clone(), now);
+        session.renew(self.pool.tick())?;
+        Ok(false)
     }
 
     /// Whether a table has other columns now than were listed.

@@ -167,6 +167,26 @@ pub(super) fn collect(
 }
 
 /// All objects of a kind in a database.
+/// A statement without the passwords in addresses, as FEDERATED has them: `mysql://USER:PASSWORD@HOST/…`.
+fn without_passwords(sql: &str) -> String {
+    let mut safe = String::new();
+    let mut rest = sql;
+    while let Some(at) = rest.find("://") {
+        let (before, after) = rest.split_at(at + 3);
+        safe.push_str(before);
+        rest = after;
+        let end = after.find(['\'', '"', ' ', '\n']).unwrap_or(after.len());
+        if let Some(host) = after[..end].rfind('@')
+            && let Some(colon) = after[..host].find(':')
+        {
+            safe.push_str(&after[..=colon]);
+            safe.push_str("***");
+            rest = &after[host..];
+        }
+    }
+    safe + rest
+}
+
 fn of_kind(
     client: &mut Client,
     database: &str,
@@ -202,6 +222,7 @@ fn of_kind(
             }
         };
         tally.saved += 1;
+        let sql = without_passwords(&sql);
         let sql = match kind.word {
             "VIEW" if !whole.contains(name) => {
                 let sql = sql.replace('\n', "\n-- ");
@@ -403,5 +424,12 @@ mod tests {
         ] {
             assert_eq!(without_secrets(grant), expected);
         }
+    }
+
+    #[test]
+    fn an_address_keeps_all_but_its_password() {
+        let sql = "CONNECTION='mysql://me:s:e@cret@h:3306/d/t' COMMENT='see http://x/y and z@w'";
+        let safe = "CONNECTION='mysql://me:***@h:3306/d/t' COMMENT='see http://x/y and z@w'";
+        assert_eq!(without_passwords(sql), safe);
     }
 }

@@ -1,6 +1,7 @@
 //! Work on a thread that may block, which ends when nobody waits for it any more: its connections are hung
 //! up.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, Result};
@@ -13,23 +14,32 @@ pub(super) struct Cancel(Arc<Mutex<Watched>>);
 #[derive(Default)]
 struct Watched {
     over: bool,
-    wires: Vec<Hangup>,
+    next: u64,
+    wires: HashMap<u64, Hangup>,
 }
 
 impl Cancel {
-    /// Hangs this one up, too, when nobody waits any more.
-    pub(super) fn watch(&self, wire: Hangup) {
+    /// Hangs this one up, too, when nobody waits any more. Returns what to forget it by.
+    pub(super) fn watch(&self, wire: Hangup) -> u64 {
         let mut watched = self.lock();
+        watched.next += 1;
+        let number = watched.next;
         match watched.over {
             true => wire.hang_up(),
-            false => watched.wires.push(wire),
+            false => drop(watched.wires.insert(number, wire)),
         }
+        number
+    }
+
+    /// Others use it from now on.
+    pub(super) fn forget(&self, number: u64) {
+        self.lock().wires.remove(&number);
     }
 
     fn hang_up(&self) {
         let mut watched = self.lock();
         watched.over = true;
-        watched.wires.drain(..).for_each(|wire| wire.hang_up());
+        watched.wires.drain().for_each(|(_, wire)| wire.hang_up());
     }
 
     fn lock(&self) -> MutexGuard<'_, Watched> {

@@ -32,6 +32,7 @@ pub(super) struct Entry {
     pub(super) comment: String,
     /// An estimate.
     pub(super) rows: u64,
+    pub(super) created: Option<String>,
     /// Keeps its old rows (MariaDB).
     pub(super) is_versioned: bool,
     /// The first column of the primary key.
@@ -60,7 +61,13 @@ pub(super) fn databases(client: &mut Client, select: &Select) -> Result<Catalog,
     let all: Vec<String> =
         client.query("SHOW DATABASES")?.into_iter().flatten().flatten().collect();
     let named = |name: &String| select.databases.contains(name);
-    let system = |name: &str| SYSTEM.iter().any(|system| system.eq_ignore_ascii_case(name));
+    // The schemas that are no databases have their names in any case; the others are as they are written.
+    let system = |name: &str| {
+        SYSTEM.contains(&name)
+            || SYSTEM
+                .iter()
+                .any(|system| system.ends_with("_schema") && system.eq_ignore_ascii_case(name))
+    };
     let (mut databases, mut others) = (Vec::new(), Vec::new());
     for name in &all {
         match select.databases.is_empty() {
@@ -72,6 +79,15 @@ pub(super) fn databases(client: &mut Client, select: &Select) -> Result<Catalog,
     }
     let missing = select.databases.iter().filter(|name| !all.contains(name)).cloned().collect();
     Ok(Catalog { databases, others, missing, ..Catalog::default() })
+}
+
+/// When the table that has this name now was created.
+pub(super) fn created(client: &mut Client, id: &TableId) -> Result<Option<String>, Fault> {
+    client.value(&format!(
+        "SELECT CREATE_TIME FROM information_schema.TABLES WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {}",
+        literal(&id.database),
+        literal(&id.table)
+    ))
 }
 
 /// Everything of the databases to export.
@@ -87,13 +103,14 @@ pub(super) fn tables(
     let names: Vec<String> = catalog.databases.iter().map(|name| literal(name)).collect();
     let of_databases = format!("TABLE_SCHEMA IN ({})", names.join(","));
     let sql = format!(
-        "SELECT TABLE_SCHEMA, TABLE_NAME, TABLE_TYPE, ENGINE, TABLE_ROWS, TABLE_COMMENT
+        "SELECT TABLE_SCHEMA, TABLE_NAME, TABLE_TYPE, ENGINE, TABLE_ROWS, TABLE_COMMENT, CREATE_TIME
          FROM information_schema.TABLES
          WHERE TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED') AND {of_databases}"
     );
-    each(client, &sql, |[database, table, kind, engine, rows, comment]| {
+    each(client, &sql, |[database, table, kind, engine, rows, comment, created]| {
         let entry = Entry {
             engine: engine.map(str::to_owned),
+            created: created.map(str::to_owned),
             comment: comment.unwrap_or_default().to_owned(),
             rows: rows.and_then(|rows| rows.parse().ok()).unwrap_or(0),
             is_versioned: kind == Some("SYSTEM VERSIONED"),

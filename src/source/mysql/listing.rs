@@ -109,11 +109,16 @@ fn list_one(
             "{id} keeps its history: rows of the past are exported like those of now"
         ));
         this.learned().versioned.insert(id.clone());
-        let hidden = format!("SELECT ROW_START FROM {} LIMIT 0", table_name(id));
-        match session.client.query(&hidden) {
-            Ok(_) => table.columns.extend(catalog::history()),
-            Err(Fault::Server(_)) => {} // they have names of their own, and are listed
-            Err(broken) => return Err(broken),
+        /// ER_BAD_FIELD_ERROR: they have names of their own, and are listed.
+        const NO_SUCH_COLUMN: u16 = 1054;
+        let hidden = format!("SELECT ROW_START FROM {} LIMIT 0; {}", table_name(id), read::FREE);
+        let own = |column: &crate::source::Column| column.key.eq_ignore_ascii_case("row_start");
+        if !table.columns.iter().any(own) {
+            match session.client.query(&hidden) {
+                Ok(_) => table.columns.extend(catalog::history()),
+                Err(fault) if fault.code() == Some(NO_SUCH_COLUMN) => {}
+                Err(fault) => return Err(fault),
+            }
         }
     }
     // What has no time may be anywhere in it.
@@ -139,6 +144,7 @@ fn list_one(
     let mut learned = this.learned();
     learned.bounds.insert(id.clone(), bounds);
     learned.rows.insert(id.clone(), entry.rows);
+    learned.created.insert(id.clone(), entry.created.clone());
     learned.keys.remove(id);
     if entry.rows >= MANY_ROWS
         && is_engine(entry, "InnoDB")

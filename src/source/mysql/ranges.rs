@@ -63,7 +63,7 @@ pub(super) fn read(
     thread::scope(|scope| {
         while let Some(part) = work.take() {
             // Whoever waits for a session comes first.
-            while let Some(lease) = pool.try_lease()
+            while let Some(lease) = pool.try_lease(&work.state)
                 && work.is_left()
             {
                 scope.spawn(|| work.help(pool, lease, cancel));
@@ -126,7 +126,7 @@ impl Work<'_> {
                 Ok(Some(outcome)) => self.note(Ok(outcome)),
                 Err(error) => self.note(Err(error)),
             }
-            lease = pool.try_lease().filter(|_| self.is_left());
+            lease = pool.try_lease(&self.state).filter(|_| self.is_left());
         }
     }
 }

@@ -61,11 +61,25 @@ pub(super) fn read(
         Err(Failure::Ours(error)) => Ok(Outcome::Stopped(error)),
         Err(Failure::Unfit(unfit)) => Ok(Outcome::Unfit(unfit)),
     };
-    client.query(FREE)?;
+    free(client)?;
     outcome
 }
 
 /// Gives the table free, so that others may alter it; the snapshot stays.
+///
+/// Where the savepoint is gone (a deadlock rolled the transaction back), so is the snapshot.
+fn free(client: &mut Client) -> std::result::Result<(), Fault> {
+    match client.query(FREE) {
+        Ok(_) => Ok(()),
+        Err(Fault::Server(error)) => Err(Fault::Broken(Error::of(
+            Class::Retry,
+            format!("the snapshot is lost: {}", Error::from(error)),
+        ))),
+        Err(broken) => Err(broken),
+    }
+}
+
+/// Frees what was read for who wants to alter it.
 pub(super) const FREE: &str = "ROLLBACK TO SAVEPOINT moveout";
 
 fn stream(
@@ -104,7 +118,7 @@ fn stream(
             Err(Fault::nonsense(&format!("{count} rows came, it counts {said}")).into())
         }
         // MySQL will drop this function; the end of the rows was said all the same.
-        Err(Fault::Server(_)) => Ok(client.query(FREE).map(drop)?),
+        Err(Fault::Server(_)) => Ok(free(client)?),
         Err(broken) => Err(broken.into()),
     }
 }
@@ -186,11 +200,18 @@ fn foreign<'a>(
     }
     let columns = wires.iter().zip(&table.columns).map(|(wire, column)| {
         match decode(*wire, &column.data_type, charsets.of(wire.charset)) {
-            Some(Err(_)) => charsets.name(wire.charset),
+            Some(Err(_)) => Some(charsets.name(wire.charset)),
             _ => None,
         }
     });
-    Ok(columns.collect())
+    let columns: Vec<Option<Option<&str>>> = columns.collect();
+    // What not even the server has a name for is kept as it is.
+    let nameless = columns.iter().enumerate().filter(|(_, found)| **found == Some(None));
+    let unfit: Vec<Unfit> = nameless.map(|(at, _)| Unfit::Text(at)).collect();
+    match unfit.is_empty() {
+        true => Ok(columns.into_iter().map(Option::flatten).collect()),
+        false => Err(Failure::Unfit(unfit)),
+    }
 }
 
 fn decodes(

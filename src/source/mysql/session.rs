@@ -25,7 +25,9 @@ pub(super) struct Address {
 impl Address {
     /// A connection without a snapshot.
     pub(super) fn connect(&self, cancel: &Cancel) -> Result<Client> {
-        let client = Client::connect(&self.database, self.idle, &|wire| cancel.watch(wire))?;
+        let client = Client::connect(&self.database, self.idle, &|wire| {
+            let _ = cancel.watch(wire); // for as long as the work lasts that opens it
+        })?;
         set_up(client).map_err(|fault| Error::from(fault).context("setting up a connection"))
     }
 
@@ -39,11 +41,13 @@ impl Address {
 }
 
 /// What a value looks like depends on the session, and so does for how long a slow destination may keep
-/// the server waiting, and for how long this waits for others who alter a table.
+/// the server waiting, and for how long this waits for others who alter a table. A limit of rows that somebody has
+/// set for all would cut every answer, and the server would count what it cut.
 fn set_up(mut client: Client) -> std::result::Result<Client, Fault> {
     client.query(
         "SET NAMES utf8mb4; SET SESSION time_zone = '+00:00', sql_mode = '', wait_timeout = 604800, \
-         net_read_timeout = 86400, net_write_timeout = 86400, lock_wait_timeout = 45",
+         net_read_timeout = 86400, net_write_timeout = 86400, lock_wait_timeout = 45, \
+         sql_select_limit = 18446744073709551615, max_join_size = 18446744073709551615, sql_big_selects = 1",
     )?;
     // Not all servers have them: they end what takes long.
     let limits = match client.is_mariadb {
@@ -113,13 +117,14 @@ impl Pool {
         Ok(Lease { pool: Arc::clone(self), session: None, _permit: permit })
     }
 
-    /// The right to a session that is open and that nobody waits for.
-    pub(super) fn try_lease(self: &Arc<Self>) -> Option<Lease> {
-        if self.lock().idle.is_empty() {
-            return None;
-        }
+    /// The right to a session of that moment which is open and which nobody waits for.
+    pub(super) fn try_lease(self: &Arc<Self>, state: &str) -> Option<Lease> {
         let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
-        Some(Lease { pool: Arc::clone(self), session: None, _permit: permit })
+        let mut sessions = self.lock();
+        let at = sessions.idle.iter().position(|session| session.state == state)?;
+        let session = Some(sessions.idle.swap_remove(at));
+        drop(sessions);
+        Some(Lease { pool: Arc::clone(self), session, _permit: permit })
     }
 
     /// A new instant of its own time.
@@ -195,11 +200,12 @@ impl Lease {
         cancel: &Cancel,
         work: impl FnOnce(&mut Session) -> std::result::Result<T, Fault>,
     ) -> Result<T> {
+        let mut watched = None;
         let mut session = match self.session.take().or_else(|| self.pool.idle()) {
             None => self.pool.open(cancel)?,
             Some(session) => match session.client.hangup() {
                 Ok(wire) => {
-                    cancel.watch(wire);
+                    watched = Some(cancel.watch(wire));
                     session
                 }
                 Err(error) => {
@@ -208,7 +214,11 @@ impl Lease {
                 }
             },
         };
-        match work(&mut session) {
+        let worked = work(&mut session);
+        if let Some(watched) = watched {
+            cancel.forget(watched);
+        }
+        match worked {
             Err(Fault::Broken(error)) => {
                 self.pool.lock().open -= 1;
                 Err(error)
