@@ -453,8 +453,14 @@ impl Run<'_> {
         }
         let source = Arc::clone(self.source(at));
         let listing = patiently(self.job, &self.writer.progress, || source.list()).await?;
-        let bounds =
-            patiently(self.job, &self.writer.progress, || source.bounds(&listing.tables)).await?;
+        // Only a source that reads snapshots may have got a newer one by listing; asking others costs.
+        let bounds = match listing.tables.iter().any(|table| table.time_column.is_some()) {
+            true => {
+                let progress = &self.writer.progress;
+                Some(patiently(self.job, progress, || source.bounds(&listing.tables)).await?)
+            }
+            false => None,
+        };
         let tables: Vec<Arc<_>> = listing.tables.into_iter().map(Arc::new).collect();
         let before: Vec<_> = (0..self.queue.len()).map(|at| self.queue.table(at).clone()).collect();
         self.queue.relisted(&tables);
@@ -462,13 +468,15 @@ impl Run<'_> {
             let Some(found) = tables.iter().position(|table| table.id == surveyed.table.id) else {
                 continue;
             };
-            let (table, bounds) = (&tables[found], bounds[found]);
+            let table = &tables[found];
             same_state(table, surveyed.table.state.as_deref())?;
             surveyed.table = Arc::clone(table);
             // Under a newer state there may be rows beyond the old bounds; the seal looks for gaps.
-            let asked = asked(table, bounds, self.job.from, self.job.to, now());
-            surveyed.asked = union(surveyed.asked, asked);
-            surveyed.bounds = union(surveyed.bounds, bounds);
+            if let Some(bounds) = bounds.as_ref().map(|bounds| bounds[found]) {
+                let asked = asked(table, bounds, self.job.from, self.job.to, now());
+                surveyed.asked = union(surveyed.asked, asked);
+                surveyed.bounds = union(surveyed.bounds, bounds);
+            }
         }
         for (other, before) in before.iter().enumerate() {
             if self.queue.table(other).is_retyped(before) {
