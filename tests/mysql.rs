@@ -279,7 +279,8 @@ fn windows_hold_each_row_once() {
         run_of(command).expect(status).json()
     };
     let all = export(&[], &archive, 0);
-    assert!(all["chunks"].as_u64().unwrap() > 10, "{all}");
+    // Widths grow as fast as the server answers: two windows of three tables, what has no time, and the whole.
+    assert!(all["chunks"].as_u64().unwrap() >= 8, "{all}");
     assert!(all["warnings"].to_string().contains("d.no_index is read whole"), "{all}");
     let expected = |from: i64, to: i64| (from..=to).collect::<Vec<_>>();
     assert_eq!(numbers(&archive, "d", "by_key", "id"), expected(-3, 5000));
