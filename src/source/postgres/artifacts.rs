@@ -81,6 +81,8 @@ fn define_once(inner: &Inner, database: &str) -> Result<(Script, String)> {
     let pool = inner.pool(database);
     let mut session = pool.take()?;
     let connection = &mut session.connection;
+    // Below a savepoint no snapshot can be exported; without it the session is no use to others.
+    connection.query("RELEASE SAVEPOINT moveout")?;
     let rows = connection
         .query("SELECT current_setting('server_version_num'), current_setting('server_version')")?;
     let (version, name) = match rows.first() {
@@ -98,7 +100,7 @@ fn define_once(inner: &Inner, database: &str) -> Result<(Script, String)> {
         Ok(dumped) => dumped,
         Err(why) => (ddl::script(connection, version)?, format!("by the catalogs, as {why}")),
     };
-    pool.give_back(session);
+    drop(session);
     let head = format!(
         "-- Database {} of PostgreSQL {}, without rows.\n-- Made by moveout {}, {}.\n\
          -- To load it: roles.sql first, then this into an empty database: psql -v ON_ERROR_STOP=1 -d NAME -f FILE\n\
