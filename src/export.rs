@@ -1,91 +1,35 @@
 //! The verb `export`: survey, plan, chunks in flight, seal. Knows sources and the archive; the
-//! streaming itself is in `chunk`, what an error makes of a chunk in `worker`.
+//! streaming itself is in `chunk`, what is to be done in `prepare`, what an error makes of a chunk in `worker`
+//! and `relist`.
 
+mod prepare;
+mod relist;
+mod summary;
 mod worker;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::JoinSet;
 
+pub use self::summary::{Failed, Summary};
+
+use self::prepare::{prepare, width};
 use self::worker::{Outcome, Shared, Worker};
-use crate::archive::catalog::{Asked, FORMAT, Outside, RangeText, RunEntry};
-use crate::archive::commit::Commit;
-use crate::archive::name::Paths;
-use crate::archive::runs::{Beating, Heartbeat, PlannedTable, RunPlan, new_run_id};
+use crate::archive::catalog::{Asked, FORMAT, RangeText, RunEntry};
+use crate::archive::runs::Beating;
 use crate::archive::{Archive, Seal, State};
 use crate::chunk::Writer;
-use crate::config::{Job, Place};
+use crate::config::Job;
 use crate::coverage::Coverage;
-use crate::encode::{Cores, EncodeOptions};
 use crate::error::{Error, Exit, Result};
-use crate::plan::{Queue, asked, learned_width, same_state};
+use crate::plan::Queue;
 use crate::progress::Progress;
-use crate::source::{Artifact, ArtifactStatus, Chunk, Excluded, Source, TableId};
-use crate::survey::{Survey, Surveyed, patiently, survey};
-use crate::window::{Slice, Window, now, rfc3339};
-
-/// What a run did, for people and for `--json`.
-#[derive(Debug, Serialize)]
-pub struct Summary {
-    /// Always `export`.
-    pub command: &'static str,
-    /// `complete` (sealed), `incomplete` or `interrupted`.
-    pub status: &'static str,
-    /// Where the archive is.
-    pub archive: String,
-    /// Short id of the run.
-    pub run: String,
-    /// Tables asked for.
-    pub tables: usize,
-    /// Tables with rows in this run.
-    pub tables_written: usize,
-    /// Chunks committed by this run.
-    pub chunks: u64,
-    /// Rows in them.
-    pub rows: u64,
-    /// Bytes of their files.
-    pub bytes: u64,
-    /// Chunks that were there before.
-    pub chunks_before: u64,
-    /// Rows of the whole archive.
-    pub rows_total: u64,
-    /// Bytes of all of its data files.
-    pub bytes_total: u64,
-    /// Seconds it took.
-    pub elapsed_seconds: f64,
-    /// Rows outside of the asked range.
-    pub outside: Vec<Outside>,
-    /// What was left out, and why.
-    pub excluded: Vec<Excluded>,
-    /// What became of each kind of artifact.
-    pub artifacts: Vec<ArtifactStatus>,
-    /// What the user should know.
-    pub warnings: Vec<String>,
-    /// Chunks that failed, each with the reason.
-    pub failed: Vec<Failed>,
-    /// The error that ended the run early, if one did.
-    pub error: Option<String>,
-    /// How the process ends.
-    #[serde(skip)]
-    pub exit: Exit,
-    /// What the reader can do about it.
-    pub hint: Option<String>,
-}
-
-/// A chunk that could not be had.
-#[derive(Debug, Serialize)]
-pub struct Failed {
-    /// Table and window.
-    pub chunk: String,
-    /// Why.
-    pub error: String,
-    #[serde(skip)]
-    exit: Exit,
-}
+use crate::source::{Artifact, Chunk, Source, TableId};
+use crate::survey::{Survey, Surveyed, patiently};
+use crate::window::{Slice, now, rfc3339};
 
 /// Runs, or goes on where another run stopped. `interrupted` turns true when the user wants to stop.
 pub async fn export(
@@ -127,190 +71,6 @@ struct Run<'a> {
     /// How often a table was listed again to no avail.
     strikes: HashMap<TableId, u32>,
     beating: Option<Beating>,
-}
-
-async fn prepare<'a>(
-    job: &'a Job,
-    place: &Place,
-    progress: &Progress,
-    interrupted: watch::Receiver<bool>,
-) -> Result<Run<'a>> {
-    let began = Instant::now();
-    let archive = Archive::create(place).await?;
-    let heartbeat = Heartbeat::new(&new_run_id());
-    let (run, started) = (heartbeat.run.clone(), heartbeat.started.clone());
-    let state = archive.state().await?;
-    for other in state.living(&run) {
-        progress.note(&format!(
-            "another run is at work on this archive: {} since {} (process {}); both will do no harm, but work twice",
-            other.run, other.started, other.pid
-        ));
-    }
-    let mut survey = survey(job, progress).await?;
-    // Again, since the survey takes its time and another run may have ended meanwhile.
-    let state = archive.state().await?;
-    // May refuse; until then nothing is written, so that a sealed archive stays what it is.
-    let (queue, paths, surveyed, plan) = plan(job, &survey, &state, &run)?;
-    survey.warnings.extend(renamed(job, &state));
-    let sealed = state.sealed && !state.uncatalogued && state.superseded.is_empty();
-    let known =
-        |id: &TableId| state.run.iter().flat_map(|run| &run.asked).any(|asked| asked.table == *id);
-    let idle = sealed && queue.is_empty() && state.by_table().keys().all(known);
-    let beating = match idle {
-        true => None,
-        false => {
-            // Before a heartbeat or a plan lies there: a sealed archive holds nothing but itself.
-            archive.unseal().await?;
-            Some(Beating::start(archive.store(), heartbeat).await?)
-        }
-    };
-    let swept = archive.sweep(&run, true).await?;
-    if swept > 0 {
-        tracing::info!("removed {swept} files that an interrupted run left");
-    }
-    if !idle {
-        archive.put_plan(&plan).await?;
-    }
-    progress.left(queue.chunks_left());
-    let summary = Summary {
-        command: "export",
-        status: "incomplete",
-        archive: place.url.clone(),
-        run: run.clone(),
-        tables: survey.tables.len(),
-        tables_written: 0,
-        chunks: 0,
-        rows: 0,
-        bytes: 0,
-        chunks_before: state.commits.len() as u64,
-        rows_total: 0,
-        bytes_total: 0,
-        elapsed_seconds: 0.0,
-        outside: survey.outside.clone(),
-        excluded: survey.excluded.clone(),
-        artifacts: Vec::new(),
-        warnings: job.warnings.iter().chain(&survey.warnings).cloned().collect(),
-        failed: survey
-            .unreadable
-            .iter()
-            .map(|(table, why)| Failed {
-                chunk: table.to_string(),
-                error: why.clone(),
-                exit: Exit::Failed,
-            })
-            .collect(),
-        error: None,
-        exit: Exit::Incomplete,
-        hint: (!survey.unreadable.is_empty())
-            .then(|| "give the user the rights, or leave these tables out by `exclude`".to_owned()),
-    };
-    let writer = Writer {
-        options: encode_options(job, archive.store().part_bytes()),
-        store: archive.store().clone(),
-        run,
-        progress: progress.clone(),
-        interrupted,
-    };
-    Ok(Run {
-        job,
-        idle,
-        archive,
-        writer,
-        survey,
-        paths,
-        queue,
-        surveyed,
-        summary,
-        shared: Arc::new(Shared {
-            permits: Arc::new(Semaphore::new(job.limits.concurrency)),
-            paused: Mutex::default(),
-            failures: Mutex::default(),
-        }),
-        began,
-        started,
-        written: HashSet::new(),
-        settled: HashSet::new(),
-        strikes: HashMap::new(),
-        beating,
-    })
-}
-
-/// A source without a name has its address for one, and a tunnel has another port each time.
-fn renamed(job: &Job, state: &State) -> Option<String> {
-    let there: BTreeSet<&str> = state.commits.iter().map(|commit| commit.source.as_str()).collect();
-    let here: BTreeSet<&str> = job.sources.iter().map(|source| source.name.as_str()).collect();
-    let (old, new) = (there.difference(&here).next()?, here.difference(&there).next()?);
-    Some(format!(
-        "the archive holds the source `{old}`, and `{new}` is new to it: if both are the same server, its rows \
-         come twice; a `name` in the configuration keeps it one"
-    ))
-}
-
-// Of what a chunk may use, a half is for the open row group, which the writer holds encoded; the
-// rest is for batches, parts and the answer of the source.
-fn encode_options(job: &Job, part_bytes: usize) -> EncodeOptions {
-    let of_chunk = job.limits.memory_bytes / job.limits.concurrency;
-    EncodeOptions {
-        row_group_bytes: (of_chunk / 2).clamp(1 << 20, 32 << 20),
-        part_bytes,
-        file_bytes: job.limits.file_bytes,
-        cores: Cores::default(),
-    }
-}
-
-/// How often a table may be listed again without a change that explains why.
-const STRIKES: u32 = 5;
-
-/// From the begin of the earlier to the end of the later.
-fn union(one: Option<Window>, other: Option<Window>) -> Option<Window> {
-    match (one, other) {
-        (Some(one), Some(other)) => {
-            Some(Window { from: one.from.min(other.from), to: one.to.max(other.to) })
-        }
-        (one, other) => one.or(other),
-    }
-}
-
-type Planned = (Queue, HashMap<TableId, String>, Vec<usize>, RunPlan);
-
-fn plan(job: &Job, survey: &Survey, state: &State, run: &str) -> Result<Planned> {
-    let committed = state.by_table();
-    let mut given = Paths::default();
-    for (id, commits) in &committed {
-        if let Some(commit) = commits.first() {
-            given.remember(id, &commit.path);
-        }
-    }
-    let mut plan = RunPlan { run: run.to_owned(), tables: Vec::new() };
-    let (mut queue, mut surveyed, mut paths) = (Queue::default(), Vec::new(), HashMap::new());
-    for (at, surveyed_table) in survey.tables.iter().enumerate() {
-        let Surveyed { table, bounds, asked, .. } = surveyed_table;
-        let path = given.path(&table.id);
-        let commits = committed.get(&table.id).map(Vec::as_slice).unwrap_or_default();
-        for commit in commits {
-            same_state(table, commit.state.as_deref())?;
-        }
-        let coverage: Coverage = commits.iter().map(|commit| commit.slice).collect();
-        let (todo, null_time) = surveyed_table.left(&coverage);
-        if !todo.is_empty() || null_time {
-            queue.add(Arc::clone(table), *bounds, todo, null_time, width(job, commits));
-            surveyed.push(at);
-        }
-        plan.tables.push(PlannedTable { id: table.id.clone(), path: path.clone(), asked: *asked });
-        paths.insert(table.id.clone(), path);
-    }
-    Ok((queue, paths, surveyed, plan))
-}
-
-/// The width learned by earlier runs, from the last commit that had rows.
-fn width(job: &Job, commits: &[&Commit]) -> i64 {
-    let with_rows = commits.iter().filter(|commit| commit.rows > 0);
-    let last = with_rows.max_by(|a, b| a.committed.cmp(&b.committed));
-    let learned = last.and_then(|commit| {
-        let elapsed = Duration::from_millis(commit.elapsed_ms);
-        Some(learned_width(commit.slice.window()?.width(), commit.rows, elapsed, None))
-    });
-    learned.map_or(job.limits.window, |width| width.max(crate::plan::MIN_WIDTH))
 }
 
 impl Run<'_> {
@@ -441,79 +201,6 @@ impl Run<'_> {
             self.summary.hint = error.hint_text().map(str::to_owned);
         }
         self.summary.failed.push(failed);
-    }
-
-    /// A column came while the run was at work, or a type was too narrow: list anew and read the chunk with
-    /// what is known then.
-    async fn relist(&mut self, at: usize, chunk: &Chunk, error: Error) -> Result<()> {
-        if self.queue.table(at).columns != chunk.table.columns {
-            // Another chunk was first, and this one was still read the old way.
-            self.queue.give_back(at, &[chunk.slice]);
-            return Ok(());
-        }
-        let source = Arc::clone(self.source(at));
-        let listing = patiently(self.job, &self.writer.progress, || source.list()).await?;
-        // Only a source that reads snapshots may have got a newer one by listing; asking others costs.
-        let bounds = match listing.tables.iter().any(|table| table.time_column.is_some()) {
-            true => {
-                let progress = &self.writer.progress;
-                Some(patiently(self.job, progress, || source.bounds(&listing.tables)).await?)
-            }
-            false => None,
-        };
-        let tables: Vec<Arc<_>> = listing.tables.into_iter().map(Arc::new).collect();
-        let before: Vec<_> = (0..self.queue.len()).map(|at| self.queue.table(at).clone()).collect();
-        self.queue.relisted(&tables);
-        for surveyed in &mut self.survey.tables {
-            let Some(found) = tables.iter().position(|table| table.id == surveyed.table.id) else {
-                continue;
-            };
-            let table = &tables[found];
-            same_state(table, surveyed.table.state.as_deref())?;
-            surveyed.table = Arc::clone(table);
-            // Under a newer state there may be rows beyond the old bounds; the seal looks for gaps.
-            if let Some(bounds) = bounds.as_ref().map(|bounds| bounds[found]) {
-                let asked = asked(table, bounds, self.job.from, self.job.to, now());
-                surveyed.asked = union(surveyed.asked, asked);
-                surveyed.bounds = union(surveyed.bounds, bounds);
-            }
-        }
-        for (other, before) in before.iter().enumerate() {
-            if self.queue.table(other).is_retyped(before) {
-                self.redo(other, &before.id).await?;
-            }
-        }
-        self.queue.give_back(at, &[chunk.slice]);
-        if self.queue.table(at).columns == chunk.table.columns {
-            // Nothing was learned: of that there must be an end.
-            let strikes = self.strikes.entry(chunk.table.id.clone()).or_default();
-            *strikes += 1;
-            if *strikes > STRIKES {
-                return Err(error
-                    .context(chunk)
-                    .hint("stop the writers first: its columns keep changing"));
-            }
-        }
-        Ok(())
-    }
-
-    /// All files that a run writes of a table have one schema, so what it wrote with another is done again.
-    async fn redo(&mut self, at: usize, table: &TableId) -> Result<()> {
-        let state = self.archive.state().await?;
-        let surveyed = self.surveyed[at];
-        for commit in state.commits.iter().filter(|commit| commit.id() == *table) {
-            // What is committed and not settled yet comes back by itself.
-            if !self.settled.remove(&(surveyed, commit.slice)) {
-                continue;
-            }
-            self.archive.retract(commit).await?;
-            self.summary.chunks = self.summary.chunks.saturating_sub(1);
-            self.summary.rows = self.summary.rows.saturating_sub(commit.rows);
-            let bytes: u64 = commit.files.iter().map(|file| file.bytes).sum();
-            self.summary.bytes = self.summary.bytes.saturating_sub(bytes);
-            self.queue.give_back(at, &[commit.slice]);
-        }
-        Ok(())
     }
 
     fn source(&self, at: usize) -> &Arc<dyn Source> {

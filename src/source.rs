@@ -1,6 +1,7 @@
 //! What a source is, and the one list of sources. A source lists tables and reads slices of them
 //! as Arrow record batches; it knows nothing of Parquet, stores or archives.
 
+mod cancel;
 pub mod fallback;
 pub mod flight;
 pub mod influxdb;
@@ -375,6 +376,9 @@ pub struct Done {
     /// How long the query stood in the server's queue, which says nothing about its width.
     pub queued: Duration,
 }
+
+/// Why a table is left out that `exclude` names.
+pub(crate) const LEFT_OUT: &str = "left out by `exclude`";
 
 /// One system to leave.
 #[async_trait]

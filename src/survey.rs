@@ -12,7 +12,7 @@ use crate::error::{Class, Error, Result};
 use crate::plan::{asked, outside};
 use crate::progress::Progress;
 use crate::source::{
-    Excluded, Listing, Reading, RowCount, Source, SourceInfo, Table, TableId, open,
+    Excluded, LEFT_OUT, Listing, Reading, RowCount, Source, SourceInfo, Table, TableId, open,
 };
 use crate::window::{Bound, Window, now};
 
@@ -80,7 +80,7 @@ pub async fn survey(job: &Job, progress: &Progress) -> Result<Survey> {
         survey.excluded.extend(there.filter(|id| left_out(id)).map(|id| Excluded {
             source: spec.name.clone(),
             what: format!("table {id}"),
-            why: "left out by `exclude`".to_owned(),
+            why: LEFT_OUT.to_owned(),
         }));
         listing.unreadable.retain(|(id, _)| !left_out(id));
         survey.unreadable.append(&mut listing.unreadable);

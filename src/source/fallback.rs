@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use futures::{StreamExt, TryStreamExt};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
@@ -25,8 +24,6 @@ use super::{
 use crate::error::{Class, Error, Result};
 use crate::window::{Slice, Window};
 
-/// Tables that are asked about at once.
-const TABLES_AT_ONCE: usize = 4;
 /// Pieces of a body between the socket and the decoder at most.
 const BODY_PARTS: usize = 2;
 /// Values of an object of an answer, which is decoded as a whole, at most; and its rows.
@@ -200,11 +197,7 @@ impl Source for Fallback {
     }
 
     async fn bounds(&self, tables: &[Table]) -> Result<Vec<Option<Window>>> {
-        let mut asked = Vec::new();
-        for table in tables {
-            asked.push(bounds::bounds_of(self, &table.id));
-        }
-        futures::stream::iter(asked).buffered(TABLES_AT_ONCE).try_collect().await
+        bounds::bounds(self, tables).await
     }
 
     async fn count(&self, table: &Table, window: Window) -> Result<RowCount> {

@@ -10,7 +10,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Int64Type, TimeUnit, TimestampNanosecondType};
 use async_trait::async_trait;
-use futures::{StreamExt, TryStreamExt};
 
 pub(super) use self::client::Client;
 
@@ -25,9 +24,6 @@ use super::{
 };
 use crate::error::{Class, Error, Result};
 use crate::window::Window;
-
-/// Tables that are asked about at once.
-const TABLES_AT_ONCE: usize = 4;
 
 /// An InfluxDB 3.
 pub struct Flight {
@@ -191,11 +187,7 @@ impl Source for Flight {
     }
 
     async fn bounds(&self, tables: &[Table]) -> Result<Vec<Option<Window>>> {
-        let mut asked = Vec::new();
-        for table in tables {
-            asked.push(bounds::bounds_of(self, &table.id));
-        }
-        futures::stream::iter(asked).buffered(TABLES_AT_ONCE).try_collect().await
+        bounds::bounds(self, tables).await
     }
 
     async fn count(&self, table: &Table, window: Window) -> Result<RowCount> {

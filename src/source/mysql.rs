@@ -2,7 +2,6 @@
 //! each connection within a snapshot. Touches nothing but the network.
 
 mod artifacts;
-mod cancel;
 mod catalog;
 mod charset;
 mod client;
@@ -26,13 +25,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arrow::datatypes::DataType;
 use async_trait::async_trait;
 
-use self::cancel::{Cancel, blocking};
 use self::catalog::Retyped;
 use self::read::{Outcome, Sink};
 use self::rows::Unfit;
 use self::select::Part;
 use self::session::{Pool, Session};
 use self::status::Fault;
+use super::cancel::{Cancel, blocking};
 use super::{
     Artifact, ArtifactStatus, BatchSender, Chunk, Done, Listing, RowCount, Source, SourceInfo,
     Table, TableId,

@@ -20,13 +20,14 @@ use tokio::sync::Semaphore;
 
 use self::catalog::{Attribute, Relation};
 use self::connection::Connection;
-use self::read::{Abort, RANGE_BYTES, bounds_of, read_chunk};
+use self::read::{RANGE_BYTES, bounds_of, read_chunk};
 use self::snapshot::{Pool, RELEASE, Session};
 use self::types::{Cast, Kind, Lesson, Types};
+use super::cancel::{Cancel, blocking};
 use super::names::Names;
 use super::{
-    Artifact, ArtifactStatus, BatchSender, Chunk, Column, Cuts, Done, Excluded, Listing, Reading,
-    Role, RowCount, Source, SourceInfo, SourceSpec, Table, TableId,
+    Artifact, ArtifactStatus, BatchSender, Chunk, Column, Cuts, Done, Excluded, LEFT_OUT, Listing,
+    Reading, Role, RowCount, Source, SourceInfo, SourceSpec, Table, TableId,
 };
 use crate::config::{Database, Limits, Select, matches};
 use crate::error::{Class, Error, Result};
@@ -255,8 +256,8 @@ impl Inner {
                 continue;
             }
             if self.select.excludes(&id.database, &id.schema, &id.table) {
-                // Named with the others that are left out, and not looked at.
-                listing.unreadable.push((id, String::new()));
+                // Here, so that nothing of it is looked at.
+                listing.excluded.push(self.excluded(format!("table {id}"), LEFT_OUT));
                 continue;
             }
             let unreadable = match &relation {
@@ -279,12 +280,11 @@ impl Inner {
                 listing.excluded.push(self.excluded(format!("table {id}"), "it has no columns"));
                 continue;
             }
-            connection.query("SAVEPOINT listing")?;
             match self.table(id.clone(), &relation, &types, ranges, connection) {
                 Ok(table) => listing.tables.push(table),
                 // One table must not keep all others from being listed.
                 Err(error) if error.class() == Class::Fail => {
-                    connection.query("ROLLBACK TO SAVEPOINT listing")?;
+                    connection.query(RELEASE)?;
                     listing.unreadable.push((id, error.to_string()));
                 }
                 Err(error) => return Err(error.context(id)),
@@ -428,17 +428,6 @@ impl Inner {
     }
 }
 
-/// Runs on a thread that may block.
-async fn blocking<T: Send + 'static>(
-    inner: &Arc<Inner>,
-    work: impl FnOnce(&Inner) -> Result<T> + Send + 'static,
-) -> Result<T> {
-    let inner = Arc::clone(inner);
-    tokio::task::spawn_blocking(move || work(&inner))
-        .await
-        .unwrap_or_else(|error| Err(Error::stop(format!("a worker ended: {error}"))))
-}
-
 #[async_trait]
 impl Source for Postgres {
     fn name(&self) -> &str {
@@ -446,11 +435,13 @@ impl Source for Postgres {
     }
 
     async fn describe(&self) -> Result<SourceInfo> {
-        blocking(&self.inner, Inner::describe).await
+        let inner = Arc::clone(&self.inner);
+        blocking(move |_| inner.describe()).await
     }
 
     async fn list(&self) -> Result<Listing> {
-        blocking(&self.inner, Inner::list).await
+        let inner = Arc::clone(&self.inner);
+        blocking(move |_| inner.list()).await
     }
 
     async fn bounds(&self, tables: &[Table]) -> Result<Vec<Option<Window>>> {
@@ -458,8 +449,8 @@ impl Source for Postgres {
     }
 
     async fn count(&self, table: &Table, window: Window) -> Result<RowCount> {
-        let table = table.clone();
-        blocking(&self.inner, move |inner| inner.count(&table, window)).await
+        let (inner, table) = (Arc::clone(&self.inner), table.clone());
+        blocking(move |_| inner.count(&table, window)).await
     }
 
     fn rows_estimate(&self, table: &TableId) -> Option<u64> {
@@ -473,22 +464,19 @@ impl Source for Postgres {
         }
         let gone = |_| Error::stop("the source was closed");
         let permit = Arc::clone(&self.inner.streams).acquire_owned().await.map_err(gone)?;
-        let abort = Abort::default();
-        // When nobody waits for the rows any more, the connections that send them are cut.
-        let guard = abort.on_drop();
-        let chunk = chunk.clone();
-        let work = move |inner: &Inner| {
+        let (inner, chunk) = (Arc::clone(&self.inner), chunk.clone());
+        let work = move |cancel: &Cancel| {
             let _permit = permit;
-            read_chunk(inner, &readable, &chunk, &batches, &abort)
+            read_chunk(&inner, &readable, &chunk, &batches, cancel)
         };
-        let state = blocking(&self.inner, work).await;
-        guard.disarm();
+        let state = blocking(work).await;
         state.map(|state| Done { snapshot: Some(state), ..Done::default() })
     }
 
     async fn artifacts(&self) -> Result<(Vec<Artifact>, Vec<ArtifactStatus>)> {
         // They need connections of their own, and some servers grant few.
         self.inner.known().pools.values().for_each(|pool| pool.close_idle());
-        blocking(&self.inner, artifacts::collect).await
+        let inner = Arc::clone(&self.inner);
+        blocking(move |_| artifacts::collect(&inner)).await
     }
 }

@@ -5,11 +5,12 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::{StreamExt, TryStreamExt};
 
 use super::family::Product;
 use crate::error::{Class, Error, Result};
 use crate::plan::MIN_WIDTH;
-use crate::source::{RowCount, TableId};
+use crate::source::{RowCount, Table, TableId};
 use crate::window::{DAY, Window};
 
 /// What a server that can answer at all needs for it.
@@ -50,11 +51,20 @@ enum End {
     Last,
 }
 
-/// The bounds of a table; `None` for an empty one.
-pub(in crate::source) async fn bounds_of(
+/// Tables that are asked about at once.
+const TABLES_AT_ONCE: usize = 4;
+
+/// The bounds of each table, in their order.
+pub(in crate::source) async fn bounds(
     asked: &dyn Asked,
-    table: &TableId,
-) -> Result<Option<Window>> {
+    tables: &[Table],
+) -> Result<Vec<Option<Window>>> {
+    let each = tables.iter().map(|table| bounds_of(asked, &table.id)).collect::<Vec<_>>();
+    futures::stream::iter(each).buffered(TABLES_AT_ONCE).try_collect().await
+}
+
+/// The bounds of a table; `None` for an empty one.
+async fn bounds_of(asked: &dyn Asked, table: &TableId) -> Result<Option<Window>> {
     let bounds = search(asked, table).await;
     bounds.map_err(|error| error.context(format!("looking for the bounds of {table}")))
 }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
-use super::cancel::Cancel;
 use super::catalog::{self, Catalog, Entry};
 use super::ranges::MANY_ROWS;
 use super::select::{quoted, table_name};
@@ -14,11 +13,12 @@ use super::time::{DateTime, Precision};
 use super::{Inner, read};
 use crate::config::matches;
 use crate::error::{Error, Result};
+use crate::source::cancel::Cancel;
 use crate::source::{Cuts, Excluded, Listing, Reading, Table, TableId};
 use crate::window::Window;
 
 /// Engines that keep what a snapshot sees.
-const TRANSACTIONAL: [&str; 4] = ["InnoDB", "RocksDB", "TokuDB", "ndbcluster"];
+const TRANSACTIONAL: [&str; 3] = ["InnoDB", "RocksDB", "TokuDB"];
 
 pub(super) fn list(this: &Inner, lease: &mut Lease, cancel: &Cancel) -> Result<Listing> {
     // The snapshots first: a table that is created meanwhile is then listed and empty, not unknown.

@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use super::cancel::Cancel;
 use super::read::{self, Outcome, Sink, Stop};
 use super::select::{Part, quoted};
 use super::session::{Lease, Pool, Session};
 use super::status::Fault;
 use crate::error::Result;
 use crate::source::BatchSender;
+use crate::source::cancel::Cancel;
 
 /// From so many rows on it is worth it.
 pub(super) const MANY_ROWS: u64 = 500_000;

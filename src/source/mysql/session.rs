@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::cancel::Cancel;
 use super::charset::Charsets;
 use super::client::Client;
 use super::snapshot::{self, Proof};
 use super::status::Fault;
 use crate::config::{Database, Limits};
 use crate::error::{Class, Error, Result};
+use crate::source::cancel::Cancel;
 
 /// How a server is reached, and for how long it may be silent.
 #[derive(Clone)]

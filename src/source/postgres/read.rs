@@ -1,7 +1,7 @@
 //! A chunk from one stream or several, each a range of the table's blocks, into batches. Blocks.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use tokio::sync::OwnedSemaphorePermit;
@@ -15,7 +15,7 @@ use super::snapshot::{Pool, Session};
 use super::types::{Kind, Lesson};
 use super::{Inner, Readable, sql};
 use crate::error::{Class, Error, Result};
-use crate::source::wire::Hangup;
+use crate::source::cancel::Cancel;
 use crate::source::{BatchSender, Chunk};
 use crate::window::{Slice, Window};
 
@@ -25,53 +25,6 @@ const BATCH_BYTES: usize = 2 * 1024 * 1024;
 /// Bytes of a range of blocks: small enough that streams end together, large enough that its statement costs
 /// nothing.
 pub(super) const RANGE_BYTES: u64 = 16 << 20;
-/// Cuts the connections of a chunk that nobody waits for.
-#[derive(Clone, Default)]
-pub(super) struct Abort(Arc<Aborting>);
-
-#[derive(Default)]
-struct Aborting {
-    aborted: AtomicBool,
-    connections: Mutex<Vec<Hangup>>,
-}
-
-/// Cuts when it is dropped, unless it was disarmed.
-pub(super) struct OnDrop(Option<Abort>);
-
-impl Abort {
-    pub(super) fn on_drop(&self) -> OnDrop {
-        OnDrop(Some(self.clone()))
-    }
-
-    fn watch(&self, connection: &Connection) -> Result<()> {
-        let mut connections = self.0.connections.lock().unwrap_or_else(PoisonError::into_inner);
-        connections.push(connection.hangup()?);
-        match self.0.aborted.load(Ordering::Acquire) {
-            true => Err(Error::interrupted()),
-            false => Ok(()),
-        }
-    }
-
-    fn cut(&self) {
-        let connections = self.0.connections.lock().unwrap_or_else(PoisonError::into_inner);
-        self.0.aborted.store(true, Ordering::Release);
-        connections.iter().for_each(Hangup::hang_up);
-    }
-}
-
-impl OnDrop {
-    pub(super) fn disarm(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for OnDrop {
-    fn drop(&mut self) {
-        if let Some(abort) = &self.0 {
-            abort.cut();
-        }
-    }
-}
 
 /// What the streams of a chunk share.
 struct Reading<'a> {
@@ -79,7 +32,7 @@ struct Reading<'a> {
     readable: &'a Readable,
     chunk: &'a Chunk,
     batches: &'a BatchSender,
-    abort: &'a Abort,
+    cancel: &'a Cancel,
     pool: &'a Pool,
     ranges: Vec<Option<String>>,
     next: AtomicUsize,
@@ -93,7 +46,7 @@ pub(super) fn read_chunk(
     readable: &Readable,
     chunk: &Chunk,
     batches: &BatchSender,
-    abort: &Abort,
+    cancel: &Cancel,
 ) -> Result<String> {
     let pool = inner.pool(&chunk.table.id.database);
     let session = pool.take()?;
@@ -104,7 +57,7 @@ pub(super) fn read_chunk(
         readable,
         chunk,
         batches,
-        abort,
+        cancel,
         pool: &pool,
         ranges,
         next: AtomicUsize::new(0),
@@ -209,12 +162,12 @@ impl Reading<'_> {
     /// Ends the other streams.
     fn give_up(&self) {
         self.next.store(self.ranges.len(), Ordering::Release);
-        self.abort.cut();
+        self.cancel.hang_up();
     }
 
     /// Reads range by range, until none is left.
     fn stream(&self, mut session: Session) -> Result<()> {
-        self.abort.watch(&session.connection)?;
+        let watched = self.cancel.watch(session.connection.hangup()?);
         let schema = self.chunk.table.arrow_schema();
         let mut rows = Rows::new(schema, &self.readable.kinds);
         loop {
@@ -223,6 +176,8 @@ impl Reading<'_> {
             self.copy(&mut session, range.as_ref(), &mut rows)?;
         }
         self.send(&mut rows)?;
+        // Others use it from now on.
+        self.cancel.forget(watched);
         self.pool.give_back(session);
         Ok(())
     }

@@ -9,8 +9,7 @@ use crate::config::Database;
 use crate::error::{Class, Result};
 
 /// What every session sets. Under row-level security a read would be a silent part of the table; with
-/// `row_security = off` it is an error.
-/// Within the transaction: behind a pooler everything else may be of another session.
+/// `row_security = off` it is an error. `LOCAL`: behind a pooler the next transaction may be of another session.
 const SETTINGS: &str = "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; \
     SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL row_security = off; \
     SET LOCAL search_path = pg_catalog; SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'; \

@@ -1,11 +1,11 @@
 //! Work on a thread that may block, which ends when nobody waits for it any more: its connections are hung
-//! up.
+//! up. Knows no protocol.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::wire::Hangup;
 use crate::error::{Error, Result};
-use crate::source::wire::Hangup;
 
 /// The connections of a piece of work.
 #[derive(Clone, Default)]
@@ -36,7 +36,8 @@ impl Cancel {
         self.lock().wires.remove(&number);
     }
 
-    fn hang_up(&self) {
+    /// Hangs up all of them, and those that come.
+    pub(super) fn hang_up(&self) {
         let mut watched = self.lock();
         watched.over = true;
         watched.wires.drain().for_each(|(_, wire)| wire.hang_up());

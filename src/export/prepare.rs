@@ -1,0 +1,196 @@
+//! What a run has to do, before it does any of it: the survey of the sources held against what the archive
+//! has. Until that is known nothing is written, so that a sealed archive stays what it is.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Semaphore, watch};
+
+use super::Run;
+use super::summary::{Failed, Summary};
+use super::worker::Shared;
+use crate::archive::commit::Commit;
+use crate::archive::name::Paths;
+use crate::archive::runs::{Beating, Heartbeat, PlannedTable, RunPlan, new_run_id};
+use crate::archive::{Archive, State};
+use crate::chunk::Writer;
+use crate::config::{Job, Place};
+use crate::coverage::Coverage;
+use crate::encode::{Cores, EncodeOptions};
+use crate::error::{Exit, Result};
+use crate::plan::{Queue, learned_width, same_state};
+use crate::progress::Progress;
+use crate::source::TableId;
+use crate::survey::{Survey, Surveyed, survey};
+
+pub(super) async fn prepare<'a>(
+    job: &'a Job,
+    place: &Place,
+    progress: &Progress,
+    interrupted: watch::Receiver<bool>,
+) -> Result<Run<'a>> {
+    let began = Instant::now();
+    let archive = Archive::create(place).await?;
+    let heartbeat = Heartbeat::new(&new_run_id());
+    let (run, started) = (heartbeat.run.clone(), heartbeat.started.clone());
+    let state = archive.state().await?;
+    for other in state.living(&run) {
+        progress.note(&format!(
+            "another run is at work on this archive: {} since {} (process {}); both will do no harm, but work twice",
+            other.run, other.started, other.pid
+        ));
+    }
+    let mut survey = survey(job, progress).await?;
+    // Again, since the survey takes its time and another run may have ended meanwhile.
+    let state = archive.state().await?;
+    // May refuse; until then nothing is written, so that a sealed archive stays what it is.
+    let (queue, paths, surveyed, plan) = plan(job, &survey, &state, &run)?;
+    survey.warnings.extend(renamed(job, &state));
+    let sealed = state.sealed && !state.uncatalogued && state.superseded.is_empty();
+    let known =
+        |id: &TableId| state.run.iter().flat_map(|run| &run.asked).any(|asked| asked.table == *id);
+    let idle = sealed && queue.is_empty() && state.by_table().keys().all(known);
+    let beating = match idle {
+        true => None,
+        false => {
+            // Before a heartbeat or a plan lies there: a sealed archive holds nothing but itself.
+            archive.unseal().await?;
+            Some(Beating::start(archive.store(), heartbeat).await?)
+        }
+    };
+    let swept = archive.sweep(&run, true).await?;
+    if swept > 0 {
+        tracing::info!("removed {swept} files that an interrupted run left");
+    }
+    if !idle {
+        archive.put_plan(&plan).await?;
+    }
+    progress.left(queue.chunks_left());
+    let summary = Summary {
+        command: "export",
+        status: "incomplete",
+        archive: place.url.clone(),
+        run: run.clone(),
+        tables: survey.tables.len(),
+        tables_written: 0,
+        chunks: 0,
+        rows: 0,
+        bytes: 0,
+        chunks_before: state.commits.len() as u64,
+        rows_total: 0,
+        bytes_total: 0,
+        elapsed_seconds: 0.0,
+        outside: survey.outside.clone(),
+        excluded: survey.excluded.clone(),
+        artifacts: Vec::new(),
+        warnings: job.warnings.iter().chain(&survey.warnings).cloned().collect(),
+        failed: survey
+            .unreadable
+            .iter()
+            .map(|(table, why)| Failed {
+                chunk: table.to_string(),
+                error: why.clone(),
+                exit: Exit::Failed,
+            })
+            .collect(),
+        error: None,
+        exit: Exit::Incomplete,
+        hint: (!survey.unreadable.is_empty())
+            .then(|| "give the user the rights, or leave these tables out by `exclude`".to_owned()),
+    };
+    let writer = Writer {
+        options: encode_options(job, archive.store().part_bytes()),
+        store: archive.store().clone(),
+        run,
+        progress: progress.clone(),
+        interrupted,
+    };
+    Ok(Run {
+        job,
+        idle,
+        archive,
+        writer,
+        survey,
+        paths,
+        queue,
+        surveyed,
+        summary,
+        shared: Arc::new(Shared {
+            permits: Arc::new(Semaphore::new(job.limits.concurrency)),
+            paused: Mutex::default(),
+            failures: Mutex::default(),
+        }),
+        began,
+        started,
+        written: HashSet::new(),
+        settled: HashSet::new(),
+        strikes: HashMap::new(),
+        beating,
+    })
+}
+
+/// A source without a name has its address for one, and a tunnel has another port each time.
+fn renamed(job: &Job, state: &State) -> Option<String> {
+    let there: BTreeSet<&str> = state.commits.iter().map(|commit| commit.source.as_str()).collect();
+    let here: BTreeSet<&str> = job.sources.iter().map(|source| source.name.as_str()).collect();
+    let (old, new) = (there.difference(&here).next()?, here.difference(&there).next()?);
+    Some(format!(
+        "the archive holds the source `{old}`, and `{new}` is new to it: if both are the same server, its rows \
+         come twice; a `name` in the configuration keeps it one"
+    ))
+}
+
+// Of what a chunk may use, a half is for the open row group, which the writer holds encoded; the
+// rest is for batches, parts and the answer of the source.
+fn encode_options(job: &Job, part_bytes: usize) -> EncodeOptions {
+    let of_chunk = job.limits.memory_bytes / job.limits.concurrency;
+    EncodeOptions {
+        row_group_bytes: (of_chunk / 2).clamp(1 << 20, 32 << 20),
+        part_bytes,
+        file_bytes: job.limits.file_bytes,
+        cores: Cores::default(),
+    }
+}
+
+type Planned = (Queue, HashMap<TableId, String>, Vec<usize>, RunPlan);
+
+fn plan(job: &Job, survey: &Survey, state: &State, run: &str) -> Result<Planned> {
+    let committed = state.by_table();
+    let mut given = Paths::default();
+    for (id, commits) in &committed {
+        if let Some(commit) = commits.first() {
+            given.remember(id, &commit.path);
+        }
+    }
+    let mut plan = RunPlan { run: run.to_owned(), tables: Vec::new() };
+    let (mut queue, mut surveyed, mut paths) = (Queue::default(), Vec::new(), HashMap::new());
+    for (at, surveyed_table) in survey.tables.iter().enumerate() {
+        let Surveyed { table, bounds, asked, .. } = surveyed_table;
+        let path = given.path(&table.id);
+        let commits = committed.get(&table.id).map(Vec::as_slice).unwrap_or_default();
+        for commit in commits {
+            same_state(table, commit.state.as_deref())?;
+        }
+        let coverage: Coverage = commits.iter().map(|commit| commit.slice).collect();
+        let (todo, null_time) = surveyed_table.left(&coverage);
+        if !todo.is_empty() || null_time {
+            queue.add(Arc::clone(table), *bounds, todo, null_time, width(job, commits));
+            surveyed.push(at);
+        }
+        plan.tables.push(PlannedTable { id: table.id.clone(), path: path.clone(), asked: *asked });
+        paths.insert(table.id.clone(), path);
+    }
+    Ok((queue, paths, surveyed, plan))
+}
+
+/// The width learned by earlier runs, from the last commit that had rows.
+pub(super) fn width(job: &Job, commits: &[&Commit]) -> i64 {
+    let with_rows = commits.iter().filter(|commit| commit.rows > 0);
+    let last = with_rows.max_by(|a, b| a.committed.cmp(&b.committed));
+    let learned = last.and_then(|commit| {
+        let elapsed = Duration::from_millis(commit.elapsed_ms);
+        Some(learned_width(commit.slice.window()?.width(), commit.rows, elapsed, None))
+    });
+    learned.map_or(job.limits.window, |width| width.max(crate::plan::MIN_WIDTH))
+}

@@ -1,0 +1,66 @@
+//! What an export did, as it is told to people and to programs.
+
+use serde::Serialize;
+
+use crate::archive::catalog::Outside;
+use crate::error::Exit;
+use crate::source::{ArtifactStatus, Excluded};
+
+/// What a run did, for people and for `--json`.
+#[derive(Debug, Serialize)]
+pub struct Summary {
+    /// Always `export`.
+    pub command: &'static str,
+    /// `complete` (sealed), `incomplete` or `interrupted`.
+    pub status: &'static str,
+    /// Where the archive is.
+    pub archive: String,
+    /// Short id of the run.
+    pub run: String,
+    /// Tables asked for.
+    pub tables: usize,
+    /// Tables with rows in this run.
+    pub tables_written: usize,
+    /// Chunks committed by this run.
+    pub chunks: u64,
+    /// Rows in them.
+    pub rows: u64,
+    /// Bytes of their files.
+    pub bytes: u64,
+    /// Chunks that were there before.
+    pub chunks_before: u64,
+    /// Rows of the whole archive.
+    pub rows_total: u64,
+    /// Bytes of all of its data files.
+    pub bytes_total: u64,
+    /// Seconds it took.
+    pub elapsed_seconds: f64,
+    /// Rows outside of the asked range.
+    pub outside: Vec<Outside>,
+    /// What was left out, and why.
+    pub excluded: Vec<Excluded>,
+    /// What became of each kind of artifact.
+    pub artifacts: Vec<ArtifactStatus>,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+    /// Chunks that failed, each with the reason.
+    pub failed: Vec<Failed>,
+    /// The error that ended the run early, if one did.
+    pub error: Option<String>,
+    /// How the process ends.
+    #[serde(skip)]
+    pub exit: Exit,
+    /// What the reader can do about it.
+    pub hint: Option<String>,
+}
+
+/// A chunk that could not be had.
+#[derive(Debug, Serialize)]
+pub struct Failed {
+    /// Table and window.
+    pub chunk: String,
+    /// Why.
+    pub error: String,
+    #[serde(skip)]
+    pub(super) exit: Exit,
+}
