@@ -7,14 +7,16 @@ mod source;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
 use url::Url;
 
-use self::file::{FileS3, SecretRef, file_of};
+use self::file::{File, FileS3, SecretRef, file_of};
 use self::source::{source_of_file, source_of_url};
 use crate::error::{Error, Result};
+use crate::source::Source;
 use crate::window::{Bound, DAY, now, parse_duration};
 
 /// Chunks in flight at most: each takes two threads and a part of the memory.
@@ -54,6 +56,22 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// Attempts at a chunk that cannot be split, before the run gives up on it.
     pub attempts: u32,
+    /// For how long a source or store that has worked may fail at everything before the run gives up.
+    pub patience: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            window: DAY,
+            concurrency: 4,
+            memory_bytes: 256 << 20,
+            file_bytes: 512 << 20,
+            idle_timeout: Duration::from_secs(60),
+            attempts: 6,
+            patience: Duration::from_secs(15 * 60),
+        }
+    }
 }
 
 /// One source as configured.
@@ -87,6 +105,8 @@ pub enum SourceKind {
         /// Nanoseconds in one unit of its timestamps.
         precision: i64,
     },
+    /// A source that the caller of the library brings.
+    Given(Arc<dyn Source>),
 }
 
 /// A relational database as configured.
@@ -391,8 +411,8 @@ pub fn load(flags: Flags) -> Result<Job> {
     }
 
     let now = now();
-    let from = flags.from.or(file.from).unwrap_or_else(|| "min".to_owned());
-    let to = flags.to.or(file.to).unwrap_or_else(|| "max".to_owned());
+    let from = flags.from.clone().or(file.from.clone()).unwrap_or_else(|| "min".to_owned());
+    let to = flags.to.clone().or(file.to.clone()).unwrap_or_else(|| "max".to_owned());
     let bounds = (
         Bound::parse(&from, now).map_err(|e| e.context("--from"))?,
         Bound::parse(&to, now).map_err(|e| e.context("--to"))?,
@@ -406,24 +426,15 @@ pub fn load(flags: Flags) -> Result<Job> {
         }
         _ => {}
     }
-    let archive = flags.archive.or_else(|| {
+    let archive = flags.archive.clone().or_else(|| {
         // A path in the file is meant from where the file is.
-        file.archive.map(|archive| match archive.contains("://") {
-            true => archive,
+        file.archive.as_ref().map(|archive| match archive.contains("://") {
+            true => archive.clone(),
             false => folder.join(archive).display().to_string(),
         })
     });
     let archive = archive.map(|url| place_of(&url, &file.s3, &folder)).transpose()?;
-    let limits = Limits {
-        window: duration("window", flags.window.or(file.window), DAY)?,
-        concurrency: flags.concurrency.or(file.concurrency).unwrap_or(4),
-        memory_bytes: size("memory", flags.memory.or(file.memory), 256 << 20)? as usize,
-        file_bytes: size("file_size", file.file_size, 512 << 20)?,
-        idle_timeout: Duration::from_nanos(
-            duration("idle_timeout", file.idle_timeout, 60_000_000_000)?.unsigned_abs(),
-        ),
-        attempts: file.attempts.unwrap_or(6),
-    };
+    let limits = limits(&flags, &file)?;
     if !(1..=MAX_CONCURRENCY).contains(&limits.concurrency) {
         return Err(Error::usage(format!("`concurrency` must be between 1 and {MAX_CONCURRENCY}")));
     }
@@ -445,6 +456,28 @@ pub fn load(flags: Flags) -> Result<Job> {
         return Err(Error::usage("`attempts` must be at least 1"));
     }
     Ok(Job { sources, archive, from: bounds.0, to: bounds.1, range: (from, to), limits, warnings })
+}
+
+fn limits(flags: &Flags, file: &File) -> Result<Limits> {
+    let usual = Limits::default();
+    let time = |key, text: &Option<String>, usual: Duration| -> Result<Duration> {
+        let nanos = duration(key, text.clone(), usual.as_nanos() as i64)?;
+        Ok(Duration::from_nanos(nanos.unsigned_abs()))
+    };
+    let memory = flags.memory.clone().or_else(|| file.memory.clone());
+    Ok(Limits {
+        window: duration(
+            "window",
+            flags.window.clone().or_else(|| file.window.clone()),
+            usual.window,
+        )?,
+        concurrency: flags.concurrency.or(file.concurrency).unwrap_or(usual.concurrency),
+        memory_bytes: size("memory", memory, usual.memory_bytes as u64)? as usize,
+        file_bytes: size("file_size", file.file_size.clone(), usual.file_bytes)?,
+        idle_timeout: time("idle_timeout", &file.idle_timeout, usual.idle_timeout)?,
+        attempts: file.attempts.unwrap_or(usual.attempts),
+        patience: time("patience", &file.patience, usual.patience)?,
+    })
 }
 
 /// Where an archive is that a verb names; a configuration may say how its bucket is reached.

@@ -428,6 +428,12 @@ pub trait Source: Send + Sync {
     async fn artifacts(&self) -> Result<(Vec<Artifact>, Vec<ArtifactStatus>)>;
 }
 
+impl fmt::Debug for dyn Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the source {}", self.name())
+    }
+}
+
 /// The one list of sources. Asks a server what it is, where an address does not say.
 pub async fn open(spec: &SourceSpec, limits: &Limits) -> Result<Arc<dyn Source>> {
     let name = spec.name.clone();
@@ -435,6 +441,7 @@ pub async fn open(spec: &SourceSpec, limits: &Limits) -> Result<Arc<dyn Source>>
         SourceKind::InfluxDb(influxdb) => influxdb::open(spec, influxdb, limits).await?,
         SourceKind::Postgres(database) => postgres::open(spec, database, limits)?,
         SourceKind::MySql(database) => mysql::open(spec, database, limits)?,
+        SourceKind::Given(source) => Arc::clone(source),
         SourceKind::LineProtocol { file, database, retention_policy, precision } => {
             let select = spec.select.clone();
             let options = line_protocol::Options {

@@ -24,6 +24,7 @@ pub(super) struct File {
     pub(super) file_size: Option<String>,
     pub(super) idle_timeout: Option<String>,
     pub(super) attempts: Option<u32>,
+    pub(super) patience: Option<String>,
     #[serde(default, rename = "source")]
     pub(super) sources: Vec<FileSource>,
 }

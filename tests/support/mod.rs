@@ -15,6 +15,7 @@ pub(crate) mod program;
 pub(crate) mod proxy;
 pub(crate) mod row;
 pub(crate) mod s3;
+pub(crate) mod scripted;
 pub(crate) mod server;
 pub(crate) mod tunnel;
 
@@ -30,6 +31,7 @@ pub(crate) use program::{Run, command, interrupt, json, moveout, run, spawn};
 pub(crate) use proxy::{Fault, Proxy};
 pub(crate) use row::{Column, Row, assert_rows};
 pub(crate) use s3::S3;
+pub(crate) use scripted::{Play, Question, Scripted};
 
 /// A file or folder of the repository.
 pub(crate) fn repository(path: &str) -> PathBuf {
