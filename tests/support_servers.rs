@@ -10,7 +10,9 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{MariaDb, Postgres, mariadb, postgres, repository, server};
+use support::mariadb::Flavour;
+use support::{Archive, Kind, MariaDb, MySql, Postgres, Relational, command, run};
+use support::{mariadb, postgres, repository, server};
 
 const NAMES: &str = "IP:127.0.0.1,DNS:localhost";
 
@@ -174,6 +176,39 @@ fn connections_to_mariadb_can_be_killed() {
         assert_eq!(server.kill_connections(), 1);
         assert!(slow.join().unwrap().is_err());
     });
+}
+
+/// Every version that is installed: it answers, keeps its rows over a restart, and is another one than its
+/// like.
+#[test]
+fn every_installed_server_works() {
+    for kind in Kind::all() {
+        let mut server = kind.start().unwrap();
+        server.sql("", "CREATE DATABASE d");
+        server.sql("d", "CREATE TABLE t (a int); INSERT INTO t VALUES (1), (2)");
+        let version = server.sql("", "SELECT version()");
+        let (postgres, maria) = (version.contains("PostgreSQL"), version.contains("MariaDB"));
+        match kind {
+            Kind::Postgres(number) => assert!(version.contains(&format!("PostgreSQL {number}."))),
+            Kind::MySql(Flavour::MySql) => assert!(!postgres && !maria, "{version}"),
+            Kind::MySql(_) => assert!(maria, "{version}"),
+        }
+        match &mut server {
+            Relational::Postgres(server) => server.restart(),
+            Relational::MySql(server) => server.restart(),
+        }
+        assert_eq!(server.sql("d", "SELECT count(*) FROM t"), "2", "{kind:?}");
+        let archive = server::folder("archive-");
+        let path = archive.path().join("a");
+        let mut export = command(["export", "--source", &server.url("d"), "--archive"]);
+        server.authorize(export.arg(&path));
+        run(export).expect(0);
+        assert_eq!(Archive::open(path).rows("t").len(), 2, "{kind:?}");
+    }
+    if let Some((one, two)) = MySql::start().zip(MySql::start()) {
+        let identity = "SELECT @@server_uuid";
+        assert_ne!(one.sql("", identity), two.sql("", identity));
+    }
 }
 
 #[test]

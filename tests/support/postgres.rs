@@ -1,7 +1,8 @@
-//! A real PostgreSQL of its own for a test: a free loopback port, a temporary folder, gone on drop. Its
-//! one user is [`USER`], by password (SCRAM) and over TCP alone; it syncs nothing and never vacuums by
-//! itself.
+//! A real PostgreSQL of its own for a test, of any version that is installed: a free loopback port, a
+//! temporary folder, gone on drop. Its one user is [`USER`], by password (SCRAM) and over TCP alone; it
+//! syncs nothing and never vacuums by itself.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -26,21 +27,39 @@ pub(crate) struct Postgres {
     // Ended before its folder goes.
     server: Server,
     folder: TempDir,
+    programs: PathBuf,
     options: Options,
     certificate: Option<Certificate>,
     port: u16,
 }
 
 impl Postgres {
+    /// The version that the system has.
     pub(crate) fn start() -> Self {
         Self::start_with(Options::default())
     }
 
     pub(crate) fn start_with(options: Options) -> Self {
+        Self::start_of(programs(), options)
+    }
+
+    /// A version of [`versions`]. Where it is not installed, that is said, and the test shall pass.
+    pub(crate) fn start_version(version: u32) -> Option<Self> {
+        Self::start_version_with(version, Options::default())
+    }
+
+    pub(crate) fn start_version_with(version: u32, options: Options) -> Option<Self> {
+        match versions().remove(&version) {
+            Some(programs) => Some(Self::start_of(programs, options)),
+            None => server::skipped(&format!("PostgreSQL {version}")),
+        }
+    }
+
+    fn start_of(programs: PathBuf, options: Options) -> Self {
         let folder = server::folder("postgres-");
         let password = folder.path().join("password");
         fs::write(&password, PASSWORD).unwrap();
-        let mut initdb = server::unprivileged(programs().join("initdb"), &folder);
+        let mut initdb = server::unprivileged(programs.join("initdb"), &folder);
         initdb.args(["--no-sync", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8"]);
         initdb.args(["--username", USER, "--pgdata", "data", "--pwfile", "password"]);
         server::run(initdb);
@@ -48,9 +67,10 @@ impl Postgres {
         let hba = format!("{kind} all all 127.0.0.1/32 scram-sha-256\n");
         fs::write(folder.path().join("data/pg_hba.conf"), hba).unwrap();
         let certificate = options.tls.map(|names| server::certificate(&folder, names));
-        let (server, port) =
-            server::on_free_port(|port| launch(&folder, &options, certificate.as_ref(), port));
-        Self { server, folder, options, certificate, port }
+        let (server, port) = server::on_free_port(|port| {
+            launch(&programs, &folder, &options, certificate.as_ref(), port)
+        });
+        Self { server, folder, programs, options, certificate, port }
     }
 
     /// Its address as a source.
@@ -104,7 +124,7 @@ impl Postgres {
     pub(crate) fn restart(&mut self) {
         self.stop();
         let certificate = self.certificate.as_ref();
-        let started = launch(&self.folder, &self.options, certificate, self.port);
+        let started = launch(&self.programs, &self.folder, &self.options, certificate, self.port);
         self.server = started.unwrap_or_else(|log| panic!("{log}"));
     }
 
@@ -115,12 +135,13 @@ impl Postgres {
 }
 
 fn launch(
+    programs: &Path,
     folder: &TempDir,
     options: &Options,
     certificate: Option<&Certificate>,
     port: u16,
 ) -> Result<Server, String> {
-    let mut postgres = server::unprivileged(programs().join("postgres"), folder);
+    let mut postgres = server::unprivileged(programs.join("postgres"), folder);
     postgres.args(["-D", "data", "-p", &port.to_string()]);
     let mut set = |name: &str, value: &str| {
         postgres.arg("-c").arg(format!("{name}={value}"));
@@ -152,10 +173,26 @@ fn launch(
     Server::start(postgres, &folder.path().join("log"), "QUIT", ready).map(|(server, ())| server)
 }
 
-/// Where the newest server's programs are; Debian keeps them out of `PATH`.
+/// Where the newest server's programs are that the system has.
 fn programs() -> PathBuf {
+    let newest = system().max_by_key(|(version, _)| *version);
+    newest.expect("PostgreSQL is not installed: run .ci/setup").1
+}
+
+/// The versions that are installed, by the system or by `.ci/servers`, and where their programs are.
+pub(crate) fn versions() -> BTreeMap<u32, PathBuf> {
+    let other = server::installed().into_iter().filter_map(|(name, folder)| {
+        let version = name.strip_prefix("postgres-")?.parse().ok()?;
+        Some((version, folder.join("bin")))
+    });
+    other.chain(system()).collect()
+}
+
+/// Debian keeps the programs out of `PATH`.
+fn system() -> impl Iterator<Item = (u32, PathBuf)> {
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
-    let versions = versions.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    let newest: u32 = versions.max().expect("PostgreSQL is not installed: run .ci/setup");
-    PathBuf::from(format!("/usr/lib/postgresql/{newest}/bin"))
+    versions.filter_map(|entry| {
+        let entry = entry.ok()?;
+        Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin")))
+    })
 }

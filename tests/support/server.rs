@@ -1,6 +1,7 @@
 //! What the servers of other programs have in common that a test starts: a port, a process without root's
 //! rights whose log says when it is ready, a client that is fed with SQL, and certificates.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{MetadataExt, chown};
@@ -84,6 +85,34 @@ pub(crate) fn on_free_port<T>(mut start: impl FnMut(u16) -> Result<T, String>) -
         }
     }
     panic!("no free port found");
+}
+
+/// The servers that `.ci/servers` installed: name and folder. Those that a user who is not root cannot
+/// reach, since a folder above them is closed, are none.
+pub(crate) fn installed() -> BTreeMap<String, PathBuf> {
+    let folders = fs::read_dir(super::repository("target/servers")).into_iter().flatten();
+    let folders = folders.filter_map(|entry| {
+        let path = entry.ok()?.path();
+        let name = path.file_name()?.to_str()?.to_owned();
+        path.join("stamp").exists().then_some((name, path))
+    });
+    let home = folder("installed-");
+    folders
+        .filter(|(_, path)| {
+            let mut test = unprivileged("test", &home);
+            test.arg("-r").arg(path.join("stamp"));
+            feed(test, "").is_ok()
+        })
+        .collect()
+}
+
+/// Says that a test passes although it did nothing, since its server is not installed. Not by a macro,
+/// whose text is only shown where a test fails.
+pub(crate) fn skipped<T>(server: &str) -> Option<T> {
+    let test = thread::current();
+    let test = test.name().unwrap_or_default();
+    let _ = writeln!(std::io::stderr(), "{test} skipped: {server} is not installed here");
+    None
 }
 
 /// A temporary folder that the programs of [`unprivileged`] may write to.
