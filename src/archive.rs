@@ -36,6 +36,15 @@ pub const CHUNKS: &str = "catalog/chunks.parquet";
 /// The run.
 pub const RUN: &str = "catalog/run.json";
 const MARKER: &str = ".moveout/archive.json";
+
+/// Whether a file is the mark of an archive that is being written.
+pub fn is_marker(key: &str, bytes: &[u8]) -> bool {
+    key == MARKER && bytes == marker().as_bytes()
+}
+
+fn marker() -> String {
+    format!("{{\"format\":{FORMAT}}}\n")
+}
 const COMMITS: &str = ".moveout/commits";
 
 /// An archive, open.
@@ -105,7 +114,7 @@ impl Archive {
                 ))
                 .hint("give an empty or a new folder"));
             }
-            archive.store.put(MARKER, format!("{{\"format\":{FORMAT}}}\n")).await?;
+            archive.store.put(MARKER, marker()).await?;
         }
         archive.store.make_folder("data")?; // a bag needs its payload folder, even if empty
         Ok(archive)
@@ -292,7 +301,7 @@ impl Archive {
     /// Takes the seal off, in reverse order, before anything is added.
     pub async fn unseal(&self) -> Result<()> {
         self.check_artifacts().await?;
-        self.store.put(MARKER, format!("{{\"format\":{FORMAT}}}\n")).await?;
+        self.store.put(MARKER, marker()).await?;
         self.store.delete(TAG_MANIFEST).await?;
         self.store.delete(MANIFEST).await
     }

@@ -70,6 +70,9 @@ pub enum Verb {
         /// Compare sizes and manifests only; read no data file
         #[arg(long)]
         quick: bool,
+        /// Memory for decoding, such as 512MiB [default: 1GiB]
+        #[arg(long, value_name = "SIZE")]
+        memory: Option<String>,
         /// Configuration file (TOML), whose `s3` table says how a bucket is reached
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,

@@ -517,6 +517,11 @@ fn duration(key: &str, text: Option<String>, default: i64) -> Result<i64> {
     })
 }
 
+/// The size that `--memory` says, in bytes.
+pub fn memory(text: &str) -> Result<usize> {
+    size("memory", Some(text.to_owned()), 0).map(|bytes| bytes as usize)
+}
+
 fn size(key: &str, text: Option<String>, default: u64) -> Result<u64> {
     let Some(text) = text else { return Ok(default) };
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());

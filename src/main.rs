@@ -72,10 +72,14 @@ async fn run(cli: &Cli) -> Result<Exit> {
             output::show(cli.json, &status, output::status)?;
             Ok(Exit::Done)
         }
-        Verb::Verify { archive, quick, config } => {
+        Verb::Verify { archive, quick, memory, config } => {
             let place = config::place(archive, config.as_deref())?;
+            let mut options = verify::Options { quick: *quick, ..verify::Options::default() };
+            if let Some(memory) = memory {
+                options.memory_bytes = config::memory(memory)?;
+            }
             let report =
-                or_interrupt(verify::verify(&place, *quick, &progress), interrupted).await?;
+                or_interrupt(verify::verify(&place, options, &progress), interrupted).await?;
             output::show(cli.json, &report, output::verify)?;
             Ok(report.exit)
         }

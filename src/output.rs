@@ -207,30 +207,42 @@ pub(crate) fn status(out: Out<'_>, status: &Status) -> io::Result<()> {
 }
 
 pub(crate) fn verify(out: Out<'_>, report: &Report) -> io::Result<()> {
-    for fault in &report.faults {
+    for fault in report.faults.iter().chain(&report.unchecked) {
         writeln!(out, "{}: {}", fault.place, fault.fault)?;
     }
-    let how = match report.quick {
-        true => "sizes and manifests compared, no data file read",
-        false => "every byte hashed, every row decoded",
+    let files = match report.files == report.files_listed {
+        true => several(report.files, "file"),
+        false => {
+            format!("{} of {}", HumanCount(report.files), several(report.files_listed, "file"))
+        }
+    };
+    let how = match (report.quick, report.files == report.files_listed) {
+        (true, _) => "sizes and manifests compared, no data file read",
+        (false, true) => "every byte hashed, every row decoded",
+        (false, false) => "these were hashed and decoded",
     };
     writeln!(
         out,
-        "{}: {}, {}, {}, {}, {}; {how}",
+        "{}: {}, {}, {files}, {}, {}; {how}",
         report.archive,
         several(report.tables as u64, "table"),
         several(report.chunks as u64, "chunk"),
-        several(report.files, "file"),
         several(report.rows, "row"),
         HumanBytes(report.bytes)
     )?;
-    match (report.faults.len(), report.sealed) {
-        (0, true) => writeln!(out, "no fault found"),
-        (0, false) => {
-            writeln!(out, "no fault found, but the archive is not sealed: run the export again")
-        }
-        (1, _) => writeln!(out, "1 fault"),
-        (faults, _) => writeln!(out, "{faults} faults"),
+    match (report.faults.len(), report.status) {
+        (0, "ok") => writeln!(out, "no fault found")?,
+        (0, "unfinished") => writeln!(
+            out,
+            "no fault found, but {} could not be decoded within --memory",
+            several(report.unchecked.len() as u64, "file")
+        )?,
+        (0, _) => writeln!(out, "no fault found, but the archive is not sealed")?,
+        (faults, _) => writeln!(out, "{}", several(faults as u64, "fault"))?,
+    }
+    match report.hint {
+        Some(hint) => writeln!(out, "\nhint: {hint}"),
+        None => Ok(()),
     }
 }
 

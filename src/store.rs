@@ -136,8 +136,23 @@ impl Store {
         }
     }
 
+    /// Refuses a key in whose place is a link, a pipe or a folder.
+    fn check_plain(&self, key: &str) -> Result<()> {
+        let Kind::Folder(root) = &self.kind else { return Ok(()) };
+        let found = folder::not_plain(root, key)
+            .map_err(|error| io_error(&error, &format!("looking at {key}")))?;
+        match found {
+            None => Ok(()),
+            Some(what) => Err(Error::different(format!(
+                "{key} is {what}, or lies behind one: an archive holds plain files alone"
+            ))
+            .hint("move it away; what belongs in its place is named by `moveout verify`")),
+        }
+    }
+
     /// The whole object; `None` where there is none.
     pub async fn get(&self, key: &str) -> Result<Option<Bytes>> {
+        self.check_plain(key)?;
         let bytes = match self.objects.get(&Path::from(key)).await {
             Ok(object) => object.bytes().await,
             Err(error) => Err(error),
@@ -151,6 +166,7 @@ impl Store {
 
     /// The object's bytes as they come; `None` where there is none.
     pub async fn stream(&self, key: &str) -> Result<Option<BoxStream<'static, Result<Bytes>>>> {
+        self.check_plain(key)?;
         let doing = format!("reading {key}");
         let object = match self.objects.get(&Path::from(key)).await {
             Ok(object) => object,
@@ -176,12 +192,14 @@ impl Store {
 
     /// Some bytes of an object.
     pub async fn range(&self, key: &str, range: Range<u64>) -> Result<Bytes> {
+        self.check_plain(key)?;
         let read = self.objects.get_range(&Path::from(key), range).await;
         read.map_err(|error| store_error(error, &format!("reading {key}")))
     }
 
     /// Writes a small object, durable when this returns; replaces what was there, atomically.
     pub async fn put(&self, key: &str, bytes: impl Into<Bytes>) -> Result<()> {
+        self.check_plain(key)?;
         let put = self.put_as(key, bytes.into(), PutMode::Overwrite).await;
         put.map_err(|error| store_error(error, &format!("writing {key}")))
     }
@@ -190,6 +208,7 @@ impl Store {
     /// no conditions, or ignores them, another run that does the same at the same moment may be
     /// overwritten: nothing may rest on it that has no second guard.
     pub async fn put_if_absent(&self, key: &str, bytes: Bytes) -> Result<bool> {
+        self.check_plain(key)?;
         let doing = || format!("writing {key}");
         if !matches!(&self.kind, Kind::Bucket(bucket) if !bucket.conditional_put) {
             match self.put_as(key, bytes.clone(), PutMode::Create).await {
@@ -235,6 +254,7 @@ impl Store {
 
     /// Removes an object; no error when it is gone already.
     pub async fn delete(&self, key: &str) -> Result<()> {
+        self.check_plain(key)?;
         match self.objects.delete(&Path::from(key)).await {
             Ok(()) => Ok(()),
             Err(error) if is_absent(&error) => Ok(()),
@@ -242,8 +262,12 @@ impl Store {
         }
     }
 
-    /// Keys and sizes of all objects below a prefix (of whole path segments), sorted by key.
+    /// Keys and sizes of all objects below a prefix (of whole path segments), sorted by key. On a disk only
+    /// plain files are objects, see [`Store::irregular`].
     pub async fn list(&self, prefix: &str) -> Result<Vec<(String, u64)>> {
+        if matches!(self.kind, Kind::Folder(_)) {
+            return Ok(self.entries(prefix, usize::MAX).await?.files);
+        }
         let prefix = (!prefix.is_empty()).then(|| Path::from(prefix));
         let mut keys = Vec::new();
         let mut objects = self.objects.list(prefix.as_ref());
@@ -255,8 +279,30 @@ impl Store {
         Ok(keys)
     }
 
+    /// What lies in the archive's folder and is neither a plain file nor a folder, or has a name that is no
+    /// key: the name, and what it is. A bucket has nothing of the kind.
+    pub async fn irregular(&self) -> Result<Vec<(String, &'static str)>> {
+        Ok(self.entries("", usize::MAX).await?.irregular)
+    }
+
+    /// What a folder on a disk holds; a bucket has no entries but its objects.
+    async fn entries(&self, prefix: &str, most: usize) -> Result<folder::Entries> {
+        let Kind::Folder(root) = &self.kind else { return Ok(folder::Entries::default()) };
+        let (root, prefix) = (root.clone(), prefix.to_owned());
+        let walked =
+            tokio::task::spawn_blocking(move || folder::entries(&root, &prefix, most)).await;
+        let walked =
+            walked.map_err(|error| Error::stop(format!("listing the archive: {error}")))?;
+        walked.map_err(|error| io_error(&error, "listing the archive"))
+    }
+
     /// Some keys, a few at most; none where there is no object at all.
     pub async fn some_keys(&self) -> Result<Vec<String>> {
+        if matches!(self.kind, Kind::Folder(_)) {
+            let entries = self.entries("", 10).await?;
+            let keys = entries.files.into_iter().map(|(key, _)| key);
+            return Ok(keys.chain(entries.irregular.into_iter().map(|(key, _)| key)).collect());
+        }
         let objects = self.objects.list(None).take(10).map(|object| object.map_err(list_error));
         objects.map_ok(|object| object.location.to_string()).try_collect().await
     }
@@ -269,8 +315,8 @@ impl Store {
     /// What killed processes left half written, which the store does not list among its objects.
     pub async fn staged(&self) -> Result<Vec<Staged>> {
         Ok(match &self.kind {
-            Kind::Folder(root) => {
-                let files = folder::staged(root).into_iter();
+            Kind::Folder(_) => {
+                let files = self.entries("", usize::MAX).await?.staged.into_iter();
                 files.map(|(key, path)| Staged { key, what: StagedAs::File(path) }).collect()
             }
             Kind::Bucket(bucket) => {

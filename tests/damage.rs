@@ -23,10 +23,11 @@ use moveout::archive::catalog;
 use moveout::archive::commit::Commit;
 use moveout::error::Exit;
 use moveout::progress::Progress;
-use moveout::verify::{Fault, verify};
+use moveout::verify::{Fault, Options, verify};
 use moveout::window::Slice;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
@@ -146,8 +147,9 @@ impl Damaged {
         let url = self.root().display().to_string();
         let before = read(&self.root());
         let runtime = Builder::new_multi_thread().worker_threads(1).build().unwrap();
-        let report =
-            runtime.block_on(verify(&url.as_str().into(), false, &Progress::silent())).unwrap();
+        let report = runtime
+            .block_on(verify(&url.as_str().into(), Options::default(), &Progress::silent()))
+            .unwrap();
         assert!(read(&self.root()) == before, "verify changed the archive");
         let names = |fault: &Fault| fault.place.contains(name) || fault.fault.contains(name);
         let named = report.faults.iter().any(names);
@@ -367,7 +369,7 @@ fn a_file_that_does_not_belong_is_found() {
         (".moveout/commits/x.json", b"{}"),
         (".moveout/runs/x.json", b"{}"),
         (".moveout/plans/x.json", b"{}"),
-        (".moveout/archive.json", b"{\"format\":1}\n"),
+        (".moveout/archive.json", b"{}"),
         ("name with space", b"x"),
         ("data/name with space", b"x"),
         ("data/\u{e9} [1] 100%", b"x"),
@@ -390,6 +392,89 @@ fn a_file_that_does_not_belong_is_found() {
         fs::remove_dir_all(archive.root().join(".moveout")).ok();
     }
     archive.verify(&[]).expect(0);
+}
+
+// The first step of taking off the seal is a mark; killed there, all rows are as they were.
+#[test]
+fn a_seal_that_was_to_be_taken_off_is_unfinished_and_no_difference() {
+    let archive = Damaged::new(&SAMPLE);
+    archive.put(".moveout/archive.json", b"{\"format\":1}\n");
+    let run = archive.verify(&[]).expect(3);
+    assert!(run.stdout.contains("not sealed") && run.stdout.contains("export"), "{}", run.stdout);
+}
+
+// An archive is a tree of plain files: what lies behind a link is not in it, and who opens a pipe waits.
+#[test]
+fn what_is_no_plain_file_is_found_and_not_opened() {
+    let data = data_files(&SAMPLE)[0].clone();
+    for key in [data.as_str(), MANIFEST, TAG_MANIFEST, TABLES, CHUNKS, RUN, BAG_INFO, "README.txt"]
+    {
+        let archive = Damaged::new(&SAMPLE);
+        let path = archive.root().join(key);
+        let elsewhere = archive.folder.path().join("elsewhere");
+        fs::rename(&path, &elsewhere).unwrap();
+        let found = |what: &str| {
+            for options in [&[][..], &["--quick"]] {
+                let run =
+                    moveout(["verify", archive.root().to_str().unwrap()].iter().chain(options));
+                let said = format!("{}{}", run.stdout, run.stderr);
+                // Without a tag manifest that could be read there is no seal.
+                let named = said.contains(key) && said.contains(what);
+                assert!(run.status == 4 && named, "{key}: {}: {said}", run.status);
+            }
+        };
+        std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+        found("a link");
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("nowhere", &path).unwrap();
+        found("a link");
+        fs::remove_file(&path).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        found("a pipe");
+        fs::remove_file(&path).unwrap();
+        if key != TAG_MANIFEST {
+            fs::create_dir(&path).unwrap();
+            found("is ");
+        }
+    }
+}
+
+#[test]
+fn links_to_folders_are_found_and_not_followed() {
+    let archive = Damaged::new(&SAMPLE);
+    for key in ["data/loop", "catalog/loop", "loop", ".moveout"] {
+        let path = archive.root().join(key);
+        std::os::unix::fs::symlink(".", &path).unwrap();
+        let run = moveout(["verify", archive.root().to_str().unwrap()]).expect(4);
+        let said = format!("{}{}", run.stdout, run.stderr);
+        assert!(said.contains(key) && said.contains("a link"), "{said}");
+        fs::remove_file(&path).unwrap();
+    }
+    // The folder of a table, moved away and linked: its files are there for whoever follows links.
+    let folder = archive.root().join(data_files(&SAMPLE)[0].rsplit_once('/').unwrap().0);
+    let elsewhere = archive.folder.path().join("elsewhere");
+    fs::rename(&folder, &elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &folder).unwrap();
+    let run = moveout(["verify", archive.root().to_str().unwrap()]).expect(4);
+    assert!(run.stdout.contains(&data_files(&SAMPLE)[0]), "{}", run.stdout);
+}
+
+// Who has lost a file wants to know that first, and not what no longer adds up.
+#[test]
+fn faults_of_the_data_come_before_what_follows_and_only_what_was_read_is_counted() {
+    let archive = Damaged::new(&SEVERAL);
+    let key = data_files(&SEVERAL).pop().unwrap();
+    archive.remove(&key);
+    let run = archive.verify(&[]).expect(4);
+    let first = run.stdout.lines().next().unwrap();
+    assert_eq!(first, format!("{key}: it is missing"), "{}", run.stdout);
+    let listed = SEVERAL.keys().filter(|key| key.starts_with("data/")).count();
+    let counted = format!("{} of {listed} files", listed - 1);
+    assert!(run.stdout.contains(&counted), "{}", run.stdout);
+    assert!(run.stdout.contains("hint: ") && run.stdout.contains("export"), "{}", run.stdout);
+    let all = archive.verify(&["--json"]).expect(4).json();
+    let whole = Damaged::new(&SEVERAL).verify(&["--json"]).expect(0).json();
+    assert!(all["rows"].as_u64() < whole["rows"].as_u64(), "{all}");
 }
 
 // Not even the listing can show such a name.
@@ -582,7 +667,10 @@ fn edit_all(
     pairs.iter_mut().for_each(|pair| metadata(&pair.key, pair.value.as_mut().unwrap()));
     let batches: Vec<_> = builder.build().unwrap().map(Result::unwrap).collect();
     let batch = change(concat_batches(&schema, &batches).unwrap());
-    let properties = WriterProperties::builder().set_key_value_metadata(Some(pairs)).build();
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .set_key_value_metadata(Some(pairs))
+        .build();
     let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties)).unwrap();
     writer.write(&batch).unwrap();
     writer.into_inner().unwrap()
@@ -812,6 +900,20 @@ fn a_file_of_another_chunk_is_found_by_its_metadata() {
     }
 }
 
+/// A file of one column, whose content is small only as long as it is compressed.
+fn expanding(bytes: &[u8], length: usize) -> Vec<u8> {
+    edit(bytes, |batch| {
+        let weather = batch.schema().index_of("weather").unwrap();
+        let values = (0..batch.num_rows()).map(|row| match row {
+            0 => Some("a".repeat(length)),
+            _ => Some("a".to_owned()),
+        });
+        let column: arrow::array::StringArray = values.collect();
+        let kind = batch.schema().field(weather).data_type().clone();
+        with_column(&batch, weather, arrow::compute::cast(&column, &kind).unwrap())
+    })
+}
+
 #[test]
 fn nonsense_in_the_place_of_parquet_is_found_even_where_everything_fits() {
     let key = &data_files(&SAMPLE)[0];
@@ -987,4 +1089,97 @@ fn other_tag_files_that_were_made_to_fit_are_found() {
         let gone = with_tags(without(&SAMPLE, key));
         assert_found_quickly(&gone, &[key], "a removed tag file");
     }
+}
+
+// Every hash fits, and so do all sums: but the archive contradicts itself.
+#[test]
+fn files_in_the_folders_of_other_tables_are_found_however_much_is_made_to_fit() {
+    let keys = data_files(&SAMPLE);
+    let folder = |key: &str| key.rsplit_once('/').unwrap().0.to_owned();
+    let (one, two) = (folder(&keys[0]), folder(&keys[1]));
+    assert_ne!(one, two);
+    let other = |key: &str| match key.strip_prefix(&one) {
+        Some(rest) => format!("{two}{rest}"),
+        None => key.replace(&two, &one),
+    };
+    // Two tables in each other's folders, with or without the path of the table.
+    for path_too in [false, true] {
+        let files = with_chunks(&SAMPLE, |commits| {
+            for commit in commits {
+                commit.files.iter_mut().for_each(|file| file.key = other(&file.key));
+                if path_too {
+                    commit.path = other(&commit.path);
+                }
+            }
+        });
+        let mut moved: Files = files.clone();
+        keys.iter().for_each(|key| drop(moved.insert(other(key), SAMPLE[key].clone())));
+        let files = with_manifests(with_tables(&moved));
+        assert_found_quickly(&files, &[&one], "a file in the folder of another table");
+    }
+}
+
+#[test]
+fn a_data_file_with_another_name_is_found_however_much_is_made_to_fit() {
+    let key = data_files(&SAMPLE)[0].clone();
+    for name in [
+        key.replace(".parquet", ".parq"),
+        key.replace(".parquet", ".p2.parquet"),
+        key.replace("all.", "null-time."),
+        format!("{}/x.parquet", key.rsplit_once('/').unwrap().0),
+    ] {
+        let files = with_chunks(&SAMPLE, |commits| {
+            let files = commits.iter_mut().flat_map(|commit| &mut commit.files);
+            files.filter(|file| file.key == key).for_each(|file| file.key = name.clone());
+        });
+        let files = with(&without(&files, &key), &name, SAMPLE[&key].clone());
+        assert_found_quickly(&with_manifests(with_tables(&files)), &[&name], "another name");
+    }
+}
+
+#[test]
+fn a_table_whose_folder_is_elsewhere_is_found_however_much_is_made_to_fit() {
+    let elsewhere = |path: &str| path.replacen("data/", "data/elsewhere-", 1);
+    let mut files = with_chunks(&SAMPLE, |commits| {
+        for commit in commits {
+            commit.path = elsewhere(&commit.path);
+            commit.files.iter_mut().for_each(|file| file.key = elsewhere(&file.key));
+        }
+    });
+    for key in data_files(&SAMPLE) {
+        let bytes = files.remove(&key).unwrap();
+        files.insert(elsewhere(&key), bytes);
+    }
+    let names = ["is not a folder of this table"];
+    assert_found_quickly(&with_manifests(with_tables(&files)), &names, "another folder");
+}
+
+#[test]
+fn bounds_that_are_not_those_of_the_slice_are_found_however_much_is_made_to_fit() {
+    for column in ["from_nanos", "to_nanos"] {
+        let builder =
+            ParquetRecordBatchReaderBuilder::try_new(Bytes::from(SEVERAL[CHUNKS].clone())).unwrap();
+        let schema = builder.schema().clone();
+        let batches: Vec<_> = builder.build().unwrap().map(Result::unwrap).collect();
+        let batch = concat_batches(&schema, &batches).unwrap();
+        let at = schema.index_of(column).unwrap();
+        let row = (0..batch.num_rows()).find(|row| batch.column(at).is_valid(*row)).unwrap();
+        let batch = with_column(&batch, at, changed::<Int64Type>(batch.column(at), row, |v| v + 1));
+        let mut writer = ArrowWriter::try_new(Vec::new(), schema, None).unwrap();
+        writer.write(&batch).unwrap();
+        let files = with(&SEVERAL, CHUNKS, writer.into_inner().unwrap());
+        assert_found_quickly(&with_manifests(files), &[CHUNKS, column], "another bound");
+    }
+}
+
+// A few kilobytes that claim to be hundreds of megabytes once they are decompressed.
+#[test]
+fn a_value_that_does_not_fit_into_the_memory_is_said_and_not_decoded() {
+    let key = data_files(&SAMPLE)[0].clone();
+    let bytes = expanding(&SAMPLE[&key], 200 << 20);
+    assert!(bytes.len() < 4 << 20, "{}", bytes.len());
+    let archive = Damaged::new(&with_data(&SAMPLE, &key, bytes));
+    let run = archive.verify(&["--memory", "64MiB"]).expect(3);
+    assert!(run.stdout.contains(&key) && run.stdout.contains("--memory"), "{}", run.stdout);
+    archive.verify(&["--memory", "2GiB"]).expect(0);
 }

@@ -47,6 +47,18 @@ pub struct TableEntry {
     pub columns: Vec<ColumnEntry>,
 }
 
+impl TableEntry {
+    /// The full name of the table.
+    pub fn id(&self) -> TableId {
+        TableId {
+            source: self.source.clone(),
+            database: self.database.clone(),
+            schema: self.schema.clone(),
+            table: self.table.clone(),
+        }
+    }
+}
+
 /// A column in `catalog/tables.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ColumnEntry {
@@ -272,11 +284,18 @@ fn decode_chunks(bytes: Bytes) -> std::result::Result<Vec<Commit>, String> {
         for line in writer.into_inner().split(|byte| *byte == b'\n').filter(|l| !l.is_empty()) {
             let mut row: serde_json::Value =
                 serde_json::from_slice(line).map_err(|error| text(&error))?;
-            if let Some(row) = row.as_object_mut() {
-                row.remove("from_nanos");
-                row.remove("to_nanos");
+            let mut bound = |name: &str| row.as_object_mut()?.remove(name)?.as_i64();
+            let bounds = (bound("from_nanos"), bound("to_nanos"));
+            let commit: Commit = serde_json::from_value(row).map_err(|error| text(&error))?;
+            let window = commit.slice.window();
+            if bounds != (window.map(|window| window.from), window.map(|window| window.to)) {
+                return Err(format!(
+                    "`from_nanos` and `to_nanos` of {} {} are not the bounds of its slice",
+                    commit.id(),
+                    commit.slice
+                ));
             }
-            commits.push(serde_json::from_value(row).map_err(|error| text(&error))?);
+            commits.push(commit);
         }
     }
     Ok(commits)

@@ -75,12 +75,23 @@ impl Paths {
         }
         let mut path = plain_path(id);
         if self.by_path.contains_key(&path.to_lowercase()) {
-            let whole = [&id.source, &id.database, &id.schema, &id.table].map(|name| segment(name));
-            path = format!("{path}-{}", hash(&whole.join("/")));
+            path = with_hash(&path, id);
         }
         self.remember(id, &path);
         path
     }
+}
+
+/// Whether a folder is one that [`Paths`] may have given to a table: that of its names, or the same with the
+/// hash that tells it from another table's.
+pub fn may_be_path(id: &TableId, path: &str) -> bool {
+    let plain = plain_path(id);
+    path == plain || path == with_hash(&plain, id)
+}
+
+fn with_hash(path: &str, id: &TableId) -> String {
+    let whole = [&id.source, &id.database, &id.schema, &id.table].map(|name| segment(name));
+    format!("{path}-{}", hash(&whole.join("/")))
 }
 
 /// Key of a data file: `PATH/SLICE.RUN.parquet`, from the second file of a chunk on `….pN.parquet`.

@@ -2,6 +2,7 @@
 //! and folders that are empty. Knows paths.
 
 use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::{MAIN_SEPARATOR, Path, PathBuf};
 
 /// The path that an archive's URL means; `None` where it means no folder.
@@ -18,35 +19,117 @@ pub(super) fn free_bytes(root: &Path) -> Option<u64> {
     Some(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
-/// Files that a killed process left half written, by the key they were meant for.
-pub(super) fn staged(root: &Path) -> Vec<(String, PathBuf)> {
-    let mut found = Vec::new();
-    let mut folders = vec![root.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            let path = entry.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if let Some(key) = staged_key(root, &path) {
-                found.push((key, path));
+/// What lies in a folder, links not followed: an archive is a tree of plain files, and what a link leads to
+/// belongs to somebody else.
+#[derive(Debug, Default)]
+pub(super) struct Entries {
+    /// Plain files: key and size.
+    pub(super) files: Vec<(String, u64)>,
+    /// Files that a killed process left half written, by the key they were meant for.
+    pub(super) staged: Vec<(String, PathBuf)>,
+    /// Everything else but folders: key, and what it is.
+    pub(super) irregular: Vec<(String, &'static str)>,
+}
+
+impl Entries {
+    fn len(&self) -> usize {
+        self.files.len() + self.staged.len() + self.irregular.len()
+    }
+}
+
+/// Entries below a folder of the root, about `most` of them; none where there is no such folder.
+pub(super) fn entries(root: &Path, prefix: &str, most: usize) -> io::Result<Entries> {
+    let mut entries = Entries::default();
+    let mut folders = vec![match prefix {
+        "" => root.to_owned(),
+        prefix => root.join(prefix),
+    }];
+    if not_plain(root, prefix)?.is_some_and(|what| what != FOLDER) {
+        return Ok(entries); // it is named where its parent is listed
+    }
+    while let Some(folder) = folders.pop().filter(|_| entries.len() < most) {
+        let inside = match fs::read_dir(&folder) {
+            Ok(inside) => inside,
+            // Another run may have removed it meanwhile.
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        for entry in inside {
+            let path = entry?.path();
+            let metadata = match fs::symlink_metadata(&path) {
+                Ok(metadata) => metadata,
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            let relative = path.strip_prefix(root).unwrap_or(&path);
+            let key = relative.to_string_lossy().replace(MAIN_SEPARATOR, "/");
+            match what_is(&metadata) {
+                Some(FOLDER) => folders.push(path),
+                Some(what) => entries.irregular.push((key, what)),
+                None if relative.to_str().is_none() || key.chars().any(char::is_control) => {
+                    entries.irregular.push((key, "a file whose name is no key"));
+                }
+                None => match staged_key(&key) {
+                    Some(key) => entries.staged.push((key.to_owned(), path)),
+                    None => entries.files.push((key, metadata.len())),
+                },
             }
         }
     }
-    found
+    entries.files.sort_unstable();
+    entries.irregular.sort_unstable();
+    Ok(entries)
+}
+
+const FOLDER: &str = "a folder";
+
+/// What an entry is that is no plain file.
+fn what_is(metadata: &fs::Metadata) -> Option<&'static str> {
+    let kind = metadata.file_type();
+    match () {
+        () if kind.is_symlink() => Some("a link"),
+        () if kind.is_dir() => Some(FOLDER),
+        () if kind.is_file() => None,
+        () => Some("no plain file (a pipe, a socket or a device)"),
+    }
+}
+
+/// Whether something other than a plain file has the place of a key, or a link that of a folder above it.
+/// Opening a pipe would wait for ever, and what lies behind a link belongs to somebody else.
+pub(super) fn not_plain(root: &Path, key: &str) -> io::Result<Option<&'static str>> {
+    let mut path = root.to_owned();
+    let mut found = None;
+    for part in key.split('/').filter(|part| !part.is_empty()) {
+        path.push(part);
+        match fs::symlink_metadata(&path) {
+            Ok(metadata) => found = what_is(&metadata),
+            // A plain file in the place of a folder: there is nothing below it.
+            Err(error)
+                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
+            {
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        }
+        if found.is_some_and(|what| what != FOLDER) {
+            break;
+        }
+    }
+    Ok(found)
 }
 
 // object_store writes to `NAME#1` and renames.
-fn staged_key(root: &Path, path: &Path) -> Option<String> {
-    let relative = path.strip_prefix(root).ok()?.to_str()?;
-    let (key, number) = relative.rsplit_once('#')?;
+fn staged_key(key: &str) -> Option<&str> {
+    let (key, number) = key.rsplit_once('#')?;
     let staged = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
-    staged.then(|| key.replace(MAIN_SEPARATOR, "/"))
+    staged.then_some(key)
 }
 
 /// Removes empty folders below a folder, and the folder itself.
 pub(super) fn remove_empty(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        if entry.path().is_dir() {
+        // Not `Path::is_dir`, which follows links.
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             remove_empty(&entry.path());
         }
     }

@@ -39,6 +39,7 @@ impl Upload {
         self.size_bytes += part.len() as u64;
         if self.parts.is_none() {
             let Some(first) = self.first.replace(part) else { return Ok(()) };
+            self.store.check_plain(&self.key)?;
             let key = Path::from(self.key.as_str());
             let upload = self.store.objects.put_multipart(&key).await;
             let upload = upload.map_err(|error| self.error(error))?;

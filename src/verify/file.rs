@@ -10,6 +10,7 @@ use parquet::DecodeResult;
 use parquet::arrow::push_decoder::ParquetPushDecoderBuilder;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataPushDecoder};
 
+use super::{Checked, pages};
 use crate::archive::commit::{Commit, FileRecord};
 use crate::error::Result;
 use crate::source::{Column, Role};
@@ -19,22 +20,34 @@ use crate::store::Store;
 /// What is wrong with a file: its key and the fault.
 pub(super) type Fault = (String, String);
 
-/// Decodes all files of a chunk. `Err` is for a store that cannot be read.
-pub(super) async fn check_chunk(store: &Store, commit: &Commit) -> Result<Vec<Fault>> {
-    let mut faults = Vec::new();
+/// What keeps a file from being decoded to its end.
+enum Broken {
+    /// It is not what the commit says.
+    Fault(String),
+    /// It would take more memory than there is.
+    TooLarge(String),
+}
+
+/// Decodes all files of a chunk within a share of the memory, in bytes. `Err` is for a store that cannot be
+/// read.
+pub(super) async fn check_chunk(
+    store: &Store,
+    commit: &Commit,
+    share: usize,
+    checked: &mut Checked,
+) -> Result<()> {
     let mut stats: Option<Stats> = None;
-    let mut rows = 0;
     for file in &commit.files {
-        match decode(store, commit, file, &mut stats).await? {
-            Ok(found) => rows += found,
-            Err(fault) => {
-                faults.push((file.key.clone(), fault));
-            }
+        match decode(store, commit, file, share, &mut stats).await? {
+            Ok(rows) => checked.rows += rows,
+            Err(Broken::Fault(fault)) => checked.faults.push((file.key.clone(), fault)),
+            Err(Broken::TooLarge(why)) => checked.unchecked.push((file.key.clone(), why)),
         }
     }
-    if !faults.is_empty() {
-        return Ok(faults);
+    if !checked.faults.is_empty() || !checked.unchecked.is_empty() {
+        return Ok(());
     }
+    let (rows, faults) = (checked.rows, &mut checked.faults);
     let place = || match commit.files.first() {
         Some(file) => file.key.clone(),
         None => format!("{} {}", commit.path, commit.slice),
@@ -67,7 +80,7 @@ pub(super) async fn check_chunk(store: &Store, commit: &Commit) -> Result<Vec<Fa
     if let Some(outside) = time_outside(commit) {
         faults.push((place(), outside));
     }
-    Ok(faults)
+    Ok(())
 }
 
 fn shown(value: &Option<String>) -> &str {
@@ -86,31 +99,39 @@ fn time_outside(commit: &Commit) -> Option<String> {
         .then(|| "it has rows outside of its window".to_owned())
 }
 
-/// The rows of one file, added to the statistics of its chunk; the inner error is a fault.
+/// The rows of one file, added to the statistics of its chunk.
 async fn decode(
     store: &Store,
     commit: &Commit,
     file: &FileRecord,
+    share: usize,
     stats: &mut Option<Stats>,
-) -> Result<std::result::Result<u64, String>> {
+) -> Result<std::result::Result<u64, Broken>> {
+    let fault = |fault: String| Ok(Err(Broken::Fault(fault)));
     let metadata = match metadata(store, file).await? {
         Ok(metadata) => metadata,
-        Err(fault) => return Ok(Err(fault)),
+        Err(broken) => return fault(broken),
     };
-    if let Some(fault) = foreign(&metadata, commit) {
-        return Ok(Err(fault));
+    if let Some(foreign) = foreign(&metadata, commit) {
+        return fault(foreign);
     }
-    let built =
-        ParquetPushDecoderBuilder::try_new_decoder(Arc::new(metadata)).and_then(|builder| {
-            let columns = columns_of(builder.schema());
-            builder.with_batch_size(8192).build().map(|decoder| (columns, decoder))
-        });
+    if let Err(why) = pages::fits(&metadata, share) {
+        return Ok(Err(Broken::TooLarge(why)));
+    }
+    let metadata = Arc::new(metadata);
+    let built = ParquetPushDecoderBuilder::try_new_decoder(Arc::clone(&metadata));
+    let built = built.and_then(|builder| {
+        let columns = columns_of(builder.schema());
+        let batch_rows = pages::batch_rows(&metadata);
+        builder.with_batch_size(batch_rows).build().map(|decoder| (columns, decoder))
+    });
+    let undecodable = |error: &dyn std::fmt::Display| format!("it cannot be decoded: {error}");
     let (columns, mut decoder) = match built {
         Ok(built) => built,
-        Err(error) => return Ok(Err(format!("it cannot be decoded: {error}"))),
+        Err(error) => return fault(undecodable(&error)),
     };
-    if let Some(fault) = other_columns(&columns, commit) {
-        return Ok(Err(fault));
+    if let Some(other) = other_columns(&columns, commit) {
+        return fault(other);
     }
     let stats = stats.get_or_insert_with(|| Stats::new(&columns));
     let mut rows = 0;
@@ -118,8 +139,11 @@ async fn decode(
         match decoder.try_decode() {
             Ok(DecodeResult::NeedsData(ranges)) => {
                 let data = fetch(store, file, &ranges).await?;
+                if let Err(why) = pages::fit(&metadata, &ranges, &data, share) {
+                    return Ok(Err(Broken::TooLarge(why)));
+                }
                 if let Err(error) = decoder.push_ranges(ranges, data) {
-                    return Ok(Err(format!("it cannot be decoded: {error}")));
+                    return fault(undecodable(&error));
                 }
             }
             Ok(DecodeResult::Data(batch)) => {
@@ -127,13 +151,13 @@ async fn decode(
                 stats.add(&batch);
             }
             Ok(DecodeResult::Finished) => break,
-            Err(error) => return Ok(Err(format!("it cannot be decoded: {error}"))),
+            Err(error) => return fault(undecodable(&error)),
         }
     }
-    Ok(match rows == file.rows {
-        true => Ok(rows),
-        false => Err(format!("{rows} rows, the catalog says {}", file.rows)),
-    })
+    match rows == file.rows {
+        true => Ok(Ok(rows)),
+        false => fault(format!("{rows} rows, the catalog says {}", file.rows)),
+    }
 }
 
 async fn metadata(

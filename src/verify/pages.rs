@@ -1,0 +1,249 @@
+//! PURE: how much memory the decoding of a Parquet file takes, found out before it is taken. A page is decoded
+//! whole, and a few kilobytes of compressed data may claim to be a gigabyte.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
+
+/// What the rows of a batch should take at most, in bytes.
+const BATCH_BYTES: u64 = 8 << 20;
+/// Rows of a batch, where they are small.
+const BATCH_ROWS: u64 = 8192;
+
+/// Whether the compressed bytes of each row group, which are read together, fit into a share of the memory.
+pub(super) fn fits(metadata: &ParquetMetaData, share: usize) -> Result<(), String> {
+    let largest = metadata.row_groups().iter().map(RowGroupMetaData::compressed_size).max();
+    let largest = largest.unwrap_or(0).unsigned_abs();
+    match largest > share as u64 {
+        true => Err(too_large("a row group", largest)),
+        false => Ok(()),
+    }
+}
+
+/// So many rows that a batch stays small, also where single values are large.
+pub(super) fn batch_rows(metadata: &ParquetMetaData) -> usize {
+    let of_group = |group: &RowGroupMetaData| {
+        let rows = group.num_rows().unsigned_abs().max(1);
+        let columns = group.columns().iter().map(|column| {
+            // A value in a dictionary counts once in a page, and in a batch as often as it occurs.
+            let values = column.unencoded_byte_array_data_bytes().unwrap_or(0);
+            values.max(column.uncompressed_size()).unsigned_abs()
+        });
+        let row_bytes = (columns.sum::<u64>() / rows).max(1);
+        (BATCH_BYTES / row_bytes).clamp(1, BATCH_ROWS)
+    };
+    metadata.row_groups().iter().map(of_group).min().unwrap_or(BATCH_ROWS) as usize
+}
+
+/// Whether each page of the column chunks that were read fits into a share of the memory: once as a page, and
+/// once more as values.
+pub(super) fn fit(
+    metadata: &ParquetMetaData,
+    ranges: &[Range<u64>],
+    data: &[Bytes],
+    share: usize,
+) -> Result<(), String> {
+    for column in metadata.row_groups().iter().flat_map(RowGroupMetaData::columns) {
+        let (start, length) = column.byte_range();
+        let Some(at) = ranges.iter().position(|range| *range == (start..start + length)) else {
+            continue;
+        };
+        let largest = largest_page(&data[at]);
+        if largest.saturating_mul(2) > share as u64 {
+            let what = format!("a page of the column {}", column.column_path().string());
+            return Err(too_large(&what, largest));
+        }
+    }
+    Ok(())
+}
+
+fn too_large(what: &str, bytes: u64) -> String {
+    let mebibytes = bytes.div_ceil(1 << 20);
+    format!("{what} takes {mebibytes} MiB to be decoded, which is more than --memory allows here")
+}
+
+/// The largest size that a page of a column chunk claims to have when it is decompressed.
+fn largest_page(mut chunk: &[u8]) -> u64 {
+    let mut largest = 0;
+    while let Some((header, sizes)) = page_header(chunk) {
+        largest = largest.max(sizes.uncompressed);
+        let next = usize::try_from(sizes.compressed).ok().and_then(|size| size.checked_add(header));
+        match next.and_then(|next| chunk.get(next..)) {
+            Some(rest) => chunk = rest,
+            None => break, // it is cut: the decoder says so
+        }
+    }
+    largest
+}
+
+struct Sizes {
+    uncompressed: u64,
+    compressed: u64,
+}
+
+/// Reads the header of a page, a struct in Thrift's compact protocol of which field 2 is the size of the page
+/// when it is decompressed, and field 3 the size as it is stored. Returns the length of the header, too.
+///
+/// The parquet crate reads it as well, but hands over a page only after it has been decompressed.
+fn page_header(bytes: &[u8]) -> Option<(usize, Sizes)> {
+    let mut thrift = Thrift { bytes, at: 0 };
+    let mut sizes = Sizes { uncompressed: 0, compressed: 0 };
+    let mut id = 0;
+    while let Some(kind) = thrift.field(&mut id)? {
+        match (id, kind) {
+            (2, 5) => sizes.uncompressed = thrift.size()?,
+            (3, 5) => sizes.compressed = thrift.size()?,
+            _ => thrift.skip(kind, 0)?,
+        }
+    }
+    Some((thrift.at, sizes))
+}
+
+struct Thrift<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl Thrift<'_> {
+    fn byte(&mut self) -> Option<u8> {
+        let byte = *self.bytes.get(self.at)?;
+        self.at += 1;
+        Some(byte)
+    }
+
+    fn varint(&mut self) -> Option<u64> {
+        let mut value = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Some(value);
+            }
+        }
+        None
+    }
+
+    /// An integer that cannot be negative, in zigzag form.
+    fn size(&mut self) -> Option<u64> {
+        self.varint().map(|value| value >> 1)
+    }
+
+    /// The type of the next field and, in `id`, its number; the inner `None` at the end of the struct.
+    fn field(&mut self, id: &mut u64) -> Option<Option<u8>> {
+        let head = self.byte()?;
+        if head == 0 {
+            return Some(None);
+        }
+        match u64::from(head >> 4) {
+            0 => *id = self.size()?,
+            step => *id += step,
+        }
+        Some(Some(head & 0x0f))
+    }
+
+    fn skip(&mut self, kind: u8, depth: u32) -> Option<()> {
+        if depth > 16 {
+            return None;
+        }
+        match kind {
+            1 | 2 => {} // a boolean stands in the type
+            3 => drop(self.byte()?),
+            4..=6 => drop(self.varint()?),
+            7 => self.at = self.at.checked_add(8)?,
+            8 => {
+                let length = usize::try_from(self.varint()?).ok()?;
+                self.at = self.at.checked_add(length)?;
+            }
+            9 | 10 => {
+                let head = self.byte()?;
+                let count = match head >> 4 {
+                    15 => self.varint()?,
+                    count => u64::from(count),
+                };
+                for _ in 0..count {
+                    match head & 0x0f {
+                        1 | 2 => drop(self.byte()?),
+                        kind => self.skip(kind, depth + 1)?,
+                    }
+                }
+            }
+            12 => {
+                let mut id = 0;
+                while let Some(kind) = self.field(&mut id)? {
+                    self.skip(kind, depth + 1)?;
+                }
+            }
+            _ => return None,
+        }
+        Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, RecordBatch, StringArray};
+    use parquet::arrow::ArrowWriter;
+    use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+    use parquet::basic::{Compression, ZstdLevel};
+    use parquet::file::properties::WriterProperties;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn file(values: &[String], dictionary: bool) -> Bytes {
+        let properties = WriterProperties::builder()
+            .set_compression(Compression::ZSTD(ZstdLevel::default()))
+            .set_dictionary_enabled(dictionary)
+            .build();
+        let column: ArrayRef = Arc::new(StringArray::from_iter_values(values));
+        let batch = RecordBatch::try_from_iter([("text", column)]).unwrap();
+        let mut writer =
+            ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties)).unwrap();
+        writer.write(&batch).unwrap();
+        writer.into_inner().unwrap().into()
+    }
+
+    fn metadata(file: &Bytes) -> Arc<ParquetMetaData> {
+        ParquetRecordBatchReaderBuilder::try_new(file.clone()).unwrap().metadata().clone()
+    }
+
+    fn check(file: &Bytes, share: usize) -> Result<(), String> {
+        let metadata = metadata(file);
+        let (start, length) = metadata.row_group(0).column(0).byte_range();
+        let data = file.slice(start as usize..(start + length) as usize);
+        fit(&metadata, &[start..start + length], &[data], share)
+    }
+
+    #[test]
+    fn a_page_that_claims_more_than_the_memory_is_refused_before_it_is_decoded() {
+        let one = vec!["a".repeat(40 << 20)];
+        for dictionary in [true, false] {
+            let file = file(&one, dictionary);
+            assert!(file.len() < 100 << 10, "{}", file.len());
+            assert!(check(&file, 64 << 20).unwrap_err().contains("text takes 41 MiB"));
+            assert_eq!(check(&file, 128 << 20), Ok(()));
+        }
+        // Many pages that are small each.
+        let many: Vec<String> = (0..400).map(|n| format!("{n}{}", "a".repeat(100 << 10))).collect();
+        assert_eq!(check(&file(&many, false), 16 << 20), Ok(()));
+    }
+
+    #[test]
+    fn a_batch_is_as_large_as_its_rows_allow() {
+        let of = |values: &[String]| batch_rows(&metadata(&file(values, true)));
+        assert_eq!(of(&vec!["a".to_owned(); 10_000]), 8192);
+        // In the dictionary this value stands once.
+        let large = of(&vec!["a".repeat(1 << 20); 50]);
+        assert!((1..=8).contains(&large), "{large}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_have_some_size(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            largest_page(&bytes);
+        }
+    }
+}
