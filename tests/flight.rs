@@ -186,6 +186,30 @@ fn bounds_are_found_where_no_wide_query_is_answered() {
     assert_eq!(bounds["to"], "2175-11-26T00:00:00.000000001Z", "{plan}");
 }
 
+// Times before 1677-09-21T00:12:44Z can be written, and no literal can name them.
+#[test]
+fn points_at_both_ends_of_time_come_out() {
+    const EARLIEST: i64 = i64::MIN + 2;
+    const NAMED: i64 = -9_223_372_036_000_000_000;
+    for product in [Product::Serverless, Product::Core] {
+        let setting = Setting::new(product);
+        let mut model = Model::default();
+        for time in [EARLIEST, EARLIEST + 1, NAMED - 1, NAMED, 0, i64::MAX - 1] {
+            model.push(Point::new("all", time).field("f", Value::Integer(time)));
+        }
+        model.push(Point::new("early", EARLIEST + 7).field("f", Value::Integer(1)));
+        setting.server.write("d", &lines(&model));
+        setting.export(&[]).expect(0);
+        setting.assert_complete("d", &model);
+        // What is older than what is there is found by a later run, and nothing comes twice.
+        let older = Point::new("early", EARLIEST + 5).field("f", Value::Integer(2));
+        setting.server.write("d", &older.line());
+        model.push(older);
+        setting.export(&[]).expect(0);
+        setting.assert_complete("d", &model);
+    }
+}
+
 #[test]
 fn ten_years_of_mostly_empty_days_are_few_queries() {
     let setting = Setting::new(Product::Serverless);

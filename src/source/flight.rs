@@ -200,6 +200,7 @@ impl Source for Flight {
         let sql = sql::read(&id.table, chunk.slice);
         let mut answer = self.client.query(&id.database, &sql).await?;
         let (mut shape, mut rows, mut came) = (None, 0, 0);
+        let inexact = chunk.slice.window().filter(|window| !sql::is_exact(*window));
         while let Some(batch) = answer.next().await? {
             admitted.spend(answer.came() - came);
             came = answer.came();
@@ -211,7 +212,12 @@ impl Source for Flight {
                 Some(shape) => shape,
                 None => shape.insert(Shape::new(&chunk.table, &batch.schema())?),
             };
-            batches.send(shape.arrange(&batch)?).await?;
+            let batch = shape.arrange(&batch)?;
+            let batch = match inexact {
+                None => batch,
+                Some(window) => batches::within(&batch, window)?,
+            };
+            batches.send(batch).await?;
         }
         self.family.learn(id, rows, came);
         Ok(Done { queued: answer.queued(), ..Done::default() })

@@ -3,12 +3,13 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, RecordBatch};
-use arrow::compute::cast;
+use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch, TimestampNanosecondArray};
+use arrow::compute::{cast, filter_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit, TimestampNanosecondType};
 
 use crate::error::{Class, Error, Result};
 use crate::source::{Column, Role, Table};
+use crate::window::Window;
 
 /// How the columns of an answer lie.
 pub(super) struct Shape {
@@ -66,6 +67,17 @@ impl Shape {
         let columns = columns.collect::<Result<Vec<_>>>()?;
         RecordBatch::try_new(self.schema.clone(), columns).map_err(|error| broken(&error))
     }
+}
+
+/// The rows of a batch of a table whose time lies in a window.
+pub(super) fn within(batch: &RecordBatch, window: Window) -> Result<RecordBatch> {
+    let broken = |what: String| Error::of(Class::RetryThenSplit, what);
+    let times = batch.columns().first().and_then(|time| time.as_primitive_opt());
+    let times: &TimestampNanosecondArray =
+        times.ok_or_else(|| broken("a batch without a time".to_owned()))?;
+    let inside: BooleanArray =
+        times.iter().map(|time| Some(time.is_some_and(|time| window.contains(time)))).collect();
+    filter_record_batch(batch, &inside).map_err(|error| broken(error.to_string()))
 }
 
 fn place(table: &Table, key: &str) -> Option<usize> {

@@ -24,12 +24,23 @@ fn literal(time: i64) -> String {
     format!("TIMESTAMP '{}'", time.format("%Y-%m-%dT%H:%M:%S%.9fZ"))
 }
 
+/// 1677-09-21T00:12:44Z. The servers refuse a literal of any time before it, which a row may have all the same:
+/// they compute its seconds first, and those alone are less than the least number of nanoseconds.
+const FIRST_LITERAL: i64 = -9_223_372_036_000_000_000;
+
+/// Whether `within` can name both ends of a window. Where it cannot, the query brings rows of beyond them.
+pub(in crate::source) fn is_exact(window: Window) -> bool {
+    let can_be_named = |time: i64| time >= FIRST_LITERAL;
+    (window.from == Window::ALL.from || can_be_named(window.from)) && can_be_named(window.to)
+}
+
 /// Half-open: a row on the border belongs to the window that begins there. The ends of all time are no
-/// bounds: a row may lie at the very last nanosecond.
+/// bounds: a row may lie at the very last nanosecond. Before the first literal no bound is exact: the lower one
+/// is left out, the upper one is that literal.
 fn within(window: Window) -> String {
     let from = format!("time >= {}", literal(window.from));
-    let to = format!("time < {}", literal(window.to));
-    match (window.from == Window::ALL.from, window.to == Window::ALL.to) {
+    let to = format!("time < {}", literal(window.to.max(FIRST_LITERAL)));
+    match (window.from < FIRST_LITERAL, window.to == Window::ALL.to) {
         (true, true) => String::new(),
         (true, false) => format!(" WHERE {to}"),
         (false, true) => format!(" WHERE {from}"),
@@ -106,6 +117,32 @@ mod tests {
             "SELECT * FROM iox.\"t\" WHERE time >= TIMESTAMP '1970-01-01T00:00:00.000000000Z'";
         assert_eq!(read("t", Slice::Window(rest)), expected);
         assert_eq!(count("t", Window::ALL), "SELECT count(*) AS rows FROM iox.\"t\"");
+    }
+
+    #[test]
+    fn no_literal_is_of_a_time_that_the_servers_cannot_read() {
+        for (window, exact, condition) in [
+            (Window { from: i64::MIN + 2, to: Window::ALL.to }, false, ""),
+            (
+                Window { from: FIRST_LITERAL - 1, to: 0 },
+                false,
+                " WHERE time < TIMESTAMP '1970-01-01T00:00:00.000000000Z'",
+            ),
+            (
+                Window { from: i64::MIN, to: i64::MIN + 9 },
+                false,
+                " WHERE time < TIMESTAMP '1677-09-21T00:12:44.000000000Z'",
+            ),
+            (
+                Window { from: FIRST_LITERAL, to: Window::ALL.to },
+                true,
+                " WHERE time >= TIMESTAMP '1677-09-21T00:12:44.000000000Z'",
+            ),
+            (Window::ALL, true, ""),
+        ] {
+            assert_eq!(within(window), condition);
+            assert_eq!(is_exact(window), exact, "{window}");
+        }
     }
 
     #[test]

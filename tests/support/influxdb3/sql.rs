@@ -78,7 +78,20 @@ pub(super) async fn plan(
     Ok(Planned { schema, scan, batches })
 }
 
+/// The real servers cannot read a literal of the first fraction of a second of all time: their seconds
+/// alone are less than the least number of nanoseconds.
+fn refuse_early_literals(sql: &str) -> Result<()> {
+    for literal in sql.split("TIMESTAMP '").skip(1).filter_map(|rest| rest.split('\'').next()) {
+        if literal.starts_with("1677-09-21T00:12:43") {
+            let text = format!("Overflow converting {literal} to a timestamp in nanoseconds");
+            return Err(DataFusionError::Plan(text));
+        }
+    }
+    Ok(())
+}
+
 async fn begin(query: &Arc<Query>, sql: &str) -> Result<(SchemaRef, SendableRecordBatchStream)> {
+    refuse_early_literals(sql)?;
     // Its own information_schema would name types as DataFusion does now.
     let config = SessionConfig::new()
         .with_information_schema(false)
