@@ -1,7 +1,6 @@
 //! What a source is, and the one list of sources. A source lists tables and reads slices of them
 //! as Arrow record batches; it knows nothing of Parquet, stores or archives.
 
-mod cancel;
 pub mod fallback;
 pub mod flight;
 pub mod influxdb;
@@ -11,6 +10,7 @@ mod mysql;
 mod names;
 pub mod points;
 mod postgres;
+mod relational;
 mod wire;
 
 use std::collections::HashMap;

@@ -281,7 +281,7 @@ fn windows_hold_each_row_once() {
     let all = export(&[], &archive, 0);
     // Widths grow as fast as the server answers: two windows of three tables, what has no time, and the whole.
     assert!(all["chunks"].as_u64().unwrap() >= 8, "{all}");
-    assert!(all["warnings"].to_string().contains("d.no_index is read whole"), "{all}");
+    assert!(all["warnings"].to_string().contains("d.no_index: no index begins with `at`"), "{all}");
     let expected = |from: i64, to: i64| (from..=to).collect::<Vec<_>>();
     assert_eq!(numbers(&archive, "d", "by_key", "id"), expected(-3, 5000));
     assert_eq!(numbers(&archive, "d", "by_index", "id"), expected(-4, 1000));
@@ -303,6 +303,37 @@ fn windows_hold_each_row_once() {
         .map(|outside| outside["count"]["rows"].as_u64().unwrap())
         .sum();
     assert_eq!(outside, 1000 - 24 + 3);
+}
+
+/// All of time is one window here, which is the slice `all`.
+#[test]
+fn rows_without_a_time_come_once_also_where_a_window_is_all_of_time() {
+    let server = MariaDb::start();
+    server.sql("", "CREATE DATABASE d");
+    server.sql(
+        "d",
+        "SET sql_mode = '';
+         CREATE TABLE t (id INT PRIMARY KEY, at DATETIME NULL, KEY (at));
+         INSERT INTO t VALUES (1, '1000-01-01'), (2, '9999-12-31'), (3, NULL), (4, NULL);
+         CREATE TABLE zero (id INT PRIMARY KEY, at DATETIME NOT NULL, KEY (at));
+         INSERT INTO zero VALUES (1, '0000-00-00'), (2, '2024-01-01');
+         CREATE TABLE empty (at DATETIME PRIMARY KEY)",
+    );
+    let (folder, archive) = folder();
+    let config = folder.path().join("config.toml");
+    let text = format!(
+        "[[source]]\nname = \"my\"\nurl = \"{}\"\ntime_columns = {{ \"*\" = \"at\" }}\n",
+        server.url("d")
+    );
+    fs::write(&config, text).unwrap();
+    let mut command = command(["export", "--archive", &archive, "--config"]);
+    command.arg(config).args(["--window", "100000d"]).env("MYSQL_PWD", server.password());
+    run_of(command).expect(0);
+    assert_eq!(numbers(&archive, "d", "t", "id"), [1, 2, 3, 4]);
+    assert_eq!(numbers(&archive, "d", "zero", "id"), [1, 2]);
+    let catalog = Archive::open(&archive).catalog();
+    let tables: Vec<_> = catalog.iter().map(|table| table["table"].as_str().unwrap()).collect();
+    assert_eq!(tables, ["empty", "t", "zero"]);
 }
 
 #[test]

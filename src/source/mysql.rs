@@ -22,16 +22,15 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use arrow::datatypes::DataType;
 use async_trait::async_trait;
 
-use self::catalog::Retyped;
 use self::read::{Outcome, Sink};
 use self::rows::Unfit;
 use self::select::Part;
 use self::session::{Pool, Session};
 use self::status::Fault;
-use super::cancel::{Cancel, blocking};
+use super::relational::cancel::{Cancel, blocking};
+use super::relational::lessons::{Lesson, Lessons};
 use super::{
     Artifact, ArtifactStatus, BatchSender, Chunk, Done, Listing, RowCount, Source, SourceInfo,
     Table, TableId,
@@ -53,6 +52,7 @@ pub(super) fn open(
         pool: Arc::new(Pool::new(database, limits)),
         listed: AtomicU64::new(0),
         learned: Mutex::default(),
+        lessons: Lessons::default(),
     }))))
 }
 
@@ -67,12 +67,12 @@ struct Inner {
     /// When the catalog was read, in the pool's time: a younger snapshot may be of other columns.
     listed: AtomicU64,
     learned: Mutex<Learned>,
+    lessons: Lessons,
 }
 
 /// What is known of tables besides what is listed of them.
 #[derive(Default)]
 struct Learned {
-    retyped: Retyped,
     /// Those that keep their old rows.
     versioned: HashSet<TableId>,
     /// The bounds of those that are read by windows.
@@ -275,8 +275,7 @@ impl Inner {
         session: &mut Session,
         table: &Table,
     ) -> std::result::Result<Option<Error>, Fault> {
-        let retyped = self.learned().retyped.clone();
-        let columns = catalog::columns(&mut session.client, &table.id, &retyped)?;
+        let columns = catalog::columns(&mut session.client, &table.id, &self.lessons)?;
         let listed = table.columns.iter().filter(|column| !catalog::is_history(column));
         Ok(match columns.iter().eq(listed) {
             true => None,
@@ -292,19 +291,14 @@ impl Inner {
 
     /// Remembers which columns must be listed with another type.
     fn retype(&self, table: &Table, unfit: &[Unfit]) -> Error {
-        let mut learned = self.learned();
-        let mut what = Vec::new();
-        for unfit in unfit {
-            let (at, data_type, why) = match unfit {
-                Unfit::Date(at) => (*at, DataType::Utf8, "a date that is none, as 0000-00-00"),
-                Unfit::Text(at) => {
-                    (*at, DataType::Binary, "bytes that are not text of its charset")
-                }
-            };
-            let column = &table.columns[at];
-            learned.retyped.insert((table.id.clone(), column.key.clone()), data_type);
-            what.push(format!("column `{}` has {why}", column.key));
-        }
-        Error::of(Class::SchemaChanged, what.join(", "))
+        let learned = unfit.iter().map(|unfit| match unfit {
+            Unfit::Date(at) => {
+                (&table.columns[*at], Lesson::Text, "a date that is none, as 0000-00-00")
+            }
+            Unfit::Text(at) => {
+                (&table.columns[*at], Lesson::Bytes, "bytes that are not text of its charset")
+            }
+        });
+        self.lessons.learn(&table.id, learned)
     }
 }

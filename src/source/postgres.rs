@@ -12,24 +12,28 @@ mod snapshot;
 mod sql;
 mod types;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use tokio::sync::Semaphore;
 
-use self::catalog::{Attribute, Relation};
+use self::catalog::{Attribute, Indexed, Relation};
 use self::connection::Connection;
 use self::read::{RANGE_BYTES, bounds_of, read_chunk};
 use self::snapshot::{Pool, RELEASE, Session};
-use self::types::{Cast, Kind, Lesson, Types};
-use super::cancel::{Cancel, blocking};
+use self::types::{Cast, Kind, Types};
 use super::names::Names;
+use super::relational::cancel::{Cancel, blocking};
+use super::relational::databases::{self, Found};
+use super::relational::lessons::Lessons;
+use super::relational::slice::condition;
+use super::relational::time_column::{self, Candidate, choose};
 use super::{
     Artifact, ArtifactStatus, BatchSender, Chunk, Column, Cuts, Done, Excluded, LEFT_OUT, Listing,
     Reading, Role, RowCount, Source, SourceInfo, SourceSpec, Table, TableId,
 };
-use crate::config::{Database, Limits, Select, matches};
+use crate::config::{Database, Limits, Select};
 use crate::error::{Class, Error, Result};
 use crate::window::{Slice, Window};
 
@@ -57,13 +61,13 @@ struct Inner {
     /// One for each stream that may be read at once.
     streams: Arc<Semaphore>,
     known: Mutex<Known>,
+    lessons: Lessons,
 }
 
 #[derive(Default)]
 struct Known {
     pools: HashMap<String, Arc<Pool>>,
     tables: HashMap<TableId, Arc<Readable>>,
-    lessons: HashMap<(TableId, String), Lesson>,
 }
 
 /// A table, and how its rows are asked for.
@@ -75,7 +79,7 @@ struct Readable {
     columns: Vec<String>,
     kinds: Vec<Kind>,
     /// The column of windows.
-    time: Option<(String, Kind)>,
+    time: Option<sql::Time>,
     bounds: Option<Window>,
     rows_estimate: i64,
     /// What it was in when it was listed.
@@ -98,6 +102,7 @@ pub(super) fn open(
             streams: Arc::new(Semaphore::new(limits.concurrency)),
             limits: limits.clone(),
             known: Mutex::default(),
+            lessons: Lessons::default(),
         }),
     }))
 }
@@ -124,24 +129,6 @@ impl Inner {
         let known = self.known();
         let found = known.tables.get(table).map(Arc::clone);
         found.ok_or_else(|| Error::stop(format!("{table} was not listed")))
-    }
-
-    /// Remembers that a column's type was too narrow, and says so: the tables are listed again.
-    fn learn(&self, table: &TableId, column: &Column, lesson: Lesson, what: &str) -> Error {
-        let key = (table.clone(), column.key.clone());
-        self.known().lessons.insert(key, lesson);
-        let becomes = match lesson {
-            Lesson::Text => "text",
-            Lesson::Bytes => "bytes",
-        };
-        Error::of(
-            Class::SchemaChanged,
-            format!(
-                "{table}: `{}` ({}) holds {what}: it becomes {becomes}",
-                column.key.escape_debug(),
-                column.source_type
-            ),
-        )
     }
 
     /// Databases to try when only the server matters.
@@ -179,27 +166,25 @@ impl Inner {
     /// The databases to export. What is not asked for, and what cannot be read, goes into the listing.
     fn databases(&self, listing: &mut Listing) -> Result<Vec<String>> {
         let there = catalog::databases(&mut self.first_connection()?)?;
-        let named = &self.select.databases;
-        if let Some(lost) =
-            named.iter().find(|name| !there.iter().any(|found| found.name == **name))
-        {
-            return Err(Error::stop(format!("there is no database `{}`", lost.escape_debug())));
-        }
-        let mut databases = Vec::new();
-        for found in there {
-            if !named.is_empty() && !named.contains(&found.name) {
-                let what = format!("database {}", found.name);
-                listing.excluded.push(self.excluded(what, "not asked for"));
-            } else if PROVIDERS.contains(&found.name.as_str()) && named.is_empty() {
-                let what = format!("database {}", found.name);
-                listing.excluded.push(self.excluded(what, "the provider's own"));
-            } else if found.may_connect {
-                databases.push(found.name);
-            } else {
-                let id = self.id(&found.name, "*", "*");
-                listing.unreadable.push((id, "this user may not connect to it".to_owned()));
-            }
-        }
+        let provider =
+            |name: &str| PROVIDERS.contains(&name).then_some("the provider's own database");
+        let found = there
+            .iter()
+            .map(|found| Found { name: found.name.clone(), foreign: provider(&found.name) });
+        let chosen = databases::choose(found.collect(), &self.select)?;
+        let excluded = chosen.excluded.into_iter();
+        listing
+            .excluded
+            .extend(excluded.map(|(name, why)| self.excluded(format!("database {name}"), why)));
+        let may_connect =
+            |name: &String| there.iter().any(|found| found.name == *name && found.may_connect);
+        let (databases, closed) = chosen.taken.into_iter().partition(may_connect);
+        let closed: Vec<String> = closed;
+        listing.unreadable.extend(
+            closed.iter().map(|name| {
+                (self.id(name, "*", "*"), "this user may not connect to it".to_owned())
+            }),
+        );
         Ok(databases)
     }
 
@@ -234,6 +219,10 @@ impl Inner {
             session.connection.query(RELEASE)?;
             pool.give_back(session);
         }
+        let listed = listing.tables.iter().map(|table| &table.id);
+        let tables = listed.chain(listing.unreadable.iter().map(|(id, _)| id));
+        let unused = time_column::unused(&self.server.time_columns, tables);
+        listing.warnings.extend(unused);
         Ok(listing)
     }
 
@@ -280,7 +269,8 @@ impl Inner {
                 listing.excluded.push(self.excluded(format!("table {id}"), "it has no columns"));
                 continue;
             }
-            match self.table(id.clone(), &relation, &types, ranges, connection) {
+            let warnings = &mut listing.warnings;
+            match self.table(id.clone(), &relation, &types, ranges, connection, warnings) {
                 Ok(table) => listing.tables.push(table),
                 // One table must not keep all others from being listed.
                 Err(error) if error.class() == Class::Fail => {
@@ -300,11 +290,12 @@ impl Inner {
         types: &Types,
         ranges: Option<u64>,
         connection: &mut Connection,
+        warnings: &mut Vec<String>,
     ) -> Result<Table> {
         let (mut names, mut columns) = (Names::default(), Vec::new());
         let (mut asked, mut kinds) = (Vec::new(), Vec::new());
         for attribute in &relation.columns {
-            let lesson = self.known().lessons.get(&(id.clone(), attribute.name.clone())).copied();
+            let lesson = self.lessons.of(&id, &attribute.name);
             let (kind, cast) = types.resolve(attribute.type_oid, attribute.modifier, lesson);
             asked.push(sql::column(&attribute.name, cast));
             columns.push(Column {
@@ -317,26 +308,16 @@ impl Inner {
             kinds.push(kind);
         }
         let from = sql::only(&relation.schema, &relation.name);
-        let time = self.time_column(&id, relation, types)?;
-        let times = match &time {
-            Some((attribute, kind)) => {
-                let asked = bounds_of(connection, &from, attribute, kind);
-                Some(asked.map_err(|error| error.context("asking for its bounds"))?)
+        let time = self.time_column(&id, relation, types, warnings)?;
+        let (reading, bounds, occupied) = match &time {
+            None => (Reading::Whole, Some(Window::ALL), vec![Window::ALL]),
+            Some((time, may_be_null)) => {
+                let times = bounds_of(connection, &from, time);
+                let times = times.map_err(|error| error.context("asking for its bounds"))?;
+                (times.reading(*may_be_null), times.bounds(), times.occupied())
             }
-            None => None,
         };
-        let (time, reading, bounds, occupied) = match (time, times) {
-            (Some((attribute, kind)), Some(times)) => {
-                // One without any time has a commit of no windows, but of what has none.
-                let reading = match times.has_nulls || times.bounds().is_none() {
-                    true => Reading::WindowsAndNullTime,
-                    false => Reading::Windows,
-                };
-                let time = Some((attribute.name.clone(), kind));
-                (time, reading, times.bounds(), times.occupied())
-            }
-            _ => (None, Reading::Whole, Some(Window::ALL), vec![Window::ALL]),
-        };
+        let time = time.map(|(time, _)| time);
         let readable = Readable {
             listed: columns.clone(),
             oid: relation.oid,
@@ -349,7 +330,7 @@ impl Inner {
             blocks: ranges.filter(|_| time.is_none()).map(|step| (relation.blocks, step)),
             time,
         };
-        let time_column = readable.time.as_ref().map(|(name, _)| name.clone());
+        let time_column = readable.time.as_ref().map(|time| time.name.clone());
         let way = match &time_column {
             Some(name) => format!("in windows of `{}`", name.escape_debug()),
             None => "whole".to_owned(),
@@ -366,59 +347,50 @@ impl Inner {
         })
     }
 
-    /// The column to make windows of: the configured one, or the only one that an index serves.
-    fn time_column<'a>(
+    /// The column to make windows of, and whether it may be null.
+    fn time_column(
         &self,
         id: &TableId,
-        relation: &'a Relation,
+        relation: &Relation,
         types: &Types,
-    ) -> Result<Option<(&'a Attribute, Kind)>> {
+        warnings: &mut Vec<String>,
+    ) -> Result<Option<(sql::Time, bool)>> {
         let kind_of = |attribute: &Attribute| {
             let (kind, cast) = types.resolve(attribute.type_oid, attribute.modifier, None);
             Some(kind).filter(|kind| cast == Cast::None && kind.is_time())
         };
-        let full = format!("{}.{}", id.schema, id.table);
-        let configured = self.server.time_columns.iter();
-        let configured = configured.filter(|(pattern, _)| matches(pattern, &full));
-        // Of several the one that says most.
-        let configured = configured.max_by_key(|(pattern, _)| pattern.replace('*', "").len());
-        if let Some((pattern, name)) = configured {
-            if name.is_empty() {
-                return Ok(None); // whole, whatever index there is
-            }
-            let attribute = relation.columns.iter().find(|attribute| attribute.name == *name);
-            return match attribute.and_then(|found| Some((found, kind_of(found)?))) {
-                Some(found) => Ok(Some(found)),
-                // A pattern may stand for tables that have no such column.
-                None if pattern.contains('*') => Ok(None),
-                None => Err(Error::usage(format!(
-                    "`time_columns`: {full} has no column `{name}` that is a date or a timestamp"
-                ))),
+        let times = relation.columns.iter().filter_map(|found| Some((found, kind_of(found)?)));
+        let times: Vec<_> = times.collect();
+        let candidates = times.iter().map(|(attribute, _)| {
+            let mut indexed =
+                relation.indexed.iter().filter(|indexed| indexed.column == attribute.number);
+            let correlates = |indexed: &Indexed| {
+                indexed.correlation.is_none_or(|correlation| correlation.abs() >= CORRELATED)
             };
-        }
-        let mut candidates = BTreeMap::new();
-        for indexed in &relation.indexed {
-            if indexed.correlation.is_none_or(|correlation| correlation.abs() >= CORRELATED) {
-                let attribute =
-                    relation.columns.iter().find(|found| found.number == indexed.column);
-                if let Some((attribute, kind)) = attribute.and_then(|a| Some((a, kind_of(a)?))) {
-                    candidates.insert(indexed.column, (attribute, kind));
-                }
+            Candidate {
+                name: attribute.name.clone(),
+                is_indexed: indexed.clone().next().is_some(),
+                by_default: indexed.any(correlates),
             }
-        }
-        Ok(if candidates.len() == 1 { candidates.into_values().next() } else { None })
+        });
+        let candidates: Vec<Candidate> = candidates.collect();
+        let chosen = choose(&self.server.time_columns, id, &candidates, warnings)?;
+        let found = chosen.and_then(|name| times.into_iter().find(|(time, _)| time.name == name));
+        Ok(found.map(|(attribute, kind)| {
+            (sql::Time { name: attribute.name.clone(), kind }, !attribute.not_null)
+        }))
     }
 
     fn count(&self, table: &Table, window: Window) -> Result<RowCount> {
         let readable = self.readable(&table.id)?;
-        let Some((column, kind)) = &readable.time else {
+        let Some(time) = &readable.time else {
             let rows = u64::try_from(readable.rows_estimate).unwrap_or_default();
             return Ok(RowCount { rows, exact: false });
         };
-        let condition = sql::condition(column, kind, Slice::from(window));
+        let condition = condition(time, Slice::from(window));
         let pool = self.pool(&table.id.database);
         let mut session = pool.take()?;
-        let count = sql::count(&readable.from, &condition.unwrap_or_default());
+        let count = sql::count(&readable.from, &condition);
         let rows = session.connection.query(&count)?;
         session.connection.query(RELEASE)?;
         pool.give_back(session);

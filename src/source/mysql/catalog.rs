@@ -1,6 +1,6 @@
 //! What there is, by information_schema: a few questions for everything, never one for each table.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use arrow::datatypes::{DataType, TimeUnit};
 
@@ -9,6 +9,8 @@ use super::select::literal;
 use super::status::Fault;
 use super::types::{Declared, data_type};
 use crate::config::Select;
+use crate::source::relational::databases::{Chosen, Found, choose};
+use crate::source::relational::lessons::{Lesson, Lessons};
 use crate::source::{Column, Role, TableId};
 
 /// What is the server's own.
@@ -45,40 +47,28 @@ pub(super) struct Entry {
 #[derive(Debug, Default)]
 pub(super) struct Catalog {
     pub(super) tables: BTreeMap<Name, Entry>,
-    /// Databases that were not asked for.
-    pub(super) others: Vec<String>,
-    /// Databases that were asked for, and are not there.
-    pub(super) missing: Vec<String>,
+    /// Databases that are left out, and why.
+    pub(super) others: Vec<(String, &'static str)>,
     /// Those that are to be exported.
     pub(super) databases: Vec<String>,
 }
-
-/// Types of columns which values have shown to be too narrow.
-pub(super) type Retyped = HashMap<(TableId, String), DataType>;
 
 /// The databases to export, and the others.
 pub(super) fn databases(client: &mut Client, select: &Select) -> Result<Catalog, Fault> {
     let all: Vec<String> =
         client.query("SHOW DATABASES")?.into_iter().flatten().flatten().collect();
-    let named = |name: &String| select.databases.contains(name);
     // The schemas that are no databases have their names in any case; the others are as they are written.
     let system = |name: &str| {
+        let is_schema = |system: &&&str| system.ends_with("_schema");
         SYSTEM.contains(&name)
-            || SYSTEM
-                .iter()
-                .any(|system| system.ends_with("_schema") && system.eq_ignore_ascii_case(name))
+            || SYSTEM.iter().filter(is_schema).any(|system| system.eq_ignore_ascii_case(name))
     };
-    let (mut databases, mut others) = (Vec::new(), Vec::new());
-    for name in &all {
-        match select.databases.is_empty() {
-            true if !system(name) => databases.push(name.clone()),
-            false if named(name) => databases.push(name.clone()),
-            false if !system(name) => others.push(name.clone()),
-            _ => {}
-        }
-    }
-    let missing = select.databases.iter().filter(|name| !all.contains(name)).cloned().collect();
-    Ok(Catalog { databases, others, missing, ..Catalog::default() })
+    let found = all
+        .into_iter()
+        .map(|name| Found { foreign: system(&name).then_some("the server's own"), name });
+    let Chosen { taken, excluded } = choose(found.collect(), select)?;
+    let others = excluded.into_iter().filter(|(name, _)| !system(name)).collect();
+    Ok(Catalog { databases: taken, others, ..Catalog::default() })
 }
 
 /// When the table that has this name now was created.
@@ -95,7 +85,7 @@ pub(super) fn tables(
     client: &mut Client,
     source: &str,
     catalog: &mut Catalog,
-    retyped: &Retyped,
+    lessons: &Lessons,
 ) -> Result<(), Fault> {
     if catalog.databases.is_empty() {
         return Ok(());
@@ -133,7 +123,7 @@ pub(super) fn tables(
                 schema: String::new(),
                 table: name.1,
             };
-            add_column(entry, &id, rest, retyped);
+            add_column(entry, &id, rest, lessons);
         }
     })?;
     let sql = format!(
@@ -165,14 +155,14 @@ pub(super) fn tables(
 pub(super) fn columns(
     client: &mut Client,
     id: &TableId,
-    retyped: &Retyped,
+    lessons: &Lessons,
 ) -> Result<Vec<Column>, Fault> {
     let (database, table) = (literal(&id.database), literal(&id.table));
     let sql = columns_of(&format!("TABLE_SCHEMA = {database} AND TABLE_NAME = {table}"));
     let mut entry = Entry::default();
     each(client, &sql, |[database, table, rest @ ..]: [Option<&str>; 10]| {
         if (database, table) == (Some(&id.database), Some(&id.table)) {
-            add_column(&mut entry, id, rest, retyped);
+            add_column(&mut entry, id, rest, lessons);
         }
     })?;
     Ok(entry.columns)
@@ -187,7 +177,7 @@ fn columns_of(condition: &str) -> String {
     )
 }
 
-fn add_column(entry: &mut Entry, id: &TableId, row: [Option<&str>; 8], retyped: &Retyped) {
+fn add_column(entry: &mut Entry, id: &TableId, row: [Option<&str>; 8], lessons: &Lessons) {
     let [Some(name), kind, full, precision, scale, charset, nullable, rights] = row else { return };
     let full = full.unwrap_or_default();
     let declared = Declared {
@@ -197,13 +187,16 @@ fn add_column(entry: &mut Entry, id: &TableId, row: [Option<&str>; 8], retyped: 
         scale: scale.and_then(|digits| digits.parse().ok()),
         has_charset: charset.is_some(),
     };
-    let found = retyped.get(&(id.clone(), name.to_owned()));
+    let lesson = lessons.of(id, name).map(|lesson| match lesson {
+        Lesson::Text => DataType::Utf8,
+        Lesson::Bytes => DataType::Binary,
+    });
     entry.columns.push(Column {
         name: name.to_owned(),
         key: name.to_owned(),
         role: Role::Column,
         source_type: full.to_owned(),
-        data_type: found.cloned().unwrap_or_else(|| data_type(&declared)),
+        data_type: lesson.unwrap_or_else(|| data_type(&declared)),
     });
     if nullable == Some("YES") {
         entry.nullable.insert(name.to_owned());

@@ -11,11 +11,12 @@ use super::snapshot::Proof;
 use super::status::Fault;
 use super::time::{DateTime, Precision};
 use super::{Inner, read};
-use crate::config::matches;
 use crate::error::{Error, Result};
-use crate::source::cancel::Cancel;
-use crate::source::{Cuts, Excluded, Listing, Reading, Table, TableId};
-use crate::window::Window;
+use crate::source::relational::cancel::Cancel;
+use crate::source::relational::time_column::{self, Candidate, choose};
+use crate::source::relational::times::Times;
+use crate::source::{Column, Cuts, Excluded, Listing, Reading, Table, TableId};
+use crate::window::{SECOND, Window};
 
 /// Engines that keep what a snapshot sees.
 const TRANSACTIONAL: [&str; 3] = ["InnoDB", "RocksDB", "TokuDB"];
@@ -25,10 +26,9 @@ pub(super) fn list(this: &Inner, lease: &mut Lease, cancel: &Cancel) -> Result<L
     lease.work(cancel, |_| Ok(()))?;
     let now = this.pool.tick();
     let mut client = this.pool.address.connect(cancel)?;
-    let retyped = this.learned().retyped.clone();
     let mut ask = || {
         let mut catalog = catalog::databases(&mut client, &this.select)?;
-        catalog::tables(&mut client, &this.name, &mut catalog, &retyped)?;
+        catalog::tables(&mut client, &this.name, &mut catalog, &this.lessons)?;
         Ok((catalog, catalog::sees_everything(&mut client)?))
     };
     let asked: std::result::Result<_, Fault> = ask();
@@ -36,25 +36,22 @@ pub(super) fn list(this: &Inner, lease: &mut Lease, cancel: &Cancel) -> Result<L
         asked.map_err(|fault| Error::from(fault).context("listing the tables"))?;
     client.quit();
     this.listed.store(now, Ordering::Relaxed);
-    if let Some(missing) = catalog.missing.first() {
-        return Err(Error::stop(format!(
-            "there is no database `{missing}` that this user may see"
-        ))
-        .hint(format!("it sees {}", catalog.others.join(", "))));
-    }
     let mut listing = Listing::default();
     let excluded =
         |what, why: &str| Excluded { source: this.name.clone(), what, why: why.to_owned() };
-    let others = catalog.others.iter().map(|name| format!("database {name}"));
-    listing.excluded.extend(others.map(|what| excluded(what, "not asked for")));
+    let others = catalog.others.iter();
+    listing.excluded.extend(others.map(|(name, why)| excluded(format!("database {name}"), why)));
     warn_of_sight(this, sees_everything, &mut listing.warnings);
     warn_of_proof(this.pool.proof(), &mut listing.warnings);
     warn_of_engines(&catalog, &mut listing.warnings);
-    for pattern in this.time_columns.keys() {
-        if !catalog.tables.keys().any(|(database, table)| fits(pattern, database, table)) {
-            listing.warnings.push(format!("`time_columns`: no table is named `{pattern}`"));
-        }
-    }
+    let names = catalog.tables.keys().map(|(database, table)| TableId {
+        source: this.name.clone(),
+        database: database.clone(),
+        schema: String::new(),
+        table: table.clone(),
+    });
+    let names: Vec<TableId> = names.collect();
+    listing.warnings.extend(time_column::unused(&this.time_columns, names.iter()));
     for ((database, table), entry) in catalog.tables {
         let id = TableId { source: this.name.clone(), database, schema: String::new(), table };
         if !this.select.takes_table(&id.table) {
@@ -68,9 +65,17 @@ pub(super) fn list(this: &Inner, lease: &mut Lease, cancel: &Cancel) -> Result<L
             let why = "the user may read only some of its columns";
             listing.unreadable.push((id, why.to_owned()));
         } else {
+            let warnings = &mut listing.warnings;
+            let time = match time_column(&this.time_columns, &id, &entry, warnings) {
+                Ok(time) => time,
+                Err(error) => {
+                    listing.unreadable.push((id, error.to_string()));
+                    continue;
+                }
+            };
             let table = lease.work(cancel, |session| {
                 this.current(session, |session| {
-                    list_one(this, session, &id, &entry, &mut listing.warnings)
+                    list_one(this, session, &id, &entry, time.clone(), warnings)
                 })
             });
             listing.tables.push(table.map_err(|error| error.context(format!("listing {id}")))?);
@@ -93,13 +98,14 @@ fn list_one(
     session: &mut Session,
     id: &TableId,
     entry: &Entry,
+    time_column: Option<String>,
     warnings: &mut Vec<String>,
 ) -> std::result::Result<Table, Fault> {
     let mut table = Table {
         id: id.clone(),
         columns: entry.columns.clone(),
         occupied: Vec::new(),
-        time_column: time_column(&this.time_columns, id, entry, warnings),
+        time_column,
         cuts: Cuts::None,
         reading: Reading::Whole,
         state: None,
@@ -121,20 +127,15 @@ fn list_one(
             }
         }
     }
-    // What has no time may be anywhere in it.
     let mut bounds = Some(Window::ALL);
-    if table.time_column.is_none() {
-        table.occupied.push(Window::ALL);
-    }
-    if let Some(column) = &table.time_column {
-        bounds = None;
-        table.reading = match entry.nullable.contains(column) {
-            true => Reading::WindowsAndNullTime,
-            false => Reading::Windows,
-        };
-        if let Some(found) = find_bounds(session, id, column, entry.is_versioned)? {
-            bounds = Some(found.bounds);
-            table.occupied.push(found.occupied);
+    let time = table.columns.iter().find(|column| Some(&column.key) == table.time_column.as_ref());
+    match time.and_then(|column| Some((&*column.key, Precision::of(&column.source_type)?))) {
+        None => table.occupied.push(Window::ALL),
+        Some((column, precision)) => {
+            let times = find_times(session, id, (column, precision), entry.is_versioned)?;
+            table.reading = times.reading(entry.nullable.contains(column));
+            table.occupied = times.occupied();
+            bounds = times.bounds();
         }
     }
     table.state = Some(match &table.time_column {
@@ -164,80 +165,67 @@ fn is_integer(entry: &Entry, name: &str) -> bool {
     column.is_some_and(|column| column.data_type.is_integer())
 }
 
-/// Whether a pattern of the configuration means a table.
-fn fits(pattern: &str, database: &str, table: &str) -> bool {
-    matches(pattern, table) || matches(pattern, &format!("{database}.{table}"))
-}
-
-/// The column by which a table can be read in windows cheaply: the one that the configuration names, if an
-/// index begins with it; else one that the rows are sorted by. By any other index InnoDB would have to look
-/// for each row in another place.
+/// The column by which a table can be read in windows: by default one that the rows are sorted by. By any other
+/// index InnoDB would have to look for each row in another place.
 fn time_column(
     configured: &BTreeMap<String, String>,
     id: &TableId,
     entry: &Entry,
     warnings: &mut Vec<String>,
-) -> Option<String> {
-    let is_time = |name: &String| {
-        let column = entry.columns.iter().find(|column| column.key == *name);
-        column.is_some_and(|column| Precision::of(&column.source_type).is_some())
+) -> Result<Option<String>> {
+    let is_time = |column: &&Column| Precision::of(&column.source_type).is_some();
+    let candidate = |column: &Column| Candidate {
+        name: column.key.clone(),
+        is_indexed: entry.leading.contains(&column.key),
+        by_default: entry.primary.as_ref() == Some(&column.key),
     };
-    let named = configured.iter().filter(|(pattern, _)| fits(pattern, &id.database, &id.table));
-    // Of several the one that says most.
-    if let Some((_, name)) = named.max_by_key(|(pattern, _)| pattern.replace('*', "").len()) {
-        if name.is_empty() {
-            return None; // whole, whatever index there is
-        }
-        if is_time(name) && entry.leading.contains(name) {
-            return Some(name.clone());
-        }
-        warnings.push(format!(
-            "{id} is read whole: it has no DATE, DATETIME or TIMESTAMP `{name}` that an index begins with"
-        ));
-        return None;
-    }
-    entry.primary.clone().filter(is_time)
+    let candidates: Vec<_> = entry.columns.iter().filter(is_time).map(candidate).collect();
+    choose(configured, id, &candidates, warnings)
 }
 
-struct Bounds {
-    bounds: Window,
-    /// Without what lies beyond 64 bits of nanoseconds.
-    occupied: Window,
-}
-
-/// From the first to just after the last value; the ends of all time where values lie beyond.
-fn find_bounds(
+/// Where the times of a table lie. A date that is none counts as one before all others, where it is sorted.
+fn find_times(
     session: &mut Session,
     id: &TableId,
-    column: &str,
+    (column, precision): (&str, Precision),
     is_versioned: bool,
-) -> std::result::Result<Option<Bounds>, Fault> {
-    /// Just within 64 bits of nanoseconds.
-    const FIRST: &str = "TIMESTAMP'1678-01-01 00:00:00'";
-    const LAST: &str = "TIMESTAMP'2262-01-01 00:00:00'";
+) -> std::result::Result<Times, Fault> {
+    /// The years 1678 and 2262: just within 64 bits of nanoseconds.
+    const FIRST: i64 = -9_214_560_000 * SECOND;
+    const LAST: i64 = 9_214_646_400 * SECOND;
     let history = if is_versioned { " FOR SYSTEM_TIME ALL" } else { "" };
     let (column, name) = (quoted(column), format!("{}{history}", table_name(id)));
     let mut ask = |sql: String| session.client.query(&format!("{sql}; {}", read::FREE));
     let rows = ask(format!("SELECT MIN({column}), MAX({column}) FROM {name}"))?;
-    let Some([Some(min), Some(max)]) = rows.first().map(Vec::as_slice) else { return Ok(None) };
+    let Some([Some(min), Some(max)]) = rows.first().map(Vec::as_slice) else {
+        return Ok(Times::default());
+    };
     let instant = |text: &str| {
         let nanos = DateTime::parse(text)?.nanos()?;
-        i64::try_from(nanos).ok().filter(|nanos| *nanos < i64::MAX)
+        i64::try_from(nanos).ok().filter(|nanos| *nanos < i64::MAX).map(i128::from)
     };
-    let (mut first, mut last) = (instant(min), instant(max));
-    let bounds =
-        Window { from: first.unwrap_or(i64::MIN), to: last.map_or(i64::MAX, |last| last + 1) };
-    for (end, of, within) in
-        [(&mut first, "MIN", format!(">= {FIRST}")), (&mut last, "MAX", format!("< {LAST}"))]
-    {
-        if end.is_none() {
-            let rows = ask(format!("SELECT {of}({column}) FROM {name} WHERE {column} {within}"))?;
-            *end = rows.first().and_then(|row| instant(row.first()?.as_deref()?));
-        }
-    }
-    // Where there is nothing within, any instant will do.
-    let occupied = first.zip(last).and_then(|(first, last)| Window::new(first, last + 1));
-    Ok(Some(Bounds { bounds, occupied: occupied.unwrap_or(Window { from: 0, to: 1 }) }))
+    let (first, last) = (instant(min), instant(max));
+    let (before, after) = (first.is_none(), last.is_none());
+    // What lies beyond is left out to find where the others are. Half a date says nothing: then they may be
+    // anywhere.
+    let within = format!(
+        "{column} >= {} AND {column} < {}",
+        precision.literal(FIRST),
+        precision.literal(LAST)
+    );
+    let mut find = |what: &str| -> std::result::Result<Option<i128>, Fault> {
+        let rows = ask(format!("SELECT {what} FROM {name} WHERE {within}"))?;
+        Ok(rows.first().and_then(|row| instant(row.first()?.as_deref()?)))
+    };
+    let first = match first {
+        None => find(&format!("MIN({column})"))?.unwrap_or(i128::from(i64::MIN)),
+        Some(first) => first,
+    };
+    let last = match last {
+        None => find(&format!("MAX({column})"))?.unwrap_or(i128::from(i64::MAX)),
+        Some(last) => last,
+    };
+    Ok(Times { ends: Some((first, last)), before, after })
 }
 
 fn warn_of_sight(this: &Inner, sees_everything: bool, warnings: &mut Vec<String>) {

@@ -12,7 +12,7 @@ use super::session::{Lease, Pool, Session};
 use super::status::Fault;
 use crate::error::Result;
 use crate::source::BatchSender;
-use crate::source::cancel::Cancel;
+use crate::source::relational::cancel::Cancel;
 
 /// From so many rows on it is worth it.
 pub(super) const MANY_ROWS: u64 = 500_000;

@@ -19,10 +19,7 @@ use super::packet::Parts;
 use super::time::{Calendar, DateTime, push_time};
 use super::types::Decode;
 use crate::error::{Error, Result};
-
-/// A batch ends at so many rows, or so many bytes of the wire.
-const BATCH_ROWS: usize = 16 << 10;
-const BATCH_BYTES: usize = 2 << 20;
+use crate::source::relational::{BATCH_BYTES, BATCH_ROWS};
 
 /// Rows on their way into a batch.
 pub(super) struct Rows {

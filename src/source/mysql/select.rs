@@ -1,8 +1,9 @@
 //! PURE: the statements that read a table, as text.
 
 use super::time::Precision;
-use crate::source::{Column, Table, TableId};
-use crate::window::{Slice, Window};
+use crate::source::relational::slice::{self, TimeSql};
+use crate::source::{Table, TableId};
+use crate::window::Slice;
 
 /// A name within a statement.
 pub(super) fn quoted(name: &str) -> String {
@@ -62,30 +63,31 @@ impl<'a> Part<'a> {
     }
 }
 
-fn condition(table: &Table, slice: Slice) -> Option<String> {
-    let name = table.time_column.as_ref()?;
-    let column = quoted(name);
-    match slice {
-        Slice::All => None,
-        Slice::NullTime => Some(format!("{column} IS NULL")),
-        Slice::Window(window) => {
-            let of = |column: &&Column| column.key == *name;
-            let precision =
-                table.columns.iter().find(of).and_then(|c| Precision::of(&c.source_type));
-            Some(within(&column, precision?, window))
-        }
+/// The column that the windows of a table are made of.
+struct Time<'a> {
+    name: &'a str,
+    precision: Precision,
+}
+
+impl TimeSql for Time<'_> {
+    fn name(&self) -> String {
+        quoted(self.name)
+    }
+
+    fn literal(&self, nanos: i64) -> String {
+        self.precision.literal(nanos)
+    }
+
+    // To `IS NULL` the date 0000-00-00 of a column that is NOT NULL is null, too.
+    // <https://dev.mysql.com/doc/refman/8.4/en/comparison-operators.html#operator_is-null>
+    fn is_null(&self) -> String {
+        format!("{} <=> NULL", quoted(self.name))
     }
 }
 
-/// The ends of all that 64 bits of nanoseconds hold are open: what lies beyond them belongs to the outermost
-/// windows.
-fn within(column: &str, precision: Precision, window: Window) -> String {
-    let from =
-        (window.from > i64::MIN).then(|| format!("{column} >= {}", precision.literal(window.from)));
-    let to = (window.to < i64::MAX).then(|| format!("{column} < {}", precision.literal(window.to)));
-    let both: Vec<String> = from.into_iter().chain(to).collect();
-    match both.is_empty() {
-        true => format!("{column} IS NOT NULL"),
-        false => both.join(" AND "),
-    }
+fn condition(table: &Table, slice: Slice) -> Option<String> {
+    let name = table.time_column.as_ref()?;
+    let column = table.columns.iter().find(|column| column.key == *name)?;
+    let precision = Precision::of(&column.source_type)?;
+    Some(slice::condition(&Time { name, precision }, slice))
 }

@@ -13,7 +13,7 @@ use super::snapshot::{self, Proof};
 use super::status::Fault;
 use crate::config::{Database, Limits};
 use crate::error::{Class, Error, Result};
-use crate::source::cancel::Cancel;
+use crate::source::relational::cancel::Cancel;
 
 /// How a server is reached, and for how long it may be silent.
 #[derive(Clone)]

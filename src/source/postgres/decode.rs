@@ -14,7 +14,8 @@ use arrow::datatypes::{
     Int64Type, SchemaRef, Time64MicrosecondType, TimestampMicrosecondType, UInt32Type,
 };
 
-use super::types::{Kind, Lesson, element_field, interval_fields};
+use super::types::{Kind, element_field, interval_fields};
+use crate::source::relational::lessons::Lesson;
 
 /// Days, and microseconds, from 1970 to 2000, from which PostgreSQL counts.
 const EPOCH_DAYS: i32 = 10_957;

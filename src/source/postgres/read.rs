@@ -6,22 +6,23 @@ use std::thread;
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::catalog::{self, Attribute};
+use super::catalog;
 use super::connection::Connection;
 use super::copy_binary::{Copy, Malformed};
 use super::decode::{Fault, Misfit, Rows};
 use super::errors::malformed;
 use super::snapshot::{Pool, Session};
-use super::types::{Kind, Lesson};
+use super::types::Kind;
 use super::{Inner, Readable, sql};
 use crate::error::{Class, Error, Result};
-use crate::source::cancel::Cancel;
+use crate::source::relational::cancel::Cancel;
+use crate::source::relational::lessons::Lesson;
+use crate::source::relational::slice::condition;
+use crate::source::relational::times::Times;
+use crate::source::relational::{BATCH_BYTES, BATCH_ROWS};
 use crate::source::{BatchSender, Chunk};
-use crate::window::{Slice, Window};
+use crate::window::Slice;
 
-/// Rows and bytes of a batch at most.
-const BATCH_ROWS: usize = 16 * 1024;
-const BATCH_BYTES: usize = 2 * 1024 * 1024;
 /// Bytes of a range of blocks: small enough that streams end together, large enough that its statement costs
 /// nothing.
 pub(super) const RANGE_BYTES: u64 = 16 << 20;
@@ -187,8 +188,7 @@ impl Reading<'_> {
         if time.is_none() && self.chunk.slice != Slice::All {
             return Err(Error::fail("this table has no windows"));
         }
-        let of_time =
-            time.as_ref().and_then(|(name, kind)| sql::condition(name, kind, self.chunk.slice));
+        let of_time = time.as_ref().map(|time| condition(time, self.chunk.slice));
         let conditions: Vec<String> = of_time.into_iter().chain(range.cloned()).collect();
         let statement = sql::copy(columns, from, &conditions, *oid);
         let is_looking = self.chunk.slice == Slice::NullTime;
@@ -213,7 +213,8 @@ impl Reading<'_> {
                 Ended::Error(error) => error,
                 Ended::Fault(Fault { column, misfit: Misfit::Cannot(what) }) => {
                     let column = &self.chunk.table.columns[column];
-                    self.inner.learn(&self.chunk.table.id, column, Lesson::Text, what)
+                    let learned = [(column, Lesson::Text, what)];
+                    self.inner.lessons.learn(&self.chunk.table.id, learned)
                 }
                 Ended::Malformed | Ended::Fault(_) => malformed(address),
             });
@@ -251,41 +252,9 @@ impl Reading<'_> {
             Ok(batch) => self.batches.blocking_send(batch),
             Err((at, lesson)) => {
                 let (id, column) = (&self.chunk.table.id, &self.chunk.table.columns[at]);
-                Err(self.inner.learn(id, column, lesson, "text that is not UTF-8"))
+                Err(self.inner.lessons.learn(id, [(column, lesson, "text that is not UTF-8")]))
             }
         }
-    }
-}
-
-/// Where the times of a table lie.
-pub(super) struct Times {
-    /// First and last finite one, in nanoseconds, which may not fit.
-    ends: Option<(i128, i128)>,
-    pub(super) has_nulls: bool,
-    before: bool,
-    after: bool,
-}
-
-impl Times {
-    /// `None` where no row has a time.
-    pub(super) fn bounds(&self) -> Option<Window> {
-        let windows = self.occupied();
-        Window::new(windows.first()?.from, windows.last()?.to)
-    }
-
-    /// Where rows are. What lies beyond 64 bits of nanoseconds is at the end of all of time.
-    pub(super) fn occupied(&self) -> Vec<Window> {
-        let nanos = |time: i128| time.clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64;
-        let first = Window { from: i64::MIN, to: i64::MIN + 1 };
-        let last = Window { from: i64::MAX - 1, to: i64::MAX };
-        let finite = self.ends.and_then(|(from, to)| Window::new(nanos(from), nanos(to + 1)));
-        // Both of its ends beyond the same end of time.
-        let outside = self.ends.filter(|_| finite.is_none()).map(|(from, _)| from);
-        let mut windows = Vec::new();
-        windows.extend((self.before || outside.is_some_and(|from| from < 0)).then_some(first));
-        windows.extend(finite);
-        windows.extend((self.after || outside.is_some_and(|from| from > 0)).then_some(last));
-        windows
     }
 }
 
@@ -293,12 +262,11 @@ impl Times {
 pub(super) fn bounds_of(
     connection: &mut Connection,
     from: &str,
-    attribute: &Attribute,
-    kind: &Kind,
+    time: &sql::Time,
 ) -> Result<Times> {
-    let asked = sql::bounds(from, &attribute.name, attribute.not_null);
+    let asked = sql::bounds(from, &time.name);
     let statement = format!("COPY ({asked}) TO STDOUT (FORMAT binary)");
-    let mut copy = Copy::new(5);
+    let mut copy = Copy::new(4);
     let mut fields: Vec<Option<Vec<u8>>> = Vec::new();
     let answer = connection.copy_out(&statement, true, |data| {
         let fed = copy.feed(data, |mut row| {
@@ -318,14 +286,14 @@ pub(super) fn bounds_of(
         fed.map_err(|_| Error::of(Class::Retry, "an answer that is not PostgreSQL's"))
     });
     answer?;
-    let time = |at: usize| -> Option<i128> {
+    let nanos = |at: usize| -> Option<i128> {
         let value = fields.get(at)?.as_deref()?;
-        let micros = match kind {
+        let micros = match time.kind {
             Kind::Date => i128::from(i32::from_be_bytes(value.try_into().ok()?)) * 86_400_000_000,
             _ => i128::from(i64::from_be_bytes(value.try_into().ok()?)),
         };
         Some((micros + 946_684_800_000_000) * 1000)
     };
     let truth = |at: usize| fields.get(at).and_then(Option::as_deref) == Some(&[1]);
-    Ok(Times { ends: time(0).zip(time(1)), has_nulls: truth(2), before: truth(3), after: truth(4) })
+    Ok(Times { ends: nanos(0).zip(nanos(1)), before: truth(2), after: truth(3) })
 }

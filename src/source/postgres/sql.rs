@@ -4,7 +4,7 @@ use chrono::DateTime;
 
 use super::snapshot::RELEASE;
 use super::types::{Cast, Kind};
-use crate::window::Slice;
+use crate::source::relational::slice::TimeSql;
 
 /// A name in double quotes.
 pub(super) fn quoted(name: &str) -> String {
@@ -29,22 +29,20 @@ pub(super) fn column(name: &str, cast: Cast) -> String {
     }
 }
 
-/// The rows of a slice, by the column whose values are the time. What lies beyond the times that 64 bits of
-/// nanoseconds have, infinity too, belongs to the window that ends there.
-pub(super) fn condition(time: &str, kind: &Kind, slice: Slice) -> Option<String> {
-    let column = quoted(time);
-    let window = match slice {
-        Slice::NullTime => return Some(format!("{column} IS NULL")),
-        Slice::All => return Some(format!("{column} IS NOT NULL")),
-        Slice::Window(window) => window,
-    };
-    let from =
-        (window.from != i64::MIN).then(|| format!("{column} >= {}", literal(kind, window.from)));
-    let to = (window.to != i64::MAX).then(|| format!("{column} < {}", literal(kind, window.to)));
-    let bounds: Vec<String> = from.into_iter().chain(to).collect();
-    match bounds.is_empty() {
-        true => Some(format!("{column} IS NOT NULL")),
-        false => Some(bounds.join(" AND ")),
+/// The column that the windows of a table are made of.
+#[derive(Debug, Clone)]
+pub(super) struct Time {
+    pub(super) name: String,
+    pub(super) kind: Kind,
+}
+
+impl TimeSql for Time {
+    fn name(&self) -> String {
+        quoted(&self.name)
+    }
+
+    fn literal(&self, nanos: i64) -> String {
+        literal(&self.kind, nanos)
     }
 }
 
@@ -67,16 +65,15 @@ fn literal(kind: &Kind, nanos: i64) -> String {
     }
 }
 
-/// First and last finite value of a column, and whether it has nulls, and infinities.
-pub(super) fn bounds(table: &str, column: &str, not_null: bool) -> String {
+/// First and last finite value of a column, and whether it has infinities.
+pub(super) fn bounds(table: &str, column: &str) -> String {
     let column = quoted(column);
     let exists = |what: &str| format!("EXISTS (SELECT FROM {table} WHERE {column} {what})");
-    let nulls = if not_null { "false".to_owned() } else { exists("IS NULL") };
     format!(
         "SELECT (SELECT {column} FROM {table} WHERE {column} > '-infinity' AND {column} < 'infinity' \
          ORDER BY {column} LIMIT 1), \
          (SELECT {column} FROM {table} WHERE {column} > '-infinity' AND {column} < 'infinity' \
-         ORDER BY {column} DESC LIMIT 1), {nulls}, {}, {}",
+         ORDER BY {column} DESC LIMIT 1), {}, {}",
         exists("= '-infinity'"),
         exists("= 'infinity'")
     )
@@ -112,7 +109,8 @@ pub(super) fn count(table: &str, condition: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::window::Window;
+    use crate::source::relational::slice::condition;
+    use crate::window::{Slice, Window};
     use proptest::prelude::*;
 
     #[test]
@@ -124,7 +122,9 @@ mod tests {
     #[test]
     fn a_window_is_rounded_to_what_the_column_has() {
         let window = |from, to| Slice::Window(Window { from, to });
-        let of = |kind: &Kind, slice| condition("t", kind, slice).unwrap();
+        let of = |kind: &Kind, slice| {
+            condition(&Time { name: "t".to_owned(), kind: kind.clone() }, slice)
+        };
         let zoned = Kind::Timestamp { utc: true };
         assert_eq!(
             of(&zoned, window(1, 1_000_000_000)),
@@ -132,7 +132,6 @@ mod tests {
              \"t\" < '1970-01-01 00:00:01.000000+00'::timestamptz"
         );
         assert_eq!(of(&Kind::Date, window(1, i64::MAX)), "\"t\" >= '1970-01-02'::date");
-        assert_eq!(of(&zoned, Slice::All), "\"t\" IS NOT NULL");
         assert_eq!(of(&zoned, Slice::NullTime), "\"t\" IS NULL");
     }
 

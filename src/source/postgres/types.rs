@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Fields, TimeUnit};
 
+use crate::source::relational::lessons::Lesson;
+
 /// How a value is sent, and what it becomes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -80,16 +82,6 @@ pub(super) fn interval_fields() -> Fields {
 pub(super) fn element_field(element: &Kind) -> Arc<Field> {
     Arc::new(Field::new_list_field(element.data_type(), true))
 }
-
-/// What was learned of a column by reading it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Lesson {
-    /// It holds a value that its type in the archive cannot.
-    Text,
-    /// It holds text that is not UTF-8.
-    Bytes,
-}
-
 /// How a column is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cast {

@@ -4,12 +4,12 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::wire::Hangup;
 use crate::error::{Error, Result};
+use crate::source::wire::Hangup;
 
 /// The connections of a piece of work.
 #[derive(Clone, Default)]
-pub(super) struct Cancel(Arc<Mutex<Watched>>);
+pub(in crate::source) struct Cancel(Arc<Mutex<Watched>>);
 
 #[derive(Default)]
 struct Watched {
@@ -20,7 +20,7 @@ struct Watched {
 
 impl Cancel {
     /// Hangs this one up, too, when nobody waits any more. Returns what to forget it by.
-    pub(super) fn watch(&self, wire: Hangup) -> u64 {
+    pub(in crate::source) fn watch(&self, wire: Hangup) -> u64 {
         let mut watched = self.lock();
         watched.next += 1;
         let number = watched.next;
@@ -32,12 +32,12 @@ impl Cancel {
     }
 
     /// Others use it from now on.
-    pub(super) fn forget(&self, number: u64) {
+    pub(in crate::source) fn forget(&self, number: u64) {
         self.lock().wires.remove(&number);
     }
 
     /// Hangs up all of them, and those that come.
-    pub(super) fn hang_up(&self) {
+    pub(in crate::source) fn hang_up(&self) {
         let mut watched = self.lock();
         watched.over = true;
         watched.wires.drain().for_each(|(_, wire)| wire.hang_up());
@@ -63,7 +63,7 @@ impl Drop for Waiting {
 }
 
 /// Does it on a thread that may block.
-pub(super) async fn blocking<T: Send + 'static>(
+pub(in crate::source) async fn blocking<T: Send + 'static>(
     work: impl FnOnce(&Cancel) -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let mut waiting = Waiting { cancel: Cancel::default(), done: false };

@@ -1,0 +1,69 @@
+//! PURE: the WHERE of a slice.
+
+use crate::window::{Slice, Window};
+
+/// A column of time as a dialect writes it.
+pub(in crate::source) trait TimeSql {
+    /// Its name, quoted.
+    fn name(&self) -> String;
+
+    /// The first instant at or after another that the column can hold, as a literal: a value of the column is
+    /// before the one exactly if it is before the other.
+    fn literal(&self, nanos: i64) -> String;
+
+    /// What holds for the rows without a time, and for no other.
+    fn is_null(&self) -> String {
+        format!("{} IS NULL", self.name())
+    }
+}
+
+/// The condition that the rows of a slice meet, and no others.
+///
+/// The slices of a table share no row and leave none out: the rows without a time are a slice of their own, so
+/// that no other has them, `all` included; what lies beyond the times that 64 bits of nanoseconds can hold
+/// belongs to the window that ends there.
+pub(in crate::source) fn condition(time: &impl TimeSql, slice: Slice) -> String {
+    let window = match slice {
+        Slice::NullTime => return time.is_null(),
+        Slice::All => Window::ALL,
+        Slice::Window(window) => window,
+    };
+    let name = time.name();
+    let from =
+        (window.from != i64::MIN).then(|| format!("{name} >= {}", time.literal(window.from)));
+    let to = (window.to != i64::MAX).then(|| format!("{name} < {}", time.literal(window.to)));
+    let bounds: Vec<String> = from.into_iter().chain(to).collect();
+    match bounds.is_empty() {
+        true => format!("{name} IS NOT NULL"),
+        false => bounds.join(" AND "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Plain;
+
+    impl TimeSql for Plain {
+        fn name(&self) -> String {
+            "t".to_owned()
+        }
+
+        fn literal(&self, nanos: i64) -> String {
+            nanos.to_string()
+        }
+    }
+
+    #[test]
+    fn rows_without_a_time_are_in_one_slice_alone() {
+        let of = |slice| condition(&Plain, slice);
+        let window = |from, to| Slice::Window(Window { from, to });
+        assert_eq!(of(Slice::NullTime), "t IS NULL");
+        assert_eq!(of(Slice::All), "t IS NOT NULL");
+        assert_eq!(of(window(i64::MIN, i64::MAX)), "t IS NOT NULL");
+        assert_eq!(of(window(1, i64::MAX)), "t >= 1");
+        assert_eq!(of(window(i64::MIN, 2)), "t < 2");
+        assert_eq!(of(window(1, 2)), "t >= 1 AND t < 2");
+    }
+}

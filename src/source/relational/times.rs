@@ -1,0 +1,76 @@
+//! PURE: where the rows of a table lie in time, as windows.
+
+use crate::source::Reading;
+use crate::window::Window;
+
+/// What a source says of the times of a table.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in crate::source) struct Times {
+    /// The first and the last one, in nanoseconds, which 64 bits may not hold.
+    pub(in crate::source) ends: Option<(i128, i128)>,
+    /// There are others before all instants: an infinity, a date that is none.
+    pub(in crate::source) before: bool,
+    /// There are others after all instants.
+    pub(in crate::source) after: bool,
+}
+
+impl Times {
+    /// `None` where no row has a time.
+    pub(in crate::source) fn bounds(&self) -> Option<Window> {
+        let windows = self.occupied();
+        Window::new(windows.first()?.from, windows.last()?.to)
+    }
+
+    /// Where rows are. What lies beyond 64 bits of nanoseconds is at the end of all of time.
+    pub(in crate::source) fn occupied(&self) -> Vec<Window> {
+        let nanos = |time: i128| time.clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64;
+        let first = Window { from: i64::MIN, to: i64::MIN + 1 };
+        let last = Window { from: i64::MAX - 1, to: i64::MAX };
+        let finite = self.ends.and_then(|(from, to)| Window::new(nanos(from), nanos(to + 1)));
+        // Both of its ends lie beyond the same end of time.
+        let outside = self.ends.filter(|_| finite.is_none()).map(|(from, _)| from);
+        let mut windows = Vec::new();
+        windows.extend((self.before || outside.is_some_and(|from| from < 0)).then_some(first));
+        windows.extend(finite);
+        windows.extend((self.after || outside.is_some_and(|from| from > 0)).then_some(last));
+        windows
+    }
+
+    /// What can be read of a table at a time. One that has no time at all has no window that a commit could be
+    /// of, so that the commit of its rows without a time shows that it is there.
+    pub(in crate::source) fn reading(&self, may_be_null: bool) -> Reading {
+        match may_be_null || self.bounds().is_none() {
+            true => Reading::WindowsAndNullTime,
+            false => Reading::Windows,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_64_bits_cannot_hold_is_in_the_outermost_windows() {
+        let first = Window { from: i64::MIN, to: i64::MIN + 1 };
+        let last = Window { from: i64::MAX - 1, to: i64::MAX };
+        let beyond = i128::from(i64::MAX) * 2;
+        let times = |ends| Times { ends, ..Times::default() };
+        assert_eq!(times(None).bounds(), None);
+        assert_eq!(times(Some((3, 5))).occupied(), [Window { from: 3, to: 6 }]);
+        assert_eq!(times(Some((-beyond, -beyond))).occupied(), [first]);
+        assert_eq!(times(Some((beyond, beyond))).occupied(), [last]);
+        assert_eq!(times(Some((-beyond, beyond))).bounds(), Some(Window::ALL));
+        let all = Times { ends: Some((3, 5)), before: true, after: true };
+        assert_eq!(all.occupied(), [first, Window { from: 3, to: 6 }, last]);
+        assert_eq!(all.bounds(), Some(Window::ALL));
+    }
+
+    #[test]
+    fn a_table_without_times_has_a_slice_all_the_same() {
+        let some = Times { ends: Some((3, 5)), ..Times::default() };
+        assert_eq!(some.reading(false), Reading::Windows);
+        assert_eq!(some.reading(true), Reading::WindowsAndNullTime);
+        assert_eq!(Times::default().reading(false), Reading::WindowsAndNullTime);
+    }
+}
