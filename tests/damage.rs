@@ -1172,6 +1172,21 @@ fn bounds_that_are_not_those_of_the_slice_are_found_however_much_is_made_to_fit(
     }
 }
 
+// A megabyte of Parquet can hold millions of equal rows, which nobody may unpack.
+#[test]
+fn a_catalog_that_repeats_a_chunk_is_refused_at_the_second() {
+    let files = with_chunks(&SAMPLE, |commits| {
+        let first = commits[0].clone();
+        commits.extend(vec![first; 3000]);
+        commits.sort_by_key(Commit::id);
+    });
+    let files = with_manifests(with(&SAMPLE, CHUNKS, files[CHUNKS].clone()));
+    let archive = Damaged::new(&files);
+    archive.assert_found(&[], &[CHUNKS, "twice"], "a catalog of repetitions");
+    let run = moveout(["status", archive.root().to_str().unwrap()]).expect(4);
+    assert!(run.stderr.contains("twice"), "{}", run.stderr);
+}
+
 // A few kilobytes that claim to be hundreds of megabytes once they are decompressed.
 #[test]
 fn a_value_that_does_not_fit_into_the_memory_is_said_and_not_decoded() {

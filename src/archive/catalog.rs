@@ -264,6 +264,9 @@ pub fn write_chunks(commits: &[Commit]) -> Result<Vec<u8>> {
     writer.into_inner().map_err(|error| failed(&error))
 }
 
+/// How much memory the chunks of a catalog may take: some hundred thousand of them.
+const MOST_BYTES: usize = 2 << 30;
+
 /// Reads `catalog/chunks.parquet`; an error says what is wrong with it.
 pub fn read_chunks(bytes: Bytes) -> std::result::Result<Vec<Commit>, String> {
     // The decoder of pages panics at some bytes that are damaged.
@@ -276,7 +279,8 @@ fn decode_chunks(bytes: Bytes) -> std::result::Result<Vec<Commit>, String> {
     let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)
         .and_then(ParquetRecordBatchReaderBuilder::build)
         .map_err(|error| text(&error))?;
-    let mut commits = Vec::new();
+    let mut commits: Vec<Commit> = Vec::new();
+    let mut held_bytes = 0;
     for batch in reader {
         let mut writer = LineDelimitedWriter::new(Vec::new());
         writer.write(&batch.map_err(|error| text(&error))?).map_err(|error| text(&error))?;
@@ -287,6 +291,19 @@ fn decode_chunks(bytes: Bytes) -> std::result::Result<Vec<Commit>, String> {
             let mut bound = |name: &str| row.as_object_mut()?.remove(name)?.as_i64();
             let bounds = (bound("from_nanos"), bound("to_nanos"));
             let commit: Commit = serde_json::from_value(row).map_err(|error| text(&error))?;
+            // They are sorted, so the same chunk again stands beside the first. A megabyte of Parquet may
+            // hold millions of them.
+            let again = |last: &&Commit| last.slice == commit.slice && last.id() == commit.id();
+            if commits.last().filter(again).is_some() {
+                return Err(format!("it has {} {} twice", commit.id(), commit.slice));
+            }
+            held_bytes += commit.size_bytes();
+            if held_bytes > MOST_BYTES {
+                return Err(format!(
+                    "its chunks take more than {} GiB of memory",
+                    MOST_BYTES >> 30
+                ));
+            }
             let window = commit.slice.window();
             if bounds != (window.map(|window| window.from), window.map(|window| window.to)) {
                 return Err(format!(

@@ -72,6 +72,20 @@ impl Commit {
         }
     }
 
+    /// About how many bytes of memory it takes.
+    pub fn size_bytes(&self) -> usize {
+        let of = |texts: &[&str]| texts.iter().map(|text| text.len()).sum::<usize>();
+        let files =
+            self.files.iter().map(|file| size_of_val(file) + of(&[&file.key, &file.sha256]));
+        let columns = self.columns.iter().map(|column| {
+            let values = [&column.min, &column.max, &column.sum];
+            let values: usize = values.into_iter().flatten().map(String::len).sum();
+            size_of_val(column) + of(&[&column.name, &column.key, &column.source_type]) + values
+        });
+        let texts = of(&[&self.source, &self.database, &self.schema, &self.table, &self.path]);
+        size_of_val(self) + texts + files.sum::<usize>() + columns.sum::<usize>()
+    }
+
     /// As it is stored.
     pub fn to_json(&self) -> Result<Vec<u8>> {
         serde_json::to_vec(self).map_err(|error| Error::stop(format!("writing a commit: {error}")))

@@ -213,8 +213,9 @@ mod tests {
     fn check(file: &Bytes, share: usize) -> Result<(), String> {
         let metadata = metadata(file);
         let (start, length) = metadata.row_group(0).column(0).byte_range();
+        let range = start..start + length;
         let data = file.slice(start as usize..(start + length) as usize);
-        fit(&metadata, &[start..start + length], &[data], share)
+        fit(&metadata, std::slice::from_ref(&range), &[data], share)
     }
 
     #[test]
