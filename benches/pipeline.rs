@@ -37,6 +37,7 @@ use moveout::config::Place;
 use moveout::encode::{Cores, EncodeOptions, Encoder, Output};
 use moveout::error::Result;
 use moveout::progress::Progress;
+use moveout::retry::Interrupt;
 use moveout::source::points::{FieldValue, PointBuilder};
 use moveout::source::{
     Artifact, ArtifactStatus, BatchSender, Chunk, Column, Done, Listing, Role, RowCount, Source,
@@ -254,7 +255,7 @@ fn chunk(kind: &str, rows: usize, place: &str) {
             store,
             run: "bench".to_owned(),
             progress: Progress::silent(),
-            interrupted,
+            interrupt: Interrupt::new(interrupted),
         };
         let permit = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
         let window = Window::new(0, i64::MAX).unwrap();

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use parquet::file::metadata::{FooterTail, ParquetMetaDataReader};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::JoinSet;
 
 use crate::archive::commit::{Commit, FileRecord};
@@ -15,6 +15,7 @@ use crate::archive::name::file_key;
 use crate::encode::{EncodeOptions, EncodedFile, Encoder, Output, encode};
 use crate::error::{Class, Error, Result};
 use crate::progress::Progress;
+use crate::retry::Interrupt;
 use crate::source::{BatchSender, Batches, Chunk, Done, Source};
 use crate::store::{Store, Upload};
 use crate::window::{now, rfc3339};
@@ -37,8 +38,8 @@ pub struct Writer {
     pub options: EncodeOptions,
     /// Where to count.
     pub progress: Progress,
-    /// Turns true when the user wants to stop.
-    pub interrupted: watch::Receiver<bool>,
+    /// The user's wish to stop.
+    pub interrupt: Interrupt,
 }
 
 impl Writer {
@@ -73,11 +74,7 @@ impl Writer {
 
         // The channel must not close before it is known whether the stream ended well.
         let open = batch_sender.clone();
-        let mut interrupted = self.interrupted.clone();
-        let read = tokio::select! {
-            read = source.read(chunk, batch_sender) => read,
-            _ = interrupted.wait_for(|stop| *stop) => Err(Error::interrupted()),
-        };
+        let read = self.interrupt.or(source.read(chunk, batch_sender)).await;
         ended.store(read.is_ok(), Ordering::Release);
         drop(open);
 

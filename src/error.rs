@@ -109,6 +109,12 @@ impl Error {
         self
     }
 
+    /// The same error where nobody tries again: exit status 1.
+    #[must_use]
+    pub fn for_good(self) -> Self {
+        Self { class: Class::Stop, exit: Exit::Failed, ..self }
+    }
+
     /// What a run may do about it.
     pub fn class(&self) -> Class {
         self.class

@@ -27,8 +27,9 @@ use crate::coverage::Coverage;
 use crate::error::{Error, Exit, Result};
 use crate::plan::Queue;
 use crate::progress::Progress;
+use crate::retry::{GRACE, Interrupt, Retry};
 use crate::source::{Artifact, Chunk, Source, TableId};
-use crate::survey::{Survey, Surveyed, patiently};
+use crate::survey::{Survey, Surveyed};
 use crate::window::{Slice, now, rfc3339};
 
 /// Runs, or goes on where another run stopped. `interrupted` turns true when the user wants to stop.
@@ -41,12 +42,9 @@ pub async fn export(
         Error::usage("there is no archive to write to")
             .hint("give --archive PATH or s3://BUCKET/PREFIX, or `archive` in the configuration")
     })?;
-    let mut stop = interrupted.clone();
-    let prepared = tokio::select! {
-        prepared = prepare(job, place, progress, interrupted) => prepared?,
-        _ = stop.wait_for(|stop| *stop) => return Err(Error::interrupted()),
-    };
-    prepared.run().await
+    let interrupt = Interrupt::new(interrupted);
+    let retry = Retry::new(&job.limits, progress, interrupt.clone());
+    interrupt.or(prepare(job, place, progress, retry)).await?.run().await
 }
 
 /// A run that knows what it has to do.
@@ -54,6 +52,7 @@ struct Run<'a> {
     job: &'a Job,
     archive: Archive,
     writer: Writer,
+    retry: Retry,
     survey: Survey,
     paths: HashMap<TableId, String>,
     queue: Queue,
@@ -80,14 +79,16 @@ impl Run<'_> {
             if outcome.is_err() || !self.summary.failed.is_empty() {
                 break;
             }
-            match self.finish(round).await {
+            // Wherever it is dropped, the next run makes it good, as it does after a kill.
+            let interrupt = self.retry.interrupt().clone();
+            match interrupt.or(self.finish(round)).await {
                 Ok(true) => break,
                 Ok(false) => outcome = self.work().await,
                 Err(error) => outcome = Err(error),
             }
         }
+        let interrupted = self.retry.interrupt().came();
         if let Err(error) = outcome {
-            let interrupted = *self.writer.interrupted.borrow();
             self.summary.exit = if interrupted { Exit::Interrupted } else { error.exit() };
             self.summary.status = if interrupted { "interrupted" } else { "incomplete" };
             self.summary.hint = error.hint_text().map(str::to_owned);
@@ -101,17 +102,32 @@ impl Run<'_> {
                 "run the same command again to go on; what was committed stays".to_owned()
             });
         }
+        let left = match interrupted {
+            // A store that does not answer must not keep somebody who wants to leave.
+            true => tokio::time::timeout(GRACE, self.leave()).await.unwrap_or(Ok(())),
+            false => self.leave().await,
+        };
+        match left {
+            Err(error) if self.summary.exit == Exit::Done => return Err(error),
+            Err(error) => tracing::warn!("counting what the archive holds: {error}"),
+            Ok(()) => {}
+        }
+        self.summary.elapsed_seconds = self.began.elapsed().as_secs_f64();
+        self.writer.progress.end();
+        Ok(self.summary)
+    }
+
+    /// Takes back the sign of life, and counts what the archive holds.
+    async fn leave(&mut self) -> Result<()> {
         if let Some(beating) = self.beating.take() {
             beating.stop().await;
         }
+        self.archive.forget_heartbeat(&self.writer.run).await?;
         let state = self.archive.state().await?;
         self.summary.rows_total = state.commits.iter().map(|commit| commit.rows).sum();
         self.summary.bytes_total =
             state.commits.iter().flat_map(|commit| &commit.files).map(|file| file.bytes).sum();
-        self.archive.forget_heartbeat(&self.writer.run).await?;
-        self.summary.elapsed_seconds = self.began.elapsed().as_secs_f64();
-        self.writer.progress.end();
-        Ok(self.summary)
+        Ok(())
     }
 
     /// Keeps the allowed number of chunks in flight, oldest first, until none is left.
@@ -185,10 +201,11 @@ impl Run<'_> {
             }
             Outcome::Relist(error) => {
                 tracing::info!("{chunk}: {error}; the tables are listed again");
-                self.relist(at, &chunk, error).await?;
+                let interrupt = self.retry.interrupt().clone();
+                interrupt.or(self.relist(at, &chunk, error)).await?;
             }
             Outcome::Failed(error) => self.fail(&chunk, &error),
-            Outcome::Stop(error) => return Err(error.context(&chunk)),
+            Outcome::Stop(error) => return Err(error),
         }
         Ok(())
     }
@@ -219,7 +236,7 @@ impl Run<'_> {
             writer: self.writer.clone(),
             shared: Arc::clone(&self.shared),
             path: self.paths.get(&chunk.table.id).cloned().unwrap_or_default(),
-            attempts: self.job.limits.attempts,
+            retry: self.retry.clone(),
             can_split: self.queue.can_split(at, &chunk),
         };
         async move {
@@ -352,7 +369,6 @@ impl Run<'_> {
 
     /// Of several runs that are ready to seal, the oldest does; the others then see what is left.
     async fn wait_for_older_runs(&self, me: &str) -> Result<()> {
-        let mut stop = self.writer.interrupted.clone();
         let mut told = false;
         loop {
             let state = self.archive.state().await?;
@@ -367,10 +383,7 @@ impl Run<'_> {
             }
             let pause = Duration::from_secs(1);
             self.writer.progress.waiting(Instant::now() + pause, "an older run is still at work");
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                _ = stop.wait_for(|stop| *stop) => return Err(Error::interrupted()),
-            }
+            tokio::time::sleep(pause).await;
         }
     }
 
@@ -378,7 +391,7 @@ impl Run<'_> {
         let mut all = Vec::new();
         for source in &self.survey.sources {
             let (artifacts, statuses) =
-                patiently(self.job, &self.writer.progress, || source.artifacts()).await?;
+                self.retry.with_retry(source.name(), || source.artifacts()).await?;
             let name = source.name().to_owned();
             all.extend(artifacts.into_iter().map(|artifact| (name.clone(), artifact)));
             for status in statuses.iter().filter(|status| status.status.starts_with("failed")) {

@@ -13,6 +13,7 @@ pub mod hash;
 pub mod plan;
 pub mod preview;
 pub mod progress;
+pub mod retry;
 pub mod source;
 pub mod stats;
 pub mod status;

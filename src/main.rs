@@ -10,7 +10,9 @@ use moveout::cli::{Cli, JobArgs, Verb};
 use moveout::config::{self, Flags, Job};
 use moveout::error::{Error, Exit, Result};
 use moveout::progress::{Progress, Show};
+use moveout::retry::Interrupt;
 use moveout::{doctor, export, preview, status, verify};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 fn main() -> ExitCode {
@@ -55,20 +57,19 @@ async fn run(cli: &Cli) -> Result<Exit> {
         }
         Verb::Plan(args) => {
             let job = load(args, &progress)?;
-            let preview = or_interrupt(preview::preview(&job, &progress), interrupted).await?;
+            let preview = preview::preview(&job, &progress, interrupted).await?;
             output::show(cli.json, &preview, output::plan)?;
             Ok(Exit::Done)
         }
         Verb::Doctor(args) => {
             let job = load(args, &progress)?;
-            let doctor = async { Ok(doctor::doctor(&job, &progress).await) };
-            let diagnosis = or_interrupt(doctor, interrupted).await?;
+            let diagnosis = doctor::doctor(&job, &progress, interrupted).await?;
             output::show(cli.json, &diagnosis, output::doctor)?;
             Ok(diagnosis.exit)
         }
         Verb::Status { archive, config } => {
             let place = config::place(archive, config.as_deref())?;
-            let status = or_interrupt(status::status(&place), interrupted).await?;
+            let status = Interrupt::new(interrupted).or(status::status(&place)).await?;
             output::show(cli.json, &status, output::status)?;
             Ok(Exit::Done)
         }
@@ -78,8 +79,8 @@ async fn run(cli: &Cli) -> Result<Exit> {
             if let Some(memory) = memory {
                 options.memory_bytes = config::memory(memory)?;
             }
-            let report =
-                or_interrupt(verify::verify(&place, options, &progress), interrupted).await?;
+            let verifying = verify::verify(&place, options, &progress);
+            let report = Interrupt::new(interrupted).or(verifying).await?;
             output::show(cli.json, &report, output::verify)?;
             Ok(report.exit)
         }
@@ -109,10 +110,12 @@ fn interrupts(progress: &Progress) -> watch::Receiver<bool> {
     let (sender, receiver) = watch::channel(false);
     let progress = progress.clone();
     tokio::spawn(async move {
-        signal().await;
+        // One listener for both: a second that comes at once must find it there.
+        let mut signals = Signals::new();
+        signals.next().await;
         progress.note("stopping; once more to stop at once");
         let _ = sender.send(true);
-        signal().await;
+        signals.next().await;
         end_now()
     });
     receiver
@@ -123,25 +126,20 @@ fn end_now() {
     std::process::exit(Exit::Interrupted as i32)
 }
 
-async fn signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
-        let _ = tokio::signal::ctrl_c().await;
-        return;
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
-    }
-}
+struct Signals(Vec<Signal>);
 
-async fn or_interrupt<T>(
-    work: impl Future<Output = Result<T>>,
-    mut interrupted: watch::Receiver<bool>,
-) -> Result<T> {
-    tokio::select! {
-        done = work => done,
-        _ = interrupted.wait_for(|stop| *stop) => Err(Error::interrupted()),
+impl Signals {
+    fn new() -> Self {
+        let kinds = [SignalKind::interrupt(), SignalKind::terminate()];
+        Self(kinds.into_iter().filter_map(|kind| signal(kind).ok()).collect())
+    }
+
+    async fn next(&mut self) {
+        let signals = self.0.iter_mut().map(|signal| Box::pin(signal.recv()));
+        match signals.len() {
+            0 => std::future::pending().await,
+            _ => _ = futures::future::select_all(signals).await,
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use arrow::datatypes::DataType;
 use futures::StreamExt;
 use serde::Serialize;
+use tokio::sync::watch;
 
 use crate::archive::Archive;
 use crate::archive::catalog::Outside;
@@ -16,6 +17,7 @@ use crate::coverage::Coverage;
 use crate::error::{Class, Result};
 use crate::plan::Queue;
 use crate::progress::Progress;
+use crate::retry::{Interrupt, Retry};
 use crate::source::{
     BatchSender, Bill, Chunk, Excluded, Source, SourceInfo, Table, TableId, size_bytes,
 };
@@ -102,8 +104,18 @@ pub struct QuotaPreview {
 }
 
 /// Asks the sources and reckons.
-pub async fn preview(job: &Job, progress: &Progress) -> Result<Preview> {
-    let survey = survey(job, progress).await?;
+pub async fn preview(
+    job: &Job,
+    progress: &Progress,
+    interrupted: watch::Receiver<bool>,
+) -> Result<Preview> {
+    let interrupt = Interrupt::new(interrupted);
+    let retry = Retry::new(&job.limits, progress, interrupt.clone());
+    interrupt.or(look(job, progress, &retry)).await
+}
+
+async fn look(job: &Job, progress: &Progress, retry: &Retry) -> Result<Preview> {
+    let survey = survey(job, progress, retry).await?;
     let committed = committed(job).await?;
     progress.doing("counting rows");
     let until = Instant::now() + COUNTING;

@@ -1,10 +1,12 @@
 //! What a source is, and the one list of sources. A source lists tables and reads slices of them
 //! as Arrow record batches; it knows nothing of Parquet, stores or archives.
 
+mod contact;
 pub mod fallback;
 pub mod flight;
 pub mod influxdb;
 pub mod influxql;
+mod knock;
 pub mod line_protocol;
 mod mysql;
 mod names;
@@ -25,6 +27,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, mpsc};
 
+pub use self::contact::contact;
 use self::influxdb::Quota;
 use crate::config::{Limits, Prices, SourceKind, SourceSpec};
 use crate::error::{Class, Error, Result};

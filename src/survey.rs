@@ -1,18 +1,17 @@
 //! What the sources have and what of it is asked for: the first part of `export`, all of `plan`.
 //! Reads no rows but the first and the last of each table.
 
-use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use crate::archive::catalog::Outside;
-use crate::config::{Job, Select, matches};
+use crate::config::{Job, Select, SourceSpec, matches};
 use crate::coverage::Coverage;
 use crate::error::{Class, Error, Result};
 use crate::plan::{asked, outside};
 use crate::progress::Progress;
+use crate::retry::Retry;
 use crate::source::{
-    Excluded, LEFT_OUT, Listing, Reading, RowCount, Source, SourceInfo, Table, TableId, open,
+    Excluded, LEFT_OUT, Listing, Reading, RowCount, Source, SourceInfo, Table, TableId, contact,
 };
 use crate::window::{Bound, Window, now};
 
@@ -57,7 +56,7 @@ impl Surveyed {
 }
 
 /// Asks all sources.
-pub async fn survey(job: &Job, progress: &Progress) -> Result<Survey> {
+pub async fn survey(job: &Job, progress: &Progress, retry: &Retry) -> Result<Survey> {
     let mut survey = Survey {
         sources: Vec::new(),
         infos: Vec::new(),
@@ -70,39 +69,25 @@ pub async fn survey(job: &Job, progress: &Progress) -> Result<Survey> {
     let now = now();
     for (number, spec) in job.sources.iter().enumerate() {
         progress.doing(&format!("asking {} what it has", spec.name));
-        let source = patiently(job, progress, || open(spec, &job.limits)).await?;
-        survey.infos.push(patiently(job, progress, || source.describe()).await?);
-        let mut listing = patiently(job, progress, || source.list()).await?;
+        let (source, info) = contact(spec, &job.limits, retry).await?;
+        survey.infos.push(info);
+        let of = source.name();
+        let mut listing = list(spec, source.as_ref(), retry).await?;
         survey.excluded.append(&mut listing.excluded);
-        let left_out = |id: &TableId| spec.select.excludes(&id.database, &id.schema, &id.table);
-        let listed = listing.tables.iter().map(|table| &table.id);
-        let there = listed.chain(listing.unreadable.iter().map(|(id, _)| id));
-        survey.excluded.extend(there.filter(|id| left_out(id)).map(|id| Excluded {
-            source: spec.name.clone(),
-            what: format!("table {id}"),
-            why: LEFT_OUT.to_owned(),
-        }));
-        listing.unreadable.retain(|(id, _)| !left_out(id));
         survey.unreadable.append(&mut listing.unreadable);
         survey.warnings.append(&mut listing.warnings);
-        if let Some(lost) = unmatched(&spec.select, &listing) {
-            return Err(Error::stop(format!("{}: nothing there is named `{lost}`", spec.name))
-                .hint("`tables`, `schemas` and `retention_policies` name what is to be exported"));
-        }
-        listing.tables.retain(|table| !left_out(&table.id));
         progress.doing(&format!(
             "asking {} for the bounds of {} tables",
             spec.name,
             listing.tables.len()
         ));
-        let bounds = patiently(job, progress, || source.bounds(&listing.tables)).await?;
+        let bounds = retry.with_retry(of, || source.bounds(&listing.tables)).await?;
         for (table, bounds) in listing.tables.into_iter().zip(bounds) {
             let range = asked(&table, bounds, job.from, job.to, now);
             if let Some(bounds) = bounds {
                 for window in outside(bounds, range) {
                     let count =
-                        count(job, progress, source.as_ref(), &table, window, &mut survey.warnings)
-                            .await?;
+                        count(retry, source.as_ref(), &table, window, &mut survey.warnings).await?;
                     // Points may stand in the asked range's rest that is not yet: nothing is lost.
                     if count.rows > 0 {
                         survey.outside.push(Outside { table: table.id.clone(), window, count });
@@ -134,6 +119,36 @@ pub async fn survey(job: &Job, progress: &Progress) -> Result<Survey> {
         survey.sources.push(source);
     }
     Ok(survey)
+}
+
+/// What a source has of what is asked for; what `exclude` names is among what is left out.
+pub async fn list(spec: &SourceSpec, source: &dyn Source, retry: &Retry) -> Result<Listing> {
+    let mut listing = retry.with_retry(source.name(), || source.list()).await?;
+    let left_out = |id: &TableId| spec.select.excludes(&id.database, &id.schema, &id.table);
+    let listed = listing.tables.iter().map(|table| &table.id);
+    let there = listed.chain(listing.unreadable.iter().map(|(id, _)| id));
+    let excluded: Vec<Excluded> = there
+        .filter(|id| left_out(id))
+        .map(|id| Excluded {
+            source: spec.name.clone(),
+            what: format!("table {id}"),
+            why: LEFT_OUT.to_owned(),
+        })
+        .collect();
+    listing.excluded.extend(excluded);
+    listing.unreadable.retain(|(id, _)| !left_out(id));
+    if let Some(lost) = unmatched(&spec.select, &listing) {
+        return Err(Error::stop(format!("{}: nothing there is named `{lost}`", spec.name))
+            .hint("`tables`, `schemas` and `retention_policies` name what is to be exported"));
+    }
+    listing.tables.retain(|table| !left_out(&table.id));
+    Ok(listing)
+}
+
+/// A table that is there and cannot be read, as an error.
+pub fn unreadable(table: &TableId, why: &str) -> Error {
+    Error::fail(format!("{table} cannot be read: {why}"))
+        .hint("give the user the rights, or leave the table out by `exclude`")
 }
 
 /// A range bounds only what has a time.
@@ -169,14 +184,13 @@ fn unmatched<'a>(select: &'a Select, listing: &Listing) -> Option<&'a String> {
 
 // Only counted to be told; what cannot be counted is said to be there.
 async fn count(
-    job: &Job,
-    progress: &Progress,
+    retry: &Retry,
     source: &dyn Source,
     table: &Table,
     window: Window,
     warnings: &mut Vec<String>,
 ) -> Result<RowCount> {
-    match patiently(job, progress, || source.count(table, window)).await {
+    match retry.with_retry(source.name(), || source.count(table, window)).await {
         Ok(count) => Ok(count),
         Err(error) if error.class() == Class::Stop => Err(error),
         Err(error) => {
@@ -185,42 +199,4 @@ async fn count(
             Ok(RowCount { rows: 1, exact: false })
         }
     }
-}
-
-/// Repeats what may pass: waits out quotas, tries again with back-off what is broken.
-pub async fn patiently<T, F: Future<Output = Result<T>>>(
-    job: &Job,
-    progress: &Progress,
-    ask: impl Fn() -> F,
-) -> Result<T> {
-    let mut failures = 0;
-    loop {
-        let error = match ask().await {
-            Ok(answer) => return Ok(answer),
-            Err(error) => error,
-        };
-        let pause = match error.class() {
-            Class::Stop | Class::Fail => return Err(error),
-            Class::Wait(pause) => pause.unwrap_or(DEFAULT_WAIT),
-            Class::Retry | Class::RetryThenSplit | Class::Split | Class::SchemaChanged => {
-                failures += 1;
-                if failures >= job.limits.attempts {
-                    return Err(error.hint("run the same command again to go on"));
-                }
-                backoff(failures)
-            }
-        };
-        progress.waiting(Instant::now() + pause, &error.to_string());
-        tokio::time::sleep(pause).await;
-    }
-}
-
-/// How long to wait for a quota that does not say.
-pub const DEFAULT_WAIT: Duration = Duration::from_secs(5);
-
-/// Pause before the next attempt: doubled each time, with jitter, so that workers which failed
-/// together do not come back together.
-pub fn backoff(failures: u32) -> Duration {
-    let ceiling = Duration::from_millis(500) * 2u32.pow(failures.saturating_sub(1).min(6));
-    ceiling.mul_f64(0.5 + fastrand::f64() / 2.0)
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 
 use super::Run;
 use super::summary::{Failed, Summary};
@@ -21,6 +21,7 @@ use crate::encode::{Cores, EncodeOptions};
 use crate::error::{Exit, Result};
 use crate::plan::{Queue, learned_width, same_state};
 use crate::progress::Progress;
+use crate::retry::Retry;
 use crate::source::TableId;
 use crate::survey::{Survey, Surveyed, survey};
 
@@ -28,7 +29,7 @@ pub(super) async fn prepare<'a>(
     job: &'a Job,
     place: &Place,
     progress: &Progress,
-    interrupted: watch::Receiver<bool>,
+    retry: Retry,
 ) -> Result<Run<'a>> {
     let began = Instant::now();
     let archive = Archive::create(place).await?;
@@ -41,7 +42,7 @@ pub(super) async fn prepare<'a>(
             other.run, other.started, other.pid
         ));
     }
-    let mut survey = survey(job, progress).await?;
+    let mut survey = survey(job, progress, &retry).await?;
     // Again, since the survey takes its time and another run may have ended meanwhile.
     let state = archive.state().await?;
     // May refuse; until then nothing is written, so that a sealed archive stays what it is.
@@ -104,13 +105,14 @@ pub(super) async fn prepare<'a>(
         store: archive.store().clone(),
         run,
         progress: progress.clone(),
-        interrupted,
+        interrupt: retry.interrupt().clone(),
     };
     Ok(Run {
         job,
         idle,
         archive,
         writer,
+        retry,
         survey,
         paths,
         queue,
@@ -118,7 +120,6 @@ pub(super) async fn prepare<'a>(
         summary,
         shared: Arc::new(Shared {
             permits: Arc::new(Semaphore::new(job.limits.concurrency)),
-            paused: Mutex::default(),
             failures: Mutex::default(),
         }),
         began,

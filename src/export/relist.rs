@@ -7,7 +7,6 @@ use super::Run;
 use crate::error::{Error, Result};
 use crate::plan::{asked, same_state};
 use crate::source::{Chunk, TableId};
-use crate::survey::patiently;
 use crate::window::{Window, now};
 
 /// How often a table may be listed again without a change that explains why.
@@ -33,13 +32,11 @@ impl Run<'_> {
             return Ok(());
         }
         let source = Arc::clone(self.source(at));
-        let listing = patiently(self.job, &self.writer.progress, || source.list()).await?;
+        let (retry, of) = (&self.retry, source.name());
+        let listing = retry.with_retry(of, || source.list()).await?;
         // Only a source that reads snapshots may have got a newer one by listing; asking others costs.
         let bounds = match listing.tables.iter().any(|table| table.time_column.is_some()) {
-            true => {
-                let progress = &self.writer.progress;
-                Some(patiently(self.job, progress, || source.bounds(&listing.tables)).await?)
-            }
+            true => Some(retry.with_retry(of, || source.bounds(&listing.tables)).await?),
             false => None,
         };
         let tables: Vec<Arc<_>> = listing.tables.into_iter().map(Arc::new).collect();

@@ -1,7 +1,8 @@
 //! One chunk in flight: its attempts, and what the class of an error makes of it.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -9,20 +10,24 @@ use crate::archive::Archive;
 use crate::archive::commit::Commit;
 use crate::chunk::Writer;
 use crate::error::{Class, Error, Result};
+use crate::retry::Retry;
 use crate::source::{Chunk, Source};
-use crate::survey::{DEFAULT_WAIT, backoff};
 
 /// So many halved windows weigh like one failed attempt.
 const SPLITS_A_FAILURE: u32 = 8;
+/// After so many halved windows without any success between them, the source is asked whether it is there.
+const SPLITS_A_PROBE: u32 = 16;
+/// So many chunks may fail, without any success between them, before nothing is taken to work any more.
+const FAILED_CHUNKS: u32 = 5;
+/// What the archive is called where somebody waits for it.
+const ARCHIVE: &str = "the archive";
 
 /// What the chunks in flight tell each other.
 #[derive(Debug)]
 pub(super) struct Shared {
     /// One for each chunk that may be read at once.
     pub(super) permits: Arc<Semaphore>,
-    /// A quota holds for everybody.
-    pub(super) paused: Mutex<Option<Instant>>,
-    /// Failures since the last success, over all chunks.
+    /// Halved windows and failed chunks since the last success, weighed.
     pub(super) failures: Mutex<u32>,
 }
 
@@ -42,8 +47,8 @@ pub(super) struct Worker {
     pub(super) archive: Archive,
     pub(super) writer: Writer,
     pub(super) shared: Arc<Shared>,
+    pub(super) retry: Retry,
     pub(super) path: String,
-    pub(super) attempts: u32,
     pub(super) can_split: bool,
 }
 
@@ -55,65 +60,81 @@ impl Worker {
         chunk: &Chunk,
         permit: OwnedSemaphorePermit,
     ) -> Outcome {
+        self.attempts(source, chunk, permit).await.unwrap_or_else(Outcome::Stop)
+    }
+
+    /// An error ends the run.
+    async fn attempts(
+        &self,
+        source: &dyn Source,
+        chunk: &Chunk,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<Outcome> {
+        let (retry, of) = (&self.retry, source.name());
         let mut first = Some(permit);
-        let mut failures = 0;
-        let mut waits = 0;
+        let (mut failures, mut waits) = (0, 0);
+        let mut is_last = false;
+        let mut failing = None;
         loop {
             // It comes before the pause: what waited for it obeys a quota, too. Nobody closes it.
             let permit = match first.take() {
                 Some(permit) => permit,
-                None => match Arc::clone(&self.shared.permits).acquire_owned().await {
-                    Ok(permit) => permit,
-                    Err(_) => return Outcome::Stop(Error::interrupted()),
-                },
+                None => retry.interrupt().or(self.permit()).await?,
             };
-            if self.pause().await.is_err() {
-                return Outcome::Stop(Error::interrupted());
-            }
-            let error = match self.once(source, chunk, permit).await {
+            retry.wait_for_quota(of).await?;
+            let error = match retry.interrupt().or_soon(self.once(source, chunk, permit)).await {
                 Ok(outcome) => {
-                    *self.shared.failures.lock().unwrap_or_else(PoisonError::into_inner) = 0;
-                    return outcome;
+                    retry.answered(of);
+                    *self.failures() = 0;
+                    return Ok(outcome);
                 }
+                Err(_) if retry.interrupt().came() => return Err(Error::interrupted()),
                 Err(error) => error,
             };
-            if *self.writer.interrupted.borrow() {
-                return Outcome::Stop(Error::interrupted());
-            }
-            failures += 1;
             let split = match error.class() {
-                Class::Stop => return Outcome::Stop(error),
-                Class::Fail => return Outcome::Failed(error),
-                Class::SchemaChanged => return Outcome::Relist(error),
+                Class::Stop => return Err(error.context(chunk)),
+                Class::Fail => return Ok(Outcome::Failed(error)),
+                Class::SchemaChanged => return Ok(Outcome::Relist(error)),
                 Class::Wait(pause) => {
-                    failures -= 1;
                     waits += 1;
-                    // The server did not say how long: ask less and less often.
-                    let pause = pause.unwrap_or(DEFAULT_WAIT * waits.min(12));
-                    self.pause_all(pause, &error);
+                    retry.quota(of, pause, waits, &error);
                     continue;
                 }
                 Class::Split => self.can_split,
-                Class::RetryThenSplit => failures >= 2 && self.can_split,
+                Class::RetryThenSplit => failures >= 1 && self.can_split,
                 Class::Retry => false,
             };
-            if self.count_failure(split) {
-                let error = error.context(chunk).context("nothing works any more");
-                return Outcome::Stop(Error::incomplete(error));
-            }
+            failures += 1;
+            let failing_since = *failing.get_or_insert_with(Instant::now);
             if split {
-                return Outcome::Split(error);
+                // Of a source that is away, narrow windows are as much too much as wide ones.
+                let splits = self.count_failure(1, chunk, &error)?;
+                if splits % SPLITS_A_PROBE == 0 && self.was_away(source, chunk).await? {
+                    (failures, failing) = (0, None);
+                    continue;
+                }
+                return Ok(Outcome::Split(error));
             }
-            if failures >= self.attempts {
-                return Outcome::Failed(error);
+            if failures < retry.attempts() {
+                retry.wait_after(failures, &format!("{chunk}: {error}")).await?;
+                continue;
             }
-            let pause = backoff(failures);
-            self.writer.progress.waiting(Instant::now() + pause, &format!("{chunk}: {error}"));
-            tracing::info!("{chunk}: {error}; attempt {} in {pause:?}", failures + 1);
-            if self.sleep(pause).await.is_err() {
-                return Outcome::Stop(Error::interrupted());
+            // Where nothing else has worked meanwhile, it may not be the fault of the chunk.
+            if is_last || retry.has_answered_since(of, failing_since) {
+                self.count_failure(retry.attempts() * SPLITS_A_FAILURE, chunk, &error)?;
+                return Ok(Outcome::Failed(error));
+            }
+            match self.was_away(source, chunk).await? {
+                true => (failures, failing) = (0, None),
+                // It may have come back just before it was asked.
+                false => is_last = true,
             }
         }
+    }
+
+    async fn permit(&self) -> Result<OwnedSemaphorePermit> {
+        let permit = Arc::clone(&self.shared.permits).acquire_owned().await;
+        permit.map_err(|_| Error::stop("the workers have ended"))
     }
 
     async fn once(
@@ -129,38 +150,41 @@ impl Worker {
         }
     }
 
-    /// Counts a failure; `true` when so many came without any success between them that the source
-    /// or the store must be gone. Halving a wide window down to a narrow one takes many steps.
-    fn count_failure(&self, split: bool) -> bool {
-        let mut failures = self.shared.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        *failures += if split { 1 } else { SPLITS_A_FAILURE };
-        *failures > self.attempts * 5 * SPLITS_A_FAILURE
+    /// Asks the source and the store something until both answer, or until the patience is over. `true`
+    /// when one of them did not at once.
+    async fn was_away(&self, source: &dyn Source, chunk: &Chunk) -> Result<bool> {
+        let asked = AtomicU32::new(0);
+        let ask_source = || async {
+            asked.fetch_add(1, Ordering::Relaxed);
+            source.describe().await?;
+            source.bounds(std::slice::from_ref(chunk.table.as_ref())).await
+        };
+        let ask_store = || async {
+            asked.fetch_add(1, Ordering::Relaxed);
+            self.archive.store().get("bagit.txt").await
+        };
+        match self.retry.with_retry(source.name(), ask_source).await {
+            Ok(_) => {}
+            // That is an answer; what it says of the table, its own chunk has said.
+            Err(error) if error.class() == Class::Fail => {}
+            Err(error) => return Err(error),
+        }
+        self.retry.with_retry(ARCHIVE, ask_store).await?;
+        Ok(asked.load(Ordering::Relaxed) > 2)
     }
 
-    fn pause_all(&self, pause: Duration, error: &Error) {
-        let until = Instant::now() + pause;
-        let mut paused = self.shared.paused.lock().unwrap_or_else(PoisonError::into_inner);
-        if paused.is_none_or(|before| before < until) {
-            *paused = Some(until);
-        }
-        self.writer.progress.waiting(until, &error.to_string());
-    }
-
-    async fn pause(&self) -> Result<()> {
-        loop {
-            let until = *self.shared.paused.lock().unwrap_or_else(PoisonError::into_inner);
-            match until.map(|until| until.saturating_duration_since(Instant::now())) {
-                None | Some(Duration::ZERO) => return Ok(()),
-                Some(pause) => self.sleep(pause).await?,
-            }
+    /// Counts what failed although the source answers; an error when so much has failed without any success
+    /// between that nothing works any more. Halving a wide window down to a narrow one takes many steps.
+    fn count_failure(&self, weight: u32, chunk: &Chunk, error: &Error) -> Result<u32> {
+        let mut failures = self.failures();
+        *failures += weight;
+        match *failures > FAILED_CHUNKS * self.retry.attempts() * SPLITS_A_FAILURE {
+            true => Err(Error::incomplete(format!("nothing works any more: {chunk}: {error}"))),
+            false => Ok(*failures),
         }
     }
 
-    async fn sleep(&self, pause: Duration) -> Result<()> {
-        let mut stop = self.writer.interrupted.clone();
-        tokio::select! {
-            () = tokio::time::sleep(pause) => Ok(()),
-            _ = stop.wait_for(|stop| *stop) => Err(Error::interrupted()),
-        }
+    fn failures(&self) -> std::sync::MutexGuard<'_, u32> {
+        self.shared.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

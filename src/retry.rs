@@ -1,0 +1,253 @@
+//! How everything that may fail in passing is asked: again and again, with pauses, for as long as the run has
+//! patience, and never past the moment in which the user wants to stop. The one place that waits.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use crate::config::Limits;
+use crate::error::{Class, Error, Result};
+use crate::progress::Progress;
+
+/// How long to wait for a quota that does not say.
+const DEFAULT_WAIT: Duration = Duration::from_secs(5);
+/// The last attempt before the patience is over comes after this pause at the earliest.
+const LEAST_PAUSE: Duration = Duration::from_millis(100);
+/// How long what is under way may take to tidy up after the user wants to stop.
+pub const GRACE: Duration = Duration::from_millis(1500);
+
+/// The user's wish to stop. Only this makes an error that ends the process as interrupted.
+#[derive(Debug, Clone)]
+pub struct Interrupt(watch::Receiver<bool>);
+
+impl Interrupt {
+    /// Follows a channel that turns true when the user wants to stop.
+    pub fn new(wish: watch::Receiver<bool>) -> Self {
+        Self(wish)
+    }
+
+    /// Whether the user wants to stop.
+    pub fn came(&self) -> bool {
+        *self.0.borrow()
+    }
+
+    /// Returns when the user wants to stop. A channel that was closed is no wish: nobody is there to have one.
+    pub async fn wait(&self) {
+        if self.0.clone().wait_for(|stop| *stop).await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    /// Does the work unless the user wants to stop: then it is dropped where it stands, and whoever does
+    /// it on a thread finds its connections cut.
+    pub async fn or<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::select! {
+            done = work => done,
+            () = self.wait() => Err(Error::interrupted()),
+        }
+    }
+
+    /// The same for work that can end by itself when the user wants to stop, for which it gets a moment.
+    pub async fn or_soon<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let soon = async {
+            self.wait().await;
+            tokio::time::sleep(GRACE).await;
+        };
+        tokio::select! {
+            done = work => done,
+            () = soon => Err(Error::interrupted()),
+        }
+    }
+}
+
+/// What a run knows of those it asks, and how patient it is with them. Clones share all of it.
+#[derive(Debug, Clone)]
+pub struct Retry(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    attempts: u32,
+    patience: Duration,
+    progress: Progress,
+    interrupt: Interrupt,
+    reaches: Mutex<HashMap<String, Reach>>,
+}
+
+/// How one source or store does.
+#[derive(Debug, Default)]
+struct Reach {
+    answered: Option<Instant>,
+    /// The first failure since.
+    failing: Option<Instant>,
+    /// Until when its quota holds.
+    paused: Option<Instant>,
+}
+
+impl Retry {
+    /// As patient as the limits say.
+    pub fn new(limits: &Limits, progress: &Progress, interrupt: Interrupt) -> Self {
+        Self(Arc::new(Inner {
+            attempts: limits.attempts,
+            patience: limits.patience,
+            progress: progress.clone(),
+            interrupt,
+            reaches: Mutex::default(),
+        }))
+    }
+
+    /// The user's wish to stop.
+    pub fn interrupt(&self) -> &Interrupt {
+        &self.0.interrupt
+    }
+
+    /// Attempts at what may fail by its own fault.
+    pub fn attempts(&self) -> u32 {
+        self.0.attempts
+    }
+
+    /// Asks `of` until it answers: waits out quotas, and tries again with back-off what is broken, for as long
+    /// as nothing else has answered there either and the patience lasts.
+    pub async fn with_retry<T, F: Future<Output = Result<T>>>(
+        &self,
+        of: &str,
+        ask: impl Fn() -> F,
+    ) -> Result<T> {
+        let (mut failures, mut waits) = (0, 0);
+        loop {
+            self.wait_for_quota(of).await?;
+            let error = match self.0.interrupt.or(ask()).await {
+                Ok(answer) => {
+                    self.answered(of);
+                    return Ok(answer);
+                }
+                Err(error) => error,
+            };
+            match error.class() {
+                Class::Stop | Class::Fail => return Err(error),
+                Class::Wait(pause) => {
+                    waits += 1;
+                    self.quota(of, pause, waits, &error);
+                }
+                // A gateway whose server is away says that this is too much, too.
+                Class::Retry | Class::RetryThenSplit | Class::Split | Class::SchemaChanged => {
+                    failures += 1;
+                    let failing = self.failed(of, &error)?;
+                    self.back_off(of, failures, failing, &error).await?;
+                }
+            }
+        }
+    }
+
+    /// Something worked at `of`.
+    pub fn answered(&self, of: &str) {
+        self.reach(of, |reach| {
+            *reach =
+                Reach { answered: Some(Instant::now()), paused: reach.paused, ..Reach::default() }
+        });
+    }
+
+    /// Whether something has worked at `of` since then.
+    pub fn has_answered_since(&self, of: &str, then: Instant) -> bool {
+        self.reach(of, |reach| reach.answered.is_some_and(|answered| answered > then))
+    }
+
+    /// Something failed at `of`. Returns for how long everything has failed there, and an error when the
+    /// patience is over.
+    fn failed(&self, of: &str, error: &Error) -> Result<Duration> {
+        let (failing, is_first) = self.reach(of, |reach| {
+            let is_first = reach.failing.is_none();
+            (reach.failing.get_or_insert_with(Instant::now).elapsed(), is_first)
+        });
+        match is_first || failing < self.0.patience {
+            true => Ok(failing),
+            false => Err(Error::incomplete(format!(
+                "{of} has not answered for {}: {error}",
+                for_people(failing)
+            ))
+            .hint(
+                "run the same command again to go on; `patience` in the configuration says for how long it is \
+                 tried",
+            )),
+        }
+    }
+
+    async fn back_off(
+        &self,
+        of: &str,
+        failures: u32,
+        failing: Duration,
+        error: &Error,
+    ) -> Result<()> {
+        let left = self.0.patience.saturating_sub(failing);
+        let told = match failing < Duration::from_secs(1) {
+            true => error.to_string(),
+            false => format!(
+                "{of} has not answered for {}, trying again for another {}: {error}",
+                for_people(failing),
+                for_people(left)
+            ),
+        };
+        self.pause(backoff(failures).min(left.max(LEAST_PAUSE)), &told).await
+    }
+
+    /// Pauses before the next attempt, longer after each failure.
+    pub async fn wait_after(&self, failures: u32, told: &str) -> Result<()> {
+        self.pause(backoff(failures), told).await
+    }
+
+    async fn pause(&self, pause: Duration, told: &str) -> Result<()> {
+        self.0.progress.waiting(Instant::now() + pause, told);
+        tracing::info!("{told}; the next attempt comes in {pause:?}");
+        self.sleep(pause).await
+    }
+
+    /// A quota at `of` holds for everybody who asks it. One that does not say for how long is asked less and
+    /// less often.
+    pub fn quota(&self, of: &str, pause: Option<Duration>, waits: u32, error: &Error) {
+        let until = Instant::now() + pause.unwrap_or(DEFAULT_WAIT * waits.clamp(1, 12));
+        self.reach(of, |reach| reach.paused = reach.paused.max(Some(until)));
+        self.0.progress.waiting(until, &error.to_string());
+    }
+
+    /// Waits until the quota of `of` allows another question.
+    pub async fn wait_for_quota(&self, of: &str) -> Result<()> {
+        loop {
+            let until = self.reach(of, |reach| reach.paused);
+            match until.map(|until| until.saturating_duration_since(Instant::now())) {
+                None | Some(Duration::ZERO) => return Ok(()),
+                Some(pause) => self.sleep(pause).await?,
+            }
+        }
+    }
+
+    async fn sleep(&self, pause: Duration) -> Result<()> {
+        let sleep = async {
+            tokio::time::sleep(pause).await;
+            Ok(())
+        };
+        self.0.interrupt.or(sleep).await
+    }
+
+    fn reach<T>(&self, of: &str, act: impl FnOnce(&mut Reach) -> T) -> T {
+        let mut reaches: MutexGuard<'_, HashMap<String, Reach>> =
+            self.0.reaches.lock().unwrap_or_else(PoisonError::into_inner);
+        act(reaches.entry(of.to_owned()).or_default())
+    }
+}
+
+/// Pause before the next attempt: doubled each time, with jitter, so that workers which failed
+/// together do not come back together.
+fn backoff(failures: u32) -> Duration {
+    let ceiling = Duration::from_millis(500) * 2u32.pow(failures.saturating_sub(1).min(6));
+    ceiling.mul_f64(0.5 + fastrand::f64() / 2.0)
+}
+
+/// `40 s`, `14 min`.
+fn for_people(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ 0..120 => format!("{seconds} s"),
+        seconds => format!("{} min", seconds / 60),
+    }
+}

@@ -1,0 +1,82 @@
+//! The first contact with a source. What fails here is most often a slip in the address, so that it is said at
+//! once and with its likely cause; what has worked before is tried again by `retry`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::knock::{Door, knock};
+use super::{Source, SourceInfo, open};
+use crate::config::{Limits, SourceSpec};
+use crate::error::{Class, Error, Result};
+use crate::retry::Retry;
+
+/// A server that has not answered by then may be one that waits for its client to speak another language.
+const STRANGE: Duration = Duration::from_secs(5);
+
+/// Opens a source and asks it what it is.
+pub async fn contact(
+    spec: &SourceSpec,
+    limits: &Limits,
+    retry: &Retry,
+) -> Result<(Arc<dyn Source>, SourceInfo)> {
+    for failures in 1.. {
+        let error = match retry.interrupt().or(ask(spec, limits)).await {
+            Ok(answer) => {
+                retry.answered(&spec.name);
+                return Ok(answer);
+            }
+            Err(error) => error,
+        };
+        match error.class() {
+            Class::Stop | Class::Fail => return Err(error),
+            Class::Wait(pause) => {
+                retry.quota(&spec.name, pause, failures, &error);
+                retry.wait_for_quota(&spec.name).await?;
+            }
+            _ => {
+                if let Some(cause) = knock_at(spec).await {
+                    return Err(error.for_good().hint(cause));
+                }
+                if failures >= retry.attempts() {
+                    return Err(error.for_good());
+                }
+                retry.wait_after(failures, &error.to_string()).await?;
+            }
+        }
+    }
+    Err(Error::interrupted())
+}
+
+async fn ask(spec: &SourceSpec, limits: &Limits) -> Result<(Arc<dyn Source>, SourceInfo)> {
+    let asked = async {
+        let source = open(spec, limits).await?;
+        let info = source.describe().await?;
+        Ok((source, info))
+    };
+    tokio::pin!(asked);
+    tokio::select! {
+        answer = &mut asked => return answer,
+        () = tokio::time::sleep(STRANGE) => {}
+    }
+    tokio::select! {
+        answer = &mut asked => answer,
+        cause = stranger(spec) => {
+            let error = Error::stop(format!("{}: no answer to what was asked", spec.name));
+            Err(error.hint(cause))
+        }
+    }
+}
+
+/// Returns when something else than the expected lives at that address.
+async fn stranger(spec: &SourceSpec) -> String {
+    match knock_at(spec).await {
+        Some(cause) => cause,
+        None => std::future::pending().await,
+    }
+}
+
+/// The likely cause why nothing comes of it; `None` where that lives there which should.
+async fn knock_at(spec: &SourceSpec) -> Option<String> {
+    let door = Door::of(&spec.kind)?;
+    tokio::task::spawn_blocking(move || knock(&door)).await.ok()?
+}
