@@ -4,25 +4,29 @@
 pub mod bag;
 pub mod catalog;
 pub mod commit;
+mod index;
 pub mod name;
 pub mod runs;
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::StreamExt;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
+use tokio::sync::Mutex;
 
 use crate::config::Place;
-use crate::coverage::Coverage;
 use crate::error::{Error, Result};
 use crate::hash::{hex, sha256};
-use crate::source::{Artifact, TableId};
+use crate::source::Artifact;
 use crate::store::Store;
 use bag::Hashes;
 use catalog::{FORMAT, RunEntry};
 use commit::Commit;
+use index::ArchiveIndex;
+pub use index::{State, without_overlaps};
 use runs::{Heartbeat, RunPlan};
 
 /// Hash of every payload file.
@@ -52,41 +56,7 @@ const COMMITS: &str = ".moveout/commits";
 pub struct Archive {
     store: Store,
     url: String,
-}
-
-/// What an archive says of itself at one moment.
-#[derive(Debug, Default)]
-pub struct State {
-    /// All commits: those in the catalog and those of unfinished runs; one a chunk, none overlaps.
-    pub commits: Vec<Commit>,
-    /// Commits that lost to an earlier one for the same time: their files do not count.
-    pub superseded: Vec<Commit>,
-    /// The run that sealed it last, if any did.
-    pub run: Option<RunEntry>,
-    /// Whether the tag manifest is there.
-    pub sealed: bool,
-    /// Whether commits lie outside of the catalog.
-    pub uncatalogued: bool,
-    /// Keys of all commits that lie there, also of those that are in the catalog already.
-    pub loose: Vec<String>,
-    /// Runs with a heartbeat, dead or alive, oldest first.
-    pub runs: Vec<Heartbeat>,
-}
-
-impl State {
-    /// The commits of each table.
-    pub fn by_table(&self) -> HashMap<TableId, Vec<&Commit>> {
-        let mut by_table = HashMap::<TableId, Vec<&Commit>>::new();
-        for commit in &self.commits {
-            by_table.entry(commit.id()).or_default().push(commit);
-        }
-        by_table
-    }
-
-    /// Other runs that are at work now.
-    pub fn living<'a>(&'a self, me: &'a str) -> impl Iterator<Item = &'a Heartbeat> {
-        self.runs.iter().filter(move |run| run.run != me && run.is_alive())
-    }
+    index: Arc<Mutex<ArchiveIndex>>,
 }
 
 /// What a seal adds to the commits.
@@ -102,7 +72,7 @@ impl Archive {
     /// Opens an archive to write: makes it where there is nothing, refuses what is not ours.
     pub async fn create(place: &Place) -> Result<Self> {
         let store = Store::create(place)?;
-        let archive = Self { store, url: place.url.clone() };
+        let archive = Self { store, url: place.url.clone(), index: Arc::default() };
         if !archive.is_ours().await? {
             let strangers = archive.store.some_keys().await?;
             // Another run may have made it meanwhile.
@@ -122,7 +92,8 @@ impl Archive {
 
     /// Opens an archive to read.
     pub async fn open(place: &Place) -> Result<Self> {
-        let archive = Self { store: Store::open(place)?, url: place.url.clone() };
+        let (store, url) = (Store::open(place)?, place.url.clone());
+        let archive = Self { store, url, index: Arc::default() };
         match archive.is_ours().await? {
             true => Ok(archive),
             false => Err(Error::stop(format!("{place} is not an archive of moveout"))),
@@ -173,47 +144,15 @@ impl Archive {
         &self.url
     }
 
-    /// Reads what the archive says of itself.
-    pub async fn state(&self) -> Result<State> {
-        let mut state = State {
-            sealed: self.is_sealed().await?,
-            run: self.json(RUN).await?,
-            runs: self.heartbeats().await?,
-            ..State::default()
-        };
-        // A seal writes the catalog before it removes the commits, so in this order none is missed.
-        let mut loose = Vec::new();
-        for (key, _) in self.store.list(COMMITS).await? {
-            let Some(bytes) = self.store.get(&key).await? else { continue };
-            loose.push(Commit::from_json(&key, &bytes)?);
-            state.loose.push(key);
-        }
-        let mut commits = Vec::new();
-        if let Some(bytes) = self.store.get(CHUNKS).await? {
-            commits = catalog::read_chunks(bytes).map_err(|error| {
-                Error::different(format!("{CHUNKS} cannot be read: {error}"))
-                    .hint("the archive is damaged; `moveout verify` names what else is")
-            })?;
-        } else if state.run.is_some() || state.sealed || self.store.get(MANIFEST).await?.is_some() {
-            // Without it nothing would seem committed, and all data files nobody's.
-            return Err(Error::different(format!("{CHUNKS} is missing"))
-                .hint("restore the file, or export into a new archive"));
-        }
-        let catalogued: BTreeSet<(TableId, String)> =
-            commits.iter().map(|c: &Commit| (c.id(), c.slice.to_string() + &c.run)).collect();
-        // A seal that was cut after the catalog leaves commits that are in it already.
-        loose.retain(|c| !catalogued.contains(&(c.id(), c.slice.to_string() + &c.run)));
-        state.uncatalogued = !loose.is_empty();
-        // What is in the catalog stays, whatever a clock says: only loose commits can be superseded.
-        loose.sort_by(|a, b| a.order().cmp(&b.order()));
-        commits.extend(loose);
-        (state.commits, state.superseded) = without_overlaps(commits);
-        Ok(state)
+    /// What the archive says of itself now. Only what is new since the last look is read.
+    pub async fn state(&self) -> Result<Arc<State>> {
+        self.index.lock().await.look(&self.store).await
     }
 
-    async fn is_sealed(&self) -> Result<bool> {
-        let seal = self.store.get(TAG_MANIFEST).await?;
-        Ok(seal.is_some() && self.store.get(MANIFEST).await?.is_some())
+    /// The time of these commits is read again: from now on this process does not count them, and what it
+    /// commits of their time replaces them. They stay until the seal, whatever becomes of this run.
+    pub async fn read_again<'a>(&self, commits: impl IntoIterator<Item = &'a Commit>) {
+        self.index.lock().await.give_up(commits);
     }
 
     async fn json<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
@@ -248,25 +187,59 @@ impl Archive {
         self.store.put(&runs::plan_key(&plan.run), to_json(plan)?).await
     }
 
-    /// Makes a chunk durable. `false` when another run was first; its commit stays, and the files
-    /// of this one are removed.
-    pub async fn commit(&self, commit: &Commit) -> Result<bool> {
-        let key = name::commit_key(&commit.path, commit.slice);
-        if self.store.put_if_absent(&key, commit.to_json()?.into()).await? {
-            return Ok(true);
+    /// Makes a chunk durable, and says which commits it replaces. `false` when another run was first; its
+    /// commit stays, and the files of this one are removed.
+    pub async fn commit(&self, commit: &mut Commit) -> Result<bool> {
+        commit.replaces = self.index.lock().await.replaced_by(commit);
+        let (key, bytes) = (commit_key(commit), Bytes::from(commit.to_json()?));
+        let written = self.store.put_if_absent(&key, bytes.clone()).await;
+        let there = match (self.store.get_version(&key).await?, written) {
+            (Some(there), _) => there,
+            (None, Err(error)) => return Err(error),
+            // It was acknowledged, and was not kept.
+            (None, Ok(_)) => (bytes.clone(), self.store.put_checked(&key, bytes.clone()).await?),
+        };
+        let found = match there.0 == bytes {
+            true => commit.clone(),
+            false => match Commit::from_json(&key, &there.0) {
+                Ok(found) if found.run != commit.run => found,
+                // Of an attempt of before, whose answer was lost; or not what was written.
+                _ => {
+                    let version = self.store.put_checked(&key, bytes).await?;
+                    self.index.lock().await.committed(key, version, Arc::new(commit.clone()));
+                    return Ok(true);
+                }
+            },
+        };
+        let ours = found.run == commit.run;
+        let same_source = found.state.is_none() || found.state == commit.state;
+        self.index.lock().await.committed(key, there.1, Arc::new(found));
+        if !ours {
+            self.delete_files(commit).await?;
         }
-        let there = self.store.get(&key).await?;
-        let there = there.map(|bytes| Commit::from_json(&key, &bytes)).transpose()?;
-        if there.is_some_and(|there| there.run == commit.run) {
-            return Ok(true); // our own, whose answer was lost
+        match ours || same_source {
+            true => Ok(ours),
+            false => Err(two_versions(commit)),
         }
-        self.delete_files(commit).await?;
-        Ok(false)
     }
 
-    /// Takes a commit back, of this run, with its files: the chunk is to be done again.
+    /// Takes a commit back, of this run, with its files: the chunk is to be done again. What another run has
+    /// sealed meanwhile stays.
     pub async fn retract(&self, commit: &Commit) -> Result<()> {
-        self.store.delete(&name::commit_key(&commit.path, commit.slice)).await?;
+        let key = commit_key(commit);
+        self.state().await?;
+        if self.index.lock().await.is_catalogued(commit) {
+            return Err(Error::incomplete(format!(
+                "{} {} has to be read again, and another run has sealed it meanwhile",
+                commit.id(),
+                commit.slice
+            ))
+            .hint(
+                "let one run at a time work on an archive whose source changes, and run it again",
+            ));
+        }
+        self.store.delete(&key).await?;
+        self.index.lock().await.retracted(&key);
         self.delete_files(commit).await
     }
 
@@ -281,11 +254,7 @@ impl Archive {
     /// that goes they are compared with it.
     async fn check_artifacts(&self) -> Result<()> {
         let Some(bytes) = self.store.get(MANIFEST).await? else { return Ok(()) };
-        let text = String::from_utf8_lossy(&bytes);
-        let hashes = bag::parse_manifest(&text).map_err(|error| {
-            Error::different(format!("{MANIFEST}: {error}"))
-                .hint("the archive is damaged; `moveout verify` names what else is")
-        })?;
+        let hashes = bag::read_manifest(MANIFEST, &bytes)?;
         let artifacts =
             hashes.iter().filter(|(key, _)| key.split('/').nth(2) == Some("_artifacts"));
         for (key, hash) in artifacts {
@@ -379,7 +348,7 @@ impl Archive {
         self.unseal().await?;
         let state = self.state().await?;
         for commit in &state.superseded {
-            self.store.delete(&name::commit_key(&commit.path, commit.slice)).await?;
+            self.store.delete(&commit_key(commit)).await?;
             self.delete_files(commit).await?;
         }
         // This run writes no more: of its own files, too, only those that were committed count.
@@ -391,8 +360,8 @@ impl Archive {
 
         let (payload, payload_bytes) = self.payload(&state.commits, me).await?;
         let mut run = seal.run;
-        if let Some(last) = state.run {
-            run.succeed(last);
+        if let Some(last) = &state.run {
+            run.succeed(RunEntry::clone(last));
         }
         let date = run.ended.get(..10).unwrap_or_default().to_owned();
         let manifest = bag::manifest(&payload);
@@ -420,7 +389,7 @@ impl Archive {
     }
 
     // Data files are known by their commits, read back before those were made; the rest is read.
-    async fn payload(&self, commits: &[Commit], me: &str) -> Result<(Hashes, u64)> {
+    async fn payload(&self, commits: &[Arc<Commit>], me: &str) -> Result<(Hashes, u64)> {
         let committed: HashMap<&str, (&str, u64)> = commits
             .iter()
             .flat_map(|commit| &commit.files)
@@ -469,23 +438,19 @@ impl Archive {
     }
 }
 
-/// The commits that count, and those that do not: of two for the same time the earlier wins. What
-/// comes later never changes which of the earlier ones stand, so two runs that look at different
-/// moments decide alike. The commits must come in the order in which they count.
-pub fn without_overlaps(commits: Vec<Commit>) -> (Vec<Commit>, Vec<Commit>) {
-    let mut taken = HashMap::<TableId, Coverage>::new();
-    let (mut kept, mut lost) = (Vec::new(), Vec::new());
-    for commit in commits {
-        let coverage = taken.entry(commit.id()).or_default();
-        if coverage.overlaps_slice(commit.slice) {
-            lost.push(commit);
-            continue;
-        }
-        coverage.insert_slice(commit.slice);
-        kept.push(commit);
+fn commit_key(commit: &Commit) -> String {
+    match commit.replaces.is_empty() {
+        true => name::commit_key(&commit.path, commit.slice),
+        false => name::replacing_commit_key(&commit.path, commit.slice, &commit.run),
     }
-    kept.sort_by_cached_key(|commit| (commit.id(), commit.slice));
-    (kept, lost)
+}
+
+fn two_versions(commit: &Commit) -> Error {
+    Error::stop(format!(
+        "{} was exported in another version than it has now: an archive holds one of each",
+        commit.id()
+    ))
+    .hint("export it into a new archive")
 }
 
 /// Pretty JSON with a line end, for files that people read.

@@ -122,6 +122,7 @@ impl Writer {
             verified: "stored bytes hashed, footer and rows read back".to_owned(),
             state: chunk.table.state.clone(),
             snapshot: done.snapshot,
+            replaces: Vec::new(),
         })
     }
 

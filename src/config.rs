@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use object_store::ObjectStore;
 use serde::Deserialize;
 use url::Url;
 
@@ -299,11 +300,13 @@ pub struct Place {
     pub url: String,
     /// How a bucket is reached.
     pub s3: S3Options,
+    /// The store itself, where the caller of the library has one; the URL is then only its name.
+    pub given: Option<Arc<dyn ObjectStore>>,
 }
 
 impl From<&str> for Place {
     fn from(url: &str) -> Self {
-        Self { url: url.to_owned(), s3: S3Options::default() }
+        Self { url: url.to_owned(), ..Self::default() }
     }
 }
 
@@ -316,7 +319,12 @@ impl fmt::Display for Place {
 impl Place {
     /// Whether it is a bucket.
     pub fn is_bucket(&self) -> bool {
-        self.url.starts_with("s3://")
+        self.given.is_none() && self.url.starts_with("s3://")
+    }
+
+    /// A store that the caller of the library has made, under a name for messages.
+    pub fn given(name: &str, store: Arc<dyn ObjectStore>) -> Self {
+        Self { url: name.to_owned(), given: Some(store), ..Self::default() }
     }
 }
 
@@ -500,6 +508,7 @@ fn place_of(url: &str, s3: &FileS3, folder: &Path) -> Result<Place> {
             secret_access_key: secret(&s3.secret_access_key, "secret_access_key")?,
             session_token: secret(&s3.session_token, "session_token")?,
         },
+        given: None,
     };
     match (&place.s3.access_key_id, &place.s3.secret_access_key) {
         (Some(_), None) | (None, Some(_)) => {

@@ -11,12 +11,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use object_store::client::HttpError;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
 use crate::config::Place;
 use crate::error::{Error, Result};
@@ -25,6 +26,8 @@ pub use upload::Upload;
 
 /// Bytes of a file that are read at once.
 const PIECE_BYTES: u64 = 1 << 20;
+/// How often a small object is written before it counts as one that the store does not keep.
+const WRITES: usize = 3;
 
 /// Where an archive lives.
 #[derive(Debug, Clone)]
@@ -37,6 +40,34 @@ pub struct Store {
 enum Kind {
     Folder(PathBuf),
     Bucket(Arc<Bucket>),
+    Given,
+}
+
+/// An object as the store tells of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its key.
+    pub key: String,
+    /// Its length.
+    pub size_bytes: u64,
+    /// When it was written, by the store's clock.
+    pub modified: DateTime<Utc>,
+    /// Another one when it was written again.
+    pub version: String,
+}
+
+impl From<&ObjectMeta> for Entry {
+    fn from(meta: &ObjectMeta) -> Self {
+        Self {
+            key: meta.location.to_string(),
+            size_bytes: meta.size,
+            modified: meta.last_modified,
+            version: match &meta.e_tag {
+                Some(tag) => tag.trim_start_matches("W/").trim_matches('"').to_owned(),
+                None => format!("{} {}", meta.size, meta.last_modified.timestamp()),
+            },
+        }
+    }
 }
 
 /// An object that was begun by a process that may be dead: a half-written file, an unfinished upload.
@@ -81,6 +112,9 @@ impl Probe {
 impl Store {
     /// Opens a place for reading; an error when there is no such folder.
     pub fn open(place: &Place) -> Result<Self> {
+        if let Some(objects) = &place.given {
+            return Ok(Self { objects: Arc::clone(objects), kind: Kind::Given });
+        }
         if place.is_bucket() {
             let bucket = Bucket::open(&place.url, &place.s3)?;
             return Ok(Self { objects: bucket.objects(), kind: Kind::Bucket(Arc::new(bucket)) });
@@ -100,7 +134,7 @@ impl Store {
 
     /// Opens a place for writing; makes a folder where it is missing, never a bucket.
     pub fn create(place: &Place) -> Result<Self> {
-        if let Some(root) = folder::path_of(&place.url) {
+        if let Some(root) = folder::path_of(&place.url).filter(|_| place.given.is_none()) {
             std::fs::create_dir_all(&root)
                 .map_err(|error| io_error(&error, &format!("creating the folder {place}")))?;
         }
@@ -109,12 +143,13 @@ impl Store {
 
     /// Opens a place to try it, without leaving anything there.
     pub fn probe(place: &Place) -> Result<Probe> {
-        let root = folder::path_of(&place.url);
+        let root = folder::path_of(&place.url).filter(|_| place.given.is_none());
         let made = root.as_ref().filter(|root| !root.exists()).cloned();
         let store = Self::create(place)?;
         let description = match &store.kind {
             Kind::Folder(_) => "a folder".to_owned(),
             Kind::Bucket(bucket) => format!("a bucket, as {:?} has them", bucket.preset),
+            Kind::Given => "a store of the caller's own".to_owned(),
         };
         let free_bytes = root.as_deref().and_then(folder::free_bytes);
         Ok(Probe { store, description, free_bytes, made })
@@ -123,7 +158,7 @@ impl Store {
     /// Whether what killed processes left can be found.
     pub async fn lists_staged(&self) -> Result<bool> {
         match &self.kind {
-            Kind::Folder(_) => Ok(true),
+            Kind::Folder(_) | Kind::Given => Ok(true),
             Kind::Bucket(bucket) => Ok(bucket.unfinished().await?.is_some()),
         }
     }
@@ -133,6 +168,7 @@ impl Store {
         match self.kind {
             Kind::Folder(_) => 1024 * 1024,
             Kind::Bucket(_) => s3::PART_BYTES,
+            Kind::Given => 64 * 1024,
         }
     }
 
@@ -152,15 +188,33 @@ impl Store {
 
     /// The whole object; `None` where there is none.
     pub async fn get(&self, key: &str) -> Result<Option<Bytes>> {
+        Ok(self.get_version(key).await?.map(|(bytes, _)| bytes))
+    }
+
+    /// The whole object, and what tells this version of it from another.
+    pub async fn get_version(&self, key: &str) -> Result<Option<(Bytes, String)>> {
         self.check_plain(key)?;
-        let bytes = match self.objects.get(&Path::from(key)).await {
-            Ok(object) => object.bytes().await,
+        let read = match self.objects.get(&Path::from(key)).await {
+            Ok(object) => {
+                let version = Entry::from(&object.meta).version;
+                object.bytes().await.map(|bytes| (bytes, version))
+            }
             Err(error) => Err(error),
         };
-        match bytes {
-            Ok(bytes) => Ok(Some(bytes)),
+        match read {
+            Ok(read) => Ok(Some(read)),
             Err(error) if is_absent(&error) => Ok(None),
             Err(error) => Err(store_error(error, &format!("reading {key}"))),
+        }
+    }
+
+    /// What the store tells of one object; `None` where there is none.
+    pub async fn look(&self, key: &str) -> Result<Option<Entry>> {
+        self.check_plain(key)?;
+        match self.objects.head(&Path::from(key)).await {
+            Ok(meta) => Ok(Some(Entry::from(&meta))),
+            Err(error) if is_absent(&error) => Ok(None),
+            Err(error) => Err(store_error(error, &format!("looking at {key}"))),
         }
     }
 
@@ -173,7 +227,7 @@ impl Store {
             Err(error) if is_absent(&error) => return Ok(None),
             Err(error) => return Err(store_error(error, &doing)),
         };
-        if matches!(self.kind, Kind::Bucket(_)) {
+        if !matches!(self.kind, Kind::Folder(_)) {
             let pieces = object.into_stream().map(move |b| b.map_err(|e| store_error(e, &doing)));
             return Ok(Some(pieces.boxed()));
         }
@@ -202,6 +256,23 @@ impl Store {
         self.check_plain(key)?;
         let put = self.put_as(key, bytes.into(), PutMode::Overwrite).await;
         put.map_err(|error| store_error(error, &format!("writing {key}")))
+    }
+
+    /// Writes a small object and reads it back, since a store may acknowledge what it does not keep, or keep
+    /// other bytes. Returns its version.
+    pub async fn put_checked(&self, key: &str, bytes: impl Into<Bytes>) -> Result<String> {
+        let bytes = bytes.into();
+        for _ in 0..WRITES {
+            let put = self.put(key, bytes.clone()).await;
+            match (self.get_version(key).await, put) {
+                // An answer that was lost is no loss.
+                (Ok(Some((there, version))), _) if there == bytes => return Ok(version),
+                (_, Err(error)) | (Err(error), _) => return Err(error),
+                (Ok(_), Ok(())) => {}
+            }
+        }
+        Err(Error::incomplete(format!("{key}: the store does not keep the bytes that are written"))
+            .hint("look at the disk or the bucket, then run the same command again"))
     }
 
     /// Writes a small object only if there is none; `false` where there was one. Where the store takes
@@ -265,18 +336,21 @@ impl Store {
     /// Keys and sizes of all objects below a prefix (of whole path segments), sorted by key. On a disk only
     /// plain files are objects, see [`Store::irregular`].
     pub async fn list(&self, prefix: &str) -> Result<Vec<(String, u64)>> {
+        let objects = self.objects(prefix).await?;
+        Ok(objects.into_iter().map(|object| (object.key, object.size_bytes)).collect())
+    }
+
+    /// The same, with all that the store tells of each.
+    pub async fn objects(&self, prefix: &str) -> Result<Vec<Entry>> {
         if matches!(self.kind, Kind::Folder(_)) {
             return Ok(self.entries(prefix, usize::MAX).await?.files);
         }
         let prefix = (!prefix.is_empty()).then(|| Path::from(prefix));
-        let mut keys = Vec::new();
-        let mut objects = self.objects.list(prefix.as_ref());
-        while let Some(object) = objects.next().await {
-            let object = object.map_err(list_error)?;
-            keys.push((object.location.to_string(), object.size));
-        }
-        keys.sort_unstable();
-        Ok(keys)
+        let objects = self.objects.list(prefix.as_ref());
+        let objects = objects.map(|meta| meta.map(|meta| Entry::from(&meta)).map_err(list_error));
+        let mut objects: Vec<Entry> = objects.try_collect().await?;
+        objects.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        Ok(objects)
     }
 
     /// What lies in the archive's folder and is neither a plain file nor a folder, or has a name that is no
@@ -300,7 +374,7 @@ impl Store {
     pub async fn some_keys(&self) -> Result<Vec<String>> {
         if matches!(self.kind, Kind::Folder(_)) {
             let entries = self.entries("", 10).await?;
-            let keys = entries.files.into_iter().map(|(key, _)| key);
+            let keys = entries.files.into_iter().map(|entry| entry.key);
             return Ok(keys.chain(entries.irregular.into_iter().map(|(key, _)| key)).collect());
         }
         let objects = self.objects.list(None).take(10).map(|object| object.map_err(list_error));
@@ -327,6 +401,7 @@ impl Store {
                 };
                 uploads.map(staged).collect()
             }
+            Kind::Given => Vec::new(),
         })
     }
 
@@ -335,7 +410,7 @@ impl Store {
         match (&staged.what, &self.kind) {
             (StagedAs::File(path), _) => std::fs::remove_file(path).is_ok(),
             (StagedAs::Upload(upload), Kind::Bucket(bucket)) => bucket.abort(upload).await.is_ok(),
-            (StagedAs::Upload(_), Kind::Folder(_)) => false,
+            (StagedAs::Upload(_), _) => false,
         }
     }
 
@@ -351,7 +426,7 @@ impl Store {
         match &self.kind {
             Kind::Folder(root) => std::fs::create_dir_all(root.join(prefix))
                 .map_err(|error| io_error(&error, &format!("creating the folder {prefix}"))),
-            Kind::Bucket(_) => Ok(()),
+            Kind::Bucket(_) | Kind::Given => Ok(()),
         }
     }
 }

@@ -230,7 +230,8 @@ impl Check {
         match archive.state().await {
             Ok(state) => {
                 let tables = state.by_table().len();
-                Ok(Records { tables, commits: state.commits, hashes: Hashes::new() })
+                let commits = state.commits.iter().map(|commit| Commit::clone(commit)).collect();
+                Ok(Records { tables, commits, hashes: Hashes::new() })
             }
             Err(error) if error.exit() == Exit::Different => {
                 self.fault(Concern::Records, CHUNKS, error.to_string());

@@ -92,6 +92,14 @@ impl Slice {
             Self::All => Some(Window::ALL),
         }
     }
+
+    /// Whether the two share an instant, or both are the rows without a time.
+    pub fn overlaps(self, other: Self) -> bool {
+        match (self.window(), other.window()) {
+            (Some(one), Some(other)) => one.overlaps(&other),
+            (one, other) => one == other,
+        }
+    }
 }
 
 impl From<Window> for Slice {

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::error::Error;
+
 /// Content of `bagit.txt`.
 pub const BAGIT_TXT: &str = "BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n";
 
@@ -33,6 +35,15 @@ pub fn parse_manifest(text: &str) -> Result<Hashes, String> {
         true => Ok(hashes),
         false => Err("it is not as moveout wrote it (order, repeats or line ends)".to_owned()),
     }
+}
+
+/// The same, for one that must be whole before anything is done with the archive.
+pub fn read_manifest(key: &str, bytes: &[u8]) -> crate::error::Result<Hashes> {
+    let text = std::str::from_utf8(bytes).map_err(|error| error.to_string());
+    text.and_then(parse_manifest).map_err(|error| {
+        Error::different(format!("{key}: {error}"))
+            .hint("the archive is damaged; `moveout verify` names what else is")
+    })
 }
 
 /// Content of `bag-info.txt`. `date` is `YYYY-MM-DD`.

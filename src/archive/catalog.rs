@@ -1,6 +1,7 @@
 //! PURE: the catalog: what a sealed archive says of its tables, its chunks and the runs that made
 //! it, in JSON and Parquet that others can read.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -154,9 +155,9 @@ pub struct Outside {
 }
 
 /// The tables of a set of commits, sorted by name.
-pub fn tables(commits: &[Commit]) -> Vec<TableEntry> {
+pub fn tables<C: Borrow<Commit>>(commits: &[C]) -> Vec<TableEntry> {
     let mut by_table = BTreeMap::<TableId, Vec<&Commit>>::new();
-    for commit in commits {
+    for commit in commits.iter().map(Borrow::borrow) {
         by_table.entry(commit.id()).or_default().push(commit);
     }
     by_table.into_iter().map(|(id, commits)| table(id, &commits)).collect()
@@ -231,11 +232,12 @@ fn chunk_schema() -> Arc<Schema> {
         text("verified"),
         maybe_text("state"),
         maybe_text("snapshot"),
+        Field::new_list("replaces", Field::new("item", DataType::Utf8, false), true),
     ]))
 }
 
 /// `catalog/chunks.parquet`: one row a commit.
-pub fn write_chunks(commits: &[Commit]) -> Result<Vec<u8>> {
+pub fn write_chunks<C: Borrow<Commit>>(commits: &[C]) -> Result<Vec<u8>> {
     let failed =
         |error: &dyn std::fmt::Display| Error::stop(format!("writing the catalog: {error}"));
     let schema = chunk_schema();
@@ -246,7 +248,7 @@ pub fn write_chunks(commits: &[Commit]) -> Result<Vec<u8>> {
         .map_err(|error| failed(&error))?;
     let mut decoder = ReaderBuilder::new(schema).build_decoder().map_err(|error| failed(&error))?;
     for commits in commits.chunks(1024) {
-        let rows = commits.iter().map(|commit| {
+        let rows = commits.iter().map(Borrow::borrow).map(|commit: &Commit| {
             let mut row = serde_json::to_value(commit)?;
             if let Some(window) = commit.slice.window() {
                 row["from_nanos"] = window.from.into();
@@ -360,6 +362,7 @@ mod tests {
             verified: "hash".into(),
             state: (files == 0).then(|| "sha256:0".into()),
             snapshot: (files == 2).then(|| "7:9:".into()),
+            replaces: (0..files / 2).map(|n| format!("r{n}")).collect(),
         };
         let commits = vec![
             commit(Slice::All, 0),
@@ -368,6 +371,6 @@ mod tests {
         ];
         let bytes = write_chunks(&commits).unwrap();
         assert_eq!(read_chunks(bytes.into()).unwrap(), commits);
-        assert_eq!(read_chunks(write_chunks(&[]).unwrap().into()).unwrap(), []);
+        assert_eq!(read_chunks(write_chunks::<Commit>(&[]).unwrap().into()).unwrap(), []);
     }
 }

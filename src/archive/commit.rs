@@ -1,8 +1,9 @@
 //! The commit: the small record which says that a chunk is durable. PURE: its fields and its JSON.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::{Error, Result};
+use crate::hash::sha256;
 use crate::source::TableId;
 use crate::stats::ColumnStats;
 use crate::window::Slice;
@@ -45,7 +46,19 @@ pub struct Commit {
     /// Name of the source's state that was read: chunks with the same are of one moment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<String>,
+    /// Runs whose commits of this time it replaces, since they were found damaged or may be out of date.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "list_or_null")]
+    pub replaces: Vec<String>,
 }
+
+// A catalog that was written before commits could replace others has no such column; in Parquet an empty
+// list is null.
+fn list_or_null<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Vec<String>, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or_default())
+}
+
+/// What tells a commit from all others.
+pub type CommitKey = (TableId, Slice, String);
 
 /// A data file as it was read back from the store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,21 +99,49 @@ impl Commit {
         size_of_val(self) + texts + files.sum::<usize>() + columns.sum::<usize>()
     }
 
-    /// As it is stored.
+    /// What tells it from all others.
+    pub fn key(&self) -> CommitKey {
+        (self.id(), self.slice, self.run.clone())
+    }
+
+    /// As it is stored: with its own hash, since nothing else guards it before the seal.
     pub fn to_json(&self) -> Result<Vec<u8>> {
-        serde_json::to_vec(self).map_err(|error| Error::stop(format!("writing a commit: {error}")))
+        let failed = |error| Error::stop(format!("writing a commit: {error}"));
+        let mut json = serde_json::to_vec(self).map_err(failed)?;
+        let hash = sha256(&json);
+        json.pop(); // the brace
+        json.extend_from_slice(format!(",\"sha256\":\"{hash}\"}}").as_bytes());
+        Ok(json)
     }
 
     /// Reads what is stored.
     pub fn from_json(key: &str, bytes: &[u8]) -> Result<Self> {
-        serde_json::from_slice(bytes).map_err(|error| {
-            Error::different(format!("the commit {key} cannot be read: {error}"))
+        let wrong = |why: &dyn std::fmt::Display| {
+            Error::different(format!("the commit {key} cannot be read: {why}"))
                 .hint("remove it: its chunk is then exported again")
-        })
+        };
+        let mut json: serde_json::Value =
+            serde_json::from_slice(bytes).map_err(|error| wrong(&error))?;
+        // Older versions wrote none.
+        let hash = json.as_object_mut().and_then(|json| json.remove("sha256"));
+        let commit: Self = serde_json::from_value(json).map_err(|error| wrong(&error))?;
+        let same = |hash: serde_json::Value| {
+            serde_json::to_vec(&commit).is_ok_and(|json| hash == sha256(&json).as_str())
+        };
+        match hash.is_none_or(same) {
+            true => Ok(commit),
+            false => Err(wrong(&"its bytes are not those that were written")),
+        }
     }
 
     /// Which of two commits for the same time counts: the earlier.
     pub fn order(&self) -> (&str, &str, Slice) {
         (&self.committed, &self.run, self.slice)
+    }
+
+    /// Whether it takes the place of another commit, whichever is the earlier.
+    pub fn takes_over(&self, other: &Self) -> bool {
+        let later = || self.run != other.run || self.order() > other.order();
+        self.replaces.contains(&other.run) && self.slice.overlaps(other.slice) && later()
     }
 }

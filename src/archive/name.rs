@@ -118,6 +118,11 @@ pub fn commit_key(path: &str, slice: Slice) -> String {
     format!(".moveout/commits/{}/{slice}.json", path.trim_start_matches("data/"))
 }
 
+/// Key of a commit that replaces another, which may still lie under the key of the chunk.
+pub fn replacing_commit_key(path: &str, slice: Slice, run: &str) -> String {
+    format!(".moveout/commits/{}/{slice}.{run}.json", path.trim_start_matches("data/"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

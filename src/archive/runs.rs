@@ -18,7 +18,7 @@ const BEAT: Duration = Duration::from_secs(10);
 const DEAD_AFTER_NANOS: i64 = 120 * 1_000_000_000;
 
 /// `.moveout/runs/RUN.json`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heartbeat {
     /// Short id; ids sort by the time at which their runs began.
     pub run: String,
@@ -32,6 +32,9 @@ pub struct Heartbeat {
     pub pid: u32,
     /// … with the time it began in clock ticks, since numbers are used again.
     pub pid_started: Option<u64>,
+    /// Whether it is at work, as far as can be told.
+    #[serde(skip)]
+    pub alive: bool,
 }
 
 /// `.moveout/plans/RUN.json`: what a run set out to do, for `status`.
@@ -54,9 +57,12 @@ pub struct PlannedTable {
     pub asked: Option<Window>,
 }
 
+/// Where heartbeats lie.
+pub(super) const HEARTBEATS: &str = ".moveout/runs/";
+
 /// Key of a run's heartbeat.
 pub fn heartbeat_key(run: &str) -> String {
-    format!(".moveout/runs/{run}.json")
+    format!("{HEARTBEATS}{run}.json")
 }
 
 /// Key of a run's plan.
@@ -89,6 +95,7 @@ impl Heartbeat {
             host: this_host(),
             pid,
             pid_started: process_started(pid),
+            alive: true,
         }
     }
 

@@ -143,8 +143,8 @@ impl Worker {
         chunk: &Chunk,
         permit: OwnedSemaphorePermit,
     ) -> Result<Outcome> {
-        let commit = self.writer.write(source, chunk, &self.path, permit).await?;
-        match self.archive.commit(&commit).await? {
+        let mut commit = self.writer.write(source, chunk, &self.path, permit).await?;
+        match self.archive.commit(&mut commit).await? {
             true => Ok(Outcome::Committed(Box::new(commit))),
             false => Ok(Outcome::TakenBy),
         }

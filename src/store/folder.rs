@@ -3,7 +3,11 @@
 
 use std::fs;
 use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt;
 use std::path::{MAIN_SEPARATOR, Path, PathBuf};
+use std::time::SystemTime;
+
+use super::Entry;
 
 /// The path that an archive's URL means; `None` where it means no folder.
 pub(super) fn path_of(url: &str) -> Option<PathBuf> {
@@ -23,8 +27,8 @@ pub(super) fn free_bytes(root: &Path) -> Option<u64> {
 /// belongs to somebody else.
 #[derive(Debug, Default)]
 pub(super) struct Entries {
-    /// Plain files: key and size.
-    pub(super) files: Vec<(String, u64)>,
+    /// Plain files.
+    pub(super) files: Vec<Entry>,
     /// Files that a killed process left half written, by the key they were meant for.
     pub(super) staged: Vec<(String, PathBuf)>,
     /// Everything else but folders: key, and what it is.
@@ -71,14 +75,26 @@ pub(super) fn entries(root: &Path, prefix: &str, most: usize) -> io::Result<Entr
                 }
                 None => match staged_key(&key) {
                     Some(key) => entries.staged.push((key.to_owned(), path)),
-                    None => entries.files.push((key, metadata.len())),
+                    None => entries.files.push(object(key, &metadata)),
                 },
             }
         }
     }
-    entries.files.sort_unstable();
+    entries.files.sort_unstable_by(|a, b| a.key.cmp(&b.key));
     entries.irregular.sort_unstable();
     Ok(entries)
+}
+
+// The version is what object_store's own ETag says, so that the two can be compared.
+fn object(key: String, metadata: &fs::Metadata) -> Entry {
+    let modified = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+    let micros = modified.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_micros();
+    Entry {
+        key,
+        size_bytes: metadata.len(),
+        modified: modified.into(),
+        version: format!("{:x}-{micros:x}-{:x}", metadata.ino(), metadata.len()),
+    }
 }
 
 const FOLDER: &str = "a folder";
