@@ -171,6 +171,14 @@ impl Run<'_> {
 
     /// Takes in how work on a chunk ended; an error ends the run, once the others have landed.
     async fn settle(&mut self, at: usize, chunk: Chunk, outcome: Outcome) -> Result<()> {
+        if self.queue.table(at).is_another(&chunk.table) {
+            // It was read as the table that had its name before; all of the new one is in the queue.
+            return match outcome {
+                Outcome::Committed(commit) => self.archive.retract(&commit).await,
+                Outcome::Stop(error) => Err(error.context(&chunk)),
+                _ => Ok(()),
+            };
+        }
         match outcome {
             // A value was found meanwhile that this column's type cannot hold.
             Outcome::Committed(commit) if self.queue.table(at).is_retyped(&chunk.table) => {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::coverage::Coverage;
-use crate::error::Result;
-use crate::source::{Chunk, Reading, Table};
+use crate::error::{Error, Result};
+use crate::source::{Chunk, Division, Reading, Table};
 use crate::window::{Bound, DAY, SECOND, Slice, Window};
 
 /// No window is halved below twice this width.
@@ -162,6 +162,12 @@ impl Queue {
             self.oldest.drain().filter(|Reverse((_, other))| *other != at).collect();
         others.extend(table.oldest(at));
         self.oldest = others.into();
+    }
+
+    /// Forgets what was left of a table; this is left of it now.
+    pub fn restart(&mut self, at: usize, todo: Vec<Window>, null_time: bool) {
+        (self.tables[at].todo, self.tables[at].null_time) = (todo.into(), null_time);
+        self.give_back(at, &[]);
     }
 
     /// Halves a chunk that was too much, and remembers the width. `false` when it is too narrow.
@@ -371,33 +377,45 @@ pub fn learned_width(width: i64, rows: u64, elapsed: Duration, most_rows: Option
     }
 }
 
-/// Checks that a source which cannot change under a run has not changed since the commits.
-pub fn same_state(table: &Table, committed: Option<&str>) -> Result<()> {
-    match (&table.state, committed) {
-        (Some(now), Some(then)) if now != then && table.reading == Reading::OnePass => {
-            Err(crate::error::Error::stop(format!(
-                "the file behind {} has changed since it was exported into this archive",
-                table.id
-            ))
-            .hint("export it into a new archive"))
-        }
-        // An index came or went. What one way calls a window the other does not.
-        (Some(now), Some(then)) if now != then => Err(crate::error::Error::stop(format!(
-            "{} was exported {then} and would now be read {now}: rows could come twice, or not at all",
+/// Checks that a table means the same by its slices as the commits do. `committed` is what one of them says.
+pub fn same_division(table: &Table, committed: Option<&str>) -> Result<()> {
+    let then =
+        committed.map(|text| text.parse::<Division>().unwrap_or_else(|never| match never {}));
+    let (Some(now), Some(then)) = (&table.identity.division, then) else { return Ok(()) };
+    if *now == then {
+        return Ok(());
+    }
+    Err(match now {
+        Division::File(_) => Error::stop(format!(
+            "the file behind {} has changed since it was exported into this archive",
             table.id
+        ))
+        .hint("export it into a new archive"),
+        // An index came or went. What one way calls a window the other does not.
+        _ => Error::stop(format!(
+            "{} was exported {} and would now be read {}: rows could come twice, or not at all",
+            table.id,
+            said(&then),
+            said(now)
         ))
         .hint(
             "name the column of before in `time_columns` of the configuration (\"\" reads a table whole), or export \
              into a new archive",
-        )),
-        _ => Ok(()),
+        ),
+    })
+}
+
+fn said(division: &Division) -> String {
+    match division {
+        Division::Windows(column) => format!("in windows of `{column}`"),
+        other => other.to_string(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::{Cuts, TableId};
+    use crate::source::{Cuts, Identity, TableId};
     use proptest::prelude::*;
 
     fn table(occupied: Vec<Window>, cuts: Cuts) -> Arc<Table> {
@@ -414,7 +432,7 @@ mod tests {
             cuts,
             time_column: None,
             reading: Reading::Windows,
-            state: None,
+            identity: Identity::default(),
         })
     }
 

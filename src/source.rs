@@ -4,6 +4,7 @@
 mod contact;
 pub mod fallback;
 pub mod flight;
+mod identity;
 pub mod influxdb;
 pub mod influxql;
 mod knock;
@@ -28,6 +29,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, mpsc};
 
 pub use self::contact::contact;
+pub use self::identity::{Division, Identity, Object, ObjectColumn};
 use self::influxdb::Quota;
 use crate::config::{Limits, Prices, SourceKind, SourceSpec};
 use crate::error::{Class, Error, Result};
@@ -117,11 +119,17 @@ pub struct Table {
     pub cuts: Cuts,
     /// What the source can give of it at a time.
     pub reading: Reading,
-    /// Identity of what cannot change under a run (the hash of a file), to refuse another one.
-    pub state: Option<String>,
+    /// What must not change about it, between runs or within one.
+    pub identity: Identity,
 }
 
 impl Table {
+    /// Whether this is not the table that `other` was, or not all of it is divided in the same way: what was read
+    /// of the one says nothing of the other.
+    pub fn is_another(&self, other: &Self) -> bool {
+        self.identity != other.identity
+    }
+
     /// Whether a column has another type in the archive than it has in `other`.
     pub fn is_retyped(&self, other: &Self) -> bool {
         self.columns.iter().any(|column| {

@@ -21,6 +21,6 @@ pub(crate) fn table() -> Arc<Table> {
         cuts: Cuts::None,
         time_column: None,
         reading: Default::default(),
-        state: None,
+        identity: moveout::source::Identity::default(),
     })
 }

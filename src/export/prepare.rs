@@ -19,7 +19,7 @@ use crate::config::{Job, Place};
 use crate::coverage::Coverage;
 use crate::encode::{Cores, EncodeOptions};
 use crate::error::{Exit, Result};
-use crate::plan::{Queue, learned_width, same_state};
+use crate::plan::{Queue, learned_width, same_division};
 use crate::progress::Progress;
 use crate::retry::Retry;
 use crate::source::TableId;
@@ -171,7 +171,7 @@ fn plan(job: &Job, survey: &Survey, state: &State, run: &str) -> Result<Planned>
         let path = given.path(&table.id);
         let commits = committed.get(&table.id).map(Vec::as_slice).unwrap_or_default();
         for commit in commits {
-            same_state(table, commit.state.as_deref())?;
+            same_division(table, commit.state.as_deref())?;
         }
         let coverage: Coverage = commits.iter().map(|commit| commit.slice).collect();
         let (todo, null_time) = surveyed_table.left(&coverage);

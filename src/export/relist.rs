@@ -1,13 +1,15 @@
 //! A table that turned out to be another than was listed, while the run is at work: list again, and do again
 //! what was written as it seemed before.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::Run;
+use crate::coverage::Coverage;
 use crate::error::{Error, Result};
-use crate::plan::{asked, same_state};
+use crate::plan::{asked, same_division};
 use crate::source::{Chunk, TableId};
-use crate::window::{Window, now};
+use crate::window::{Slice, Window, now};
 
 /// How often a table may be listed again without a change that explains why.
 const STRIKES: u32 = 5;
@@ -23,8 +25,8 @@ fn union(one: Option<Window>, other: Option<Window>) -> Option<Window> {
 }
 
 impl Run<'_> {
-    /// A column came while the run was at work, or a type was too narrow: list anew and read the chunk with
-    /// what is known then.
+    /// A table is not what was listed: a column came, a type was too narrow, another table has its name. Lists anew,
+    /// and reads with what is known then what was read as it seemed before.
     pub(super) async fn relist(&mut self, at: usize, chunk: &Chunk, error: Error) -> Result<()> {
         if self.queue.table(at).columns != chunk.table.columns {
             // Another chunk was first, and this one was still read the old way.
@@ -47,7 +49,6 @@ impl Run<'_> {
                 continue;
             };
             let table = &tables[found];
-            same_state(table, surveyed.table.state.as_deref())?;
             surveyed.table = Arc::clone(table);
             // Under a newer state there may be rows beyond the old bounds; the seal looks for gaps.
             if let Some(bounds) = bounds.as_ref().map(|bounds| bounds[found]) {
@@ -56,10 +57,26 @@ impl Run<'_> {
                 surveyed.bounds = union(surveyed.bounds, bounds);
             }
         }
+        let mut replaced = HashSet::new();
         for (other, before) in before.iter().enumerate() {
-            if self.queue.table(other).is_retyped(before) {
-                self.redo(other, &before.id).await?;
+            if self.queue.table(other).is_another(before) {
+                let is_first = replaced.insert(before.id.clone());
+                self.restart(other, is_first).await?;
+            } else if self.queue.table(other).is_retyped(before) {
+                let slices = self.retract(other, &before.id).await?;
+                self.queue.give_back(other, &slices);
             }
+        }
+        if replaced.contains(&chunk.table.id) {
+            return Ok(()); // all of it is to be read again
+        }
+        if !tables.iter().any(|table| table.id == chunk.table.id) {
+            let unreadable = listing.unreadable.iter().find(|(id, _)| *id == chunk.table.id);
+            let why = unreadable.map_or("it is not there any more", |(_, why)| why);
+            let lost = Error::fail(format!("{error}; {why}"));
+            self.fail(chunk, &lost.hint("it was dropped or renamed while the run was at work"));
+            self.queue.restart(at, Vec::new(), false);
+            return Ok(());
         }
         self.queue.give_back(at, &[chunk.slice]);
         if self.queue.table(at).columns == chunk.table.columns {
@@ -75,10 +92,42 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// All files that a run writes of a table have one schema, so what it wrote with another is done again.
-    async fn redo(&mut self, at: usize, table: &TableId) -> Result<()> {
+    /// Another table has the name of this one: nothing that this run has read of the one says anything of the other,
+    /// so that all of it is read anew. What is in flight is thrown away when it lands. A table may stand in the
+    /// queue several times; the first entry gets it all.
+    async fn restart(&mut self, at: usize, is_first: bool) -> Result<()> {
+        let table = Arc::clone(self.queue.table(at));
+        self.writer.progress.note(&format!(
+            "{}: the table was replaced, altered or rewritten while the run was at work; it is read anew",
+            table.id
+        ));
+        self.retract(at, &table.id).await?;
+        let state = self.archive.state().await?;
+        let of_table = state.commits.iter().filter(|commit| commit.id() == table.id);
+        let earlier: Vec<_> = of_table.filter(|commit| commit.run != self.writer.run).collect();
+        let (mut todo, mut null_time) = (Vec::new(), false);
+        if is_first {
+            let coverage: Coverage = earlier.iter().map(|commit| commit.slice).collect();
+            (todo, null_time) = self.survey.tables[self.surveyed[at]].left(&coverage);
+        }
+        // Earlier runs may have divided it in another way; then windows of both would overlap.
+        let divided =
+            earlier.iter().try_for_each(|commit| same_division(&table, commit.state.as_deref()));
+        if let Err(error) = divided {
+            let slice = todo.first().copied().map_or(Slice::NullTime, Slice::from);
+            self.fail(&Chunk { table, slice }, &error);
+            (todo, null_time) = (Vec::new(), false);
+        }
+        self.queue.restart(at, todo, null_time);
+        Ok(())
+    }
+
+    /// Takes back what this run has committed of a table, and says which slices that were. All files that a run
+    /// writes of a table have one schema, and are of one table.
+    async fn retract(&mut self, at: usize, table: &TableId) -> Result<Vec<Slice>> {
         let state = self.archive.state().await?;
         let surveyed = self.surveyed[at];
+        let mut slices = Vec::new();
         for commit in state.commits.iter().filter(|commit| commit.id() == *table) {
             // What is committed and not settled yet comes back by itself.
             if !self.settled.remove(&(surveyed, commit.slice)) {
@@ -89,8 +138,8 @@ impl Run<'_> {
             self.summary.rows = self.summary.rows.saturating_sub(commit.rows);
             let bytes: u64 = commit.files.iter().map(|file| file.bytes).sum();
             self.summary.bytes = self.summary.bytes.saturating_sub(bytes);
-            self.queue.give_back(at, &[commit.slice]);
+            slices.push(commit.slice);
         }
-        Ok(())
+        Ok(slices)
     }
 }

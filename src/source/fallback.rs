@@ -18,8 +18,8 @@ use super::influxql::answer::{Feed, RowWriter, Seen};
 use super::influxql::json;
 use super::points::{FieldType, columns};
 use super::{
-    Artifact, ArtifactStatus, BatchSender, Bill, Chunk, Cuts, Done, Listing, Reading, Role,
-    RowCount, Source, SourceInfo, Table, TableId,
+    Artifact, ArtifactStatus, BatchSender, Bill, Chunk, Cuts, Done, Identity, Listing, Reading,
+    Role, RowCount, Source, SourceInfo, Table, TableId,
 };
 use crate::error::{Class, Error, Result};
 use crate::window::{Slice, Window};
@@ -114,7 +114,7 @@ impl Fallback {
             cuts: Cuts::None,
             time_column: None,
             reading: Reading::Windows,
-            state: None,
+            identity: Identity::default(),
         });
         Ok(tables.collect())
     }

@@ -19,8 +19,8 @@ use super::influxdb::family::{Family, Product};
 use super::influxdb::sql;
 use super::points::{FieldType, columns};
 use super::{
-    Artifact, ArtifactStatus, BatchSender, Bill, Chunk, Cuts, Done, Listing, Reading, RowCount,
-    Source, SourceInfo, Table, TableId,
+    Artifact, ArtifactStatus, BatchSender, Bill, Chunk, Cuts, Done, Identity, Listing, Reading,
+    RowCount, Source, SourceInfo, Table, TableId,
 };
 use crate::error::{Class, Error, Result};
 use crate::window::Window;
@@ -80,7 +80,7 @@ impl Flight {
                 cuts: Cuts::None,
                 time_column: None,
                 reading: Reading::Windows,
-                state: None,
+                identity: Identity::default(),
             })
             .collect())
     }

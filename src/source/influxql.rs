@@ -18,8 +18,8 @@ use tokio::sync::mpsc;
 use super::influxdb::http::{self, Format, Series, Server};
 use super::points::{FieldType, columns};
 use super::{
-    Artifact, ArtifactStatus, BatchSender, Chunk, Cuts, Done, Excluded, Listing, Reading, RowCount,
-    Source, SourceInfo, Table, TableId,
+    Artifact, ArtifactStatus, BatchSender, Chunk, Cuts, Done, Excluded, Identity, Listing, Reading,
+    RowCount, Source, SourceInfo, Table, TableId,
 };
 use crate::config::Select;
 use crate::coverage::Coverage;
@@ -229,7 +229,7 @@ impl InfluxQl {
                 cuts,
                 time_column: None,
                 reading: Reading::Windows,
-                state: None,
+                identity: Identity::default(),
             }
         });
         Ok(tables.collect())

@@ -107,7 +107,7 @@ impl LineProtocolSource {
         let at = at.map_err(|_| {
             Error::stop(format!("{} has no table {}", self.file.display(), table.id))
         })?;
-        if table.state != loaded.tables[at].table.state {
+        if table.identity != loaded.tables[at].table.identity {
             return Err(Error::stop(format!(
                 "reading {}: {} is not the file that was listed",
                 table.id,

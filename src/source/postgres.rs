@@ -7,6 +7,7 @@ mod connection;
 mod copy_binary;
 mod decode;
 mod errors;
+mod identity;
 mod read;
 mod snapshot;
 mod sql;
@@ -30,8 +31,9 @@ use super::relational::lessons::Lessons;
 use super::relational::slice::condition;
 use super::relational::time_column::{self, Candidate, choose};
 use super::{
-    Artifact, ArtifactStatus, BatchSender, Chunk, Column, Cuts, Done, Excluded, LEFT_OUT, Listing,
-    Reading, Role, RowCount, Source, SourceInfo, SourceSpec, Table, TableId,
+    Artifact, ArtifactStatus, BatchSender, Chunk, Column, Cuts, Division, Done, Excluded, Identity,
+    LEFT_OUT, Listing, Object, Reading, Role, RowCount, Source, SourceInfo, SourceSpec, Table,
+    TableId,
 };
 use crate::config::{Database, Limits, Select};
 use crate::error::{Class, Error, Result};
@@ -82,8 +84,8 @@ struct Readable {
     time: Option<sql::Time>,
     bounds: Option<Window>,
     rows_estimate: i64,
-    /// What it was in when it was listed.
-    file: u32,
+    /// Which table it was when it was listed.
+    object: Object,
     /// How many blocks it has, and how many of them make a range, where ranges can be read.
     blocks: Option<(u64, u64)>,
 }
@@ -318,6 +320,7 @@ impl Inner {
             }
         };
         let time = time.map(|(time, _)| time);
+        let object = identity::listed(relation);
         let readable = Readable {
             listed: columns.clone(),
             oid: relation.oid,
@@ -326,15 +329,12 @@ impl Inner {
             kinds,
             bounds,
             rows_estimate: relation.rows_estimate,
-            file: relation.file,
+            object: object.clone(),
             blocks: ranges.filter(|_| time.is_none()).map(|step| (relation.blocks, step)),
             time,
         };
         let time_column = readable.time.as_ref().map(|time| time.name.clone());
-        let way = match &time_column {
-            Some(name) => format!("in windows of `{}`", name.escape_debug()),
-            None => "whole".to_owned(),
-        };
+        let division = Some(Division::by(time_column.as_deref()));
         self.known().tables.insert(id.clone(), Arc::new(readable));
         Ok(Table {
             id,
@@ -343,7 +343,7 @@ impl Inner {
             time_column,
             cuts: Cuts::None,
             reading,
-            state: Some(way),
+            identity: Identity { division, object: Some(object) },
         })
     }
 
@@ -431,7 +431,8 @@ impl Source for Postgres {
 
     async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<Done> {
         let readable = self.inner.readable(&chunk.table.id)?;
-        if readable.listed != chunk.table.columns {
+        let object = chunk.table.identity.object.as_ref();
+        if readable.listed != chunk.table.columns || object != Some(&readable.object) {
             return Err(Error::of(Class::SchemaChanged, "the table was listed again"));
         }
         let gone = |_| Error::stop("the source was closed");

@@ -5,6 +5,7 @@
 pub(super) mod cancel;
 pub(super) mod databases;
 pub(super) mod lessons;
+pub(super) mod outside;
 pub(super) mod slice;
 pub(super) mod time_column;
 pub(super) mod times;

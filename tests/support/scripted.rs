@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use moveout::config::{Job, Limits, Place, Select, SourceKind, SourceSpec};
 use moveout::error::{Error, Result};
 use moveout::source::{
-    Artifact, ArtifactStatus, BatchSender, Chunk, Column, Cuts, Done, Listing, Reading, Role,
-    RowCount, Source, SourceInfo, Table, TableId,
+    Artifact, ArtifactStatus, BatchSender, Chunk, Column, Cuts, Done, Identity, Listing, Reading,
+    Role, RowCount, Source, SourceInfo, Table, TableId,
 };
 use moveout::window::{Bound, Slice, Window};
 
@@ -237,7 +237,7 @@ pub(crate) fn numbers(name: &str, rows: &[(Option<i64>, i64)]) -> (Table, Record
         time_column: Some("at".to_owned()),
         cuts: Cuts::None,
         reading: if null_times { Reading::WindowsAndNullTime } else { Reading::Windows },
-        state: None,
+        identity: Identity::default(),
     };
     let times: TimestampNanosecondArray = rows.iter().map(|(time, _)| *time).collect();
     let values: Int64Array = rows.iter().map(|(_, value)| Some(*value)).collect();

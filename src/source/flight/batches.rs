@@ -122,7 +122,7 @@ mod tests {
 
     use super::*;
     use crate::source::points::{FieldType, columns};
-    use crate::source::{Cuts, Reading, TableId};
+    use crate::source::{Cuts, Identity, Reading, TableId};
 
     fn table() -> Table {
         let fields = BTreeMap::from([("Load".to_owned(), BTreeSet::from([FieldType::Float]))]);
@@ -134,7 +134,7 @@ mod tests {
             cuts: Cuts::None,
             time_column: None,
             reading: Reading::Windows,
-            state: None,
+            identity: Identity::default(),
         }
     }
 

@@ -14,7 +14,7 @@ use super::schema::{Draft, Slot};
 use super::spool::{Segment, Spool};
 use super::text::Text;
 use crate::error::{Error, Result};
-use crate::source::{Cuts, Excluded, Reading, Table};
+use crate::source::{Cuts, Division, Excluded, Identity, Reading, Table};
 use crate::window::Window;
 
 /// A file that was read: its tables, and their points in a spool.
@@ -202,7 +202,7 @@ fn ready(draft: Draft, spool: &Spool, memory_bytes: usize, hash: &str) -> Result
         cuts: Cuts::None,
         time_column: None,
         reading: Reading::OnePass,
-        state: Some(format!("sha256:{hash}")),
+        identity: Identity { division: Some(Division::File(hash.to_owned())), object: None },
     };
     Ok(Ready { table, slots: draft.fields.slots, segments, rows, conflicts })
 }

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::source::relational::cancel::Cancel;
 use crate::source::relational::time_column::{self, Candidate, choose};
 use crate::source::relational::times::Times;
-use crate::source::{Column, Cuts, Excluded, Listing, Reading, Table, TableId};
+use crate::source::{Column, Cuts, Division, Excluded, Identity, Listing, Reading, Table, TableId};
 use crate::window::{SECOND, Window};
 
 /// Engines that keep what a snapshot sees.
@@ -108,7 +108,7 @@ fn list_one(
         time_column,
         cuts: Cuts::None,
         reading: Reading::Whole,
-        state: None,
+        identity: Identity::default(),
     };
     if entry.is_versioned {
         warnings.push(format!(
@@ -138,10 +138,7 @@ fn list_one(
             bounds = times.bounds();
         }
     }
-    table.state = Some(match &table.time_column {
-        Some(name) => format!("in windows of `{}`", name.escape_debug()),
-        None => "whole".to_owned(),
-    });
+    table.identity.division = Some(Division::by(table.time_column.as_deref()));
     let mut learned = this.learned();
     learned.bounds.insert(id.clone(), bounds);
     learned.rows.insert(id.clone(), entry.rows);

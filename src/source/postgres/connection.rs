@@ -174,19 +174,19 @@ impl Connection {
         }
     }
 
-    /// Runs `COPY … TO STDOUT`, of rows or of what is looked for, and hands over its data piece by piece. Returns how many rows the server
-    /// says it sent, which it says only when all were, and the rows of statements after it. After an error of any kind the connection is of
-    /// no use any more.
+    /// Runs `COPY … TO STDOUT`, of rows or of what is looked for, and hands over its data piece by piece. Returns how
+    /// many rows the server says it sent, which it says only when all were. After an error of any kind the connection
+    /// is of no use any more.
     pub(super) fn copy_out(
         &mut self,
         sql: &str,
         is_looking: bool,
         mut data: impl FnMut(&[u8]) -> Result<()>,
-    ) -> Result<(u64, Vec<Row>)> {
+    ) -> Result<u64> {
         tracing::debug!("{}: {sql}", self.address);
         self.wait_for(if is_looking { self.idle * LOOKING } else { self.idle })?;
         self.send(|out| frontend::query(sql, out))?;
-        let (mut sent, mut rows) = (None, Vec::new());
+        let mut sent = None;
         loop {
             let (tag, body) = self.input.frame(&mut self.wire, &self.address)?;
             match tag {
@@ -196,12 +196,8 @@ impl Connection {
                     let count = tag.and_then(|count| std::str::from_utf8(count).ok()?.parse().ok());
                     sent = Some(count.ok_or_else(|| malformed(&self.address))?);
                 }
-                b'D' => rows.push(data_row(body).ok_or_else(|| malformed(&self.address))?),
                 b'E' => return Err(Refusal::parse(body).error(&self.address)),
-                b'Z' => {
-                    let sent = sent.ok_or_else(|| malformed(&self.address))?;
-                    return Ok((sent, rows));
-                }
+                b'Z' => return sent.ok_or_else(|| malformed(&self.address)),
                 _ => {}
             }
         }

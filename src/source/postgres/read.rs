@@ -6,12 +6,11 @@ use std::thread;
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::catalog;
 use super::connection::Connection;
 use super::copy_binary::{Copy, Malformed};
 use super::decode::{Fault, Misfit, Rows};
 use super::errors::malformed;
-use super::snapshot::{Pool, Session};
+use super::snapshot::{Pool, RELEASE, Session};
 use super::types::Kind;
 use super::{Inner, Readable, sql};
 use crate::error::{Class, Error, Result};
@@ -190,7 +189,7 @@ impl Reading<'_> {
         }
         let of_time = time.as_ref().map(|time| condition(time, self.chunk.slice));
         let conditions: Vec<String> = of_time.into_iter().chain(range.cloned()).collect();
-        let statement = sql::copy(columns, from, &conditions, *oid);
+        let statement = sql::copy(columns, from, &conditions);
         let is_looking = self.chunk.slice == Slice::NullTime;
         let mut copy = Copy::new(kinds.len());
         let mut ended = None;
@@ -219,7 +218,7 @@ impl Reading<'_> {
                 Ended::Malformed | Ended::Fault(_) => malformed(address),
             });
         }
-        let (sent, after) = answer.inspect_err(|error| {
+        let sent = answer.inspect_err(|error| {
             let outdated = error.class() == Class::SchemaChanged;
             self.outdated.fetch_or(outdated, Ordering::AcqRel);
         })?;
@@ -230,17 +229,12 @@ impl Reading<'_> {
                 format!("{address}: {sent} rows were sent, {} came", copy.rows()),
             ));
         }
-        // A table that was truncated or rewritten after the snapshot looks empty under it, or half: the
-        // server keeps no old rows of it. <https://www.postgresql.org/docs/current/mvcc-caveats.html>
-        let field = |at| after.first().map(|row| catalog::text(row, at)).unwrap_or_default();
-        let is_same_file = self.readable.file == 0 || field(0).parse() == Ok(self.readable.file);
-        if !is_same_file || field(1) != "t" {
+        // The stream still has its lock, so that what is there now is what was read.
+        let now = self.pool.now(*oid, self.cancel)?;
+        self.readable.object.is_still(now.as_ref()).inspect_err(|_| {
             self.outdated.store(true, Ordering::Release);
-            return Err(Error::of(
-                Class::SchemaChanged,
-                "the table was truncated, rewritten or replaced after the snapshot was taken",
-            ));
-        }
+        })?;
+        session.connection.query(RELEASE)?;
         Ok(())
     }
 

@@ -5,8 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::connection::Connection;
+use super::identity;
 use crate::config::Database;
 use crate::error::{Class, Result};
+use crate::source::Object;
+use crate::source::relational::cancel::Cancel;
+use crate::source::relational::outside::Outside;
 
 /// What every session sets. Under row-level security a read would be a silent part of the table; with
 /// `row_security = off` it is an error. `LOCAL`: behind a pooler the next transaction may be of another session.
@@ -30,6 +34,7 @@ pub(super) struct Pool {
     name: String,
     idle_timeout: Duration,
     open: Mutex<Open>,
+    outside: Outside<Connection>,
 }
 
 #[derive(Default)]
@@ -65,7 +70,7 @@ impl Session {
 
 impl Pool {
     pub(super) fn new(server: Database, name: String, idle_timeout: Duration) -> Self {
-        Self { server, name, idle_timeout, open: Mutex::default() }
+        Self { server, name, idle_timeout, open: Mutex::default(), outside: Outside::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {
@@ -153,8 +158,15 @@ impl Pool {
         }
     }
 
+    /// The table of a number as it is now, whatever the snapshot shows.
+    pub(super) fn now(&self, oid: u32, cancel: &Cancel) -> Result<Option<Object>> {
+        let open = || Connection::open(&self.server, &self.name, self.idle_timeout);
+        self.outside.ask(cancel, open, |connection| identity::now(connection, oid))
+    }
+
     /// Ends the connections that nothing is read by.
     pub(super) fn close_idle(&self) {
+        self.outside.close();
         // Whoever holds the lock is connecting, and needs no help.
         if let Ok(mut open) = self.open.try_lock() {
             open.idle.clear();

@@ -2,7 +2,6 @@
 
 use chrono::DateTime;
 
-use super::snapshot::RELEASE;
 use super::types::{Cast, Kind};
 use crate::source::relational::slice::TimeSql;
 
@@ -79,18 +78,14 @@ pub(super) fn bounds(table: &str, column: &str) -> String {
     )
 }
 
-/// All that is read of a slice in one stream, and then the file that it was read from, and whether the name is
-/// still that of the table.
-pub(super) fn copy(columns: &[String], table: &str, conditions: &[String], oid: u32) -> String {
+/// All that is read of a slice in one stream.
+pub(super) fn copy(columns: &[String], table: &str, conditions: &[String]) -> String {
     let condition = match conditions.is_empty() {
         true => String::new(),
         false => format!(" WHERE {}", conditions.join(" AND ")),
     };
-    // By its name the table may be another one by now.
-    let name = table.trim_start_matches("ONLY ").replace('\'', "''");
     format!(
-        "COPY (SELECT {} FROM {table}{condition}) TO STDOUT (FORMAT binary); \
-         SELECT pg_relation_filenode({oid}), to_regclass('{name}')::oid IS NOT DISTINCT FROM {oid}::oid; {RELEASE}",
+        "COPY (SELECT {} FROM {table}{condition}) TO STDOUT (FORMAT binary)",
         columns.join(", ")
     )
 }

@@ -1,0 +1,60 @@
+//! Which table stands behind a name: as it was listed, and as it is now.
+//!
+//! `COPY` by name resolves names by the catalog of now and reads the rows of the snapshot, so that after a `RENAME`
+//! the values of one column come under the name of another, and neither the file of the table nor its name tells.
+
+use super::catalog::{self, Relation};
+use super::connection::Connection;
+use crate::error::{Error, Result};
+use crate::source::relational::outside::Connected;
+use crate::source::wire::Hangup;
+use crate::source::{Object, ObjectColumn};
+
+impl Connected for Connection {
+    fn handle(&self) -> Result<Hangup> {
+        self.hangup()
+    }
+}
+
+/// The file changes where a table is truncated or rewritten, of which the server keeps no old rows.
+/// <https://www.postgresql.org/docs/current/mvcc-caveats.html>
+fn id(oid: u32, file: u32, schema: &str, name: &str) -> String {
+    format!("{oid} in file {file}: {schema}.{name}")
+}
+
+/// As it was listed.
+pub(super) fn listed(relation: &Relation) -> Object {
+    let column = |attribute: &catalog::Attribute| ObjectColumn {
+        number: i32::from(attribute.number),
+        name: attribute.name.clone(),
+        kind: format!("{} {}", attribute.type_oid, attribute.modifier),
+    };
+    Object {
+        id: id(relation.oid, relation.file, &relation.schema, &relation.name),
+        columns: relation.columns.iter().map(column).collect(),
+    }
+}
+
+/// As a connection sees it that is in no snapshot; `None` where it is not there any more.
+pub(super) fn now(connection: &mut Connection, oid: u32) -> Result<Option<Object>> {
+    let rows = connection.query(&format!(
+        "SELECT c.relfilenode, n.nspname, c.relname, a.attnum, a.attname, a.atttypid, a.atttypmod \
+         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         LEFT JOIN pg_catalog.pg_attribute a \
+         ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
+         WHERE c.oid = {oid} ORDER BY a.attnum"
+    ))?;
+    let Some(first) = rows.first() else { return Ok(None) };
+    let text = catalog::text;
+    let nonsense = || Error::stop("the catalog does not show numbers where they belong");
+    let file = text(first, 0).parse().map_err(|_| nonsense())?;
+    let columns = rows.iter().filter(|row| row.get(3).is_some_and(Option::is_some)).map(|row| {
+        Ok(ObjectColumn {
+            number: text(row, 3).parse().map_err(|_| nonsense())?,
+            name: text(row, 4),
+            kind: format!("{} {}", text(row, 5), text(row, 6)),
+        })
+    });
+    let id = id(oid, file, &text(first, 1), &text(first, 2));
+    Ok(Some(Object { id, columns: columns.collect::<Result<_>>()? }))
+}
