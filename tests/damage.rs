@@ -1172,6 +1172,21 @@ fn bounds_that_are_not_those_of_the_slice_are_found_however_much_is_made_to_fit(
     }
 }
 
+#[test]
+fn tables_of_two_versions_of_one_file_are_found_however_much_is_made_to_fit() {
+    let files = with_chunks(&SAMPLE, |commits| {
+        assert!(commits[0].state.as_ref().is_some_and(|state| state.starts_with("sha256:")));
+        commits[0].state = Some(format!("sha256:{}", "0".repeat(64)));
+    });
+    let names = ["another version of the file"];
+    assert_found_quickly(&with_manifests(with_tables(&files)), &names, "another version");
+    let files = with_chunks(&SEVERAL, |commits| {
+        commits[1].state = Some("whole".to_owned());
+    });
+    let names = ["it is a part of the table whole"];
+    assert_found_quickly(&with_manifests(with_tables(&files)), &names, "another division");
+}
+
 // A megabyte of Parquet can hold millions of equal rows, which nobody may unpack.
 #[test]
 fn a_catalog_that_repeats_a_chunk_is_refused_at_the_second() {

@@ -16,7 +16,7 @@ use crate::archive::{
 };
 use crate::coverage::Coverage;
 use crate::error::Result;
-use crate::source::TableId;
+use crate::source::{Division, TableId};
 
 impl Check {
     pub(super) async fn sealed(&mut self, archive: &Archive) -> Result<Records> {
@@ -173,6 +173,7 @@ impl Check {
             }
         }
         self.names(&commits);
+        self.divisions(&commits);
         self.tables(&commits).await?;
         commits.sort_by(|a, b| a.order().cmp(&b.order()));
         let (commits, overlapping) = without_overlaps(commits);
@@ -218,6 +219,34 @@ impl Check {
             if rows != commit.rows {
                 let fault = format!("{} rows, its files have {rows} together", commit.rows);
                 self.fault(Concern::Records, &place, fault);
+            }
+        }
+    }
+
+    /// All chunks of a table mean the same by their slices, and all tables of a file are of one version of it.
+    fn divisions(&mut self, commits: &[Commit]) {
+        let division = |commit: &Commit| {
+            let text = commit.state.as_deref()?;
+            Some(text.parse::<Division>().unwrap_or_else(|never| match never {}))
+        };
+        let mut of_table = BTreeMap::<TableId, Division>::new();
+        let mut of_file = BTreeMap::<&str, Division>::new();
+        for commit in commits {
+            let Some(found) = division(commit) else { continue };
+            let other = of_table.entry(commit.id()).or_insert_with(|| found.clone());
+            if *other != found {
+                let place = format!("{CHUNKS}: {} {}", commit.id(), commit.slice);
+                let fault = format!("it is a part of the table {found}, other chunks {other}");
+                self.fault(Concern::Records, &place, fault);
+            }
+            if let Division::File(_) = found {
+                let other = of_file.entry(&commit.source).or_insert_with(|| found.clone());
+                if *other != found {
+                    let place = format!("{CHUNKS}: {}", commit.id());
+                    let fault =
+                        format!("it is of another version of the file than other tables: {found}");
+                    self.fault(Concern::Records, &place, fault);
+                }
             }
         }
     }
