@@ -222,7 +222,7 @@ impl Source for Endless {
 
     async fn describe(&self) -> Result<SourceInfo> {
         let [name, address, version] = ["endless", "memory", ""].map(str::to_owned);
-        Ok(SourceInfo { name, address, version })
+        Ok(SourceInfo { name, address, version, identity: None })
     }
 
     async fn list(&self) -> Result<Listing> {

@@ -88,6 +88,9 @@ pub struct JobArgs {
     /// What to export: a URL, or the name of a source in the configuration; may be given again
     #[arg(long = "source", value_name = "SOURCE")]
     pub sources: Vec<String>,
+    /// Name of the source in the archive, where one `--source` is a URL [default: its address]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
     /// Path of the archive, or s3://BUCKET/PREFIX; made where there is none
     #[arg(long, value_name = "PLACE")]
     pub archive: Option<String>,

@@ -80,6 +80,9 @@ impl Default for Limits {
 pub struct SourceSpec {
     /// Its name in the archive.
     pub name: String,
+    /// Whether the user gave that name. Otherwise it is the address, which may lead to another server
+    /// tomorrow, and the same server may have another one.
+    pub named: bool,
     /// What it is.
     pub kind: SourceKind,
     /// Which part of it.
@@ -110,8 +113,20 @@ pub enum SourceKind {
     Given(Arc<dyn Source>),
 }
 
+impl SourceKind {
+    /// Whether both are one server, asked in one way.
+    fn is_server_of(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::InfluxDb(one), Self::InfluxDb(other)) => one == other,
+            (Self::Postgres(one), Self::Postgres(other))
+            | (Self::MySql(one), Self::MySql(other)) => one == other,
+            _ => false,
+        }
+    }
+}
+
 /// A relational database as configured.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Database {
     /// Name or address.
     pub host: String,
@@ -128,7 +143,7 @@ pub struct Database {
 }
 
 /// How a connection is protected.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tls {
     /// As the servers' own clients call it.
     pub mode: TlsMode,
@@ -152,7 +167,7 @@ pub enum TlsMode {
 }
 
 /// An InfluxDB as configured.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct InfluxDb {
     /// Scheme, host and port.
     pub base: Url,
@@ -223,6 +238,16 @@ pub struct Select {
 }
 
 impl Select {
+    /// Takes these databases as well; an empty list means all of them.
+    fn add_databases(&mut self, more: Vec<String>) {
+        match self.databases.is_empty() || more.is_empty() {
+            true => self.databases.clear(),
+            false => self.databases.extend(more),
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        self.databases.retain(|name| seen.insert(name.clone()));
+    }
+
     /// Whether a table is to be left out.
     pub fn excludes(&self, database: &str, schema: &str, table: &str) -> bool {
         let names =
@@ -267,7 +292,7 @@ pub fn matches(pattern: &str, name: &str) -> bool {
 }
 
 /// How to be let in.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Credentials {
     /// Without.
     None,
@@ -283,7 +308,7 @@ pub enum Credentials {
 }
 
 /// A secret that does not print.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
@@ -377,6 +402,8 @@ pub struct Flags {
     pub config: Option<PathBuf>,
     /// `--source`, names or URLs.
     pub sources: Vec<String>,
+    /// `--name`.
+    pub name: Option<String>,
     /// `--archive`.
     pub archive: Option<String>,
     /// `--from`.
@@ -395,7 +422,7 @@ pub struct Flags {
 pub fn load(flags: Flags) -> Result<Job> {
     let (file, folder) = file_of(flags.config.as_deref())?;
     let mut warnings = Vec::new();
-    let mut sources = Vec::new();
+    let mut sources = Vec::<SourceSpec>::new();
     if flags.sources.is_empty() {
         for source in &file.sources {
             sources.push(source_of_file(source, &folder)?);
@@ -404,12 +431,34 @@ pub fn load(flags: Flags) -> Result<Job> {
     for wanted in &flags.sources {
         match file.sources.iter().find(|source| source.name == *wanted) {
             Some(source) => sources.push(source_of_file(source, &folder)?),
-            None => sources.push(source_of_url(wanted, None, Path::new(""), &mut warnings)?),
+            None => {
+                let source = source_of_url(wanted, None, Path::new(""), &mut warnings)?;
+                let same = |there: &&mut SourceSpec| {
+                    !there.named
+                        && there.name == source.name
+                        && there.kind.is_server_of(&source.kind)
+                };
+                match sources.iter_mut().find(same) {
+                    Some(there) => there.select.add_databases(source.select.databases),
+                    None => sources.push(source),
+                }
+            }
         }
     }
+    warnings.dedup();
     if sources.is_empty() {
         return Err(Error::usage("there is no source")
             .hint("give --source URL (influxdb+https://HOST/DATABASE, lp:FILE) or --config FILE"));
+    }
+    match (&flags.name, sources.as_mut_slice()) {
+        (None, _) => {}
+        (Some(name), [only]) if !flags.sources.is_empty() && !name.is_empty() => {
+            (only.name, only.named) = (name.clone(), true);
+        }
+        (Some(_), _) => {
+            return Err(Error::usage("`--name` names the source of one `--source`")
+                .hint("several sources are named in the configuration"));
+        }
     }
     let mut names: Vec<&str> = sources.iter().map(|source| source.name.as_str()).collect();
     names.sort_unstable();
@@ -567,6 +616,39 @@ mod tests {
         let job = of("influxdb+http://localhost:8086/my%2Fdb").unwrap();
         assert_eq!(job.sources[0].name, "localhost:8086");
         assert_eq!(job.sources[0].select.databases, ["my/db"]);
+    }
+
+    #[test]
+    fn urls_that_differ_in_the_database_alone_are_one_source() {
+        let of = |sources: &[&str]| {
+            let sources = sources.iter().map(|source| (*source).to_owned()).collect();
+            job(Flags { sources, ..Flags::default() })
+        };
+        for scheme in ["postgres://me@h:1", "mysql://h", "influxdb+http://h:8086"] {
+            let url = |database: &str| format!("{scheme}/{database}");
+            let job = of(&[&url("a"), &url("b"), &url("a")]).unwrap();
+            assert_eq!(job.sources.len(), 1, "{scheme}");
+            assert_eq!(job.sources[0].select.databases, ["a", "b"], "{scheme}");
+            let job = of(&[&url("a"), &url(""), &url("b")]).unwrap();
+            assert!(job.sources[0].select.databases.is_empty(), "{scheme}: all of them");
+        }
+        assert_eq!(of(&["mysql://h/a", "mysql://i/a"]).unwrap().sources.len(), 2);
+        // Who asks sees another part of it.
+        assert!(of(&["mysql://me@h/a", "mysql://you@h/b"]).is_err());
+        assert!(of(&["lp:x", "lp:x"]).is_err());
+    }
+
+    #[test]
+    fn one_source_can_be_named() {
+        let of = |sources: &[&str], name: &str| {
+            let sources = sources.iter().map(|source| (*source).to_owned()).collect();
+            job(Flags { sources, name: Some(name.to_owned()), ..Flags::default() })
+        };
+        let job = of(&["mysql://h/a", "mysql://h/b"], "shop").unwrap();
+        assert!(job.sources[0].name == "shop" && job.sources[0].named);
+        assert!(of(&["mysql://h/a", "mysql://i/a"], "shop").is_err());
+        assert!(of(&["mysql://h/a"], "").is_err());
+        assert!(of(&[], "shop").is_err());
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub use self::summary::{Failed, Summary};
 
 use self::prepare::{prepare, width};
 use self::worker::{Outcome, Shared, Worker};
-use crate::archive::catalog::{Asked, FORMAT, RangeText, RunEntry};
+use crate::archive::catalog::{Asked, FORMAT, RangeText, RunEntry, covers};
 use crate::archive::runs::Beating;
 use crate::archive::{Archive, Seal, State};
 use crate::chunk::Writer;
@@ -127,6 +127,8 @@ impl Run<'_> {
         self.summary.rows_total = state.commits.iter().map(|commit| commit.rows).sum();
         self.summary.bytes_total =
             state.commits.iter().flat_map(|commit| &commit.files).map(|file| file.bytes).sum();
+        let before = state.run.iter().flat_map(|run| run.runs()).flat_map(|run| &run.outside);
+        self.summary.covers = covers(self.survey.outside.iter().chain(before), &state.commits);
         Ok(())
     }
 

@@ -88,10 +88,11 @@ async fn run(cli: &Cli) -> Result<Exit> {
 }
 
 fn load(args: &JobArgs, progress: &Progress) -> Result<Job> {
-    let JobArgs { config, sources, archive, from, to, window, concurrency, memory } = args;
+    let JobArgs { config, sources, name, archive, from, to, window, concurrency, memory } = args;
     let flags = Flags {
         config: config.clone(),
         sources: sources.clone(),
+        name: name.clone(),
         archive: archive.clone(),
         from: from.clone(),
         to: to.clone(),

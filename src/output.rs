@@ -11,6 +11,7 @@ use moveout::preview::Preview;
 use moveout::source::Excluded;
 use moveout::status::Status;
 use moveout::verify::Report;
+use moveout::window::{Window, rfc3339};
 use serde::Serialize;
 
 /// Lines of a kind that are shown before the rest is only counted.
@@ -71,9 +72,10 @@ pub(crate) fn doctor(out: Out<'_>, diagnosis: &Diagnosis) -> io::Result<()> {
 }
 
 pub(crate) fn export(out: Out<'_>, summary: &Summary) -> io::Result<()> {
-    let state = match summary.status {
-        "complete" => "complete and sealed",
-        other => other,
+    let state = match (summary.status, summary.covers) {
+        ("complete", Some(window)) => covers(window),
+        ("complete", None) => "complete and sealed".to_owned(),
+        (other, _) => other.to_owned(),
     };
     writeln!(out, "{}: {state}", summary.archive)?;
     writeln!(
@@ -103,6 +105,7 @@ pub(crate) fn export(out: Out<'_>, summary: &Summary) -> io::Result<()> {
             artifact.kind, artifact.source, artifact.status
         )?;
     }
+    notes(out, &summary.notes)?;
     warnings(out, &summary.warnings)?;
     some(out, &summary.failed, |out, failed| {
         writeln!(out, "  failed     {}: {}", failed.chunk, failed.error)
@@ -127,7 +130,7 @@ pub(crate) fn plan(out: Out<'_>, plan: &Preview) -> io::Result<()> {
             (Some(first), Some(last)) => {
                 format!(
                     "{}, {}",
-                    moveout::window::Window { from: first.from, to: last.to },
+                    Window { from: first.from, to: last.to },
                     several(table.windows, "window")
                 )
             }
@@ -175,16 +178,31 @@ pub(crate) fn plan(out: Out<'_>, plan: &Preview) -> io::Result<()> {
     }
     outside(out, &plan.outside)?;
     excluded(out, &plan.excluded)?;
+    notes(out, &plan.notes)?;
     warnings(out, &plan.warnings)
 }
 
 pub(crate) fn status(out: Out<'_>, status: &Status) -> io::Result<()> {
-    let state = if status.sealed { "sealed" } else { "not sealed: run the export again to go on" };
+    let state = match (status.sealed, status.covers) {
+        (false, _) => "not sealed: run the export again to go on".to_owned(),
+        (true, None) => "sealed".to_owned(),
+        (true, Some(window)) => covers(window),
+    };
     writeln!(out, "{}: {state}", status.archive)?;
     for run in &status.runs {
         writeln!(out, "  at work    {run}")?;
     }
+    let mut last = None;
     for table in &status.tables {
+        let source = table.table.source.as_str();
+        if last != Some(source) {
+            let name = source.escape_debug();
+            match status.sources.iter().find(|info| info.name == source) {
+                Some(info) => writeln!(out, "{name}: {} at {}", info.version, info.address)?,
+                None => writeln!(out, "{name}")?,
+            }
+            last = Some(source);
+        }
         writeln!(
             out,
             "  {}  {}, {}, {}",
@@ -246,6 +264,11 @@ pub(crate) fn verify(out: Out<'_>, report: &Report) -> io::Result<()> {
     }
 }
 
+/// Rows are known that are not in the archive.
+fn covers(window: Window) -> String {
+    format!("sealed; covers {} to {}", rfc3339(window.from), rfc3339(window.to))
+}
+
 /// `1 file`, `2 files`.
 fn several(count: u64, what: &str) -> String {
     format!("{} {what}{}", HumanCount(count), if count == 1 { "" } else { "s" })
@@ -282,6 +305,10 @@ fn excluded(out: Out<'_>, excluded: &[Excluded]) -> io::Result<()> {
     some(out, excluded, |out, excluded| {
         writeln!(out, "  left out   {} of {}: {}", excluded.what, excluded.source, excluded.why)
     })
+}
+
+fn notes(out: Out<'_>, notes: &[String]) -> io::Result<()> {
+    notes.iter().try_for_each(|note| writeln!(out, "  note       {note}"))
 }
 
 fn warnings(out: Out<'_>, warnings: &[String]) -> io::Result<()> {

@@ -10,10 +10,10 @@ use futures::StreamExt;
 use serde::Serialize;
 use tokio::sync::watch;
 
-use crate::archive::Archive;
 use crate::archive::catalog::Outside;
+use crate::archive::runs::RunPlan;
+use crate::archive::{Archive, State};
 use crate::config::Job;
-use crate::coverage::Coverage;
 use crate::error::{Class, Result};
 use crate::plan::Queue;
 use crate::progress::Progress;
@@ -21,7 +21,7 @@ use crate::retry::{Interrupt, Retry};
 use crate::source::{
     BatchSender, Bill, Chunk, Excluded, Source, SourceInfo, Table, TableId, size_bytes,
 };
-use crate::survey::{Survey, Surveyed, survey};
+use crate::survey::{Known, Survey, Surveyed, survey};
 use crate::window::{DAY, Slice, Window};
 
 /// How long to read rows to learn the speed.
@@ -54,6 +54,8 @@ pub struct Preview {
     pub outside: Vec<Outside>,
     /// What would be left out, and why.
     pub excluded: Vec<Excluded>,
+    /// What was found out and is no reason to worry.
+    pub notes: Vec<String>,
     /// What the user should know.
     pub warnings: Vec<String>,
 }
@@ -115,12 +117,13 @@ pub async fn preview(
 }
 
 async fn look(job: &Job, progress: &Progress, retry: &Retry) -> Result<Preview> {
-    let survey = survey(job, progress, retry).await?;
-    let committed = committed(job).await?;
+    let (state, plans) = archived(job).await?;
+    let known = Known::of(&state, &plans);
+    let survey = survey(job, progress, retry, &known).await?;
     progress.doing("counting rows");
     let until = Instant::now() + COUNTING;
     let tables: Vec<TablePreview> = futures::stream::iter(&survey.tables)
-        .map(|surveyed| preview_table(job, &survey, surveyed, &committed, until))
+        .map(|surveyed| preview_table(job, &survey, surveyed, &known, until))
         .buffered(4)
         .collect()
         .await;
@@ -159,6 +162,7 @@ async fn look(job: &Job, progress: &Progress, retry: &Retry) -> Result<Preview> 
         tables,
         outside: survey.outside,
         excluded: survey.excluded,
+        notes: survey.notes,
         warnings: {
             let unreadable = survey.unreadable.iter();
             let unreadable = unreadable.map(|(id, why)| format!("{id} cannot be read: {why}"));
@@ -167,34 +171,27 @@ async fn look(job: &Job, progress: &Progress, retry: &Retry) -> Result<Preview> 
     })
 }
 
-type Committed = HashMap<TableId, Coverage>;
-
-async fn committed(job: &Job) -> Result<Committed> {
-    let Some(place) = &job.archive else { return Ok(Committed::new()) };
+/// What the archive has; nothing where there is none yet.
+async fn archived(job: &Job) -> Result<(Arc<State>, Vec<RunPlan>)> {
+    let Some(place) = &job.archive else { return Ok(Default::default()) };
     // What cannot be reached is an error; what is not there yet, or not ours, holds nothing.
     let archive = match Archive::open(place).await {
         Ok(archive) => archive,
         Err(error) if place.is_bucket() && error.class() == Class::Retry => return Err(error),
-        Err(_) => return Ok(Committed::new()),
+        Err(_) => return Ok(Default::default()),
     };
-    let state = archive.state().await?;
-    let mut coverage = Committed::new();
-    for commit in &state.commits {
-        let of_table = coverage.entry(commit.id()).or_default();
-        of_table.insert_slice(commit.slice);
-    }
-    Ok(coverage)
+    Ok((archive.state().await?, archive.plans().await?))
 }
 
 async fn preview_table(
     job: &Job,
     survey: &Survey,
     surveyed: &Surveyed,
-    committed: &Committed,
+    known: &Known<'_>,
     until: Instant,
 ) -> TablePreview {
     let Surveyed { table, source, bounds, asked } = surveyed;
-    let (left, null_time) = surveyed.left(&committed.get(&table.id).cloned().unwrap_or_default());
+    let (left, null_time) = surveyed.left(&known.coverage(&table.id));
     let mut queue = Queue::default();
     queue.add(Arc::clone(table), *bounds, left.clone(), null_time, job.limits.window);
     let source = survey.sources[*source].as_ref();

@@ -16,7 +16,7 @@ mod postgres;
 mod relational;
 mod wire;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -285,6 +285,28 @@ pub struct SourceInfo {
     pub address: String,
     /// Product and version, as far as it says.
     pub version: String,
+    /// What tells it from all others, where it has that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<ServerIdentity>,
+}
+
+impl SourceInfo {
+    /// Whether both are certainly one server.
+    pub fn is_same_server(&self, other: &Self) -> bool {
+        let pair = self.identity.as_ref().zip(other.identity.as_ref());
+        pair.is_some_and(|(one, other)| one.server == other.server)
+    }
+}
+
+/// What tells a server from all others, whatever address leads to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerIdentity {
+    /// The server's own word, with its product before it; a copy of its files may share it.
+    pub server: String,
+    /// What the server calls each database besides its name: one that was dropped and created again under
+    /// the same name is another.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub databases: BTreeMap<String, String>,
 }
 
 /// Under what terms a source is read.
@@ -400,6 +422,11 @@ pub trait Source: Send + Sync {
     /// Asks it what it is. The first thing that is done, so it fails with a clear error when the
     /// address or the credentials are wrong.
     async fn describe(&self) -> Result<SourceInfo>;
+
+    /// What tells it from all others, where it has that; never a secret.
+    async fn identity(&self) -> Result<Option<ServerIdentity>> {
+        Ok(None)
+    }
 
     /// By how many seconds its clock is ahead of this machine's; `None` where it does not say.
     async fn clock_ahead(&self) -> Result<Option<i64>> {

@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::archive::Archive;
-use crate::archive::catalog::{self, TableEntry};
+use crate::archive::catalog::{self, TableEntry, covers};
 use crate::config::Place;
 use crate::coverage::Coverage;
 use crate::error::Result;
-use crate::source::TableId;
+use crate::source::{SourceInfo, TableId};
 use crate::window::Window;
 
 /// What an archive covers, for people and for `--json`.
@@ -22,6 +22,10 @@ pub struct Status {
     pub archive: String,
     /// Whether it is sealed.
     pub sealed: bool,
+    /// From the first to the last instant that it covers, where rows are known outside of that.
+    pub covers: Option<Window>,
+    /// The sources that it has tables of, as they were when they were asked last.
+    pub sources: Vec<SourceInfo>,
     /// Runs at work now.
     pub runs: Vec<String>,
     /// Rows of all tables.
@@ -60,7 +64,13 @@ pub async fn status(place: &Place) -> Result<Status> {
         let status = table_status(entry);
         tables.insert(status.table.clone(), status);
     }
-    for planned in archive.plans().await?.into_iter().flat_map(|plan| plan.tables) {
+    let plans = archive.plans().await?;
+    let runs = || state.run.iter().flat_map(|run| run.runs());
+    let infos = runs().flat_map(|run| &run.sources).chain(plans.iter().flat_map(|p| &p.sources));
+    let sources: BTreeMap<&str, &SourceInfo> =
+        infos.map(|info| (info.name.as_str(), info)).collect();
+    let sources = sources.into_values().cloned().collect();
+    for planned in plans.into_iter().flat_map(|plan| plan.tables) {
         let status = tables.entry(planned.id.clone()).or_insert_with(|| TableStatus {
             table: planned.id,
             rows: 0,
@@ -79,6 +89,8 @@ pub async fn status(place: &Place) -> Result<Status> {
         command: "status",
         archive: place.url.clone(),
         sealed: state.sealed && !state.uncatalogued,
+        covers: covers(runs().flat_map(|run| &run.outside), &state.commits),
+        sources,
         runs: state.living("").map(|run| format!("{} since {}", run.run, run.started)).collect(),
         rows: state.commits.iter().map(|commit| commit.rows).sum(),
         bytes: tables.values().map(|table| table.bytes).sum(),

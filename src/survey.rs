@@ -1,8 +1,15 @@
 //! What the sources have and what of it is asked for: the first part of `export`, all of `plan`.
 //! Reads no rows but the first and the last of each table.
 
+mod compared;
+mod same;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+pub use self::same::Known;
+
+use self::compared::Compared;
 use crate::archive::catalog::Outside;
 use crate::config::{Job, Select, SourceSpec, matches};
 use crate::coverage::Coverage;
@@ -29,6 +36,8 @@ pub struct Survey {
     pub unreadable: Vec<(TableId, String)>,
     /// Rows outside of the asked range.
     pub outside: Vec<Outside>,
+    /// What was found out and is no reason to worry.
+    pub notes: Vec<String>,
     /// What the user should know.
     pub warnings: Vec<String>,
 }
@@ -55,8 +64,23 @@ impl Surveyed {
     }
 }
 
-/// Asks all sources.
-pub async fn survey(job: &Job, progress: &Progress, retry: &Retry) -> Result<Survey> {
+/// What is asked, of whom, and what the archive has of it.
+#[derive(Clone, Copy)]
+struct Asking<'a> {
+    job: &'a Job,
+    progress: &'a Progress,
+    retry: &'a Retry,
+    known: &'a Known<'a>,
+    now: i64,
+}
+
+/// Asks all sources. What is known of those of the archive tells which of them is which.
+pub async fn survey(
+    job: &Job,
+    progress: &Progress,
+    retry: &Retry,
+    known: &Known<'_>,
+) -> Result<Survey> {
     let mut survey = Survey {
         sources: Vec::new(),
         infos: Vec::new(),
@@ -64,61 +88,129 @@ pub async fn survey(job: &Job, progress: &Progress, retry: &Retry) -> Result<Sur
         excluded: Vec::new(),
         unreadable: Vec::new(),
         outside: Vec::new(),
+        notes: Vec::new(),
         warnings: Vec::new(),
     };
-    let now = now();
-    for (number, spec) in job.sources.iter().enumerate() {
-        progress.doing(&format!("asking {} what it has", spec.name));
-        let (source, info) = contact(spec, &job.limits, retry).await?;
-        survey.infos.push(info);
-        let of = source.name();
-        let mut listing = list(spec, source.as_ref(), retry).await?;
-        survey.excluded.append(&mut listing.excluded);
-        survey.unreadable.append(&mut listing.unreadable);
-        survey.warnings.append(&mut listing.warnings);
-        progress.doing(&format!(
-            "asking {} for the bounds of {} tables",
-            spec.name,
-            listing.tables.len()
-        ));
-        let bounds = retry.with_retry(of, || source.bounds(&listing.tables)).await?;
-        for (table, bounds) in listing.tables.into_iter().zip(bounds) {
-            let range = asked(&table, bounds, job.from, job.to, now);
-            if let Some(bounds) = bounds {
-                for window in outside(bounds, range) {
-                    let count =
-                        count(retry, source.as_ref(), &table, window, &mut survey.warnings).await?;
-                    // Points may stand in the asked range's rest that is not yet: nothing is lost.
-                    if count.rows > 0 {
-                        survey.outside.push(Outside { table: table.id.clone(), window, count });
-                    }
-                }
-            }
-            match range {
-                asked if asked.is_some() || table.reading == Reading::WindowsAndNullTime => {
-                    survey.tables.push(Surveyed {
-                        table: Arc::new(table),
-                        source: number,
-                        bounds,
-                        asked,
-                    });
-                }
-                _ => survey.excluded.push(Excluded {
-                    source: spec.name.clone(),
-                    what: format!("table {}", table.id),
-                    why: match bounds {
-                        None => "it has no rows".to_owned(),
-                        Some(bounds) => {
-                            format!("all of its rows are outside of the asked range ({bounds})")
-                        }
-                    },
-                }),
-            }
-        }
-        survey.warnings.extend(taken_whole(job, number, &survey.tables));
-        survey.sources.push(source);
+    let asking = Asking { job, progress, retry, known, now: now() };
+    for spec in &job.sources {
+        survey.ask(asking, spec).await?;
     }
     Ok(survey)
+}
+
+impl Survey {
+    async fn ask(&mut self, asking: Asking<'_>, spec: &SourceSpec) -> Result<()> {
+        let Asking { job, progress, retry, known, .. } = asking;
+        let (source, mut info) = self.reach(asking, spec).await?;
+        let of = info.name.clone();
+        let mut listing = list(spec, source.as_ref(), retry).await?;
+        self.excluded.append(&mut listing.excluded);
+        self.warnings.append(&mut listing.warnings);
+        if let Some(identity) = &mut info.identity {
+            let exported: BTreeSet<&str> =
+                listing.tables.iter().map(|table| table.id.database.as_str()).collect();
+            identity.databases.retain(|database, _| exported.contains(database.as_str()));
+        }
+        progress.doing(&format!("asking {of} for the bounds of {} tables", listing.tables.len()));
+        let bounds = retry.with_retry(&of, || source.bounds(&listing.tables)).await?;
+        let tables: Vec<_> = listing.tables.into_iter().zip(bounds).collect();
+        let compared = Compared {
+            job,
+            retry,
+            known,
+            spec,
+            source: source.as_ref(),
+            has_identity: info.identity.is_some(),
+            tables: &tables,
+        };
+        self.warnings.extend(compared.warnings(&listing.unreadable).await?);
+        self.unreadable.append(&mut listing.unreadable);
+        for (table, bounds) in tables {
+            self.take(asking, source.as_ref(), table, bounds).await?;
+        }
+        self.warnings.extend(taken_whole(job, self.sources.len(), &self.tables));
+        self.sources.push(source);
+        self.infos.push(info);
+        Ok(())
+    }
+
+    /// Opens a source under the name that it has in the archive.
+    async fn reach(
+        &mut self,
+        asking: Asking<'_>,
+        spec: &SourceSpec,
+    ) -> Result<(Arc<dyn Source>, SourceInfo)> {
+        let Asking { job, progress, retry, known, .. } = asking;
+        progress.doing(&format!("asking {} what it has", spec.name));
+        let (source, mut info) = contact(spec, &job.limits, retry).await?;
+        info.identity = retry.with_retry(source.name(), || source.identity()).await?;
+        let named = known.name_of(spec, &info)?;
+        if let Some(twin) = self
+            .infos
+            .iter()
+            .find(|twin| twin.name == named.name || !spec.named && twin.is_same_server(&info))
+        {
+            return Err(Error::usage(format!(
+                "{} and {} are the same server",
+                twin.address, info.address
+            ))
+            .hint(
+                "give it once, by one address; several databases of it are one `--source` each",
+            ));
+        }
+        for told in named.note.iter().chain(&named.warning) {
+            progress.note(told);
+        }
+        self.notes.extend(named.note);
+        self.warnings.extend(named.warning);
+        if named.name == spec.name {
+            return Ok((source, info));
+        }
+        let spec = SourceSpec { name: named.name.clone(), ..spec.clone() };
+        let (source, _) = contact(&spec, &job.limits, retry).await?;
+        Ok((source, SourceInfo { name: named.name, ..info }))
+    }
+
+    /// Takes in a table: what is asked of it, and what lies outside of that and of the archive.
+    async fn take(
+        &mut self,
+        asking: Asking<'_>,
+        source: &dyn Source,
+        table: Table,
+        bounds: Option<Window>,
+    ) -> Result<()> {
+        let Asking { job, retry, known, now, .. } = asking;
+        let range = asked(&table, bounds, job.from, job.to, now);
+        // What another run has exported is not outside of the archive.
+        let coverage = known.coverage(&table.id);
+        let outside = bounds.map(|bounds| outside(bounds, range)).unwrap_or_default();
+        let outside: Vec<Window> =
+            outside.into_iter().flat_map(|window| coverage.missing(window)).collect();
+        let is_covered = bounds.is_some() && outside.is_empty();
+        for window in outside {
+            let count = count(retry, source, &table, window, &mut self.warnings).await?;
+            // Points may stand in the asked range's rest that is not yet: nothing is lost.
+            if count.rows > 0 {
+                self.outside.push(Outside { table: table.id.clone(), window, count });
+            }
+        }
+        if range.is_some() || table.reading == Reading::WindowsAndNullTime {
+            let (table, source) = (Arc::new(table), self.sources.len());
+            self.tables.push(Surveyed { table, source, bounds, asked: range });
+        } else if !is_covered {
+            self.excluded.push(Excluded {
+                source: table.id.source.clone(),
+                what: format!("table {}", table.id),
+                why: match bounds {
+                    None => "it has no rows".to_owned(),
+                    Some(bounds) => {
+                        format!("all of its rows are outside of the asked range ({bounds})")
+                    }
+                },
+            });
+        }
+        Ok(())
+    }
 }
 
 /// What a source has of what is asked for; what `exclude` names is among what is left out.
@@ -130,7 +222,7 @@ pub async fn list(spec: &SourceSpec, source: &dyn Source, retry: &Retry) -> Resu
     let excluded: Vec<Excluded> = there
         .filter(|id| left_out(id))
         .map(|id| Excluded {
-            source: spec.name.clone(),
+            source: source.name().to_owned(),
             what: format!("table {id}"),
             why: LEFT_OUT.to_owned(),
         })
@@ -138,7 +230,7 @@ pub async fn list(spec: &SourceSpec, source: &dyn Source, retry: &Retry) -> Resu
     listing.excluded.extend(excluded);
     listing.unreadable.retain(|(id, _)| !left_out(id));
     if let Some(lost) = unmatched(&spec.select, &listing) {
-        return Err(Error::stop(format!("{}: nothing there is named `{lost}`", spec.name))
+        return Err(Error::stop(format!("{}: nothing there is named `{lost}`", source.name()))
             .hint("`tables`, `schemas` and `retention_policies` name what is to be exported"));
     }
     listing.tables.retain(|table| !left_out(&table.id));

@@ -129,6 +129,40 @@ fn people_are_told_what_lies_outside() {
 }
 
 #[test]
+fn each_run_keeps_its_record_and_counts_what_the_archive_lacks() {
+    let sample = Sample::empty();
+    let mut total = 0;
+    for (at, range) in
+        [("2012-01-01", "2013-01-01"), ("2014-01-01", "2015-01-01")].iter().enumerate()
+    {
+        let range = ["--from", range.0, "--to", range.1, "--json"];
+        let summary = sample.run("export", &range).expect(0).json();
+        let outside = summary["outside"].as_array().unwrap();
+        let outside: u64 = outside.iter().map(|one| one["count"]["rows"].as_u64().unwrap()).sum();
+        total = summary["rows_total"].as_u64().unwrap();
+        assert_eq!(outside, 5779 - total, "run {at}: {summary}");
+        let run: serde_json::Value =
+            serde_json::from_slice(&fs::read(sample.root().join("catalog/run.json")).unwrap())
+                .unwrap();
+        assert_eq!(run["range"]["from"], range[1]);
+        let earlier = run["earlier"].as_array().unwrap();
+        assert!(
+            earlier.len() == at && earlier.iter().all(|run| run["range"]["from"] == "2012-01-01")
+        );
+    }
+    assert!(total > 700);
+    let covers = "sealed; covers 2012-01-01T00:00:00Z to 2015-01-01T00:00:00Z";
+    let narrow = sample.run("export", &["--from", "2012-01-01", "--to", "2012-02-01"]).expect(0);
+    assert!(narrow.stdout.contains(covers), "{}", narrow.stdout);
+    let status = sample.run("status", &[]).expect(0);
+    assert!(status.stdout.contains(covers), "{}", status.stdout);
+    let all = sample.run("export", &[]).expect(0);
+    assert!(all.stdout.contains("complete and sealed"), "{}", all.stdout);
+    let status = sample.run("status", &[]).expect(0);
+    assert!(!status.stdout.contains("covers"), "{}", status.stdout);
+}
+
+#[test]
 fn a_quiet_run_without_a_terminal_has_nothing_on_standard_error() {
     let sample = Sample::empty();
     for verb in ["plan", "export", "status", "verify"] {

@@ -386,18 +386,6 @@ fn running_again_does_nothing() {
 }
 
 #[test]
-fn a_source_under_another_address_is_said_to_be_new() {
-    let server = server_with(&numbers(0, 5, DAY));
-    let place = Place::new();
-    let first = place.export(&server.url(), &[]);
-    assert_eq!(first["warnings"].as_array().unwrap().len(), 0, "{first}");
-    let proxy = Proxy::before(&server);
-    let second = place.export(&proxy.url(), &[]);
-    assert!(second["warnings"].to_string().contains("keeps it one"), "{second}");
-    place.assert_verified();
-}
-
-#[test]
 fn data_that_came_later_is_picked_up() {
     let mut model = numbers(0, 500, 3_600_000_000_000);
     let server = server_with(&model);

@@ -2,7 +2,7 @@
 //! it, in JSON and Parquet that others can read.
 
 use std::borrow::Borrow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Fields, Schema};
@@ -18,7 +18,7 @@ use super::commit::Commit;
 use crate::coverage::Coverage;
 use crate::error::{Error, Result};
 use crate::source::{ArtifactStatus, Excluded, Role, RowCount, SourceInfo, TableId};
-use crate::window::Window;
+use crate::window::{Slice, Window};
 
 /// Version of the archive format; a reader refuses a newer one.
 pub const FORMAT: u32 = 1;
@@ -152,6 +152,39 @@ pub struct Outside {
     pub window: Window,
     /// How many.
     pub count: RowCount,
+}
+
+impl RunEntry {
+    /// All runs that sealed the archive, oldest first.
+    pub fn runs(&self) -> impl Iterator<Item = &Self> {
+        self.earlier.iter().chain([self])
+    }
+}
+
+/// From the first to the last instant that windows cover, where rows are known that lie outside of what is
+/// covered; `None` where the archive has all that is known.
+pub fn covers<'a, C: Borrow<Commit>>(
+    mut outside: impl Iterator<Item = &'a Outside>,
+    commits: &[C],
+) -> Option<Window> {
+    let mut coverage = HashMap::<TableId, Coverage>::new();
+    for commit in commits.iter().map(Borrow::borrow) {
+        coverage.entry(commit.id()).or_default().insert_slice(commit.slice);
+    }
+    let nothing = Coverage::default();
+    let is_left = |outside: &Outside| {
+        let coverage = coverage.get(&outside.table).unwrap_or(&nothing);
+        !coverage.missing(outside.window).is_empty()
+    };
+    if !outside.any(is_left) {
+        return None;
+    }
+    let windows = commits.iter().filter_map(|commit| match commit.borrow().slice {
+        Slice::Window(window) => Some(window),
+        Slice::All | Slice::NullTime => None,
+    });
+    windows
+        .reduce(|all, window| Window { from: all.from.min(window.from), to: all.to.max(window.to) })
 }
 
 /// The tables of a set of commits, sorted by name.
@@ -325,7 +358,6 @@ mod tests {
     use super::*;
     use crate::archive::commit::FileRecord;
     use crate::stats::ColumnStats;
-    use crate::window::Slice;
 
     #[test]
     fn commits_survive_the_catalog() {

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::error::{Error, Result};
-use crate::source::TableId;
+use crate::source::{SourceInfo, TableId};
 use crate::store::Store;
 use crate::window::{Window, now, parse_time, rfc3339};
 
@@ -42,6 +42,9 @@ pub struct Heartbeat {
 pub struct RunPlan {
     /// The run.
     pub run: String,
+    /// What it exports from: the archive of a run that did not end has no other record of it.
+    #[serde(default)]
+    pub sources: Vec<SourceInfo>,
     /// Each table with its folder and the time asked for; `None` where the table is empty.
     pub tables: Vec<PlannedTable>,
 }

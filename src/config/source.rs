@@ -73,7 +73,12 @@ pub(super) fn source_of_url(
     {
         return Err(Error::usage("`precision` is for line-protocol files"));
     }
-    Ok(SourceSpec { name: file.map(|file| file.name.clone()).unwrap_or(name), kind, select })
+    Ok(SourceSpec {
+        name: file.map(|file| file.name.clone()).unwrap_or(name),
+        named: file.is_some(),
+        kind,
+        select,
+    })
 }
 
 fn line_protocol(

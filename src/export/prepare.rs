@@ -1,7 +1,7 @@
 //! What a run has to do, before it does any of it: the survey of the sources held against what the archive
 //! has. Until that is known nothing is written, so that a sealed archive stays what it is.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,7 @@ use crate::plan::{Queue, learned_width, same_division};
 use crate::progress::Progress;
 use crate::retry::Retry;
 use crate::source::TableId;
-use crate::survey::{Survey, Surveyed, survey};
+use crate::survey::{Known, Survey, Surveyed, survey};
 
 pub(super) async fn prepare<'a>(
     job: &'a Job,
@@ -42,12 +42,12 @@ pub(super) async fn prepare<'a>(
             other.run, other.started, other.pid
         ));
     }
-    let mut survey = survey(job, progress, &retry).await?;
+    let plans = archive.plans().await?;
+    let survey = survey(job, progress, &retry, &Known::of(&state, &plans)).await?;
     // Again, since the survey takes its time and another run may have ended meanwhile.
     let state = archive.state().await?;
     // May refuse; until then nothing is written, so that a sealed archive stays what it is.
     let (queue, paths, surveyed, plan) = plan(job, &survey, &state, &run)?;
-    survey.warnings.extend(renamed(job, &state));
     let sealed = state.sealed && !state.uncatalogued && state.superseded.is_empty();
     let known =
         |id: &TableId| state.run.iter().flat_map(|run| &run.asked).any(|asked| asked.table == *id);
@@ -83,8 +83,10 @@ pub(super) async fn prepare<'a>(
         bytes_total: 0,
         elapsed_seconds: 0.0,
         outside: survey.outside.clone(),
+        covers: None,
         excluded: survey.excluded.clone(),
         artifacts: Vec::new(),
+        notes: survey.notes.clone(),
         warnings: job.warnings.iter().chain(&survey.warnings).cloned().collect(),
         failed: survey
             .unreadable
@@ -131,17 +133,6 @@ pub(super) async fn prepare<'a>(
     })
 }
 
-/// A source without a name has its address for one, and a tunnel has another port each time.
-fn renamed(job: &Job, state: &State) -> Option<String> {
-    let there: BTreeSet<&str> = state.commits.iter().map(|commit| commit.source.as_str()).collect();
-    let here: BTreeSet<&str> = job.sources.iter().map(|source| source.name.as_str()).collect();
-    let (old, new) = (there.difference(&here).next()?, here.difference(&there).next()?);
-    Some(format!(
-        "the archive holds the source `{old}`, and `{new}` is new to it: if both are the same server, its rows \
-         come twice; a `name` in the configuration keeps it one"
-    ))
-}
-
 // Of what a chunk may use, a half is for the open row group, which the writer holds encoded; the
 // rest is for batches, parts and the answer of the source.
 fn encode_options(job: &Job, part_bytes: usize) -> EncodeOptions {
@@ -164,7 +155,8 @@ fn plan(job: &Job, survey: &Survey, state: &State, run: &str) -> Result<Planned>
             given.remember(id, &commit.path);
         }
     }
-    let mut plan = RunPlan { run: run.to_owned(), tables: Vec::new() };
+    let mut plan =
+        RunPlan { run: run.to_owned(), sources: survey.infos.clone(), tables: Vec::new() };
     let (mut queue, mut surveyed, mut paths) = (Queue::default(), Vec::new(), HashMap::new());
     for (at, surveyed_table) in survey.tables.iter().enumerate() {
         let Surveyed { table, bounds, asked, .. } = surveyed_table;

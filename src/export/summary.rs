@@ -5,6 +5,7 @@ use serde::Serialize;
 use crate::archive::catalog::Outside;
 use crate::error::Exit;
 use crate::source::{ArtifactStatus, Excluded};
+use crate::window::Window;
 
 /// What a run did, for people and for `--json`.
 #[derive(Debug, Serialize)]
@@ -41,6 +42,10 @@ pub struct Summary {
     pub excluded: Vec<Excluded>,
     /// What became of each kind of artifact.
     pub artifacts: Vec<ArtifactStatus>,
+    /// What was found out and is no reason to worry.
+    pub notes: Vec<String>,
+    /// From the first to the last instant that the archive covers, where rows are known outside of that.
+    pub covers: Option<Window>,
     /// What the user should know.
     pub warnings: Vec<String>,
     /// Chunks that failed, each with the reason.

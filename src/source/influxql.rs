@@ -300,6 +300,7 @@ impl Source for InfluxQl {
             version: format!("InfluxDB {} {}", product.version, product.build)
                 .trim_end()
                 .to_owned(),
+            identity: None,
         })
     }
 

@@ -132,6 +132,7 @@ impl Source for LineProtocolSource {
             name: self.name.clone(),
             address: format!("lp:{}", self.file.display()),
             version: "line protocol".to_owned(),
+            identity: None,
         })
     }
 

@@ -32,8 +32,8 @@ use self::status::Fault;
 use super::relational::cancel::{Cancel, blocking};
 use super::relational::lessons::{Lesson, Lessons};
 use super::{
-    Artifact, ArtifactStatus, BatchSender, Chunk, Done, Listing, RowCount, Source, SourceInfo,
-    Table, TableId,
+    Artifact, ArtifactStatus, BatchSender, Chunk, Done, Listing, RowCount, ServerIdentity, Source,
+    SourceInfo, Table, TableId,
 };
 use crate::config::{Database, Limits, Select, SourceSpec};
 use crate::error::{Class, Error, Result};
@@ -104,7 +104,29 @@ impl Source for MySql {
             let version = format!("{product} {}", client.version);
             client.quit();
             let address = format!("mysql://{}", this.pool.address.host());
-            Ok(SourceInfo { name: this.name.clone(), address, version })
+            Ok(SourceInfo { name: this.name.clone(), address, version, identity: None })
+        })
+        .await
+    }
+
+    async fn identity(&self) -> Result<Option<ServerIdentity>> {
+        let this = Arc::clone(&self.0);
+        blocking(move |cancel| {
+            let mut client = this.pool.address.connect(cancel)?;
+            let (product, sql) = match client.is_mariadb {
+                true => ("mariadb", "SELECT @@server_uid"),
+                false => ("mysql", "SELECT @@server_uuid"),
+            };
+            let id = match client.value(sql) {
+                Ok(id) => id.filter(|id| !id.is_empty()),
+                Err(Fault::Server(_)) => None, // some versions and services have none
+                Err(broken) => return Err(Error::from(broken).context("asking which server it is")),
+            };
+            client.quit();
+            Ok(id.map(|id| ServerIdentity {
+                server: format!("{product} {id}"),
+                databases: BTreeMap::new(),
+            }))
         })
         .await
     }

@@ -32,8 +32,8 @@ use super::relational::slice::condition;
 use super::relational::time_column::{self, Candidate, choose};
 use super::{
     Artifact, ArtifactStatus, BatchSender, Chunk, Column, Cuts, Division, Done, Excluded, Identity,
-    LEFT_OUT, Listing, Object, Reading, Role, RowCount, Source, SourceInfo, SourceSpec, Table,
-    TableId,
+    LEFT_OUT, Listing, Object, Reading, Role, RowCount, ServerIdentity, Source, SourceInfo,
+    SourceSpec, Table, TableId,
 };
 use crate::config::{Database, Limits, Select};
 use crate::error::{Class, Error, Result};
@@ -162,7 +162,29 @@ impl Inner {
             name: self.name.clone(),
             address: format!("{}:{}", self.server.host, self.server.port),
             version: format!("PostgreSQL {version}{tls}"),
+            identity: None,
         })
+    }
+
+    /// The cluster's own identifier, and the numbers of its databases; nothing where the right to ask is
+    /// missing.
+    fn identity(&self) -> Result<Option<ServerIdentity>> {
+        let mut connection = self.first_connection()?;
+        let rows = match connection.query(snapshot::SYSTEM) {
+            Ok(rows) => rows,
+            Err(error) if error.class() == Class::Fail => return Ok(None),
+            Err(error) => return Err(error.context("asking which server it is")),
+        };
+        let Some(system) = rows.first().map(|row| catalog::text(row, 0)) else { return Ok(None) };
+        let numbers = "SELECT datname, oid FROM pg_database WHERE NOT datistemplate";
+        let numbers = connection.query(numbers)?;
+        Ok(Some(ServerIdentity {
+            server: format!("postgresql {system}"),
+            databases: numbers
+                .iter()
+                .map(|row| (catalog::text(row, 0), catalog::text(row, 1)))
+                .collect(),
+        }))
     }
 
     /// The databases to export. What is not asked for, and what cannot be read, goes into the listing.
@@ -409,6 +431,11 @@ impl Source for Postgres {
     async fn describe(&self) -> Result<SourceInfo> {
         let inner = Arc::clone(&self.inner);
         blocking(move |_| inner.describe()).await
+    }
+
+    async fn identity(&self) -> Result<Option<ServerIdentity>> {
+        let inner = Arc::clone(&self.inner);
+        blocking(move |_| inner.identity()).await
     }
 
     async fn list(&self) -> Result<Listing> {

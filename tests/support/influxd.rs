@@ -84,7 +84,13 @@ impl Influxd {
     /// Asks with `epoch=ns`; panics on any error.
     #[track_caller]
     pub(crate) fn query(&self, q: &str) -> Value {
-        let form = http::form(&[("q", q), ("epoch", "ns")]);
+        self.query_in("", q)
+    }
+
+    /// The same, for statements that take their database from the request.
+    #[track_caller]
+    pub(crate) fn query_in(&self, db: &str, q: &str) -> Value {
+        let form = http::form(&[("db", db), ("q", q), ("epoch", "ns")]);
         let answer = self.post("/query", form.as_bytes());
         let json: Value = serde_json::from_slice(&answer.body)
             .unwrap_or_else(|error| panic!("{q}: {error}: {}", answer.text()));

@@ -172,6 +172,7 @@ impl Source for Scripted {
             name: self.name.clone(),
             address: "nowhere".to_owned(),
             version: "a script".to_owned(),
+            identity: None,
         })
     }
 
@@ -251,7 +252,12 @@ pub(crate) fn numbers(name: &str, rows: &[(Option<i64>, i64)]) -> (Table, Record
 pub(crate) fn job(source: &Arc<Scripted>, archive: impl Into<Place>) -> Job {
     let kind = SourceKind::Given(Arc::clone(source) as Arc<dyn Source>);
     Job {
-        sources: vec![SourceSpec { name: source.name.clone(), kind, select: Select::default() }],
+        sources: vec![SourceSpec {
+            name: source.name.clone(),
+            named: true,
+            kind,
+            select: Select::default(),
+        }],
         archive: Some(archive.into()),
         from: Bound::Min,
         to: Bound::Max,

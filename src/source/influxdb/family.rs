@@ -40,6 +40,7 @@ impl Family {
             name: self.name.clone(),
             address: self.server.address(),
             version: format!("{} over {way}", self.version),
+            identity: None,
         }
     }
 

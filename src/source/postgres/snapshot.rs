@@ -26,7 +26,7 @@ const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 /// proves two snapshots to be the same.
 const STATE: &str = "SELECT txid_current_snapshot()::text \
     || CASE WHEN pg_is_in_recovery() THEN ' ' || clock_timestamp()::text ELSE '' END";
-const SYSTEM: &str = "SELECT system_identifier::text FROM pg_control_system()";
+pub(super) const SYSTEM: &str = "SELECT system_identifier::text FROM pg_control_system()";
 
 /// The connections to one database.
 pub(super) struct Pool {
