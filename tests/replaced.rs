@@ -172,13 +172,11 @@ const MYSQL: [Case; 4] = [
 ];
 
 #[test]
-#[ignore = "not noticed yet"]
 fn mariadb() {
     check(Kind::MySql(Flavour::System), &MYSQL);
 }
 
 #[test]
-#[ignore = "not noticed yet"]
 fn mysql() {
     check(Kind::MySql(Flavour::MySql), &MYSQL);
 }

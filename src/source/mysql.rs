@@ -6,6 +6,7 @@ mod catalog;
 mod charset;
 mod client;
 mod handshake;
+mod identity;
 mod listing;
 mod packet;
 mod ranges;
@@ -19,12 +20,13 @@ mod time;
 mod types;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use self::read::{Outcome, Sink};
+use self::client::Client;
+use self::read::{Aside, Outcome, Sink};
 use self::rows::Unfit;
 use self::select::Part;
 use self::session::{Pool, Session};
@@ -32,8 +34,8 @@ use self::status::Fault;
 use super::relational::cancel::{Cancel, blocking};
 use super::relational::lessons::{Lesson, Lessons};
 use super::{
-    Artifact, ArtifactStatus, BatchSender, Chunk, Done, Listing, RowCount, ServerIdentity, Source,
-    SourceInfo, Table, TableId,
+    Artifact, ArtifactStatus, BatchSender, Chunk, Done, Listing, Object, RowCount, ServerIdentity,
+    Source, SourceInfo, Table, TableId,
 };
 use crate::config::{Database, Limits, Select, SourceSpec};
 use crate::error::{Class, Error, Result};
@@ -50,7 +52,7 @@ pub(super) fn open(
         select: spec.select.clone(),
         time_columns: database.time_columns.clone(),
         pool: Arc::new(Pool::new(database, limits)),
-        listed: AtomicU64::new(0),
+        numbered: AtomicBool::new(false),
         learned: Mutex::default(),
         lessons: Lessons::default(),
     }))))
@@ -64,8 +66,8 @@ struct Inner {
     select: Select,
     time_columns: BTreeMap<String, String>,
     pool: Arc<Pool>,
-    /// When the catalog was read, in the pool's time: a younger snapshot may be of other columns.
-    listed: AtomicU64,
+    /// Whether InnoDB's numbers tell tables apart.
+    numbered: AtomicBool,
     learned: Mutex<Learned>,
     lessons: Lessons,
 }
@@ -81,10 +83,9 @@ struct Learned {
     keys: HashMap<TableId, String>,
     /// Estimates of the number of rows.
     rows: HashMap<TableId, u64>,
-    /// When each was created, as the server said when it was listed.
-    created: HashMap<TableId, Option<String>>,
-    /// When it was found that another table has the name now: older snapshots see that one as it was then.
-    replaced: HashMap<TableId, u64>,
+    /// Which table each name stood for when it was listed, and since when, in the pool's time: older snapshots may see
+    /// this one as it was before it got the name.
+    seen: HashMap<TableId, (Object, u64)>,
 }
 
 /// ER_TABLE_DEF_CHANGED.
@@ -112,17 +113,19 @@ impl Source for MySql {
     async fn identity(&self) -> Result<Option<ServerIdentity>> {
         let this = Arc::clone(&self.0);
         blocking(move |cancel| {
-            let mut client = this.pool.address.connect(cancel)?;
-            let (product, sql) = match client.is_mariadb {
-                true => ("mariadb", "SELECT @@server_uid"),
-                false => ("mysql", "SELECT @@server_uuid"),
-            };
-            let id = match client.value(sql) {
-                Ok(id) => id.filter(|id| !id.is_empty()),
-                Err(Fault::Server(_)) => None, // some versions and services have none
-                Err(broken) => return Err(Error::from(broken).context("asking which server it is")),
-            };
-            client.quit();
+            let asked = this.pool.outside(cancel, |client| {
+                let (product, sql) = match client.is_mariadb {
+                    true => ("mariadb", "SELECT @@server_uid"),
+                    false => ("mysql", "SELECT @@server_uuid"),
+                };
+                match client.value(sql) {
+                    Ok(id) => Ok((product, id.filter(|id| !id.is_empty()))),
+                    Err(Fault::Server(_)) => Ok((product, None)), // some versions and services have none
+                    Err(broken) => Err(broken),
+                }
+            });
+            let (product, id) =
+                asked.map_err(|error| error.context("asking which server it is"))?;
             Ok(id.map(|id| ServerIdentity {
                 server: format!("{product} {id}"),
                 databases: BTreeMap::new(),
@@ -233,33 +236,28 @@ impl Inner {
         let table = &chunk.table;
         let part = Part::new(table, chunk.slice, self.is_versioned(&table.id));
         let key = self.learned().keys.get(&table.id).filter(|_| part.is_whole()).cloned();
-        let stop = |id| {
-            let mut other = self.pool.address.connect(cancel)?;
-            let killed = other.query(&format!("KILL QUERY {id}"));
-            other.quit();
-            killed.map(drop).map_err(Error::from)
+        let stop =
+            |id| self.pool.outside(cancel, |client| client.query(&format!("KILL QUERY {id}")));
+        let stop = |id| stop(id).map(drop);
+        let is_still = || {
+            let numbered = self.numbered.load(Ordering::Relaxed);
+            let now = |client: &mut Client| Ok(identity::now(client, &table.id, numbered)?);
+            let now = self.pool.outside(cancel, now)?;
+            table.identity.object.as_ref().map_or(Ok(()), |listed| listed.is_still(now.as_ref()))
         };
+        let aside = Aside { stop: &stop, is_still: &is_still };
         if chunk.slice != Slice::All && table.time_column.is_none() {
             return Ok(Outcome::Stopped(Error::fail("this table has no windows")));
         }
-        let replaced = self.learned().replaced.get(&table.id).copied();
-        if replaced.is_some_and(|replaced| session.taken < replaced) {
-            session.renew(self.pool.tick())?;
-        }
-        let read = (|session: &mut Session| {
-            if session.taken > self.listed.load(Ordering::Relaxed)
-                && let Some(error) = self.altered(session, table)?
-            {
-                return Ok(Outcome::Stopped(error));
+        let seen = self.learned().seen.get(&table.id).map_or(0, |(_, since)| *since);
+        self.since(session, seen)?;
+        let read = match &key {
+            Some(key) => ranges::read(&self.pool, session, &part, key, batches, aside, cancel),
+            None => {
+                let sink = Sink { batches, over: &AtomicBool::new(false) };
+                read::read(session, &part, &sink, aside)
             }
-            match &key {
-                Some(key) => ranges::read(&self.pool, session, &part, key, batches, &stop, cancel),
-                None => {
-                    let sink = Sink { batches, over: &AtomicBool::new(false) };
-                    read::read(session, &part, &sink, &stop)
-                }
-            }
-        })(session);
+        };
         match read {
             // What was sent of it already must not come again: the chunk begins anew.
             Err(fault) if fault.code() == Some(ALTERED) => {
@@ -267,48 +265,26 @@ impl Inner {
                 let error = "the table was altered while it was read";
                 Ok(Outcome::Stopped(Error::of(Class::Retry, error)))
             }
-            Ok(Outcome::Complete) => self.is_same(session, &table.id).map(|same| match same {
-                true => Outcome::Complete,
-                false => Outcome::Stopped(Error::of(
-                    Class::SchemaChanged,
-                    "another table has taken its name while the run was at work",
-                )),
-            }),
             outcome => outcome,
         }
     }
 
-    /// Whether the table of this name is the one that was listed. InnoDB says nothing of a `RENAME` to who
-    /// reads an older snapshot, and shows the newcomer as it was then.
-    fn is_same(&self, session: &mut Session, id: &TableId) -> std::result::Result<bool, Fault> {
-        let listed = self.learned().created.get(id).cloned().flatten();
-        if catalog::created(&mut session.client, id)? == listed {
-            return Ok(true);
+    /// Has the session see a moment that is not before an instant.
+    fn since(&self, session: &mut Session, instant: u64) -> std::result::Result<(), Fault> {
+        match session.taken < instant {
+            true => session.renew(self.pool.tick()),
+            false => Ok(()),
         }
-        let now = self.pool.tick();
-        self.learned().replaced.insert(id.clone(), now);
-        session.renew(self.pool.tick())?;
-        Ok(false)
     }
 
-    /// Whether a table has other columns now than were listed.
-    fn altered(
-        &self,
-        session: &mut Session,
-        table: &Table,
-    ) -> std::result::Result<Option<Error>, Fault> {
-        let columns = catalog::columns(&mut session.client, &table.id, &self.lessons)?;
-        let listed = table.columns.iter().filter(|column| !catalog::is_history(column));
-        Ok(match columns.iter().eq(listed) {
-            true => None,
-            false if columns.is_empty() => Some(
-                Error::fail("the table is not there any more")
-                    .hint("it was dropped or renamed while the run was at work"),
-            ),
-            false => {
-                Some(Error::of(Class::SchemaChanged, "it was altered while the run was at work"))
-            }
-        })
+    /// Remembers which table a name stands for; returns since when. `before` is an instant at which it did already.
+    fn seen(&self, id: &TableId, object: &Object, before: Option<u64>) -> u64 {
+        let mut learned = self.learned();
+        let known = learned.seen.get(id).filter(|(known, _)| known == object);
+        let since = known.map(|(_, since)| *since).or(before);
+        let since = since.unwrap_or_else(|| self.pool.tick());
+        learned.seen.insert(id.clone(), (object.clone(), since));
+        since
     }
 
     /// Remembers which columns must be listed with another type.

@@ -11,8 +11,8 @@ use moveout::error::Result;
 use moveout::export::{Summary, export};
 use moveout::progress::Progress;
 use moveout::source::{
-    Artifact, ArtifactStatus, BatchSender, Bill, Chunk, Done, Listing, RowCount, Source,
-    SourceInfo, Table, TableId, open,
+    Artifact, ArtifactStatus, BatchSender, Bill, Chunk, Done, Listing, RowCount, ServerIdentity,
+    Source, SourceInfo, Table, TableId, open,
 };
 use moveout::window::Window;
 use tokio::sync::watch;
@@ -67,6 +67,10 @@ impl Source for Meanwhile {
 
     async fn describe(&self) -> Result<SourceInfo> {
         self.source.describe().await
+    }
+
+    async fn identity(&self) -> Result<Option<ServerIdentity>> {
+        self.source.identity().await
     }
 
     async fn clock_ahead(&self) -> Result<Option<i64>> {

@@ -71,15 +71,6 @@ pub(super) fn databases(client: &mut Client, select: &Select) -> Result<Catalog,
     Ok(Catalog { databases: taken, others, ..Catalog::default() })
 }
 
-/// When the table that has this name now was created.
-pub(super) fn created(client: &mut Client, id: &TableId) -> Result<Option<String>, Fault> {
-    client.value(&format!(
-        "SELECT CREATE_TIME FROM information_schema.TABLES WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {}",
-        literal(&id.database),
-        literal(&id.table)
-    ))
-}
-
 /// Everything of the databases to export.
 pub(super) fn tables(
     client: &mut Client,
@@ -216,10 +207,6 @@ pub(super) fn history() -> [Column; 2] {
         source_type: HISTORY.to_owned(),
         data_type: DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
     })
-}
-
-pub(super) fn is_history(column: &Column) -> bool {
-    column.source_type == HISTORY
 }
 
 const HISTORY: &str = "timestamp(6) of the row's history";

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use super::catalog::{self, Catalog, Entry};
+use super::client::Client;
+use super::identity::{self, Marks};
 use super::ranges::MANY_ROWS;
 use super::select::{quoted, table_name};
 use super::session::{Lease, Session};
@@ -11,31 +13,32 @@ use super::snapshot::Proof;
 use super::status::Fault;
 use super::time::{DateTime, Precision};
 use super::{Inner, read};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::source::relational::cancel::Cancel;
 use crate::source::relational::time_column::{self, Candidate, choose};
 use crate::source::relational::times::Times;
-use crate::source::{Column, Cuts, Division, Excluded, Identity, Listing, Reading, Table, TableId};
+use crate::source::{
+    Column, Cuts, Division, Excluded, Identity, Listing, Object, Reading, Table, TableId,
+};
 use crate::window::{SECOND, Window};
 
 /// Engines that keep what a snapshot sees.
 const TRANSACTIONAL: [&str; 3] = ["InnoDB", "RocksDB", "TokuDB"];
 
 pub(super) fn list(this: &Inner, lease: &mut Lease, cancel: &Cancel) -> Result<Listing> {
+    let before = marks_before(this, cancel)?;
     // The snapshots first: a table that is created meanwhile is then listed and empty, not unknown.
     lease.work(cancel, |_| Ok(()))?;
-    let now = this.pool.tick();
-    let mut client = this.pool.address.connect(cancel)?;
-    let mut ask = || {
-        let mut catalog = catalog::databases(&mut client, &this.select)?;
-        catalog::tables(&mut client, &this.name, &mut catalog, &this.lessons)?;
-        Ok((catalog, catalog::sees_everything(&mut client)?))
-    };
-    let asked: std::result::Result<_, Fault> = ask();
-    let (catalog, sees_everything) =
-        asked.map_err(|fault| Error::from(fault).context("listing the tables"))?;
-    client.quit();
-    this.listed.store(now, Ordering::Relaxed);
+    let (catalog, marks, sees_everything) = this
+        .pool
+        .outside(cancel, |client| {
+            let mut catalog = catalog::databases(client, &this.select)?;
+            catalog::tables(client, &this.name, &mut catalog, &this.lessons)?;
+            let marks = Marks::of_catalog(client, &catalog.tables)?;
+            Ok((catalog, marks, catalog::sees_everything(client)?))
+        })
+        .map_err(|error| error.context("listing the tables"))?;
+    this.numbered.store(marks.are_numbered(), Ordering::Relaxed);
     let mut listing = Listing::default();
     let excluded =
         |what, why: &str| Excluded { source: this.name.clone(), what, why: why.to_owned() };
@@ -73,15 +76,35 @@ pub(super) fn list(this: &Inner, lease: &mut Lease, cancel: &Cancel) -> Result<L
                     continue;
                 }
             };
+            let name = (id.database.clone(), id.table.clone());
+            let object = identity::object(marks.of(&name).unwrap_or_default(), &entry.columns);
+            let same = before.as_ref().map(|(marks, at)| (marks.of(&name), *at));
+            let same = same.filter(|(mark, _)| mark.as_ref() == Some(&object.id)).map(|(_, at)| at);
+            let since = this.seen(&id, &object, same);
             let table = lease.work(cancel, |session| {
+                this.since(session, since)?;
                 this.current(session, |session| {
-                    list_one(this, session, &id, &entry, time.clone(), warnings)
+                    list_one(this, session, &id, &entry, (time.clone(), object.clone()), warnings)
                 })
             });
             listing.tables.push(table.map_err(|error| error.context(format!("listing {id}")))?);
         }
     }
     Ok(listing)
+}
+
+/// What tells the tables apart before the first snapshots are taken, and when that was: a table that is the same
+/// after them is what they see.
+fn marks_before(this: &Inner, cancel: &Cancel) -> Result<Option<(Marks, u64)>> {
+    if !this.learned().seen.is_empty() {
+        return Ok(None);
+    }
+    let ask = |client: &mut Client| {
+        let databases = catalog::databases(client, &this.select)?.databases;
+        Marks::of_all(client, &databases)
+    };
+    let marks = this.pool.outside(cancel, ask);
+    Ok(Some((marks.map_err(|error| error.context("listing the tables"))?, this.pool.tick())))
 }
 
 fn is_readable(session: &mut Session, id: &TableId) -> std::result::Result<bool, Fault> {
@@ -98,9 +121,10 @@ fn list_one(
     session: &mut Session,
     id: &TableId,
     entry: &Entry,
-    time_column: Option<String>,
+    (time_column, object): (Option<String>, Object),
     warnings: &mut Vec<String>,
 ) -> std::result::Result<Table, Fault> {
+    let division = Some(Division::by(time_column.as_deref()));
     let mut table = Table {
         id: id.clone(),
         columns: entry.columns.clone(),
@@ -108,7 +132,7 @@ fn list_one(
         time_column,
         cuts: Cuts::None,
         reading: Reading::Whole,
-        identity: Identity::default(),
+        identity: Identity { division, object: Some(object) },
     };
     if entry.is_versioned {
         warnings.push(format!(
@@ -138,11 +162,9 @@ fn list_one(
             bounds = times.bounds();
         }
     }
-    table.identity.division = Some(Division::by(table.time_column.as_deref()));
     let mut learned = this.learned();
     learned.bounds.insert(id.clone(), bounds);
     learned.rows.insert(id.clone(), entry.rows);
-    learned.created.insert(id.clone(), entry.created.clone());
     learned.keys.remove(id);
     if entry.rows >= MANY_ROWS
         && is_engine(entry, "InnoDB")

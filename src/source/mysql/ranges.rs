@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use super::read::{self, Outcome, Sink, Stop};
+use super::read::{self, Aside, Outcome, Sink};
 use super::select::{Part, quoted};
 use super::session::{Lease, Pool, Session};
 use super::status::Fault;
@@ -27,7 +27,7 @@ struct Work<'a> {
     /// Something failed, so that no range is of any use.
     over: AtomicBool,
     failed: Mutex<Option<Result<Outcome>>>,
-    stop: Stop<'a>,
+    aside: Aside<'a>,
     state: String,
 }
 
@@ -38,7 +38,7 @@ pub(super) fn read(
     part: &Part<'_>,
     key: &str,
     batches: &BatchSender,
-    stop: Stop<'_>,
+    aside: Aside<'_>,
     cancel: &Cancel,
 ) -> std::result::Result<Outcome, Fault> {
     let key = quoted(key);
@@ -46,7 +46,7 @@ pub(super) fn read(
     let ends = session.client.query(&format!("{ends}; {}", read::FREE))?;
     let end = |at: usize| ends.first()?.get(at)?.as_ref()?.parse().ok();
     let (Some(first), Some(last)) = (end(0), end(1)) else {
-        return read::read(session, part, &Sink { batches, over: &AtomicBool::new(false) }, stop);
+        return read::read(session, part, &Sink { batches, over: &AtomicBool::new(false) }, aside);
     };
     let work = Work {
         parts: ranges(&key, first..last, pool.size * RANGES_A_SESSION)
@@ -57,7 +57,7 @@ pub(super) fn read(
         batches,
         over: AtomicBool::new(false),
         failed: Mutex::default(),
-        stop,
+        aside,
         state: session.state.clone(),
     };
     thread::scope(|scope| {
@@ -68,7 +68,7 @@ pub(super) fn read(
             {
                 scope.spawn(|| work.help(pool, lease, cancel));
             }
-            match read::read(session, part, &work.sink(), stop) {
+            match read::read(session, part, &work.sink(), aside) {
                 Ok(outcome) => work.note(Ok(outcome)),
                 Err(fault) => {
                     work.over.store(true, Ordering::Relaxed);
@@ -118,7 +118,7 @@ impl Work<'_> {
                     return Ok(None); // it sees another moment
                 }
                 let Some(part) = self.take() else { return Ok(None) };
-                read::read(session, part, &self.sink(), self.stop).map(Some)
+                read::read(session, part, &self.sink(), self.aside).map(Some)
             });
             drop(held);
             match helped {

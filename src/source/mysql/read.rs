@@ -36,8 +36,15 @@ impl From<Fault> for Failure {
     }
 }
 
-/// Stops what the server is sending: `KILL QUERY` by another connection.
-pub(super) type Stop<'a> = &'a (dyn Fn(u32) -> Result<()> + Sync);
+/// What another connection does for a read.
+#[derive(Clone, Copy)]
+pub(super) struct Aside<'a> {
+    /// Stops what the server is sending to a connection: `KILL QUERY`.
+    pub(super) stop: &'a (dyn Fn(u32) -> Result<()> + Sync),
+    /// Whether the table is still the one that was listed. Asked while the read has its lock, which keeps others from
+    /// changing that.
+    pub(super) is_still: &'a (dyn Fn() -> Result<()> + Sync),
+}
 
 /// Where batches go, as long as they are wanted.
 pub(super) struct Sink<'a> {
@@ -51,10 +58,10 @@ pub(super) fn read(
     session: &mut Session,
     part: &Part<'_>,
     sink: &Sink<'_>,
-    stop: Stop<'_>,
+    aside: Aside<'_>,
 ) -> std::result::Result<Outcome, Fault> {
     let Session { client, charsets, .. } = session;
-    let outcome = match stream(client, charsets, part, sink, stop) {
+    let outcome = match stream(client, charsets, part, sink, aside) {
         Ok(()) => return Ok(Outcome::Complete),
         Err(Failure::Fault(Fault::Broken(error))) => return Err(Fault::Broken(error)),
         Err(Failure::Fault(fault)) => Err(fault),
@@ -87,11 +94,11 @@ fn stream(
     charsets: &Charsets,
     part: &Part<'_>,
     sink: &Sink<'_>,
-    stop: Stop<'_>,
+    aside: Aside<'_>,
 ) -> std::result::Result<(), Failure> {
     let (statement, decodes) = prepare(client, charsets, part)?;
     if client.execute(&statement)? != statement.columns {
-        drain(client, stop)?;
+        drain(client, aside)?;
         return Err(Failure::Ours(changed("the answer has other columns than the question")));
     }
     let mut rows = Rows::new(part.table.arrow_schema(), &decodes);
@@ -102,7 +109,7 @@ fn stream(
         if rows.is_full()
             && let Err(failure) = send(&mut rows, sink)
         {
-            drain(client, stop)?;
+            drain(client, aside)?;
             return Err(failure);
         }
     }
@@ -110,6 +117,7 @@ fn stream(
         send(&mut rows, sink)?;
     }
     client.close(&statement)?;
+    (aside.is_still)().map_err(Failure::Ours)?;
     let counted = client.value(&format!("SELECT FOUND_ROWS(); {FREE}"));
     match counted {
         Ok(said) if said.as_deref() == Some(&count.to_string()) => Ok(()),
@@ -124,8 +132,8 @@ fn stream(
 }
 
 /// Ends what the server is sending without ending the connection, which has the snapshot.
-fn drain(client: &mut Client, stop: Stop<'_>) -> std::result::Result<(), Fault> {
-    stop(client.id)?;
+fn drain(client: &mut Client, aside: Aside<'_>) -> std::result::Result<(), Fault> {
+    (aside.stop)(client.id)?;
     loop {
         match client.row() {
             Ok(Some(_)) => {}

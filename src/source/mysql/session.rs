@@ -14,6 +14,7 @@ use super::status::Fault;
 use crate::config::{Database, Limits};
 use crate::error::{Class, Error, Result};
 use crate::source::relational::cancel::Cancel;
+use crate::source::relational::outside::Outside;
 
 /// How a server is reached, and for how long it may be silent.
 #[derive(Clone)]
@@ -86,6 +87,8 @@ pub(super) struct Pool {
     /// Held while sessions are opened.
     opening: Mutex<()>,
     clock: AtomicU64,
+    /// A connection that is in no snapshot.
+    outside: Outside<Client>,
 }
 
 #[derive(Default)]
@@ -107,6 +110,7 @@ impl Pool {
             sessions: Mutex::default(),
             opening: Mutex::default(),
             clock: AtomicU64::new(0),
+            outside: Outside::default(),
         }
     }
 
@@ -125,6 +129,16 @@ impl Pool {
         let session = Some(sessions.idle.swap_remove(at));
         drop(sessions);
         Some(Lease { pool: Arc::clone(self), session, _permit: permit })
+    }
+
+    /// Asks what is there now. The connection stays open, since a server may grant a user only so many.
+    pub(super) fn outside<T>(
+        &self,
+        cancel: &Cancel,
+        mut ask: impl FnMut(&mut Client) -> std::result::Result<T, Fault>,
+    ) -> Result<T> {
+        let open = || self.address.connect(cancel);
+        self.outside.ask(cancel, open, |client| ask(client).map_err(Error::from))
     }
 
     /// A new instant of its own time.
@@ -240,9 +254,12 @@ impl Drop for Lease {
 }
 
 impl Session {
-    /// Takes a new snapshot in place of the old one.
+    /// Takes a new snapshot in place of the old one. A session that got only half-way there sees nobody knows what,
+    /// and goes.
     pub(super) fn renew(&mut self, now: u64) -> std::result::Result<(), Fault> {
-        let (mut states, _) = snapshot::take(std::slice::from_mut(&mut self.client))?;
+        let taken = snapshot::take(std::slice::from_mut(&mut self.client));
+        let (mut states, _) = taken
+            .map_err(|fault| Fault::Broken(Error::from(fault).context("taking a new snapshot")))?;
         self.state = states.pop().unwrap_or_default(); // one for each client
         self.taken = now;
         Ok(())

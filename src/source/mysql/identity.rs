@@ -1,0 +1,173 @@
+//! Which table stands behind a name: as it was listed, and as it is now. InnoDB says nothing of a `RENAME` to who
+//! reads an older snapshot: it shows the newcomer as it was then, and columns under the names that they have now.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::catalog::{self, Entry, Name};
+use super::client::Client;
+use super::select::literal;
+use super::status::Fault;
+use crate::error::{Error, Result};
+use crate::source::relational::lessons::Lessons;
+use crate::source::relational::outside::Connected;
+use crate::source::wire::Hangup;
+use crate::source::{Column, Object, ObjectColumn, TableId};
+
+/// InnoDB looks at all of its tables for the number of one. With more tables than these it is not asked after each
+/// read, or the work would grow with the square of their number.
+const MANY_TABLES: usize = 1000;
+
+impl Connected for Client {
+    fn handle(&self) -> Result<Hangup> {
+        self.hangup().map_err(|error| Fault::from(error).into())
+    }
+}
+
+/// What tells tables of one name apart, besides their columns: when each was made, to the second, and InnoDB's own
+/// number of it, where the user may see that (PROCESS).
+#[derive(Debug, Default)]
+pub(super) struct Marks {
+    created: HashMap<Name, String>,
+    /// `None` where they cannot be seen, or cost too much.
+    numbers: Option<HashMap<String, BTreeSet<String>>>,
+}
+
+impl Marks {
+    /// Those of the tables that meet a condition on `TABLE_SCHEMA` and `TABLE_NAME`.
+    fn ask(
+        client: &mut Client,
+        condition: &str,
+        numbered: bool,
+    ) -> std::result::Result<Self, Fault> {
+        let mut marks = Self::default();
+        let sql = format!(
+            "SELECT TABLE_SCHEMA, TABLE_NAME, CREATE_TIME FROM information_schema.TABLES WHERE {condition}"
+        );
+        for row in client.query(&sql)? {
+            if let [Some(database), Some(table), created] = row.as_slice() {
+                let name = (database.clone(), table.clone());
+                marks.created.insert(name, created.clone().unwrap_or_default());
+            }
+        }
+        if numbered {
+            marks.numbers = numbers(client)?;
+        }
+        Ok(marks)
+    }
+
+    /// Those of all tables of these databases.
+    pub(super) fn of_all(
+        client: &mut Client,
+        databases: &[String],
+    ) -> std::result::Result<Self, Fault> {
+        if databases.is_empty() {
+            return Ok(Self::default());
+        }
+        let names: Vec<String> = databases.iter().map(|name| literal(name)).collect();
+        let marks = Self::ask(client, &format!("TABLE_SCHEMA IN ({})", names.join(",")), true)?;
+        Ok(marks.bounded())
+    }
+
+    /// Those of the tables of a catalog, which has their times already.
+    pub(super) fn of_catalog(
+        client: &mut Client,
+        tables: &BTreeMap<Name, Entry>,
+    ) -> std::result::Result<Self, Fault> {
+        let created = |(name, entry): (&Name, &Entry)| {
+            (name.clone(), entry.created.clone().unwrap_or_default())
+        };
+        let created = tables.iter().map(created).collect();
+        Ok(Self { created, numbers: numbers(client)? }.bounded())
+    }
+
+    fn bounded(mut self) -> Self {
+        self.numbers = self.numbers.filter(|numbers| numbers.len() <= MANY_TABLES);
+        self
+    }
+
+    /// Whether InnoDB's numbers are in them.
+    pub(super) fn are_numbered(&self) -> bool {
+        self.numbers.is_some()
+    }
+
+    /// That of one table; `None` where it is not there.
+    pub(super) fn of(&self, name: &Name) -> Option<String> {
+        let created = self.created.get(name)?;
+        let numbers = self.numbers.as_ref().zip(in_files(name));
+        let numbers = numbers.and_then(|(numbers, name)| numbers.get(&name));
+        let numbers: Vec<&str> = numbers.into_iter().flatten().map(String::as_str).collect();
+        Some(format!("made {created}, InnoDB's {}", numbers.join(" ")))
+    }
+}
+
+/// InnoDB's numbers of its tables, by their names in files; of a table with partitions there are several. `None` to a
+/// user who may not see them.
+fn numbers(
+    client: &mut Client,
+) -> std::result::Result<Option<HashMap<String, BTreeSet<String>>>, Fault> {
+    // MySQL 8 and newer; MySQL 5.7 and MariaDB.
+    for view in ["INNODB_TABLES", "INNODB_SYS_TABLES"] {
+        let rows =
+            match client.query(&format!("SELECT NAME, TABLE_ID FROM information_schema.{view}")) {
+                Ok(rows) => rows,
+                Err(Fault::Server(_)) => continue,
+                Err(broken) => return Err(broken),
+            };
+        let mut numbers = HashMap::<String, BTreeSet<String>>::new();
+        for row in rows {
+            if let [Some(name), Some(number)] = row.as_slice() {
+                let table = name.split('#').next().unwrap_or(name); // partitions have more
+                numbers.entry(table.to_owned()).or_default().insert(number.clone());
+            }
+        }
+        return Ok(Some(numbers));
+    }
+    Ok(None)
+}
+
+/// `DATABASE/TABLE` as InnoDB has it. For letters that are not ASCII's the server has a code of its own.
+fn in_files((database, table): &Name) -> Option<String> {
+    let encode = |name: &str| {
+        let chars = name.chars().map(|c| match c {
+            '_' => Some(c.to_string()),
+            c if c.is_ascii_alphanumeric() => Some(c.to_string()),
+            c if c.is_ascii() => Some(format!("@{:04x}", c as u32)),
+            _ => None,
+        });
+        chars.collect::<Option<String>>()
+    };
+    Some(format!("{}/{}", encode(database)?, encode(table)?))
+}
+
+/// A table by its mark and the columns that the catalog shows of it.
+pub(super) fn object(mark: String, columns: &[Column]) -> Object {
+    let column = |(at, column): (usize, &Column)| ObjectColumn {
+        number: i32::try_from(at).unwrap_or(i32::MAX) + 1,
+        name: column.key.clone(),
+        kind: column.source_type.clone(),
+    };
+    Object { id: mark, columns: columns.iter().enumerate().map(column).collect() }
+}
+
+/// What has the name of a table now, as a connection sees it that is in no snapshot.
+pub(super) fn now(client: &mut Client, id: &TableId, numbered: bool) -> Result<Option<Object>> {
+    let (database, table) = (literal(&id.database), literal(&id.table));
+    let condition = format!("TABLE_SCHEMA = {database} AND TABLE_NAME = {table}");
+    let marks = Marks::ask(client, &condition, numbered).map_err(Error::from)?;
+    let Some(mark) = marks.of(&(id.database.clone(), id.table.clone())) else { return Ok(None) };
+    let columns = catalog::columns(client, id, &Lessons::default()).map_err(Error::from)?;
+    Ok(Some(object(mark, &columns)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_found_as_innodb_has_them() {
+        let name = |database: &str, table: &str| in_files(&(database.to_owned(), table.to_owned()));
+        assert_eq!(name("d", "T_1").as_deref(), Some("d/T_1"));
+        assert_eq!(name("we ird", "t#p.1").as_deref(), Some("we@0020ird/t@0023p@002e1"));
+        assert_eq!(name("d", "é"), None);
+    }
+}
