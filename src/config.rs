@@ -149,6 +149,30 @@ pub struct Tls {
     pub mode: TlsMode,
     /// File of the authorities to trust, in PEM; the system's where there is none.
     pub ca: Option<PathBuf>,
+    /// What the client proves who it is with, where the server asks for that.
+    pub client: Option<ClientCertificate>,
+    /// Whether the password is tied to the connection's certificate.
+    pub binding: Binding,
+}
+
+/// Files of a client's certificate, in PEM.
+#[derive(Debug, Clone)]
+pub struct ClientCertificate {
+    /// The certificate, followed by those of its authorities, if the server needs them.
+    pub certificate: PathBuf,
+    /// Its private key, without a password.
+    pub key: PathBuf,
+}
+
+/// What is asked of a login, as libpq's `channel_binding` has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Binding {
+    /// Never.
+    Disable,
+    /// Where the server offers it.
+    Prefer,
+    /// Else no login.
+    Require,
 }
 
 /// What is asked of a connection, as libpq's `sslmode` has it.

@@ -592,6 +592,70 @@ fn tls_is_as_its_mode_says() {
 }
 
 #[test]
+fn a_client_proves_who_it_is_by_a_certificate() {
+    let options = postgres::Options {
+        tls: Some("DNS:localhost"),
+        hba: "hostssl all certified 127.0.0.1/32 cert\n",
+        ..postgres::Options::default()
+    };
+    let setting = Setting::with(options);
+    setting.server.sql(
+        "postgres",
+        "CREATE ROLE certified LOGIN; CREATE TABLE t AS SELECT 1 AS a; GRANT SELECT ON t TO certified",
+    );
+    let (certificate, key) = setting.server.client_certificate("certified");
+    let port = setting.server.port();
+    let tried = |query: &str| {
+        let archive = setting.folder.path().join(format!("c{}", fastrand::u32(..)));
+        let source = format!("postgres://certified@localhost:{port}/postgres?sslmode=require{query}");
+        run(command(["export", "--source", &source, "--archive", archive.to_str().unwrap()]))
+    };
+    let (certificate, key) = (certificate.display(), key.display());
+    tried(&format!("&sslcert={certificate}&sslkey={key}")).expect(0);
+    assert!(tried("").expect(1).stderr.contains("certificate"), "the server asks for one");
+    let half = tried(&format!("&sslcert={certificate}")).expect(2);
+    assert!(half.stderr.contains("sslkey"), "{}", half.stderr);
+    let none = tried(&format!("&sslcert={certificate}&sslkey=/nowhere.key"));
+    assert!(none.stderr.contains("sslkey: /nowhere.key"), "{}", none.stderr);
+}
+
+#[test]
+fn a_login_is_tied_to_the_connection_where_that_is_required() {
+    let hba = "hostssl all plain 127.0.0.1/32 password\nhostssl all trusted 127.0.0.1/32 trust\n";
+    let tls = Some("DNS:localhost");
+    let bound = Setting::with(postgres::Options { tls, hba, ..postgres::Options::default() });
+    let plain = Setting::new();
+    for setting in [&bound, &plain] {
+        setting.server.sql(
+            "postgres",
+            "CREATE TABLE t AS SELECT 1 AS a; CREATE ROLE plain LOGIN SUPERUSER PASSWORD 'plain secret';
+             CREATE ROLE trusted LOGIN SUPERUSER",
+        );
+    }
+    let tried = |setting: &Setting, user: &str, query: &str| {
+        let archive = setting.folder.path().join(format!("b{}", fastrand::u32(..)));
+        let port = setting.server.port();
+        let source = format!("postgres://{user}@127.0.0.1:{port}/postgres{query}");
+        let mut command =
+            command(["export", "--source", &source, "--archive", archive.to_str().unwrap()]);
+        let admin = setting.server.password();
+        command.env("PGPASSWORD", if user == "plain" { "plain secret" } else { admin });
+        run(command)
+    };
+    for way in ["disable", "prefer", "require"] {
+        tried(&bound, server::USER, &format!("?channel_binding={way}")).expect(0);
+    }
+    for user in ["plain", "trusted"] {
+        tried(&bound, user, "?channel_binding=prefer").expect(0);
+        let refused = tried(&bound, user, "?channel_binding=require").expect(1);
+        assert!(refused.stderr.contains("channel_binding"), "{user}: {}", refused.stderr);
+    }
+    let refused = tried(&plain, server::USER, "?channel_binding=require").expect(1);
+    assert!(refused.stderr.contains("no TLS"), "{}", refused.stderr);
+    tried(&plain, server::USER, "?channel_binding=maybe").expect(2);
+}
+
+#[test]
 fn who_is_not_let_in_is_told_why() {
     let setting = Setting::new();
     let tried = |url: &str, password: Option<&str>| {

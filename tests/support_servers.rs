@@ -70,6 +70,7 @@ fn postgres_with_tls_takes_nothing_else() {
     let server = Postgres::start_with(postgres::Options {
         tls: Some(NAMES),
         settings: vec![("statement_timeout", "5s")],
+        ..postgres::Options::default()
     });
     let query = "SELECT ssl, current_setting('statement_timeout') FROM pg_stat_ssl
                  WHERE pid = pg_backend_pid()";

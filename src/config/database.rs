@@ -8,7 +8,7 @@ use url::Url;
 
 use super::file::FileSource;
 use super::source::{percent_decode, without_password};
-use super::{Database, Secret, Select, Tls, TlsMode};
+use super::{Binding, ClientCertificate, Database, Secret, Select, Tls, TlsMode};
 use crate::error::{Error, Result};
 
 /// What the clients of a server are used to.
@@ -124,22 +124,25 @@ pub(super) fn database(
 }
 
 fn tls(url: &Url, folder: Option<&Path>, bad: &dyn Fn(&str) -> Error) -> Result<Tls> {
-    let (mut mode, mut ca) = (var("PGSSLMODE"), var("PGSSLROOTCERT").map(PathBuf::from));
-    if url.scheme() == "mysql" {
-        (mode, ca) = (None, None);
-    }
-    for (key, value) in url.query_pairs() {
-        match key.as_ref() {
+    let is_postgres = url.scheme() != "mysql" && url.scheme() != "mariadb";
+    let of_libpq = |name: &str| var(name).filter(|_| is_postgres);
+    let file_of_libpq = |name: &str| of_libpq(name).map(PathBuf::from);
+    let (mut mode, mut binding) = (of_libpq("PGSSLMODE"), of_libpq("PGCHANNELBINDING"));
+    let (mut ca, mut certificate, mut key) =
+        (file_of_libpq("PGSSLROOTCERT"), file_of_libpq("PGSSLCERT"), file_of_libpq("PGSSLKEY"));
+    let file = |value: &str| Some(folder.unwrap_or(Path::new("")).join(value));
+    for (name, value) in url.query_pairs() {
+        match name.as_ref() {
             "sslmode" | "ssl-mode" => mode = Some(value.into_owned()),
-            "sslrootcert" | "ssl-ca" => {
-                ca = Some(folder.unwrap_or(Path::new("")).join(value.as_ref()));
-            }
-            // As JDBC has it.
+            "sslrootcert" | "ssl-ca" => ca = file(&value),
+            "sslcert" | "ssl-cert" => certificate = file(&value),
+            "sslkey" | "ssl-key" => key = file(&value),
+            "channel_binding" if is_postgres => binding = Some(value.into_owned()),
+            // JDBC writes it so.
             "ssl" if value == "true" => mode = mode.or(Some("require".to_owned())),
-            // What addresses of providers carry and what changes nothing here.
+            // The addresses that providers give out carry these, and they change nothing here.
             "application_name"
             | "connect_timeout"
-            | "channel_binding"
             | "gssencmode"
             | "target_session_attrs"
             | "client_encoding"
@@ -151,7 +154,7 @@ fn tls(url: &Url, folder: Option<&Path>, bad: &dyn Fn(&str) -> Error) -> Result<
     let mode = match mode.as_deref() {
         None | Some("prefer" | "preferred" | "allow") => TlsMode::Prefer,
         Some("disable" | "disabled") => TlsMode::Disable,
-        // As libpq has it: who names an authority wants it asked.
+        // libpq does the same: whoever names an authority wants it asked.
         Some("require" | "required") if ca.is_some() => TlsMode::VerifyCa,
         Some("require" | "required") => TlsMode::Require,
         Some("verify-ca") => TlsMode::VerifyCa,
@@ -165,5 +168,22 @@ fn tls(url: &Url, folder: Option<&Path>, bad: &dyn Fn(&str) -> Error) -> Result<
     let ca = ca.filter(|ca| ca.as_os_str() != "system");
     // Anybody may have a certificate of a public authority, for a name of his own.
     let mode = if mode == TlsMode::VerifyCa && ca.is_none() { TlsMode::VerifyFull } else { mode };
-    Ok(Tls { mode, ca })
+    let client = match (certificate, key) {
+        (Some(certificate), Some(key)) => Some(ClientCertificate { certificate, key }),
+        (None, None) => None,
+        _ => return Err(bad("a client's certificate needs both `sslcert` and `sslkey`")),
+    };
+    let binding = match binding.as_deref() {
+        None | Some("prefer") => Binding::Prefer,
+        Some("disable") => Binding::Disable,
+        Some("require") if mode == TlsMode::Disable => {
+            return Err(bad("channel_binding=require needs TLS, which sslmode=disable forbids"));
+        }
+        Some("require") => Binding::Require,
+        Some(other) => {
+            let why = format!("channel_binding is disable, prefer or require, not `{other}`");
+            return Err(bad(&why));
+        }
+    };
+    Ok(Tls { mode, ca, client, binding })
 }

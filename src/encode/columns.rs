@@ -45,14 +45,14 @@ impl RowGroup {
     /// Encodes batches of the schema, and adds them to the statistics.
     pub(super) fn write(
         &mut self,
-        batches: &[RecordBatch],
+        batches: Vec<RecordBatch>,
         stats: &mut Stats,
         cores: &Cores,
     ) -> Result<()> {
         self.rows += batches.iter().map(RecordBatch::num_rows).sum::<usize>();
         let columns = self.columns.iter_mut().zip(stats.columns()).enumerate();
         on_idle_cores(cores, columns, |(at, (column, gathered))| {
-            for batch in batches {
+            for batch in &batches {
                 let array = batch.column(at);
                 gathered.add(array);
                 for (writer, leaf) in

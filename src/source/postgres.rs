@@ -6,8 +6,11 @@ mod catalog;
 mod connection;
 mod copy_binary;
 mod decode;
+mod encoding;
 mod errors;
 mod identity;
+mod input;
+mod names;
 mod read;
 mod snapshot;
 mod sql;
@@ -21,6 +24,7 @@ use tokio::sync::Semaphore;
 
 use self::catalog::{Attribute, Indexed, Relation};
 use self::connection::Connection;
+use self::errors::LOCKED;
 use self::read::{RANGE_BYTES, bounds_of, read_chunk};
 use self::snapshot::{Pool, RELEASE, Session};
 use self::types::{Cast, Kind, Types};
@@ -200,15 +204,13 @@ impl Inner {
         listing
             .excluded
             .extend(excluded.map(|(name, why)| self.excluded(format!("database {name}"), why)));
-        let may_connect =
-            |name: &String| there.iter().any(|found| found.name == *name && found.may_connect);
-        let (databases, closed) = chosen.taken.into_iter().partition(may_connect);
-        let closed: Vec<String> = closed;
-        listing.unreadable.extend(
-            closed.iter().map(|name| {
-                (self.id(name, "*", "*"), "this user may not connect to it".to_owned())
-            }),
-        );
+        let closed: HashMap<_, _> =
+            there.into_iter().filter_map(|found| Some((found.name, found.closed?))).collect();
+        let (closed_ones, databases) =
+            chosen.taken.into_iter().partition(|name| closed.contains_key(name));
+        let closed_ones: Vec<String> = closed_ones;
+        let unreadable = closed_ones.iter().map(|name| (self.id(name, "*", "*"), closed[name].clone()));
+        listing.unreadable.extend(unreadable);
         Ok(databases)
     }
 
@@ -232,7 +234,10 @@ impl Inner {
             let mut session = match pool.take() {
                 Ok(session) => session,
                 // The server keeps this one to itself, or to others.
-                Err(error) if error.class() == Class::Stop && self.select.databases.is_empty() => {
+                Err(error)
+                    if error.class() == Class::Fail
+                        || error.class() == Class::Stop && self.select.databases.is_empty() =>
+                {
                     listing.unreadable.push((self.id(&database, "*", "*"), error.to_string()));
                     continue;
                 }
@@ -297,9 +302,10 @@ impl Inner {
             match self.table(id.clone(), &relation, &types, ranges, connection, warnings) {
                 Ok(table) => listing.tables.push(table),
                 // One table must not keep all others from being listed.
-                Err(error) if error.class() == Class::Fail => {
+                Err(error) if error.class() == Class::Fail || connection.was_refused_by(LOCKED) => {
                     connection.query(RELEASE)?;
-                    listing.unreadable.push((id, error.to_string()));
+                    let hint = error.hint_text().map(|hint| format!(": {hint}")).unwrap_or_default();
+                    listing.unreadable.push((id, format!("{error}{hint}")));
                 }
                 Err(error) => return Err(error.context(id)),
             }

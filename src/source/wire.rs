@@ -1,8 +1,11 @@
 //! A connection by TCP, with TLS or without, for protocols that are read on a thread which may block.
 //! The only file that knows rustls's types; knows no protocol.
 
+mod end_point;
+
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +13,7 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{
     CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore,
     SignatureScheme, StreamOwned,
@@ -18,7 +21,7 @@ use rustls::{
 
 use rustix::net::sockopt;
 
-use crate::config::{Tls, TlsMode};
+use crate::config::{ClientCertificate, Tls, TlsMode};
 use crate::error::{Class, Error, Result};
 
 /// How long to wait for each address of a host.
@@ -96,6 +99,13 @@ impl Wire {
         matches!(self.stream, Stream::Tls(_))
     }
 
+    /// The hash that names the server's certificate when a login is tied to it; `None` without TLS, and for a
+    /// certificate whose signature has no hash.
+    pub(super) fn end_point(&self) -> Option<Vec<u8>> {
+        let Stream::Tls(stream) = &self.stream else { return None };
+        end_point::hash(stream.conn.peer_certificates()?.first()?)
+    }
+
     /// From now on a read that sees no byte for so long fails.
     pub(super) fn wait_for(&self, idle: Duration) -> io::Result<()> {
         self.socket.set_read_timeout(Some(idle))
@@ -169,9 +179,54 @@ fn client_config(tls: &Tls) -> Result<Arc<ClientConfig>> {
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| Error::stop(format!("TLS: {error}")))?;
-    Ok(Arc::new(
-        config.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth(),
-    ))
+    let config = config.dangerous().with_custom_certificate_verifier(verifier);
+    let Some(client) = &tls.client else { return Ok(Arc::new(config.with_no_client_auth())) };
+    let (chain, key) = identity(client)?;
+    let config = config.with_client_auth_cert(chain, key).map_err(|error| {
+        let ClientCertificate { certificate, key } = client;
+        let files = format!("{} and {}", certificate.display(), key.display());
+        Error::usage(format!("sslcert and sslkey: {files} do not go together: {error}"))
+    })?;
+    Ok(Arc::new(config))
+}
+
+/// The client's certificate with those of its authorities, and its key.
+fn identity(
+    client: &ClientCertificate,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
+    let bad = |name: &str, path: &Path, error: &dyn std::fmt::Display| {
+        Error::usage(format!("{name}: {}: {error}", path.display()))
+    };
+    let path = &client.certificate;
+    let chain = CertificateDer::pem_file_iter(path).and_then(|found| found.collect::<std::result::Result<Vec<_>, _>>());
+    let chain = chain.map_err(|error| bad("sslcert", path, &error))?;
+    if chain.is_empty() {
+        return Err(bad("sslcert", path, &"there is no certificate in it"));
+    }
+    let key = PrivateKeyDer::from_pem_file(&client.key).map_err(|error| {
+        bad("sslkey", &client.key, &error).hint("it must be in PEM and must not need a password")
+    })?;
+    Ok((chain, key))
+}
+
+/// Whether the other side ended TLS because it does not accept the client's certificate, or misses one: in
+/// TLS 1.3 that comes after the handshake.
+pub(super) fn refuses_certificate(error: &io::Error) -> bool {
+    use rustls::AlertDescription as Alert;
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(
+        inner,
+        Some(rustls::Error::AlertReceived(
+            Alert::BadCertificate
+                | Alert::UnsupportedCertificate
+                | Alert::CertificateRevoked
+                | Alert::CertificateExpired
+                | Alert::CertificateUnknown
+                | Alert::CertificateRequired
+                | Alert::UnknownCA
+                | Alert::AccessDenied
+        ))
+    )
 }
 
 fn roots(tls: &Tls) -> Result<RootCertStore> {

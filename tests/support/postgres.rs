@@ -17,6 +17,8 @@ pub(crate) struct Options {
     /// Takes connections with TLS alone; the certificate is for these names, as in
     /// `IP:127.0.0.1,DNS:localhost`.
     pub(crate) tls: Option<&'static str>,
+    /// Lines of `pg_hba.conf` before the usual one.
+    pub(crate) hba: &'static str,
     /// Settings of the server, as in `("statement_timeout", "1s")`.
     pub(crate) settings: Vec<(&'static str, &'static str)>,
 }
@@ -64,7 +66,7 @@ impl Postgres {
         initdb.args(["--username", USER, "--pgdata", "data", "--pwfile", "password"]);
         server::run(initdb);
         let kind = if options.tls.is_some() { "hostssl" } else { "host" };
-        let hba = format!("{kind} all all 127.0.0.1/32 scram-sha-256\n");
+        let hba = format!("{}{kind} all all 127.0.0.1/32 scram-sha-256\n", options.hba);
         fs::write(folder.path().join("data/pg_hba.conf"), hba).unwrap();
         let certificate = options.tls.map(|names| server::certificate(&folder, names));
         let (server, port) = server::on_free_port(|port| {
@@ -89,6 +91,11 @@ impl Postgres {
     /// The certificate of who signed the server's, where it has TLS.
     pub(crate) fn authority(&self) -> Option<&Path> {
         self.certificate.as_ref().map(|certificate| certificate.authority.as_path())
+    }
+
+    /// The certificate and the key of a client, signed by [`Postgres::authority`].
+    pub(crate) fn client_certificate(&self, name: &str) -> (PathBuf, PathBuf) {
+        server::client_certificate(&self.folder, name)
     }
 
     /// Runs SQL by `psql`, which stops at the first error, and is then a panic. Returns the rows, one a
@@ -160,10 +167,11 @@ fn launch(
     ] {
         set(name, value);
     }
-    if let Some(Certificate { certificate, key, .. }) = certificate {
+    if let Some(Certificate { authority, certificate, key }) = certificate {
         set("ssl", "on");
         set("ssl_cert_file", certificate.to_str().unwrap());
         set("ssl_key_file", key.to_str().unwrap());
+        set("ssl_ca_file", authority.to_str().unwrap());
     }
     for (name, value) in &options.settings {
         set(name, value);

@@ -210,25 +210,37 @@ subjectAltName = {names}
 "
     );
     fs::write(file("openssl.cnf"), config).unwrap();
-    let make = |name: &str, section: &str| {
-        let mut openssl = clean("openssl", folder);
-        openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]);
-        openssl.args(["-noenc", "-days", "30", "-subj", &format!("/CN={name} of a test")]);
-        openssl.arg("-config").arg(file("openssl.cnf")).args(["-extensions", section]);
-        openssl.arg("-out").arg(file(&format!("{name}.pem")));
-        openssl.arg("-keyout").arg(file(&format!("{name}.key")));
-        openssl
-    };
-    run(make("authority", "authority"));
-    let mut signed = make("server", "server");
-    signed.arg("-CA").arg(file("authority.pem")).arg("-CAkey").arg(file("authority.key"));
-    run(signed);
+    run(openssl(folder, "authority", "authority of a test", "authority"));
+    run(signed(folder, "server", "server of a test"));
     hand_over(&file("server.key"));
     Certificate {
         authority: file("authority.pem"),
         certificate: file("server.pem"),
         key: file("server.key"),
     }
+}
+
+/// Makes one of a client, signed by the authority that [`certificate`] made: its file and that of its key.
+pub(crate) fn client_certificate(folder: &TempDir, name: &str) -> (PathBuf, PathBuf) {
+    run(signed(folder, "client", name));
+    (folder.path().join("client.pem"), folder.path().join("client.key"))
+}
+
+fn signed(folder: &TempDir, file: &str, name: &str) -> Command {
+    let mut openssl = openssl(folder, file, name, "server");
+    openssl.arg("-CA").arg(folder.path().join("authority.pem"));
+    openssl.arg("-CAkey").arg(folder.path().join("authority.key"));
+    openssl
+}
+
+fn openssl(folder: &TempDir, file: &str, name: &str, section: &str) -> Command {
+    let path = |end: &str| folder.path().join(format!("{file}.{end}"));
+    let mut openssl = clean("openssl", folder);
+    openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]);
+    openssl.args(["-noenc", "-days", "30", "-subj", &format!("/CN={name}")]);
+    openssl.arg("-config").arg(folder.path().join("openssl.cnf")).args(["-extensions", section]);
+    openssl.arg("-out").arg(path("pem")).arg("-keyout").arg(path("key"));
+    openssl
 }
 
 fn am_root() -> bool {

@@ -7,6 +7,7 @@ mod inventory;
 mod secrets;
 
 use super::connection::Connection;
+use super::snapshot::set_up;
 use super::{Inner, catalog};
 use crate::archive::name::segment;
 use crate::error::{Class, Error, Result};
@@ -118,10 +119,8 @@ fn define_once(inner: &Inner, database: &str) -> Result<(Script, String)> {
 /// A connection outside of the snapshot, to see what is there now.
 fn connect(inner: &Inner, database: &str) -> Result<Connection> {
     let mut connection = Connection::open(&inner.server, database, inner.limits.idle_timeout)?;
-    connection.query(
-        "SET statement_timeout = 0; SET lock_timeout = '30s'; SET search_path = pg_catalog; \
-         SET standard_conforming_strings = on",
-    )?;
+    set_up(&mut connection, "SESSION")?;
+    connection.query("SET lock_timeout = '30s'")?;
     Ok(connection)
 }
 

@@ -57,7 +57,9 @@ pub(super) fn types(connection: &mut Connection) -> Result<Types> {
          t.typelem <> 0 AND t.typcategory = 'A' AND t.typlen = -1 \
          AND t.typname NOT IN ('int2vector', 'oidvector'), \
          EXISTS (SELECT FROM pg_cast k WHERE k.castsource = t.oid AND k.casttarget = 'text'::regtype \
-         AND k.castmethod = 'f' AND k.oid >= 16384) \
+         AND k.oid >= 16384), \
+         EXISTS (SELECT FROM pg_cast k WHERE k.castsource = t.oid AND k.casttarget = 'text[]'::regtype \
+         AND k.oid >= 16384) \
          FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace",
     )?;
     let mut types = HashMap::new();
@@ -70,6 +72,7 @@ pub(super) fn types(connection: &mut Connection) -> Result<Types> {
             element: number(row, 5)?,
             is_array: truth(row, 6),
             has_cast: truth(row, 7),
+            has_list_cast: truth(row, 8),
         };
         types.insert(number(row, 0)?, found);
     }
@@ -77,13 +80,15 @@ pub(super) fn types(connection: &mut Connection) -> Result<Types> {
 }
 
 /// All relations that hold rows and are not the system's, sorted by name. A partitioned table holds none: its
-/// partitions do.
+/// partitions do. The size of a table that somebody keeps for himself is waited for: of such a one the last known
+/// has to do.
 pub(super) fn relations(connection: &mut Connection) -> Result<Vec<Relation>> {
     let rows = connection.query(&format!(
         "SELECT c.oid, n.nspname, c.relname, c.relkind, c.reltuples::bigint, \
          has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'), c.relispopulated, \
-         c.relfilenode, CASE WHEN m.amname = 'heap' THEN pg_relation_size(c.oid) ELSE 0 END \
-         / current_setting('block_size')::bigint \
+         c.relfilenode, CASE WHEN m.amname <> 'heap' THEN 0 \
+         WHEN EXISTS (SELECT FROM pg_locks l WHERE l.relation = c.oid AND l.mode = 'AccessExclusiveLock') \
+         THEN c.relpages ELSE pg_relation_size(c.oid) / current_setting('block_size')::bigint END \
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_am m ON m.oid = c.relam \
          WHERE {USER_RELATIONS} ORDER BY n.nspname COLLATE \"C\", c.relname COLLATE \"C\""
     ))?;
@@ -195,16 +200,21 @@ pub(super) fn version(connection: &mut Connection) -> Result<(u32, u64)> {
 /// A database of the server.
 pub(super) struct Named {
     pub(super) name: String,
-    pub(super) may_connect: bool,
+    /// Why it cannot be read, if that is known without trying.
+    pub(super) closed: Option<String>,
 }
 
 /// All databases but the server's own templates; a template may well be somebody's.
 pub(super) fn databases(connection: &mut Connection) -> Result<Vec<Named>> {
     let rows = connection.query(
-        "SELECT datname, datallowconn AND has_database_privilege(oid, 'CONNECT') FROM pg_database \
-         WHERE datname NOT IN ('template0', 'template1') ORDER BY datname COLLATE \"C\"",
+        "SELECT datname, CASE WHEN datconnlimit = -2 \
+         THEN 'it is invalid, since a DROP DATABASE of it was interrupted: drop it, or leave it out' \
+         WHEN NOT datallowconn THEN 'it allows no connections' \
+         WHEN NOT has_database_privilege(oid, 'CONNECT') THEN 'this user may not connect to it' END \
+         FROM pg_database WHERE datname NOT IN ('template0', 'template1') ORDER BY datname COLLATE \"C\"",
     )?;
-    Ok(rows.iter().map(|row| Named { name: text(row, 0), may_connect: truth(row, 1) }).collect())
+    let named = |row: &Row| Named { name: text(row, 0), closed: row.get(1).cloned().flatten() };
+    Ok(rows.iter().map(named).collect())
 }
 
 pub(super) fn text(row: &Row, at: usize) -> String {

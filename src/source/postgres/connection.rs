@@ -6,16 +6,20 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use postgres_protocol::authentication::md5_hash;
-use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
+use postgres_protocol::authentication::sasl::{
+    ChannelBinding, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramSha256,
+};
 use postgres_protocol::message::frontend;
 
 use super::errors::{Refusal, broken, malformed};
-use crate::config::{Database, TlsMode};
+use super::input::{FRAME_BYTES, Input, Piece};
+use super::names::{bytes_of, text_of};
+use crate::config::{Binding, Database, TlsMode};
 use crate::error::{Class, Error, Result};
 use crate::source::wire::{Hangup, Wire};
 
-/// What is asked of the socket at once.
-const READ_BYTES: usize = 256 * 1024;
+/// What a server says before it lets somebody in is short; nobody else may make us take more.
+const GREETING_BYTES: usize = 64 * 1024;
 /// A statement that looks for something may look for long before it has an answer: so many times as long as
 /// rows may stay away that are on their way.
 const LOOKING: u32 = 20;
@@ -26,6 +30,10 @@ pub(super) struct Connection {
     input: Input,
     address: String,
     idle: Duration,
+    /// Its texts may be in any encoding: what is not UTF-8 must come back as it came.
+    keeps_bytes: bool,
+    /// SQLSTATE of what the server refused last.
+    refused: String,
 }
 
 /// A row of an answer in text form.
@@ -57,7 +65,8 @@ impl Connection {
                 }
             };
         }
-        let mut connection = Self { wire, input: Input::default(), address, idle };
+        let (input, keeps_bytes, refused) = (Input::default(), false, String::new());
+        let mut connection = Self { wire, input, address, idle, keeps_bytes, refused };
         connection.start(server, name)?;
         Ok(connection)
     }
@@ -75,12 +84,17 @@ impl Connection {
             None => Err(Error::stop(format!("{}: the server asks for a password", self.address))
                 .hint("set PGPASSWORD")),
         };
-        let mut scram = None;
+        let requires = server.tls.binding == Binding::Require;
+        let (mut scram, mut is_bound) = (None, false);
         loop {
-            let (tag, body) = self.input.frame(&mut self.wire, &self.address)?;
+            let (tag, body) = self.input.frame(&mut self.wire, &self.address, GREETING_BYTES)?;
             match tag {
                 b'E' => return Err(Refusal::parse(body).error(&self.address)),
                 b'Z' => return Ok(()),
+                b'S' if body.starts_with(b"server_encoding\0SQL_ASCII\0") => {
+                    self.keeps_bytes = true;
+                    continue;
+                }
                 b'R' => {}
                 // Parameters, the key for cancelling, notices.
                 _ => continue,
@@ -89,7 +103,10 @@ impl Connection {
             let kind = i32::from_be_bytes([kind[0], kind[1], kind[2], kind[3]]);
             let mut out = BytesMut::new();
             let written = match kind {
+                0 if requires && !is_bound => return Err(self.not_bound()),
                 0 => continue,
+                // Whoever listens must not get the password by asking for it in another way.
+                3 | 5 if requires => return Err(self.not_bound()),
                 3 => frontend::password_message(password()?.as_bytes(), &mut out),
                 5 => {
                     let salt = data.try_into().map_err(|_| malformed(&self.address))?;
@@ -97,22 +114,23 @@ impl Connection {
                     frontend::password_message(hash.as_bytes(), &mut out)
                 }
                 10 => {
-                    if !data.split(|byte| *byte == 0).any(|name| name == SCRAM_SHA_256.as_bytes()) {
-                        return Err(self.cannot("the ways of authentication that it offers"));
-                    }
-                    let binding = ChannelBinding::unsupported();
+                    let offered = data.to_vec();
+                    let (way, binding) = self.scram_of(&offered, server.tls.binding)?;
                     let new = ScramSha256::new(password()?.as_bytes(), binding);
-                    let first = scram.insert(new).message();
-                    frontend::sasl_initial_response(SCRAM_SHA_256, first, &mut out)
+                    let first = scram.insert((new, way == SCRAM_SHA_256_PLUS)).0.message();
+                    frontend::sasl_initial_response(way, first, &mut out)
                 }
                 11 | 12 => {
-                    let Some(scram) = scram.as_mut() else { return Err(malformed(&self.address)) };
+                    let Some((scram, binds)) = scram.as_mut() else {
+                        return Err(malformed(&self.address));
+                    };
                     // The server proves that it knows the password, too.
                     let refused = |error: io::Error| {
                         Error::stop(format!("{}: authentication failed: {error}", self.address))
                     };
                     if kind == 12 {
                         scram.finish(data).map_err(refused)?;
+                        is_bound = *binds;
                         continue;
                     }
                     scram.update(data).map_err(refused)?;
@@ -125,6 +143,32 @@ impl Connection {
         }
     }
 
+    /// The way of SCRAM to take of those that the server offers, and how it is tied to the connection.
+    fn scram_of(&self, offered: &[u8], wanted: Binding) -> Result<(&'static str, ChannelBinding)> {
+        let offers = |way: &str| offered.split(|byte| *byte == 0).any(|name| name == way.as_bytes());
+        let end_point = self.wire.end_point().filter(|_| wanted != Binding::Disable);
+        match end_point {
+            Some(hash) if offers(SCRAM_SHA_256_PLUS) => {
+                Ok((SCRAM_SHA_256_PLUS, ChannelBinding::tls_server_end_point(hash)))
+            }
+            _ if wanted == Binding::Require => Err(self.not_bound()),
+            _ if !offers(SCRAM_SHA_256) => Err(self.cannot("the ways of authentication that it offers")),
+            // The server then knows that its own offer was taken away on the way, if it was.
+            Some(_) => Ok((SCRAM_SHA_256, ChannelBinding::unrequested())),
+            None => Ok((SCRAM_SHA_256, ChannelBinding::unsupported())),
+        }
+    }
+
+    fn not_bound(&self) -> Error {
+        let why = match (self.wire.is_tls(), self.wire.end_point()) {
+            (false, _) => "there is no TLS",
+            (true, None) => "the signature of the server's certificate has no hash to tie it to",
+            (true, Some(_)) => "the server, or what stands before it, offers no SCRAM-SHA-256-PLUS",
+        };
+        Error::stop(format!("{}: channel_binding=require cannot be had: {why}", self.address))
+            .hint("if the way to the server is safe, channel_binding=prefer does without")
+    }
+
     fn cannot(&self, what: &str) -> Error {
         Error::stop(format!("{}: moveout does not know {what}", self.address))
             .hint("passwords work: scram-sha-256, md5 and password")
@@ -134,6 +178,31 @@ impl Connection {
         let mut out = BytesMut::new();
         write(&mut out).map_err(|error| Error::stop(format!("{}: {error}", self.address)))?;
         self.wire.write_all(&out).map_err(|error| broken(&self.address, &error))
+    }
+
+    /// From now on texts that are not UTF-8 are kept as `names` says.
+    pub(super) fn keep_bytes(&mut self) {
+        self.keeps_bytes = true;
+    }
+
+    /// A question in a transaction of its own, whose texts come as they are stored.
+    pub(super) fn query_as_stored(&mut self, sql: &str) -> Result<Vec<Row>> {
+        match self.keeps_bytes {
+            true => self.query(&format!(
+                "BEGIN; SET LOCAL client_encoding = 'SQL_ASCII'; {sql}; COMMIT"
+            )),
+            false => self.query(sql),
+        }
+    }
+
+    /// The bytes of a text that came from here.
+    pub(super) fn bytes(&self, text: &str) -> Vec<u8> {
+        if self.keeps_bytes { bytes_of(text) } else { text.as_bytes().to_vec() }
+    }
+
+    /// Whether the server refused the last statement with this SQLSTATE.
+    pub(super) fn was_refused_by(&self, code: &str) -> bool {
+        self.refused == code
     }
 
     /// Address and database, without credentials.
@@ -155,28 +224,49 @@ impl Connection {
         self.wire.wait_for(idle).map_err(|error| broken(&self.address, &error))
     }
 
+    fn ask(&mut self, sql: &str, patience: Duration) -> Result<()> {
+        self.wait_for(patience)?;
+        self.refused.clear();
+        let statement = self.bytes(sql);
+        let length = i32::try_from(statement.len() + 5);
+        let length = length.map_err(|_| Error::stop(format!("{}: too long a statement", self.address)))?;
+        let message = [b"Q", &length.to_be_bytes()[..], &statement, &[0]].concat();
+        self.wire.write_all(&message).map_err(|error| broken(&self.address, &error))
+    }
+
     /// Runs statements and returns the rows of all of them as text. After an error that the server
     /// reported the connection can be used, but not the transaction it was in.
     pub(super) fn query(&mut self, sql: &str) -> Result<Vec<Row>> {
         tracing::trace!("{}: {sql}", self.address);
-        self.wait_for(self.idle * LOOKING)?;
-        self.send(|out| frontend::query(sql, out))?;
+        self.ask(sql, self.idle * LOOKING)?;
         let mut rows = Vec::new();
         let mut refused = None;
         loop {
-            let (tag, body) = self.input.frame(&mut self.wire, &self.address)?;
+            let (tag, body) = self.input.frame(&mut self.wire, &self.address, FRAME_BYTES)?;
             match tag {
-                b'D' => rows.push(data_row(body).ok_or_else(|| malformed(&self.address))?),
-                b'E' => refused = Some(Refusal::parse(body).error(&self.address)),
-                b'Z' => return refused.map_or(Ok(rows), Err),
+                b'D' => {
+                    let row = data_row(body, self.keeps_bytes);
+                    rows.push(row.ok_or_else(|| malformed(&self.address))?);
+                }
+                b'E' => refused = Some(Refusal::parse(body)),
+                b'Z' => match refused {
+                    None => return Ok(rows),
+                    Some(refusal) => return Err(self.refusal(refusal)),
+                },
                 _ => {}
             }
         }
     }
 
-    /// Runs `COPY … TO STDOUT`, of rows or of what is looked for, and hands over its data piece by piece. Returns how
-    /// many rows the server says it sent, which it says only when all were. After an error of any kind the connection
-    /// is of no use any more.
+    fn refusal(&mut self, refusal: Refusal) -> Error {
+        let error = refusal.error(&self.address);
+        self.refused = refusal.code;
+        error
+    }
+
+    /// Runs `COPY … TO STDOUT`, of rows or of what is looked for, and hands over its data piece by piece, as it
+    /// comes: a value of a gigabyte is not held here. Returns how many rows the server says it sent, which it
+    /// says only when all were. After an error that the server reported the connection can be used, but not the transaction it was in; after any other it is of no use.
     pub(super) fn copy_out(
         &mut self,
         sql: &str,
@@ -184,20 +274,28 @@ impl Connection {
         mut data: impl FnMut(&[u8]) -> Result<()>,
     ) -> Result<u64> {
         tracing::debug!("{}: {sql}", self.address);
-        self.wait_for(if is_looking { self.idle * LOOKING } else { self.idle })?;
-        self.send(|out| frontend::query(sql, out))?;
-        let mut sent = None;
+        self.ask(sql, if is_looking { self.idle * LOOKING } else { self.idle })?;
+        let (mut sent, mut refused) = (None, None);
         loop {
-            let (tag, body) = self.input.frame(&mut self.wire, &self.address)?;
+            let (tag, body) = match self.input.piece(&mut self.wire, &self.address)? {
+                Piece::Data(piece) => {
+                    data(piece)?;
+                    continue;
+                }
+                Piece::Frame(tag, body) => (tag, body),
+            };
             match tag {
-                b'd' => data(body)?,
                 b'C' if sent.is_none() => {
                     let tag = body.strip_prefix(b"COPY ").and_then(|tag| tag.strip_suffix(&[0]));
                     let count = tag.and_then(|count| std::str::from_utf8(count).ok()?.parse().ok());
                     sent = Some(count.ok_or_else(|| malformed(&self.address))?);
                 }
-                b'E' => return Err(Refusal::parse(body).error(&self.address)),
-                b'Z' => return sent.ok_or_else(|| malformed(&self.address)),
+                b'E' => refused = Some(Refusal::parse(body)),
+                b'Z' => match (refused, sent) {
+                    (Some(refusal), _) => return Err(self.refusal(refusal)),
+                    (None, Some(sent)) => return Ok(sent),
+                    (None, None) => return Err(malformed(&self.address)),
+                },
                 _ => {}
             }
         }
@@ -213,7 +311,7 @@ impl Drop for Connection {
     }
 }
 
-fn data_row(body: &[u8]) -> Option<Row> {
+fn data_row(body: &[u8], keeps_bytes: bool) -> Option<Row> {
     let (count, mut rest) = body.split_first_chunk::<2>()?;
     let mut row = Vec::new();
     for _ in 0..u16::from_be_bytes(*count) {
@@ -225,67 +323,13 @@ fn data_row(body: &[u8]) -> Option<Row> {
             }
             Ok(length) => {
                 let (value, after) = after.split_at_checked(length)?;
-                // A server whose encoding is SQL_ASCII sends names as they are.
-                row.push(Some(String::from_utf8_lossy(value).into_owned()));
+                row.push(Some(match keeps_bytes {
+                    true => text_of(value),
+                    false => String::from_utf8_lossy(value).into_owned(),
+                }));
                 rest = after;
             }
         }
     }
     Some(row)
-}
-
-/// Frames as they come: a tag, and a body whose length stands before it.
-#[derive(Default)]
-struct Input {
-    buffer: Vec<u8>,
-    start: usize,
-    end: usize,
-}
-
-impl Input {
-    /// The next frame; it is valid until the one after it is asked for.
-    #[inline]
-    fn frame(&mut self, wire: &mut Wire, address: &str) -> Result<(u8, &[u8])> {
-        loop {
-            let there = &self.buffer[self.start..self.end];
-            let mut missing = 5;
-            if let Some((&[tag, a, b, c, d], body)) = there.split_first_chunk::<5>() {
-                let length = u32::from_be_bytes([a, b, c, d]) as usize;
-                let Some(length) = length.checked_sub(4) else { return Err(malformed(address)) };
-                if body.len() >= length {
-                    let from = self.start + 5;
-                    self.start = from + length;
-                    return Ok((tag, &self.buffer[from..from + length]));
-                }
-                missing = 5 + length;
-            }
-            self.fill(wire, address, missing)?;
-        }
-    }
-
-    #[cold]
-    fn fill(&mut self, wire: &mut Wire, address: &str, frame: usize) -> Result<()> {
-        self.buffer.copy_within(self.start..self.end, 0);
-        (self.start, self.end) = (0, self.end - self.start);
-        let wanted = frame.max(READ_BYTES);
-        // A value of a gigabyte must not keep its room for ever.
-        if self.buffer.len() < wanted || self.buffer.len() > 16 * wanted {
-            self.buffer.resize(wanted.max(self.end), 0);
-            self.buffer.shrink_to_fit();
-        }
-        loop {
-            match wire.read(&mut self.buffer[self.end..]) {
-                Ok(0) => {
-                    let error = io::Error::from(io::ErrorKind::UnexpectedEof);
-                    return Err(broken(address, &error));
-                }
-                Ok(count) => {
-                    self.end += count;
-                    return Ok(());
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(broken(address, &error)),
-            }
-        }
-    }
 }

@@ -4,6 +4,9 @@
 /// Begins the data. <https://www.postgresql.org/docs/current/sql-copy.html>, "Binary Format".
 const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
 
+/// Room for a row that is cut, to be used again for the next.
+const KEPT_BYTES: usize = 1 << 20;
+
 /// Cuts what comes into rows. Servers send each row in a message of its own; the protocol does not say so.
 pub(super) struct Copy {
     columns: usize,
@@ -49,6 +52,10 @@ impl Copy {
         carry.extend_from_slice(data);
         let used = self.cut(&carry, row)?;
         carry.drain(..used);
+        // One huge row says nothing about the next.
+        if carry.is_empty() && carry.capacity() > KEPT_BYTES {
+            carry = Vec::new();
+        }
         self.carry = carry;
         Ok(())
     }

@@ -4,12 +4,18 @@ use std::io;
 
 use crate::error::{Class, Error};
 use crate::source::influxdb::http::printable;
+use crate::source::wire::refuses_certificate;
+
+/// A lock was not had in time.
+pub(super) const LOCKED: &str = "55P03";
+/// A text has characters that the other encoding has not.
+pub(super) const UNTRANSLATABLE: &str = "22P05";
 
 /// An error of the server, by its fields.
 #[derive(Debug, Default)]
 pub(super) struct Refusal {
     severity: String,
-    code: String,
+    pub(super) code: String,
     message: String,
     detail: String,
 }
@@ -35,13 +41,18 @@ impl Refusal {
     /// <https://www.postgresql.org/docs/current/errcodes-appendix.html>
     fn class(&self) -> Class {
         match self.code.as_str() {
-            // A column, or a table by another name, which the listing did not show.
-            "42703" | "42804" | "42846" => Class::SchemaChanged,
+            // A column that the listing showed is another one now, or the table is gone.
+            "42703" | "42804" | "42846" | "42P01" | "3F000" => Class::SchemaChanged,
             "57014" => Class::RetryThenSplit, // cancelled, by a time-out perhaps
             // The snapshot, or the server that had it, is gone; the next attempt takes a new one.
             "22023" | "42704" if self.message.contains("snapshot") => Class::Retry,
             "72000" | "40001" | "40P01" | "25P02" => Class::Retry,
+            // The transaction was idle, or at work, for longer than the server lets it.
+            "25P03" | "25P04" => Class::Retry,
+            LOCKED => Class::Retry,
             "3D000" => Class::Stop,
+            // PgBouncer's word for all that it refuses.
+            "08P01" if self.is_final_for_a_pooler() => Class::Stop,
             code => match code.get(..2) {
                 Some("28") => Class::Stop,
                 Some("08" | "57") => Class::Retry,
@@ -51,8 +62,19 @@ impl Refusal {
         }
     }
 
+    fn is_final_for_a_pooler(&self) -> bool {
+        let said = ["no such database", "no such user", "authentication failed"];
+        said.iter().any(|said| self.message.contains(said))
+    }
+
     fn hint(&self) -> Option<&'static str> {
         match self.code.as_str() {
+            LOCKED => Some(
+                "somebody holds a lock on it (ALTER TABLE, VACUUM FULL, LOCK …): pg_locks shows who; run again when it is free",
+            ),
+            "08P01" if self.message.contains("no such database") => {
+                Some("check the name of the database in the URL, and the pooler's own list")
+            }
             "42501" if self.message.contains("row-level security") => Some(
                 "connect as the table's owner or as a role with BYPASSRLS, or leave the table out by `exclude`",
             ),
@@ -73,7 +95,7 @@ impl Refusal {
         if !self.detail.is_empty() {
             text = format!("{text} ({})", printable(&self.detail));
         }
-        let text = format!("{text} [{} {}]", self.severity, self.code);
+        let text = format!("{text} [{} {}]", printable(&self.severity), printable(&self.code));
         let error = match self.class() {
             Class::Stop => Error::stop(text),
             Class::Fail => Error::fail(text),
@@ -88,6 +110,10 @@ impl Refusal {
 
 /// The connection broke.
 pub(super) fn broken(address: &str, error: &io::Error) -> Error {
+    if refuses_certificate(error) {
+        let what = format!("{address}: the server does not accept the client's certificate: {error}");
+        return Error::stop(what).hint("check sslcert and sslkey");
+    }
     let what = match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "no answer in time".to_owned(),
         io::ErrorKind::UnexpectedEof => {

@@ -37,7 +37,7 @@ pub(super) fn listed(relation: &Relation) -> Object {
 
 /// As a connection sees it that is in no snapshot; `None` where it is not there any more.
 pub(super) fn now(connection: &mut Connection, oid: u32) -> Result<Option<Object>> {
-    let rows = connection.query(&format!(
+    let rows = connection.query_as_stored(&format!(
         "SELECT c.relfilenode, n.nspname, c.relname, a.attnum, a.attname, a.atttypid, a.atttypmod \
          FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
          LEFT JOIN pg_catalog.pg_attribute a \

@@ -9,10 +9,10 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::connection::Connection;
 use super::copy_binary::{Copy, Malformed};
 use super::decode::{Fault, Misfit, Rows};
-use super::errors::malformed;
+use super::errors::{UNTRANSLATABLE, malformed};
 use super::snapshot::{Pool, RELEASE, Session};
 use super::types::Kind;
-use super::{Inner, Readable, sql};
+use super::{Inner, Readable, encoding, sql};
 use crate::error::{Class, Error, Result};
 use crate::source::relational::cancel::Cancel;
 use crate::source::relational::lessons::Lesson;
@@ -218,10 +218,18 @@ impl Reading<'_> {
                 Ended::Malformed | Ended::Fault(_) => malformed(address),
             });
         }
-        let sent = answer.inspect_err(|error| {
-            let outdated = error.class() == Class::SchemaChanged;
-            self.outdated.fetch_or(outdated, Ordering::AcqRel);
-        })?;
+        let sent = match answer {
+            Ok(sent) => sent,
+            Err(error) if session.connection.was_refused_by(UNTRANSLATABLE) => {
+                let (lessons, table) = (&self.inner.lessons, &self.chunk.table);
+                return encoding::learn(self.pool, lessons, table, self.readable, error);
+            }
+            Err(error) => {
+                let outdated = error.class() == Class::SchemaChanged;
+                self.outdated.fetch_or(outdated, Ordering::AcqRel);
+                return Err(error);
+            }
+        };
         // The server says how many rows it sent; the trailer, that these were all.
         if !copy.is_complete() || sent != copy.rows() {
             return Err(Error::of(

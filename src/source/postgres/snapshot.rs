@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::catalog::text;
 use super::connection::Connection;
 use super::identity;
 use crate::config::Database;
@@ -12,19 +13,55 @@ use crate::source::Object;
 use crate::source::relational::cancel::Cancel;
 use crate::source::relational::outside::Outside;
 
-/// What every session sets. Under row-level security a read would be a silent part of the table; with
-/// `row_security = off` it is an error. `LOCAL`: behind a pooler the next transaction may be of another session.
-const SETTINGS: &str = "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; \
-    SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL row_security = off; \
-    SET LOCAL search_path = pg_catalog; SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'; \
-    SET LOCAL IntervalStyle = 'postgres'; SET LOCAL extra_float_digits = 3; \
-    SET LOCAL bytea_output = 'hex'; SET LOCAL xmloption = 'content'";
+/// What every session sets, whatever the server, the database or the role has set. Under row-level security a
+/// read would be a silent part of the table; with `row_security = off` it is an error. A statement that waits for
+/// a lock gives up: one locked table must not keep all others waiting.
+const SETTINGS: [(&str, &str); 14] = [
+    ("standard_conforming_strings", "on"),
+    ("statement_timeout", "0"),
+    ("lock_timeout", "5s"),
+    ("idle_in_transaction_session_timeout", "0"),
+    ("row_security", "off"),
+    ("search_path", "pg_catalog"),
+    ("TimeZone", "UTC"),
+    ("DateStyle", "ISO"),
+    ("IntervalStyle", "postgres"),
+    ("extra_float_digits", "3"),
+    ("bytea_output", "hex"),
+    ("xmloption", "content"),
+    ("quote_all_identifiers", "off"),
+    ("transform_null_equals", "off"),
+];
 const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+/// The first version that ends transactions by their age.
+const TRANSACTION_TIMEOUT: u32 = 170_000;
+
+/// Sets what every session sets; `LOCAL` for the transaction alone: behind a pooler the next one may be of
+/// another session. Asks for nothing that needs a snapshot, since one may be imported after this.
+pub(super) fn set_up(connection: &mut Connection, scope: &str) -> Result<()> {
+    let set = |(name, value): (&str, &str)| format!("SET {scope} {name} = '{value}'; ");
+    let settings: String = SETTINGS.into_iter().map(set).collect();
+    let rows = connection.query(&format!("{settings}SHOW server_version_num; SHOW server_encoding"))?;
+    let said = |at: usize| rows.get(at).map(|row| text(row, 0)).unwrap_or_default();
+    if said(0).parse().is_ok_and(|version: u32| version >= TRANSACTION_TIMEOUT) {
+        connection.query(&set(("transaction_timeout", "0")))?;
+    }
+    // Its texts may be in any encoding, which the server would refuse to call UTF-8.
+    if said(1) == "SQL_ASCII" {
+        connection.query(&set(("client_encoding", "SQL_ASCII")))?;
+        connection.keep_bytes();
+    }
+    Ok(())
+}
 
 /// The snapshot's name for others: two of the same server with the same name show the same rows. It names
-/// the transactions that had ended. On a standby those that are at work have no number here, so that nothing
-/// proves two snapshots to be the same.
+/// the transactions that had ended, and the life of the server: after a crash it may give numbers again that it
+/// had given to transactions which were lost. A crash of one backend does not start the postmaster anew, but it
+/// does reset the statistics. On a standby the transactions that are at work have no number here, so that
+/// nothing proves two snapshots to be the same.
 const STATE: &str = "SELECT txid_current_snapshot()::text \
+    || ' ' || extract(epoch FROM pg_postmaster_start_time()) \
+    || coalesce(' ' || extract(epoch FROM pg_stat_get_bgwriter_stat_reset_time()), '') \
     || CASE WHEN pg_is_in_recovery() THEN ' ' || clock_timestamp()::text ELSE '' END";
 pub(super) const SYSTEM: &str = "SELECT system_identifier::text FROM pg_control_system()";
 
@@ -80,12 +117,7 @@ impl Pool {
     fn connect(&self) -> Result<Connection> {
         let mut connection = Connection::open(&self.server, &self.name, self.idle_timeout)?;
         connection.query(BEGIN)?;
-        connection.query(SETTINGS)?;
-        // Its texts may be in any encoding, which the server would refuse to call UTF-8.
-        let encoding = connection.query("SHOW server_encoding")?;
-        if encoding.iter().flatten().flatten().any(|encoding| encoding == "SQL_ASCII") {
-            connection.query("SET LOCAL client_encoding = 'SQL_ASCII'")?;
-        }
+        set_up(&mut connection, "LOCAL")?;
         Ok(connection)
     }
 

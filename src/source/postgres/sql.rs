@@ -17,15 +17,27 @@ pub(super) fn only(schema: &str, name: &str) -> String {
 
 /// A column as it is asked for.
 pub(super) fn column(name: &str, cast: Cast) -> String {
+    let name = quoted(name);
+    let bytes = |text: String| format!("convert_to({text}, getdatabaseencoding())");
     match cast {
-        Cast::None => quoted(name),
-        Cast::Text => format!("{}::text", quoted(name)),
-        Cast::Texts => format!("{}::text[]", quoted(name)),
-        Cast::Output => {
-            // A composite of nulls is null to `IS NULL`.
-            format!("CASE WHEN {0} IS DISTINCT FROM NULL THEN format('%s', {0}) END", quoted(name))
-        }
+        Cast::None => name,
+        Cast::Text => format!("{name}::text"),
+        Cast::Texts => format!("{name}::text[]"),
+        Cast::Output => output(&name),
+        Cast::TextBytes => bytes(format!("{name}::text")),
+        Cast::OutputBytes => bytes(output(&name)),
     }
+}
+
+/// What the output function of its type writes, whatever casts there are.
+fn output(quoted: &str) -> String {
+    // A composite of nulls is null to `IS NULL`.
+    format!("CASE WHEN {quoted} IS DISTINCT FROM NULL THEN format('%s', {quoted}) END")
+}
+
+/// Fails where a value of a column has characters that UTF-8 has not.
+pub(super) fn translated(column: &str, table: &str) -> String {
+    format!("SELECT count(convert_to({}, 'UTF8')) FROM {table}", output(&quoted(column)))
 }
 
 /// The column that the windows of a table are made of.

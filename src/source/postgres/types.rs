@@ -93,6 +93,10 @@ pub(super) enum Cast {
     Texts,
     /// What the type's own output function writes, where somebody has made another cast to text.
     Output,
+    /// The text, in the bytes that the server stores.
+    TextBytes,
+    /// Likewise, of what the output function writes.
+    OutputBytes,
 }
 
 /// A row of `pg_type`.
@@ -107,9 +111,14 @@ pub(super) struct Type {
     /// Of an array, its elements.
     pub(super) element: u32,
     pub(super) is_array: bool,
-    /// Somebody has made a function of his own that casts it to text.
+    /// Somebody has made a cast to text of his own, which may write anything.
     pub(super) has_cast: bool,
+    /// Likewise, to a list of texts.
+    pub(super) has_list_cast: bool,
 }
+
+/// Domains of domains, arrays of arrays: no more than so many, so that a circle has an end.
+const DEPTH: u32 = 32;
 
 /// All types of a database.
 #[derive(Debug, Default)]
@@ -118,21 +127,30 @@ pub(super) struct Types(pub(super) HashMap<u32, Type>);
 impl Types {
     /// How a column of a type is asked for, and what it becomes.
     pub(super) fn resolve(&self, oid: u32, modifier: i32, lesson: Option<Lesson>) -> (Kind, Cast) {
-        match (lesson, self.kind(oid, modifier, 0)) {
-            (Some(Lesson::Text), (_, Cast::Output)) => (Kind::Text, Cast::Output),
-            (Some(Lesson::Text), _) => (Kind::Text, Cast::Text),
-            (
-                Some(Lesson::Bytes),
-                (Kind::Text | Kind::Padded, cast @ (Cast::None | Cast::Output)),
-            ) => (Kind::Bytes, cast),
-            (Some(Lesson::Bytes), _) => (Kind::Bytes, Cast::Text),
-            (None, found) => found,
+        match (lesson, self.text(oid)) {
+            (None, _) => self.kind(oid, modifier, 0),
+            (Some(Lesson::Text), text) => (Kind::Text, text),
+            (Some(Lesson::Bytes), Cast::Output) => (Kind::Bytes, Cast::OutputBytes),
+            (Some(Lesson::Bytes), _) => (Kind::Bytes, Cast::TextBytes),
         }
     }
 
+    /// How the server's own text of a type is asked for. The casts of a domain are those of what it stands for.
+    fn text(&self, oid: u32) -> Cast {
+        let mut found = self.0.get(&oid);
+        for _ in 0..DEPTH {
+            match found {
+                Some(domain) if domain.base != 0 => found = self.0.get(&domain.base),
+                Some(own) if own.has_cast => return Cast::Output,
+                _ => return Cast::Text,
+            }
+        }
+        Cast::Output
+    }
+
     fn kind(&self, oid: u32, modifier: i32, depth: u32) -> (Kind, Cast) {
-        let text = (Kind::Text, Cast::Text);
-        let Some(found) = self.0.get(&oid).filter(|_| depth < 32) else { return text };
+        let text = (Kind::Text, self.text(oid));
+        let Some(found) = self.0.get(&oid).filter(|_| depth < DEPTH) else { return text };
         if found.base != 0 {
             let modifier = if modifier >= 0 { modifier } else { found.base_modifier };
             return self.kind(found.base, modifier, depth + 1);
@@ -141,13 +159,12 @@ impl Types {
             return match self.kind(found.element, modifier, depth + 1) {
                 // A domain over an array.
                 (Kind::List(_), _) => text,
-                (_, Cast::Output) => (Kind::Text, Cast::Output),
+                // A list of the elements' own texts cannot be had.
+                (_, Cast::Output) => text,
                 (element, Cast::None) => (Kind::List(Box::new(element)), Cast::None),
+                (_, _) if found.has_list_cast => text,
                 (element, _) => (Kind::List(Box::new(element)), Cast::Texts),
             };
-        }
-        if found.has_cast {
-            return (Kind::Text, Cast::Output);
         }
         if !found.built_in {
             return text;
@@ -207,6 +224,7 @@ mod tests {
             element: 0,
             is_array: false,
             has_cast: false,
+            has_list_cast: false,
         };
         Types(HashMap::from([
             (1700, plain("numeric")),
@@ -231,6 +249,26 @@ mod tests {
             assert_eq!(of(precision, scale), (Kind::Text, Cast::Text), "({precision},{scale})");
         }
         assert_eq!(types().resolve(1700, -1, None), (Kind::Text, Cast::Text));
+    }
+
+    #[test]
+    fn a_cast_of_somebodys_own_is_never_asked_for() {
+        let mut types = types();
+        let list = Type { element: 23, is_array: true, has_cast: true, ..types.0[&1041].clone() };
+        types.0.insert(1007, list);
+        types.0.insert(9002, Type { base: 1007, ..types.0[&9000].clone() });
+        types.0.insert(1041, Type { has_list_cast: true, ..types.0[&1041].clone() });
+        types.0.insert(23, Type { has_cast: true, ..types.0[&23].clone() });
+        let list = (Kind::List(Box::new(Kind::Int32)), Cast::None);
+        for oid in [1007, 9002] {
+            assert_eq!(types.resolve(oid, -1, None), list, "nothing is cast");
+            assert_eq!(types.resolve(oid, -1, Some(Lesson::Text)), (Kind::Text, Cast::Output));
+            let bytes = types.resolve(oid, -1, Some(Lesson::Bytes));
+            assert_eq!(bytes, (Kind::Bytes, Cast::OutputBytes));
+        }
+        assert_eq!(types.resolve(1041, -1, None), (Kind::Text, Cast::Text));
+        assert_eq!(types.resolve(23, -1, None), (Kind::Int32, Cast::None));
+        assert_eq!(types.resolve(23, -1, Some(Lesson::Text)), (Kind::Text, Cast::Output));
     }
 
     #[test]

@@ -88,7 +88,7 @@ pub(super) fn script(connection: &mut Connection, version: u32) -> Result<Script
     for what in &missing {
         sql.push_str(&format!("-- NOT HERE: {}\n", one_line(what)));
     }
-    Ok(Script { sql: sql.into_bytes(), missing })
+    Ok(Script { sql: connection.bytes(&sql), missing })
 }
 
 /// A question of the files.

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{Script, one_line, secrets};
-use crate::config::{Database, TlsMode};
+use crate::config::{Binding, ClientCertificate, Database, TlsMode};
 use crate::error::Result;
 use crate::source::postgres::catalog::text;
 use crate::source::postgres::connection::Connection;
@@ -109,6 +109,15 @@ fn command(server: &Database, database: &str, snapshot: &str) -> Command {
     if let Some(authorities) = authorities {
         command.env("PGSSLROOTCERT", authorities);
     }
+    if let Some(ClientCertificate { certificate, key }) = &server.tls.client {
+        command.env("PGSSLCERT", certificate).env("PGSSLKEY", key);
+    }
+    let binding = match server.tls.binding {
+        Binding::Disable => "disable",
+        Binding::Prefer => "prefer",
+        Binding::Require => "require",
+    };
+    command.env("PGCHANNELBINDING", binding);
     command
 }
 

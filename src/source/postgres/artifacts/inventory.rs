@@ -96,6 +96,32 @@ fn role_settings() -> String {
     )
 }
 
+/// Who is a member of what, before version 16.
+const OLD_MEMBERSHIPS: &str = "SELECT DISTINCT format('GRANT %I TO %I%s;', pg_get_userbyid(m.roleid), \
+    pg_get_userbyid(m.member), CASE WHEN m.admin_option THEN ' WITH ADMIN OPTION' END) FROM pg_auth_members m \
+    WHERE pg_get_userbyid(m.member) !~ '^pg_' ORDER BY 1";
+
+/// Since version 16 there is one for each who granted it, who must have been granted that right before; the first
+/// superuser, who may have another name elsewhere, has it from the beginning.
+const MEMBERSHIPS: &str = "WITH RECURSIVE granted AS ( \
+    SELECT m.*, 0 AS step FROM pg_auth_members m WHERE m.grantor = 10 \
+    UNION ALL SELECT m.*, g.step + 1 FROM pg_auth_members m JOIN granted g \
+    ON g.roleid = m.roleid AND g.member = m.grantor AND g.admin_option WHERE g.step < 100 \
+    ) SELECT format('GRANT %I TO %I WITH ADMIN %s, INHERIT %s, SET %s%s;', pg_get_userbyid(roleid), \
+    pg_get_userbyid(member), upper(admin_option::text), upper(inherit_option::text), upper(set_option::text), \
+    CASE WHEN grantor <> 10 THEN ' GRANTED BY ' || quote_ident(pg_get_userbyid(grantor)) END) \
+    FROM (SELECT DISTINCT ON (oid) * FROM granted ORDER BY oid, step) AS granted \
+    WHERE pg_get_userbyid(member) !~ '^pg_' ORDER BY step, 1";
+
+/// Rights to set parameters, since version 15.
+const PARAMETERS: &str = "SELECT format('GRANT %s ON PARAMETER %s TO %s%s;', \
+    string_agg(a.privilege_type, ', ' ORDER BY a.privilege_type), \
+    (SELECT string_agg(quote_ident(part), '.') FROM unnest(string_to_array(p.parname, '.')) part), \
+    CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END, \
+    CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' END) \
+    FROM pg_parameter_acl p, aclexplode(p.paracl) a WHERE a.grantee <> 10 \
+    GROUP BY p.parname, a.grantee, a.is_grantable ORDER BY 1";
+
 /// A question to a server, in several statements perhaps.
 type Ask<'a, T> = &'a dyn Fn(&mut Connection) -> Result<T>;
 
@@ -258,8 +284,10 @@ fn settings(connection: &mut Connection) -> Result<String> {
 
 /// Statements for roles without passwords, for psql; those of the system are there already.
 fn roles_sql(connection: &mut Connection) -> Result<String> {
-    // For until when roles are valid.
-    connection.query("SET TimeZone = 'UTC'; SET DateStyle = 'ISO'")?;
+    let version = connection.query("SHOW server_version_num")?;
+    let version: u32 = version.first().and_then(|row| text(row, 0).parse().ok()).unwrap_or(0);
+    let memberships = if version >= 160_000 { MEMBERSHIPS } else { OLD_MEMBERSHIPS };
+    let parameters = if version >= 150_000 { PARAMETERS } else { "SELECT NULL WHERE false" };
     let on = |column: &str, word: &str| {
         format!("CASE WHEN {column} THEN ' {word}' ELSE ' NO{word}' END")
     };
@@ -285,13 +313,8 @@ fn roles_sql(connection: &mut Connection) -> Result<String> {
         "SELECT format('COMMENT ON ROLE %I IS %L;', rolname, shobj_description(oid, 'pg_authid')) FROM pg_roles \
          WHERE rolname !~ '^pg_' AND shobj_description(oid, 'pg_authid') IS NOT NULL ORDER BY rolname COLLATE \"C\""
             .to_owned(),
-        // From version 16 on there may be one for each who granted it.
-        "SELECT DISTINCT format('GRANT %I TO %I%s;', pg_get_userbyid(m.roleid), pg_get_userbyid(m.member), \
-         CASE WHEN to_jsonb(m) ? 'set_option' THEN format(' WITH ADMIN %s, INHERIT %s, SET %s', m.admin_option, \
-         to_jsonb(m)->>'inherit_option', to_jsonb(m)->>'set_option') \
-         WHEN m.admin_option THEN ' WITH ADMIN OPTION' END) FROM pg_auth_members m \
-         WHERE pg_get_userbyid(m.member) !~ '^pg_' ORDER BY 1"
-            .to_owned(),
+        memberships.to_owned(),
+        parameters.to_owned(),
         assignments("s.setrole <> 0 AND s.setdatabase = 0"),
     ];
     script(
@@ -303,13 +326,15 @@ fn roles_sql(connection: &mut Connection) -> Result<String> {
 
 /// Statements that make the databases, for psql; their owners must be there.
 fn databases_sql(connection: &mut Connection) -> Result<String> {
-    let own = "datname NOT IN ('template0', 'template1')";
+    let own = "datname NOT IN ('template0', 'template1') AND datconnlimit <> -2";
     let queries = [
         format!(
             "SELECT format('CREATE DATABASE %I WITH TEMPLATE = template0 OWNER = %I ENCODING = %L LC_COLLATE = %L \
              LC_CTYPE = %L%s;', datname, pg_get_userbyid(datdba), pg_encoding_to_char(encoding), datcollate, datctype, \
-             CASE to_jsonb(d)->>'datlocprovider' WHEN 'i' THEN ' LOCALE_PROVIDER = icu ICU_LOCALE = ' || \
-             quote_literal(coalesce(to_jsonb(d)->>'datlocale', to_jsonb(d)->>'daticulocale')) \
+             CASE to_jsonb(d)->>'datlocprovider' WHEN 'c' THEN ' LOCALE_PROVIDER = libc' \
+             WHEN 'i' THEN ' LOCALE_PROVIDER = icu ICU_LOCALE = ' || \
+             quote_literal(coalesce(to_jsonb(d)->>'datlocale', to_jsonb(d)->>'daticulocale')) || \
+             coalesce(' ICU_RULES = ' || quote_literal(to_jsonb(d)->>'daticurules'), '') \
              WHEN 'b' THEN ' LOCALE_PROVIDER = builtin BUILTIN_LOCALE = ' || quote_literal(to_jsonb(d)->>'datlocale') END) \
              FROM pg_database d WHERE {own} AND datname <> 'postgres' ORDER BY datname COLLATE \"C\""
         ),

@@ -24,12 +24,19 @@ pub(super) fn option() -> String {
     format!("quote_ident(o.option_name) || ' ' || quote_literal({value})")
 }
 
-/// A query of all options that hold secrets: as pg_dump writes them, and as they may be written.
+/// A query of all options that hold secrets: as pg_dump writes them, and as they may be written. For a user with
+/// `quote_all_identifiers` it writes each name in quotes.
 pub(super) fn options() -> String {
-    let written = "quote_ident(o.option_name) || ' ' || quote_literal(o.option_value)";
-    let visible = option();
+    let quoted = "'\"' || replace(o.option_name, '\"', '\"\"') || '\"'";
+    format!("{} UNION {}", options_by("quote_ident(o.option_name)"), options_by(quoted))
+}
+
+fn options_by(name: &str) -> String {
+    let written = format!("{name} || ' ' || quote_literal(o.option_value)");
+    let visible =
+        format!("{name} || ' ' || quote_literal({})", visible("o.option_name", "o.option_value"));
     format!(
-        "SELECT {written}, quote_ident(o.option_name) || ' ' || quote_literal('{LEFT_OUT}') \
+        "SELECT {written}, {name} || ' ' || quote_literal('{LEFT_OUT}') \
          FROM pg_user_mappings m, pg_options_to_table(m.umoptions) o \
          UNION SELECT {written}, {visible} FROM (SELECT srvoptions FROM pg_foreign_server \
          UNION ALL SELECT fdwoptions FROM pg_foreign_data_wrapper UNION ALL SELECT ftoptions FROM pg_foreign_table \

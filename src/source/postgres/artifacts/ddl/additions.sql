@@ -7,6 +7,14 @@ SELECT 'pg_class'::regclass::oid, c.oid, c.oid, format('%I.%I.%I', n.nspname, c.
 FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE a.attnum > 0 AND NOT a.attisdropped AND a.attnotnull AND NOT a.attislocal AND NOT c.relispartition
 AND c.relkind IN ('r', 'p', 'f') AND {user}
+-- Where they have names, they are made with the table, or below.
+AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'n' AND k.conkey = ARRAY[a.attnum])
+
+--: columns that do not allow null from now on
+SELECT 'pg_constraint'::regclass::oid, k.oid, c.oid, format('%I.%I %I', n.nspname, c.relname, k.conname),
+    format('ALTER TABLE %I.%I ADD CONSTRAINT %I %s;', n.nspname, c.relname, k.conname, pg_get_constraintdef(k.oid))
+FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE k.contype = 'n' AND NOT k.convalidated AND k.conislocal AND {user}
 
 --: storage of columns
 SELECT 'pg_class'::regclass::oid, c.oid, c.oid, format('%I.%I.%I', n.nspname, c.relname, a.attname),
@@ -66,7 +74,8 @@ WHERE r.rulename <> '_RETURN' AND {user}
 
 --: extended statistics
 SELECT 'pg_statistic_ext'::regclass::oid, s.oid, s.stxrelid, format('%I.%I', n.nspname, s.stxname),
-    pg_get_statisticsobjdef(s.oid) || ';'
+    concat(pg_get_statisticsobjdef(s.oid), ';', (SELECT format(E'\nALTER STATISTICS %I.%I SET STATISTICS %s;',
+        n.nspname, s.stxname, target) FROM (SELECT (to_jsonb(s)->>'stxstattarget')::int) AS t (target) WHERE target >= 0))
 FROM pg_statistic_ext s JOIN pg_namespace n ON n.oid = s.stxnamespace WHERE {user}
 
 --: owned sequences
@@ -84,7 +93,8 @@ SELECT 'pg_publication'::regclass::oid, p.oid, 0, p.pubname,
         CASE WHEN p.puballtables THEN ' FOR ALL TABLES' END,
         concat_ws(', ', CASE WHEN p.pubinsert THEN 'insert' END, CASE WHEN p.pubupdate THEN 'update' END,
             CASE WHEN p.pubdelete THEN 'delete' END, CASE WHEN p.pubtruncate THEN 'truncate' END),
-        CASE WHEN to_jsonb(p)->>'pubviaroot' = 'true' THEN ', publish_via_partition_root = true' END)
+        concat(CASE WHEN to_jsonb(p)->>'pubviaroot' = 'true' THEN ', publish_via_partition_root = true' END,
+            CASE WHEN to_jsonb(p)->>'pubgencols' = 's' THEN ', publish_generated_columns = stored' END))
 FROM pg_publication p
 
 --: tables of publications

@@ -43,11 +43,14 @@ WHERE t.typtype = 'c' AND c.relkind = 'c' AND {user}
 
 --: domains
 SELECT 'pg_type'::regclass::oid, t.oid, 0, format('%I.%I', n.nspname, t.typname),
-    format('CREATE DOMAIN %I.%I AS %s%s%s%s;', n.nspname, t.typname, format_type(t.typbasetype, t.typtypmod),
+    format('CREATE DOMAIN %I.%I AS %s%s%s%s%s;', n.nspname, t.typname, format_type(t.typbasetype, t.typtypmod),
         (SELECT format(' COLLATE %I.%I', m.nspname, o.collname)
         FROM pg_collation o JOIN pg_namespace m ON m.oid = o.collnamespace JOIN pg_type y ON y.oid = t.typbasetype
         WHERE o.oid = t.typcollation AND o.oid <> y.typcollation),
         ' DEFAULT ' || coalesce(pg_get_expr(t.typdefaultbin, 'pg_type'::regclass), quote_literal(t.typdefault)),
+        -- It has a name since version 17.
+        CASE WHEN t.typnotnull THEN (SELECT format(' CONSTRAINT %I', k.conname) FROM pg_constraint k
+            WHERE k.contypid = t.oid AND k.contype = 'n') END,
         CASE WHEN t.typnotnull THEN ' NOT NULL' END)
 FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace WHERE t.typtype = 'd' AND {user}
 
@@ -189,7 +192,7 @@ SELECT 'pg_class'::regclass::oid, c.oid, 0, format('%I.%I', n.nspname, c.relname
         CASE c.relpersistence WHEN 'u' THEN 'UNLOGGED ' END,
         CASE c.relkind WHEN 'f' THEN 'FOREIGN TABLE' ELSE 'TABLE' END, n.nspname, c.relname,
         CASE WHEN c.reloftype <> 0 THEN format(' OF %s', format_type(c.reloftype, NULL)) || coalesce(' (' || columns.text || E'\n)', '')
-            ELSE format(E' (%s\n)', columns.text) END,
+            ELSE format(E' (%s\n)', concat_ws(',', columns.text, constraints.text)) END,
         (SELECT format(' INHERITS (%s)', nullif(string_agg(format('%I.%I', m.nspname, p.relname), ', ' ORDER BY i.inhseqno), ''))
         FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhparent JOIN pg_namespace m ON m.oid = p.relnamespace
         WHERE i.inhrelid = c.oid AND NOT c.relispartition HAVING count(*) > 0),
@@ -225,11 +228,24 @@ CROSS JOIN LATERAL (
             JOIN pg_namespace m ON m.oid = x.relnamespace
             WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass
             AND d.refobjid = c.oid AND d.refobjsubid = a.attnum AND d.deptype = 'i') END,
-        CASE WHEN a.attnotnull THEN ' NOT NULL' END), ',' ORDER BY a.attnum) AS text
-    FROM pg_attribute a
+        -- It has a name since version 18; one that is not valid is added when all else is there.
+        CASE WHEN NOT a.attnotnull THEN '' WHEN k.conname IS NULL THEN ' NOT NULL'
+            WHEN k.convalidated THEN format(' CONSTRAINT %I NOT NULL%s', k.conname,
+                CASE WHEN k.connoinherit THEN ' NO INHERIT' END) ELSE '' END
+        ), ',' ORDER BY a.attnum) AS text
+    FROM pg_attribute a LEFT JOIN pg_constraint k
+    ON k.conrelid = c.oid AND k.contype = 'n' AND k.conkey = ARRAY[a.attnum]
     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND (a.attislocal OR c.relispartition)
     AND (c.reloftype = 0 OR a.attnotnull OR a.attgenerated <> '' OR a.attidentity <> '')
 ) AS columns
+-- Of columns that are the parent's, what a child says itself.
+CROSS JOIN LATERAL (
+    SELECT string_agg(format(E'\n    CONSTRAINT %I NOT NULL %I%s', k.conname, a.attname,
+        CASE WHEN k.connoinherit THEN ' NO INHERIT' END), ',' ORDER BY a.attnum) AS text
+    FROM pg_attribute a JOIN pg_constraint k ON k.conrelid = c.oid AND k.contype = 'n' AND k.conkey = ARRAY[a.attnum]
+    WHERE a.attrelid = c.oid AND NOT a.attisdropped AND NOT a.attislocal AND NOT c.relispartition
+    AND k.conislocal AND k.convalidated
+) AS constraints
 WHERE c.relkind IN ('r', 'p', 'f') AND {user}
 
 --: partitions

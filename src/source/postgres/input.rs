@@ -1,0 +1,166 @@
+//! SYNC, the streaming path: frames as they come: a tag, and a body whose length stands before it. Memory
+//! grows with what has arrived, never with what a length claims.
+
+use std::io::{self, Read};
+
+use super::errors::{broken, malformed};
+use crate::error::Result;
+
+/// No message of PostgreSQL is longer.
+pub(super) const FRAME_BYTES: usize = 1 << 30;
+/// What is asked of the socket at once.
+const READ_BYTES: usize = 256 * 1024;
+
+/// What came.
+pub(super) enum Piece<'a> {
+    /// The next bytes of the data of a COPY.
+    Data(&'a [u8]),
+    /// A frame of another kind: its tag, and its body.
+    Frame(u8, &'a [u8]),
+}
+
+/// What has come and was not asked for yet.
+#[derive(Default)]
+pub(super) struct Input {
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+    /// Bytes of data that are still to come of the frame that is being handed over.
+    data_left: usize,
+}
+
+impl Input {
+    /// The next frame, of `most` bytes at most; it is valid until the next call.
+    #[inline]
+    pub(super) fn frame(
+        &mut self,
+        wire: &mut impl Read,
+        address: &str,
+        most: usize,
+    ) -> Result<(u8, &[u8])> {
+        loop {
+            let mut missing = 5;
+            if let Some((tag, length)) = self.head(address, most)? {
+                if self.end - self.start >= 5 + length {
+                    let from = self.start + 5;
+                    self.start = from + length;
+                    return Ok((tag, &self.buffer[from..from + length]));
+                }
+                missing = 5 + length;
+            }
+            self.fill(wire, address, missing)?;
+        }
+    }
+
+    /// The next frame; the data of a COPY as it comes, where a frame of it is large.
+    #[inline]
+    pub(super) fn piece(&mut self, wire: &mut impl Read, address: &str) -> Result<Piece<'_>> {
+        loop {
+            if self.data_left > 0 {
+                if self.start < self.end {
+                    let from = self.start;
+                    let length = self.data_left.min(self.end - from);
+                    (self.start, self.data_left) = (from + length, self.data_left - length);
+                    return Ok(Piece::Data(&self.buffer[from..from + length]));
+                }
+                self.fill(wire, address, 1)?;
+                continue;
+            }
+            let mut missing = 5;
+            if let Some((tag, length)) = self.head(address, FRAME_BYTES)? {
+                // A small one is handed over whole, so that rows need not be put together again.
+                if tag == b'd' && length > READ_BYTES - 5 {
+                    (self.start, self.data_left) = (self.start + 5, length);
+                    continue;
+                }
+                if self.end - self.start >= 5 + length {
+                    let from = self.start + 5;
+                    self.start = from + length;
+                    let body = &self.buffer[from..from + length];
+                    return Ok(if tag == b'd' { Piece::Data(body) } else { Piece::Frame(tag, body) });
+                }
+                missing = 5 + length;
+            }
+            self.fill(wire, address, missing)?;
+        }
+    }
+
+    /// Tag and length of the body of the next frame, if that much has come.
+    #[inline]
+    fn head(&self, address: &str, most: usize) -> Result<Option<(u8, usize)>> {
+        let there = &self.buffer[self.start..self.end];
+        let Some(&[tag, a, b, c, d]) = there.first_chunk::<5>() else { return Ok(None) };
+        let length = (u32::from_be_bytes([a, b, c, d]) as usize).checked_sub(4);
+        match length.filter(|length| *length <= most) {
+            Some(length) => Ok(Some((tag, length))),
+            None => Err(malformed(address)),
+        }
+    }
+
+    #[cold]
+    fn fill(&mut self, wire: &mut impl Read, address: &str, frame: usize) -> Result<()> {
+        self.buffer.copy_within(self.start..self.end, 0);
+        (self.start, self.end) = (0, self.end - self.start);
+        let wanted = frame.min(2 * self.end).max(READ_BYTES);
+        // What was large once must not keep its room for ever.
+        if self.buffer.len() < wanted || self.buffer.len() > 16 * wanted {
+            self.buffer.resize(wanted, 0);
+            self.buffer.shrink_to_fit();
+        }
+        loop {
+            match wire.read(&mut self.buffer[self.end..]) {
+                Ok(0) => {
+                    let error = io::Error::from(io::ErrorKind::UnexpectedEof);
+                    return Err(broken(address, &error));
+                }
+                Ok(count) => {
+                    self.end += count;
+                    return Ok(());
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(broken(address, &error)),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(tag: u8, length: u32, body: &[u8]) -> Vec<u8> {
+        [&[tag][..], &length.to_be_bytes(), body].concat()
+    }
+
+    #[test]
+    fn a_length_takes_no_memory_before_the_bytes_come() {
+        for most in [1 << 16, FRAME_BYTES] {
+            let (mut input, claimed) = (Input::default(), message(b'D', most as u32, &[7; 1000]));
+            assert!(input.frame(&mut &claimed[..], "x", most).is_err(), "it ends in the middle");
+            assert!(input.buffer.capacity() <= 2 * READ_BYTES, "{}", input.buffer.capacity());
+            let beyond = message(b'D', most as u32 + 5, &[]);
+            let refused = Input::default().frame(&mut &beyond[..], "x", most).unwrap_err();
+            assert!(refused.to_string().contains("not PostgreSQL's"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn large_data_is_handed_over_as_it_comes() {
+        let data: Vec<u8> = (0..3_000_000u32).map(|n| n as u8).collect();
+        let mut sent = message(b'd', data.len() as u32 + 4, &data);
+        sent.extend(message(b'd', 7, &[1, 2, 3]));
+        sent.extend(message(b'c', 4, &[]));
+        let (mut input, mut wire, mut came) = (Input::default(), &sent[..], Vec::new());
+        loop {
+            match input.piece(&mut wire, "x").unwrap() {
+                Piece::Data(piece) => came.extend_from_slice(piece),
+                Piece::Frame(tag, body) => {
+                    assert_eq!((tag, body.len()), (b'c', 0));
+                    break;
+                }
+            }
+        }
+        assert_eq!(came, [&data[..], &[1, 2, 3]].concat());
+        assert!(input.buffer.capacity() <= 2 * READ_BYTES);
+    }
+}

@@ -1,0 +1,63 @@
+//! PURE: texts of a database whose encoding is `SQL_ASCII`, where a name may be any bytes, as Unicode and back.
+//! A byte that is not part of UTF-8 becomes a character for private use, U+F780 to U+F7FF by its value; so does
+//! each byte of such a character, so that no two names become one.
+
+use std::str;
+
+const BASE: u32 = 0xf700;
+
+fn is_taken(character: char) -> bool {
+    (BASE + 0x80..=BASE + 0xff).contains(&u32::from(character))
+}
+
+fn private(byte: u8) -> char {
+    char::from_u32(BASE + u32::from(byte)).unwrap_or(char::REPLACEMENT_CHARACTER)
+}
+
+/// The text that stands for these bytes.
+pub(super) fn text_of(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            match is_taken(character) {
+                true => text.extend(character.encode_utf8(&mut [0; 4]).bytes().map(private)),
+                false => text.push(character),
+            }
+        }
+        text.extend(chunk.invalid().iter().copied().map(private));
+    }
+    text
+}
+
+/// The bytes that a text stands for.
+pub(super) fn bytes_of(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    for character in text.chars() {
+        match is_taken(character) {
+            true => bytes.push((u32::from(character) - BASE) as u8),
+            false => bytes.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
+        }
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn what_is_utf8_stays_as_it_is() {
+        assert_eq!(text_of("tschüß".as_bytes()), "tschüß");
+        assert_eq!(text_of(b"caf\xe9"), "caf\u{f7e9}");
+        assert_eq!(bytes_of("caf\u{f7e9}"), b"caf\xe9");
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_come_back(bytes in prop::collection::vec(any::<u8>(), 0..20), text in "[\u{f770}-\u{f810}]{0,4}") {
+            let all = [&bytes[..], text.as_bytes()].concat();
+            prop_assert_eq!(bytes_of(&text_of(&all)), all);
+        }
+    }
+}
