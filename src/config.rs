@@ -156,7 +156,7 @@ pub struct Tls {
 }
 
 /// Files of a client's certificate, in PEM.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientCertificate {
     /// The certificate, followed by those of its authorities, if the server needs them.
     pub certificate: PathBuf,

@@ -607,7 +607,8 @@ fn a_client_proves_who_it_is_by_a_certificate() {
     let port = setting.server.port();
     let tried = |query: &str| {
         let archive = setting.folder.path().join(format!("c{}", fastrand::u32(..)));
-        let source = format!("postgres://certified@localhost:{port}/postgres?sslmode=require{query}");
+        let source =
+            format!("postgres://certified@localhost:{port}/postgres?sslmode=require{query}");
         run(command(["export", "--source", &source, "--archive", archive.to_str().unwrap()]))
     };
     let (certificate, key) = (certificate.display(), key.display());

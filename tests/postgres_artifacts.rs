@@ -409,16 +409,24 @@ fn what_the_catalogs_write_loads_into_the_same_version() {
         run(program).expect(0);
         let archive = Archive::open(archive);
         let about = archive.text("catalog/run.json");
-        assert!(about.contains("by the catalogs") && !about.contains("failed"), "{version}: {about}");
+        assert!(
+            about.contains("by the catalogs") && !about.contains("failed"),
+            "{version}: {about}"
+        );
         assert_loads(&server, &archive, "postgres", "ddl/postgres.sql");
         let other = start();
         other.sql("postgres", &artifact(&archive, "roles.sql").replace("CREATE ROLE admin;", ""));
         other.sql("postgres", &artifact(&archive, "databases.sql"));
         let members = "SELECT m.roleid::regrole, m.member::regrole, m.grantor::regrole, to_jsonb(m) - 'oid' - 'roleid' - 'member' - 'grantor'
                        FROM pg_auth_members m WHERE m.member::regrole::text !~ '^pg_' ORDER BY 1, 2, 3";
-        let parameters = if version >= 15 { "SELECT parname, paracl FROM pg_parameter_acl" } else { "SELECT 1" };
+        let parameters =
+            if version >= 15 { "SELECT parname, paracl FROM pg_parameter_acl" } else { "SELECT 1" };
         for query in [members, parameters] {
-            assert_eq!(other.sql("postgres", query), server.sql("postgres", query), "{version}: {query}");
+            assert_eq!(
+                other.sql("postgres", query),
+                server.sql("postgres", query),
+                "{version}: {query}"
+            );
         }
     }
 }

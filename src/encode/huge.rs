@@ -23,7 +23,9 @@ pub(super) fn of(batch: &RecordBatch) -> impl Iterator<Item = usize> {
 /// What Parquet calls the parts of a column between its name and its values, if these have no fixed length.
 fn leaf(data_type: &DataType) -> Option<Vec<String>> {
     match data_type {
-        DataType::Utf8 | DataType::Binary | DataType::LargeUtf8 | DataType::LargeBinary => Some(Vec::new()),
+        DataType::Utf8 | DataType::Binary | DataType::LargeUtf8 | DataType::LargeBinary => {
+            Some(Vec::new())
+        }
         DataType::List(element) => {
             let rest = leaf(element.data_type())?;
             Some([vec!["list".to_owned(), element.name().clone()], rest].concat())
@@ -32,11 +34,15 @@ fn leaf(data_type: &DataType) -> Option<Vec<String>> {
     }
 }
 
+/// A page of such a column is made when its row group ends, and its batch is gone: to make one takes two copies.
+const PAGE_BYTES: usize = 1 << 30;
+
 /// Keeps no copy of the values of such a column.
 pub(super) fn lean(properties: WriterPropertiesBuilder, field: &Field) -> WriterPropertiesBuilder {
     let Some(rest) = leaf(field.data_type()) else { return properties };
     let path = ColumnPath::new([vec![field.name().clone()], rest].concat());
     properties
         .set_column_dictionary_enabled(path.clone(), false)
+        .set_column_data_page_size_limit(path.clone(), PAGE_BYTES)
         .set_column_statistics_enabled(path, EnabledStatistics::None)
 }

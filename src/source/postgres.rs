@@ -209,7 +209,8 @@ impl Inner {
         let (closed_ones, databases) =
             chosen.taken.into_iter().partition(|name| closed.contains_key(name));
         let closed_ones: Vec<String> = closed_ones;
-        let unreadable = closed_ones.iter().map(|name| (self.id(name, "*", "*"), closed[name].clone()));
+        let unreadable =
+            closed_ones.iter().map(|name| (self.id(name, "*", "*"), closed[name].clone()));
         listing.unreadable.extend(unreadable);
         Ok(databases)
     }
@@ -304,7 +305,8 @@ impl Inner {
                 // One table must not keep all others from being listed.
                 Err(error) if error.class() == Class::Fail || connection.was_refused_by(LOCKED) => {
                     connection.query(RELEASE)?;
-                    let hint = error.hint_text().map(|hint| format!(": {hint}")).unwrap_or_default();
+                    let hint =
+                        error.hint_text().map(|hint| format!(": {hint}")).unwrap_or_default();
                     listing.unreadable.push((id, format!("{error}{hint}")));
                 }
                 Err(error) => return Err(error.context(id)),

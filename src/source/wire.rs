@@ -198,7 +198,8 @@ fn identity(
         Error::usage(format!("{name}: {}: {error}", path.display()))
     };
     let path = &client.certificate;
-    let chain = CertificateDer::pem_file_iter(path).and_then(|found| found.collect::<std::result::Result<Vec<_>, _>>());
+    let chain = CertificateDer::pem_file_iter(path)
+        .and_then(|found| found.collect::<std::result::Result<Vec<_>, _>>());
     let chain = chain.map_err(|error| bad("sslcert", path, &error))?;
     if chain.is_empty() {
         return Err(bad("sslcert", path, &"there is no certificate in it"));

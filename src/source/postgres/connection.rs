@@ -145,14 +145,17 @@ impl Connection {
 
     /// The way of SCRAM to take of those that the server offers, and how it is tied to the connection.
     fn scram_of(&self, offered: &[u8], wanted: Binding) -> Result<(&'static str, ChannelBinding)> {
-        let offers = |way: &str| offered.split(|byte| *byte == 0).any(|name| name == way.as_bytes());
+        let offers =
+            |way: &str| offered.split(|byte| *byte == 0).any(|name| name == way.as_bytes());
         let end_point = self.wire.end_point().filter(|_| wanted != Binding::Disable);
         match end_point {
             Some(hash) if offers(SCRAM_SHA_256_PLUS) => {
                 Ok((SCRAM_SHA_256_PLUS, ChannelBinding::tls_server_end_point(hash)))
             }
             _ if wanted == Binding::Require => Err(self.not_bound()),
-            _ if !offers(SCRAM_SHA_256) => Err(self.cannot("the ways of authentication that it offers")),
+            _ if !offers(SCRAM_SHA_256) => {
+                Err(self.cannot("the ways of authentication that it offers"))
+            }
             // The server then knows that its own offer was taken away on the way, if it was.
             Some(_) => Ok((SCRAM_SHA_256, ChannelBinding::unrequested())),
             None => Ok((SCRAM_SHA_256, ChannelBinding::unsupported())),
@@ -188,9 +191,8 @@ impl Connection {
     /// A question in a transaction of its own, whose texts come as they are stored.
     pub(super) fn query_as_stored(&mut self, sql: &str) -> Result<Vec<Row>> {
         match self.keeps_bytes {
-            true => self.query(&format!(
-                "BEGIN; SET LOCAL client_encoding = 'SQL_ASCII'; {sql}; COMMIT"
-            )),
+            true => self
+                .query(&format!("BEGIN; SET LOCAL client_encoding = 'SQL_ASCII'; {sql}; COMMIT")),
             false => self.query(sql),
         }
     }
@@ -229,7 +231,8 @@ impl Connection {
         self.refused.clear();
         let statement = self.bytes(sql);
         let length = i32::try_from(statement.len() + 5);
-        let length = length.map_err(|_| Error::stop(format!("{}: too long a statement", self.address)))?;
+        let length =
+            length.map_err(|_| Error::stop(format!("{}: too long a statement", self.address)))?;
         let message = [b"Q", &length.to_be_bytes()[..], &statement, &[0]].concat();
         self.wire.write_all(&message).map_err(|error| broken(&self.address, &error))
     }

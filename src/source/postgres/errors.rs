@@ -111,7 +111,8 @@ impl Refusal {
 /// The connection broke.
 pub(super) fn broken(address: &str, error: &io::Error) -> Error {
     if refuses_certificate(error) {
-        let what = format!("{address}: the server does not accept the client's certificate: {error}");
+        let what =
+            format!("{address}: the server does not accept the client's certificate: {error}");
         return Error::stop(what).hint("check sslcert and sslkey");
     }
     let what = match error.kind() {

@@ -77,7 +77,11 @@ impl Input {
                     let from = self.start + 5;
                     self.start = from + length;
                     let body = &self.buffer[from..from + length];
-                    return Ok(if tag == b'd' { Piece::Data(body) } else { Piece::Frame(tag, body) });
+                    return Ok(if tag == b'd' {
+                        Piece::Data(body)
+                    } else {
+                        Piece::Frame(tag, body)
+                    });
                 }
                 missing = 5 + length;
             }

@@ -41,7 +41,8 @@ const TRANSACTION_TIMEOUT: u32 = 170_000;
 pub(super) fn set_up(connection: &mut Connection, scope: &str) -> Result<()> {
     let set = |(name, value): (&str, &str)| format!("SET {scope} {name} = '{value}'; ");
     let settings: String = SETTINGS.into_iter().map(set).collect();
-    let rows = connection.query(&format!("{settings}SHOW server_version_num; SHOW server_encoding"))?;
+    let rows =
+        connection.query(&format!("{settings}SHOW server_version_num; SHOW server_encoding"))?;
     let said = |at: usize| rows.get(at).map(|row| text(row, 0)).unwrap_or_default();
     if said(0).parse().is_ok_and(|version: u32| version >= TRANSACTION_TIMEOUT) {
         connection.query(&set(("transaction_timeout", "0")))?;
