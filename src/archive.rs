@@ -155,6 +155,11 @@ impl Archive {
         self.index.lock().await.give_up(commits);
     }
 
+    /// These count after all, where nothing has replaced them.
+    pub async fn keep<'a>(&self, commits: impl IntoIterator<Item = &'a Commit>) {
+        self.index.lock().await.keep(commits);
+    }
+
     async fn json<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
         let Some(bytes) = self.store.get(key).await? else { return Ok(None) };
         serde_json::from_slice(&bytes)
@@ -438,7 +443,8 @@ impl Archive {
     }
 }
 
-fn commit_key(commit: &Commit) -> String {
+/// Where a commit lies until it is sealed.
+pub fn commit_key(commit: &Commit) -> String {
     match commit.replaces.is_empty() {
         true => name::commit_key(&commit.path, commit.slice),
         false => name::replacing_commit_key(&commit.path, commit.slice, &commit.run),

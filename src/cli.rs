@@ -100,6 +100,9 @@ pub struct JobArgs {
     /// End of the range, exclusive: the same, `now`, or `max` (after each table's last row) [default: max]
     #[arg(long, value_name = "TIME")]
     pub to: Option<String>,
+    /// Leave as it is what an earlier run read whole, instead of reading it again
+    #[arg(long)]
+    pub keep: bool,
     /// Width of the first window of a table; it adapts from there [default: 1d]
     #[arg(long, value_name = "WIDTH")]
     pub window: Option<String>,

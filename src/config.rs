@@ -36,6 +36,8 @@ pub struct Job {
     pub to: Bound,
     /// Both in the user's words.
     pub range: (String, String),
+    /// Whether what earlier runs read whole is left as it is.
+    pub keep: bool,
     /// How to work.
     pub limits: Limits,
     /// What the user should be told before the run.
@@ -434,6 +436,8 @@ pub struct Flags {
     pub from: Option<String>,
     /// `--to`.
     pub to: Option<String>,
+    /// `--keep`.
+    pub keep: bool,
     /// `--window`.
     pub window: Option<String>,
     /// `--concurrency`.
@@ -536,7 +540,16 @@ pub fn load(flags: Flags) -> Result<Job> {
     if limits.attempts == 0 {
         return Err(Error::usage("`attempts` must be at least 1"));
     }
-    Ok(Job { sources, archive, from: bounds.0, to: bounds.1, range: (from, to), limits, warnings })
+    Ok(Job {
+        sources,
+        archive,
+        from: bounds.0,
+        to: bounds.1,
+        range: (from, to),
+        keep: flags.keep,
+        limits,
+        warnings,
+    })
 }
 
 fn limits(flags: &Flags, file: &File) -> Result<Limits> {

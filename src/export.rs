@@ -2,6 +2,7 @@
 //! streaming itself is in `chunk`, what is to be done in `prepare`, what an error makes of a chunk in `worker`
 //! and `relist`.
 
+mod again;
 mod prepare;
 mod relist;
 mod summary;
@@ -16,6 +17,7 @@ use tokio::task::JoinSet;
 
 pub use self::summary::{Failed, Summary};
 
+use self::again::Again;
 use self::prepare::{prepare, width};
 use self::worker::{Outcome, Shared, Worker};
 use crate::archive::catalog::{Asked, FORMAT, RangeText, RunEntry, covers};
@@ -54,6 +56,7 @@ struct Run<'a> {
     writer: Writer,
     retry: Retry,
     survey: Survey,
+    again: Again,
     paths: HashMap<TableId, String>,
     queue: Queue,
     /// For each table of the queue, its place in the survey.
@@ -123,6 +126,8 @@ impl Run<'_> {
             beating.stop().await;
         }
         self.archive.forget_heartbeat(&self.writer.run).await?;
+        // What was to be read again and was not still counts.
+        self.archive.keep(self.again.before.values()).await;
         let state = self.archive.state().await?;
         self.summary.rows_total = state.commits.iter().map(|commit| commit.rows).sum();
         self.summary.bytes_total =
@@ -186,6 +191,9 @@ impl Run<'_> {
             Outcome::Committed(commit) if self.queue.table(at).is_retyped(&chunk.table) => {
                 self.archive.retract(&commit).await?;
                 self.queue.give_back(at, &[chunk.slice]);
+            }
+            Outcome::Committed(commit) if !self.take_over(at, &commit).await? => {
+                self.writer.progress.chunk_done();
             }
             Outcome::Committed(commit) => {
                 self.settled.insert((self.surveyed[at], commit.slice));
@@ -289,6 +297,7 @@ impl Run<'_> {
             excluded: self.survey.excluded.clone(),
             outside: self.survey.outside.clone(),
             artifacts: self.summary.artifacts.clone(),
+            kept: self.summary.kept.clone(),
             warnings: self.summary.warnings.clone(),
             asked: self.asked(&state),
             earlier: Vec::new(),

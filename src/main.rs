@@ -88,7 +88,8 @@ async fn run(cli: &Cli) -> Result<Exit> {
 }
 
 fn load(args: &JobArgs, progress: &Progress) -> Result<Job> {
-    let JobArgs { config, sources, name, archive, from, to, window, concurrency, memory } = args;
+    let JobArgs { config, sources, name, archive, from, to, keep, window, concurrency, memory } =
+        args;
     let flags = Flags {
         config: config.clone(),
         sources: sources.clone(),
@@ -96,6 +97,7 @@ fn load(args: &JobArgs, progress: &Progress) -> Result<Job> {
         archive: archive.clone(),
         from: from.clone(),
         to: to.clone(),
+        keep: *keep,
         window: window.clone(),
         concurrency: *concurrency,
         memory: memory.clone(),

@@ -11,7 +11,7 @@ use moveout::preview::Preview;
 use moveout::source::Excluded;
 use moveout::status::Status;
 use moveout::verify::Report;
-use moveout::window::{Window, rfc3339};
+use moveout::window::{Slice, Window, rfc3339};
 use serde::Serialize;
 
 /// Lines of a kind that are shown before the rest is only counted.
@@ -94,6 +94,26 @@ pub(crate) fn export(out: Out<'_>, summary: &Summary) -> io::Result<()> {
         several(summary.rows_total, "row"),
         HumanBytes(summary.bytes_total)
     )?;
+    if summary.read_again.tables > 0 {
+        let (tables, changed) = (summary.read_again.tables, summary.read_again.changed);
+        writeln!(
+            out,
+            "  again      {} read again, {changed} of them changed",
+            several(tables, "table")
+        )?;
+    }
+    some(out, &summary.kept, |out, kept| {
+        let what = if kept.slice == Slice::All { "" } else { " (rows without a time)" };
+        writeln!(out, "  kept       {}{what} as of {}", kept.table, kept.as_of)
+    })?;
+    if summary.not_compared.windows > 0 {
+        writeln!(
+            out,
+            "  not read   {} of {}, exported before and not compared with the source",
+            several(summary.not_compared.windows, "window"),
+            several(summary.not_compared.tables, "table")
+        )?;
+    }
     outside(out, &summary.outside)?;
     excluded(out, &summary.excluded)?;
     for artifact in
@@ -139,6 +159,14 @@ pub(crate) fn plan(out: Out<'_>, plan: &Preview) -> io::Result<()> {
         };
         let by = table.time_column.as_ref().map(|column| format!(" by {}", column.escape_debug()));
         let by = by.unwrap_or_default();
+        let left = match table.again.as_slice() {
+            [] => left,
+            _ if table.left.is_empty() => format!("{left}, again"),
+            slices if slices.contains(&Slice::All) => {
+                format!("{left}, again, since it is read whole")
+            }
+            _ => format!("{left}, and the rows without a time again"),
+        };
         writeln!(out, "  {}  {left}{by}, {}", table.table, about(table.rows_estimate, "row"))
     })?;
     writeln!(

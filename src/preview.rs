@@ -14,6 +14,7 @@ use crate::archive::catalog::Outside;
 use crate::archive::runs::RunPlan;
 use crate::archive::{Archive, State};
 use crate::config::Job;
+use crate::coverage::Coverage;
 use crate::error::{Class, Result};
 use crate::plan::Queue;
 use crate::progress::Progress;
@@ -75,6 +76,8 @@ pub struct TablePreview {
     pub asked: Option<Window>,
     /// What of it is not in the archive yet.
     pub left: Vec<Window>,
+    /// What was read whole by an earlier run, and would be read again.
+    pub again: Vec<Slice>,
     /// Windows of the configured width.
     pub windows: u64,
     /// About how many rows are left.
@@ -191,7 +194,12 @@ async fn preview_table(
     until: Instant,
 ) -> TablePreview {
     let Surveyed { table, source, bounds, asked } = surveyed;
-    let (left, null_time) = surveyed.left(&known.coverage(&table.id));
+    let again = if job.keep { Vec::new() } else { known.again(table).stale };
+    let is_again = |slice: Slice| again.iter().any(|commit| commit.slice == slice);
+    let stay = known.commits(&table.id).iter().filter(|commit| !is_again(commit.slice));
+    let coverage: Coverage = stay.map(|commit| commit.slice).collect();
+    let (left, mut null_time) = surveyed.left(&coverage);
+    null_time |= is_again(Slice::NullTime);
     let mut queue = Queue::default();
     queue.add(Arc::clone(table), *bounds, left.clone(), null_time, job.limits.window);
     let source = survey.sources[*source].as_ref();
@@ -207,6 +215,7 @@ async fn preview_table(
         asked: *asked,
         windows: queue.chunks_left(),
         left,
+        again: again.iter().map(|commit| commit.slice).collect(),
         rows_estimate,
         bytes_estimate: rows_estimate.map(|rows| (rows as f64 * bytes_per_row(table)) as u64),
     }

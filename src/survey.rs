@@ -1,12 +1,14 @@
 //! What the sources have and what of it is asked for: the first part of `export`, all of `plan`.
 //! Reads no rows but the first and the last of each table.
 
+mod again;
 mod compared;
 mod same;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+pub use self::again::Again;
 pub use self::same::Known;
 
 use self::compared::Compared;

@@ -97,6 +97,9 @@ pub struct RunEntry {
     pub outside: Vec<Outside>,
     /// What became of each kind of artifact.
     pub artifacts: Vec<ArtifactStatus>,
+    /// What earlier runs read whole, and this one left as it was.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept: Vec<Kept>,
     /// What the user should know before trusting the result.
     pub warnings: Vec<String>,
     /// The time that was asked for of each table, by this run or an earlier one: all of it must be
@@ -185,6 +188,17 @@ pub fn covers<'a, C: Borrow<Commit>>(
     });
     windows
         .reduce(|all, window| Window { from: all.from.min(window.from), to: all.to.max(window.to) })
+}
+
+/// A slice that was read whole by an earlier run and was not read again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// The table.
+    pub table: TableId,
+    /// `all` or `null-time`.
+    pub slice: Slice,
+    /// When it was read, RFC 3339.
+    pub as_of: String,
 }
 
 /// The tables of a set of commits, sorted by name.

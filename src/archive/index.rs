@@ -128,6 +128,14 @@ impl ArchiveIndex {
         self.state = None;
     }
 
+    /// They count again.
+    pub(super) fn keep<'a>(&mut self, commits: impl IntoIterator<Item = &'a Commit>) {
+        for commit in commits {
+            self.given_up.remove(&commit.key());
+        }
+        self.state = None;
+    }
+
     /// The runs whose commits a new one replaces.
     pub(super) fn replaced_by(&self, commit: &Commit) -> Vec<String> {
         let id = commit.id();

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
 use super::Run;
-use super::summary::{Failed, Summary};
+use super::again::{Again, divide};
+use super::summary::{Failed, ReadAgain, Summary};
 use super::worker::Shared;
 use crate::archive::commit::Commit;
 use crate::archive::name::Paths;
@@ -24,6 +25,7 @@ use crate::progress::Progress;
 use crate::retry::Retry;
 use crate::source::TableId;
 use crate::survey::{Known, Survey, Surveyed, survey};
+use crate::window::Slice;
 
 pub(super) async fn prepare<'a>(
     job: &'a Job,
@@ -47,7 +49,8 @@ pub(super) async fn prepare<'a>(
     // Again, since the survey takes its time and another run may have ended meanwhile.
     let state = archive.state().await?;
     // May refuse; until then nothing is written, so that a sealed archive stays what it is.
-    let (queue, paths, surveyed, plan) = plan(job, &survey, &state, &run)?;
+    let (again, left) = divide(&survey, &Known::of(&state, &[]), job.keep);
+    let (queue, paths, surveyed, plan) = plan(job, &survey, &state, &again, &run)?;
     let sealed = state.sealed && !state.uncatalogued && state.superseded.is_empty();
     let known =
         |id: &TableId| state.run.iter().flat_map(|run| &run.asked).any(|asked| asked.table == *id);
@@ -64,6 +67,8 @@ pub(super) async fn prepare<'a>(
     if swept > 0 {
         tracing::info!("removed {swept} files that an interrupted run left");
     }
+    // After the sweep, for which what is read again still counts.
+    archive.read_again(again.before.values()).await;
     if !idle {
         archive.put_plan(&plan).await?;
     }
@@ -81,6 +86,9 @@ pub(super) async fn prepare<'a>(
         chunks_before: state.commits.len() as u64,
         rows_total: 0,
         bytes_total: 0,
+        read_again: ReadAgain::default(),
+        kept: left.kept,
+        not_compared: left.not_compared,
         elapsed_seconds: 0.0,
         outside: survey.outside.clone(),
         covers: None,
@@ -116,6 +124,7 @@ pub(super) async fn prepare<'a>(
         writer,
         retry,
         survey,
+        again,
         paths,
         queue,
         surveyed,
@@ -147,7 +156,7 @@ fn encode_options(job: &Job, part_bytes: usize) -> EncodeOptions {
 
 type Planned = (Queue, HashMap<TableId, String>, Vec<usize>, RunPlan);
 
-fn plan(job: &Job, survey: &Survey, state: &State, run: &str) -> Result<Planned> {
+fn plan(job: &Job, survey: &Survey, state: &State, again: &Again, run: &str) -> Result<Planned> {
     let committed = state.by_table();
     let mut given = Paths::default();
     for (id, commits) in &committed {
@@ -162,11 +171,13 @@ fn plan(job: &Job, survey: &Survey, state: &State, run: &str) -> Result<Planned>
         let Surveyed { table, bounds, asked, .. } = surveyed_table;
         let path = given.path(&table.id);
         let commits = committed.get(&table.id).map(Vec::as_slice).unwrap_or_default();
-        for commit in commits {
-            same_division(table, commit.state.as_deref())?;
-        }
-        let coverage: Coverage = commits.iter().map(|commit| commit.slice).collect();
-        let (todo, null_time) = surveyed_table.left(&coverage);
+        let is_again = |slice: Slice| again.before.contains_key(&(at, slice));
+        let stay = || commits.iter().filter(|commit| !is_again(commit.slice));
+        stay().try_for_each(|commit| same_division(table, commit.state.as_deref()))?;
+        let coverage: Coverage = stay().map(|commit| commit.slice).collect();
+        let (todo, mut null_time) = surveyed_table.left(&coverage);
+        // Also where no row is without a time any more.
+        null_time |= is_again(Slice::NullTime);
         if !todo.is_empty() || null_time {
             queue.add(Arc::clone(table), *bounds, todo, null_time, width(job, commits));
             surveyed.push(at);

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::archive::catalog::Outside;
+use crate::archive::catalog::{Kept, Outside};
 use crate::error::Exit;
 use crate::source::{ArtifactStatus, Excluded};
 use crate::window::Window;
@@ -34,6 +34,12 @@ pub struct Summary {
     pub rows_total: u64,
     /// Bytes of all of its data files.
     pub bytes_total: u64,
+    /// What earlier runs had read whole, and this one has read again.
+    pub read_again: ReadAgain,
+    /// The same, where it was left as it was.
+    pub kept: Vec<Kept>,
+    /// What earlier runs exported in windows.
+    pub not_compared: NotCompared,
     /// Seconds it took.
     pub elapsed_seconds: f64,
     /// Rows outside of the asked range.
@@ -57,6 +63,24 @@ pub struct Summary {
     pub exit: Exit,
     /// What the reader can do about it.
     pub hint: Option<String>,
+}
+
+/// Tables that were read again.
+#[derive(Debug, Default, Serialize)]
+pub struct ReadAgain {
+    /// How many.
+    pub tables: u64,
+    /// Those of which the rows, the columns or their statistics are others now.
+    pub changed: u64,
+}
+
+/// Windows that were exported before and were not compared with the source.
+#[derive(Debug, Default, Serialize)]
+pub struct NotCompared {
+    /// How many.
+    pub windows: u64,
+    /// Of how many tables.
+    pub tables: u64,
 }
 
 /// A chunk that could not be had.

@@ -4,9 +4,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use crate::archive::State;
 use crate::archive::commit::Commit;
 use crate::archive::runs::RunPlan;
+use crate::archive::{State, commit_key};
 use crate::config::SourceSpec;
 use crate::coverage::Coverage;
 use crate::error::{Error, Result};
@@ -21,6 +21,8 @@ const NAMED: usize = 10;
 #[derive(Debug, Default)]
 pub struct Known<'a> {
     identities: BTreeMap<&'a str, Option<ServerIdentity>>,
+    /// Keys of commits that no seal has taken in.
+    loose: HashSet<&'a str>,
     tables: HashMap<TableId, Vec<&'a Commit>>,
 }
 
@@ -54,12 +56,18 @@ impl<'a> Known<'a> {
         for commit in &state.commits {
             identities.entry(&commit.source).or_default();
         }
-        Self { identities, tables: state.by_table() }
+        let loose = state.loose.iter().map(String::as_str).collect();
+        Self { identities, loose, tables: state.by_table() }
     }
 
     /// The commits of a table.
     pub fn commits(&self, table: &TableId) -> &[&'a Commit] {
         self.tables.get(table).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Whether a commit has been in an archive that was sealed.
+    pub(super) fn is_sealed(&self, commit: &Commit) -> bool {
+        self.loose.is_empty() || !self.loose.contains(commit_key(commit).as_str())
     }
 
     /// What is committed of a table.

@@ -262,6 +262,7 @@ pub(crate) fn job(source: &Arc<Scripted>, archive: impl Into<Place>) -> Job {
         from: Bound::Min,
         to: Bound::Max,
         range: ("min".to_owned(), "max".to_owned()),
+        keep: false,
         limits: Limits::default(),
         warnings: Vec::new(),
     }

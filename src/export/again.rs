@@ -1,0 +1,105 @@
+//! Slices that earlier runs read whole, read again: what became of them. The commits of before stay until the
+//! seal, so that a run that stops half-way loses nothing.
+
+use std::collections::{HashMap, HashSet};
+
+use super::Run;
+use super::summary::NotCompared;
+use crate::archive::catalog::Kept;
+use crate::archive::commit::Commit;
+use crate::error::Result;
+use crate::stats::ColumnStats;
+use crate::survey::{Known, Survey};
+use crate::window::Slice;
+
+/// What a run reads again.
+#[derive(Debug, Default)]
+pub(super) struct Again {
+    /// The commit of before, by the place of its table in the survey.
+    pub(super) before: HashMap<(usize, Slice), Commit>,
+    tables: HashSet<usize>,
+    changed: HashSet<usize>,
+}
+
+/// What is left as it is.
+#[derive(Debug, Default)]
+pub(super) struct Left {
+    pub(super) kept: Vec<Kept>,
+    pub(super) not_compared: NotCompared,
+}
+
+/// What of the archive is read again, and what is left as it is; with `keep` that is all of it.
+pub(super) fn divide(survey: &Survey, known: &Known<'_>, keep: bool) -> (Again, Left) {
+    let (mut again, mut left) = (Again::default(), Left::default());
+    for (at, surveyed) in survey.tables.iter().enumerate() {
+        let found = known.again(&surveyed.table);
+        left.not_compared.windows += found.windows;
+        left.not_compared.tables += u64::from(found.windows > 0);
+        for commit in found.stale {
+            if keep {
+                left.kept.push(Kept {
+                    table: commit.id(),
+                    slice: commit.slice,
+                    as_of: commit.started.clone(),
+                });
+            } else {
+                again.before.insert((at, commit.slice), commit.clone());
+            }
+        }
+    }
+    (again, left)
+}
+
+impl Run<'_> {
+    /// Takes in a commit in place of an earlier one. `false` where it does not count: the table is empty now,
+    /// and nobody else may have the rows that it had.
+    pub(super) async fn take_over(&mut self, at: usize, commit: &Commit) -> Result<bool> {
+        let at = self.surveyed[at];
+        let Some(before) = self.again.before.get(&(at, commit.slice)) else { return Ok(true) };
+        self.again.tables.insert(at);
+        self.summary.read_again.tables = self.again.tables.len() as u64;
+        if commit.slice == Slice::All && commit.rows == 0 && before.rows > 0 {
+            self.archive.retract(commit).await?;
+            self.archive.keep([before]).await;
+            let warning = format!(
+                "{} is empty now: the archive keeps its {} rows as of {}; if they are not wanted, export into a new \
+                 archive",
+                commit.id(),
+                before.rows,
+                before.started
+            );
+            self.summary.warnings.push(warning);
+            return Ok(false);
+        }
+        if !is_alike(before, commit) {
+            self.again.changed.insert(at);
+            self.summary.read_again.changed = self.again.changed.len() as u64;
+        }
+        Ok(true)
+    }
+}
+
+/// Whether two commits of a slice say the same of its rows: their number, their columns, the statistics.
+fn is_alike(before: &Commit, now: &Commit) -> bool {
+    let same = |one: &ColumnStats, other: &ColumnStats| {
+        let stripped = |stats: &ColumnStats| ColumnStats { sum: None, ..stats.clone() };
+        stripped(one) == stripped(other) && same_sum(one.sum.as_deref(), other.sum.as_deref())
+    };
+    before.rows == now.rows
+        && before.columns.len() == now.columns.len()
+        && before.columns.iter().zip(&now.columns).all(|(one, other)| same(one, other))
+}
+
+/// Floats are added in the order in which they come, which several streams change.
+fn same_sum(one: Option<&str>, other: Option<&str>) -> bool {
+    if one == other {
+        return true;
+    }
+    let float = |text: Option<&str>| {
+        let text = text.filter(|text| text.contains(['.', 'e', 'E', 'n', 'N']))?;
+        text.parse::<f64>().ok()
+    };
+    float(one)
+        .zip(float(other))
+        .is_some_and(|(one, other)| (one - other).abs() <= 1e-9 * one.abs().max(other.abs()))
+}
