@@ -300,7 +300,7 @@ impl Run<'_> {
             kept: self.summary.kept.clone(),
             warnings: self.summary.warnings.clone(),
             asked: self.asked(&state),
-            earlier: Vec::new(),
+            earlier: self.unsealed(&state).await?,
         };
         self.archive.seal(&me, Seal { run, artifacts: &artifacts }).await?;
         self.complete();
@@ -344,6 +344,15 @@ impl Run<'_> {
         }
         let asked = asked.into_iter();
         asked.map(|(table, all)| Asked { table, windows: all.windows().to_vec() }).collect()
+    }
+
+    /// The records of runs that did not end; their commits name them.
+    async fn unsealed(&self, state: &State) -> Result<Vec<RunEntry>> {
+        let me = &self.writer.run;
+        let plans = self.archive.plans().await?.into_iter();
+        let dead =
+            plans.filter(|plan| plan.run != *me && !state.living(me).any(|r| r.run == plan.run));
+        Ok(dead.map(RunEntry::from).collect())
     }
 
     /// What dead runs set out to get, beyond this run's range, and did not get.

@@ -252,6 +252,10 @@ fn a_narrower_run_after_a_kill_keeps_what_was_committed() {
     let run = run.expect(0);
     assert!(run.stdout.contains("did not end"), "{}", run.stdout);
     let archive = setting.archive();
+    // Its commits name it, so its record stays, too.
+    let record: Json = serde_json::from_str(&archive.text("catalog/run.json")).unwrap();
+    let dead = &record["earlier"][0];
+    assert_eq!((&dead["ended"], &dead["range"]["from"]), (&"".into(), &"min".into()), "{record}");
     let listed = archive.text("manifest-sha256.txt");
     let kept = before.iter().flat_map(|commit| &commit.files);
     assert!(kept.into_iter().all(|file| listed.contains(file.as_str())), "{listed}");

@@ -15,6 +15,7 @@ use parquet::file::properties::WriterProperties;
 use serde::{Deserialize, Serialize};
 
 use super::commit::Commit;
+use super::runs::RunPlan;
 use crate::coverage::Coverage;
 use crate::error::{Error, Result};
 use crate::source::{ArtifactStatus, Excluded, Role, RowCount, SourceInfo, TableId};
@@ -89,7 +90,7 @@ pub struct RunEntry {
     pub sources: Vec<SourceInfo>,
     /// When the run began, RFC 3339.
     pub started: String,
-    /// When it sealed the archive.
+    /// When it sealed the archive; empty for one that did not.
     pub ended: String,
     /// What the sources have and the archive has not, and why.
     pub excluded: Vec<Excluded>,
@@ -106,7 +107,7 @@ pub struct RunEntry {
     /// covered.
     #[serde(default)]
     pub asked: Vec<Asked>,
-    /// Runs that sealed this archive before, oldest first.
+    /// The runs before, oldest first.
     #[serde(default)]
     pub earlier: Vec<RunEntry>,
 }
@@ -132,13 +133,15 @@ impl RunEntry {
         self.asked = asked
             .map(|(table, coverage)| Asked { table, windows: coverage.windows().to_vec() })
             .collect();
+        let unsealed = std::mem::take(&mut self.earlier);
         self.earlier = std::mem::take(&mut last.earlier);
         self.earlier.push(last);
+        self.earlier.extend(unsealed);
     }
 }
 
 /// The asked range in the user's words.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RangeText {
     /// `--from`.
     pub from: String,
@@ -157,8 +160,30 @@ pub struct Outside {
     pub count: RowCount,
 }
 
+impl From<RunPlan> for RunEntry {
+    /// The record of a run that did not end.
+    fn from(plan: RunPlan) -> Self {
+        Self {
+            format: FORMAT,
+            moveout: env!("CARGO_PKG_VERSION").to_owned(),
+            run: plan.run,
+            range: plan.range.unwrap_or_default(),
+            sources: plan.sources,
+            started: plan.started,
+            ended: String::new(),
+            excluded: Vec::new(),
+            outside: Vec::new(),
+            artifacts: Vec::new(),
+            kept: Vec::new(),
+            warnings: Vec::new(),
+            asked: Vec::new(),
+            earlier: Vec::new(),
+        }
+    }
+}
+
 impl RunEntry {
-    /// All runs that sealed the archive, oldest first.
+    /// All runs, oldest first.
     pub fn runs(&self) -> impl Iterator<Item = &Self> {
         self.earlier.iter().chain([self])
     }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::catalog::RangeText;
 use crate::error::{Error, Result};
 use crate::source::{SourceInfo, TableId};
 use crate::store::Store;
@@ -42,6 +43,12 @@ pub struct Heartbeat {
 pub struct RunPlan {
     /// The run.
     pub run: String,
+    /// When it began, RFC 3339.
+    #[serde(default)]
+    pub started: String,
+    /// Its range in the user's words.
+    #[serde(default)]
+    pub range: Option<RangeText>,
     /// What it exports from: the archive of a run that did not end has no other record of it.
     #[serde(default)]
     pub sources: Vec<SourceInfo>,

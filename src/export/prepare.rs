@@ -11,6 +11,7 @@ use super::Run;
 use super::again::{Again, divide};
 use super::summary::{Failed, ReadAgain, Summary};
 use super::worker::Shared;
+use crate::archive::catalog::RangeText;
 use crate::archive::commit::Commit;
 use crate::archive::name::Paths;
 use crate::archive::runs::{Beating, Heartbeat, PlannedTable, RunPlan, new_run_id};
@@ -25,7 +26,7 @@ use crate::progress::Progress;
 use crate::retry::Retry;
 use crate::source::TableId;
 use crate::survey::{Known, Survey, Surveyed, survey};
-use crate::window::Slice;
+use crate::window::{Slice, now, rfc3339};
 
 pub(super) async fn prepare<'a>(
     job: &'a Job,
@@ -164,8 +165,13 @@ fn plan(job: &Job, survey: &Survey, state: &State, again: &Again, run: &str) -> 
             given.remember(id, &commit.path);
         }
     }
-    let mut plan =
-        RunPlan { run: run.to_owned(), sources: survey.infos.clone(), tables: Vec::new() };
+    let mut plan = RunPlan {
+        run: run.to_owned(),
+        started: rfc3339(now()),
+        range: Some(RangeText { from: job.range.0.clone(), to: job.range.1.clone() }),
+        sources: survey.infos.clone(),
+        tables: Vec::new(),
+    };
     let (mut queue, mut surveyed, mut paths) = (Queue::default(), Vec::new(), HashMap::new());
     for (at, surveyed_table) in survey.tables.iter().enumerate() {
         let Surveyed { table, bounds, asked, .. } = surveyed_table;
