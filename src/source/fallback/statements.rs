@@ -4,11 +4,14 @@
 use crate::source::influxql::statements::quoted;
 use crate::window::{Slice, Window};
 
+/// The first time that a point can have. Nothing lies before it, and the servers may refuse it as a bound.
+const FIRST_POINT: i64 = i64::MIN + 2;
+
 /// Half-open, and without the ends of all time: a row may lie at the very last nanosecond.
 fn within(window: Window) -> String {
     let from = format!("time >= {}", window.from);
     let to = format!("time < {}", window.to);
-    match (window.from == Window::ALL.from, window.to == Window::ALL.to) {
+    match (window.from <= FIRST_POINT, window.to == Window::ALL.to) {
         (true, true) => String::new(),
         (true, false) => format!(" WHERE {to}"),
         (false, true) => format!(" WHERE {from}"),
@@ -47,6 +50,8 @@ mod tests {
             "SELECT *::field FROM \"we\\\"ird\" WHERE time >= -1 AND time < 5 GROUP BY *"
         );
         assert_eq!(count("t", Slice::All), "SELECT count(*) FROM \"t\"");
+        let first = Window { from: i64::MIN + 2, to: 9 };
+        assert_eq!(count("t", Slice::Window(first)), "SELECT count(*) FROM \"t\" WHERE time < 9");
         let rest = Window { from: 7, ..Window::ALL };
         assert_eq!(
             end("t", rest, "DESC"),
