@@ -1,10 +1,10 @@
-//! Forwards TCP connections to a server, as `aptible db:tunnel` does: slowly if so told, and cut when a test
-//! wants it.
+//! Forwards TCP connections to a server, as `aptible db:tunnel` does: slowly if so told, and cut or held at
+//! the answer that a test wants.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -23,6 +23,20 @@ struct State {
     cut_after: AtomicU64,
     served: AtomicU64,
     open: Mutex<Vec<TcpStream>>,
+    /// Answers so far: whatever the server says at a stretch after the client said something.
+    answers: AtomicUsize,
+    stop: Mutex<Option<(usize, Stop)>>,
+    held: Mutex<bool>,
+    released: Condvar,
+}
+
+/// What is done to an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// Its connection ends after a part of it.
+    Cut,
+    /// Nothing of it passes until [`Tunnel::release`].
+    Hold,
 }
 
 impl Tunnel {
@@ -60,6 +74,33 @@ impl Tunnel {
         self.state.cuts.load(Ordering::SeqCst)
     }
 
+    /// Counts the answers from now on, and does this to one of them; the first is 1.
+    pub(crate) fn stop_at(&self, answer: usize, stop: Stop) {
+        *self.state.stop.lock().unwrap() = Some((answer, stop));
+        self.state.answers.store(0, Ordering::SeqCst);
+    }
+
+    /// Counts the answers from now on, and does nothing to them.
+    pub(crate) fn count_answers(&self) {
+        *self.state.stop.lock().unwrap() = None;
+        self.state.answers.store(0, Ordering::SeqCst);
+    }
+
+    pub(crate) fn answers(&self) -> usize {
+        self.state.answers.load(Ordering::SeqCst)
+    }
+
+    /// Whether what was to happen has happened, or is happening.
+    pub(crate) fn has_stopped(&self) -> bool {
+        self.state.stop.lock().unwrap().is_none()
+    }
+
+    /// Lets the answer pass that is held.
+    pub(crate) fn release(&self) {
+        *self.state.held.lock().unwrap() = false;
+        self.state.released.notify_all();
+    }
+
     /// Ends all connections at once.
     pub(crate) fn drop_all(&self) {
         for stream in self.state.open.lock().unwrap().drain(..) {
@@ -76,9 +117,18 @@ impl Tunnel {
 fn forward(client: &TcpStream, server: &TcpStream, state: &Arc<State>) {
     let pair = || (client.try_clone().unwrap(), server.try_clone().unwrap());
     state.open.lock().unwrap().extend([pair().0, pair().1]);
+    // Some servers speak first.
+    let asked = Arc::new(AtomicBool::new(true));
     let (mut from, mut to) = pair();
+    let asking = Arc::clone(&asked);
     thread::spawn(move || {
-        let _ = std::io::copy(&mut from, &mut to);
+        let mut buffer = vec![0; 64 * 1024];
+        while let Ok(count @ 1..) = from.read(&mut buffer) {
+            asking.store(true, Ordering::SeqCst);
+            if to.write_all(&buffer[..count]).is_err() {
+                break;
+            }
+        }
         let _ = to.shutdown(Shutdown::Write);
     });
     let (mut to, mut from) = pair();
@@ -88,12 +138,17 @@ fn forward(client: &TcpStream, server: &TcpStream, state: &Arc<State>) {
         while let Ok(count @ 1..) = from.read(&mut buffer) {
             sent += count as u64;
             let cut = |left: usize| left.checked_sub(1);
-            if state.cuts.load(Ordering::SeqCst) > 0
+            let is_cut = state.cuts.load(Ordering::SeqCst) > 0
                 && sent > state.cut_after.load(Ordering::SeqCst)
-                && state.cuts.fetch_update(Ordering::SeqCst, Ordering::SeqCst, cut).is_ok()
-            {
+                && state.cuts.fetch_update(Ordering::SeqCst, Ordering::SeqCst, cut).is_ok();
+            let stop = asked.swap(false, Ordering::SeqCst).then(|| state.answer()).flatten();
+            if is_cut || stop == Some(Stop::Cut) {
                 let _ = to.write_all(&buffer[..count / 2]);
                 break;
+            }
+            if stop == Some(Stop::Hold) {
+                let held = state.held.lock().unwrap();
+                drop(state.released.wait_while(held, |held| *held).unwrap());
             }
             let pace = state.pace.load(Ordering::SeqCst);
             if pace > 0 {
@@ -107,4 +162,17 @@ fn forward(client: &TcpStream, server: &TcpStream, state: &Arc<State>) {
         let _ = to.shutdown(Shutdown::Both);
         let _ = from.shutdown(Shutdown::Both);
     });
+}
+
+impl State {
+    /// Counts an answer; returns what is to be done to it.
+    fn answer(&self) -> Option<Stop> {
+        let number = self.answers.fetch_add(1, Ordering::SeqCst) + 1;
+        let mut wanted = self.stop.lock().unwrap();
+        let (_, stop) = wanted.take_if(|(answer, _)| *answer == number)?;
+        if stop == Stop::Hold {
+            *self.held.lock().unwrap() = true;
+        }
+        Some(stop)
+    }
 }
