@@ -129,3 +129,35 @@ pub(super) fn broken(address: &str, error: &io::Error) -> Error {
 pub(super) fn malformed(address: &str) -> Error {
     Error::of(Class::Retry, format!("{address}: an answer that is not PostgreSQL's"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(code: &str, message: &str) -> Error {
+        let body = format!("SFATAL\0VFATAL\0C{code}\0M{message}\0\0");
+        Refusal::parse(body.as_bytes()).error("h:1/d")
+    }
+
+    #[test]
+    fn an_sqlstate_says_what_may_be_done() {
+        for (code, message, class) in [
+            ("25P03", "terminating connection due to idle-in-transaction timeout", Class::Retry),
+            ("25P04", "terminating connection due to transaction timeout", Class::Retry),
+            ("55P03", "canceling statement due to lock timeout", Class::Retry),
+            ("42P01", "relation \"t\" does not exist", Class::SchemaChanged),
+            ("55000", "cannot connect to invalid database \"d\"", Class::Fail),
+            ("3D000", "database \"d\" does not exist", Class::Stop),
+            ("08P01", "no such database: d", Class::Stop),
+            ("08P01", "server conn crashed?", Class::Retry),
+        ] {
+            assert_eq!(error(code, message).class(), class, "{code} {message}");
+        }
+    }
+
+    #[test]
+    fn what_a_server_says_cannot_move_the_cursor() {
+        let shown = error("XX\u{1b}[2J", "a\u{1b}[2Jb\r\nc").to_string();
+        assert!(!shown.chars().any(char::is_control), "{shown:?}");
+    }
+}
