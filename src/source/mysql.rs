@@ -254,7 +254,7 @@ impl Inner {
         let read = match &key {
             Some(key) => ranges::read(&self.pool, session, &part, key, batches, aside, cancel),
             None => {
-                let sink = Sink { batches, over: &AtomicBool::new(false) };
+                let sink = Sink { batches, is_over: &|| false };
                 read::read(session, &part, &sink, aside)
             }
         };

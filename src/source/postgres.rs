@@ -228,11 +228,11 @@ impl Inner {
         Excluded { source: self.name.clone(), what, why: why.to_owned() }
     }
 
-    fn list(&self) -> Result<Listing> {
+    fn list(&self, cancel: &Cancel) -> Result<Listing> {
         let mut listing = Listing::default();
         for database in self.databases(&mut listing)? {
             let pool = self.pool(&database);
-            let mut session = match pool.take() {
+            let session = match pool.take() {
                 Ok(session) => session,
                 // The server keeps this one to itself, or to others.
                 Err(error)
@@ -244,10 +244,9 @@ impl Inner {
                 }
                 Err(error) => return Err(error),
             };
-            self.list_database(&database, &mut session, &mut listing)
+            let list = |session: &mut Session| self.list_database(&database, session, &mut listing);
+            pool.work(session, cancel, list)
                 .map_err(|error| error.context(format!("listing the tables of {database}")))?;
-            session.connection.query(RELEASE)?;
-            pool.give_back(session);
         }
         let listed = listing.tables.iter().map(|table| &table.id);
         let tables = listed.chain(listing.unreadable.iter().map(|(id, _)| id));
@@ -411,7 +410,7 @@ impl Inner {
         }))
     }
 
-    fn count(&self, table: &Table, window: Window) -> Result<RowCount> {
+    fn count(&self, table: &Table, window: Window, cancel: &Cancel) -> Result<RowCount> {
         let readable = self.readable(&table.id)?;
         let Some(time) = &readable.time else {
             let rows = u64::try_from(readable.rows_estimate).unwrap_or_default();
@@ -419,11 +418,8 @@ impl Inner {
         };
         let condition = condition(time, Slice::from(window));
         let pool = self.pool(&table.id.database);
-        let mut session = pool.take()?;
         let count = sql::count(&readable.from, &condition);
-        let rows = session.connection.query(&count)?;
-        session.connection.query(RELEASE)?;
-        pool.give_back(session);
+        let rows = pool.work(pool.take()?, cancel, |session| session.connection.query(&count))?;
         let rows = rows.first().and_then(|row| catalog::text(row, 0).parse().ok());
         let rows = rows.ok_or_else(|| Error::stop("a count that is no number"))?;
         Ok(RowCount { rows, exact: true })
@@ -448,7 +444,7 @@ impl Source for Postgres {
 
     async fn list(&self) -> Result<Listing> {
         let inner = Arc::clone(&self.inner);
-        blocking(move |_| inner.list()).await
+        blocking(move |cancel| inner.list(cancel)).await
     }
 
     async fn bounds(&self, tables: &[Table]) -> Result<Vec<Option<Window>>> {
@@ -457,7 +453,7 @@ impl Source for Postgres {
 
     async fn count(&self, table: &Table, window: Window) -> Result<RowCount> {
         let (inner, table) = (Arc::clone(&self.inner), table.clone());
-        blocking(move |_| inner.count(&table, window)).await
+        blocking(move |cancel| inner.count(&table, window, cancel)).await
     }
 
     fn rows_estimate(&self, table: &TableId) -> Option<u64> {

@@ -1,9 +1,12 @@
-//! What PostgreSQL and MySQL solve alike: which databases are exported, which column the windows are made of,
-//! the WHERE of a slice, where the rows of a table lie, columns whose type was too narrow, and work on threads
-//! that may block. Each of the two keeps its wire, catalog, snapshots and values. Knows no protocol.
+//! What PostgreSQL and MySQL solve alike: which databases are exported (`databases`), which column the windows are
+//! made of (`time_column`), the WHERE of a slice (`slice`), where the rows of a table lie (`times`), columns whose type
+//! was too narrow (`lessons`), whether a table is still the one that was listed (`outside`), a chunk that several
+//! sessions read (`fan_out`), and work on threads that may block (`cancel`). Each of the two keeps its wire, catalog,
+//! snapshots and values. Knows no protocol.
 
 pub(super) mod cancel;
 pub(super) mod databases;
+pub(super) mod fan_out;
 pub(super) mod lessons;
 pub(super) mod outside;
 pub(super) mod slice;

@@ -2,17 +2,16 @@
 //! same moment, and the chunk is complete when every range is.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use super::read::{self, Aside, Outcome, Sink};
 use super::select::{Part, quoted};
 use super::session::{Lease, Pool, Session};
 use super::status::Fault;
-use crate::error::Result;
+use crate::error::{Class, Error, Result};
 use crate::source::BatchSender;
 use crate::source::relational::cancel::Cancel;
+use crate::source::relational::fan_out::Parts;
 
 /// From so many rows on it is worth it.
 pub(super) const MANY_ROWS: u64 = 500_000;
@@ -21,12 +20,8 @@ const RANGES_A_SESSION: usize = 4;
 
 /// What all who read the table share.
 struct Work<'a> {
-    parts: Vec<Part<'a>>,
-    next: AtomicUsize,
+    parts: Parts<Part<'a>, Result<Outcome>>,
     batches: &'a BatchSender,
-    /// Something failed, so that no range is of any use.
-    over: AtomicBool,
-    failed: Mutex<Option<Result<Outcome>>>,
     aside: Aside<'a>,
     state: String,
 }
@@ -46,39 +41,30 @@ pub(super) fn read(
     let ends = session.client.query(&format!("{ends}; {}", read::FREE))?;
     let end = |at: usize| ends.first()?.get(at)?.as_ref()?.parse().ok();
     let (Some(first), Some(last)) = (end(0), end(1)) else {
-        return read::read(session, part, &Sink { batches, over: &AtomicBool::new(false) }, aside);
+        return read::read(session, part, &Sink { batches, is_over: &|| false }, aside);
     };
-    let work = Work {
-        parts: ranges(&key, first..last, pool.size * RANGES_A_SESSION)
-            .iter()
-            .map(|range| part.and(range))
-            .collect(),
-        next: AtomicUsize::new(0),
-        batches,
-        over: AtomicBool::new(false),
-        failed: Mutex::default(),
-        aside,
-        state: session.state.clone(),
-    };
+    let ranges = ranges(&key, first..last, pool.size * RANGES_A_SESSION);
+    let parts = Parts::new(ranges.iter().map(|range| part.and(range)).collect());
+    let work = Work { parts, batches, aside, state: session.state.clone() };
     thread::scope(|scope| {
-        while let Some(part) = work.take() {
+        while let Some(part) = work.parts.take() {
             // Whoever waits for a session comes first.
-            while let Some(lease) = pool.try_lease(&work.state)
-                && work.is_left()
+            while work.parts.is_left()
+                && let Some(lease) = pool.try_lease(&work.state)
             {
                 scope.spawn(|| work.help(pool, lease, cancel));
             }
-            match read::read(session, part, &work.sink(), aside) {
+            match work.read(session, part) {
                 Ok(outcome) => work.note(Ok(outcome)),
                 Err(fault) => {
-                    work.over.store(true, Ordering::Relaxed);
+                    work.note(Err(Error::of(Class::Retry, "another part of the table has failed")));
                     return Err(fault);
                 }
             }
         }
         Ok(())
     })?;
-    match work.failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+    match work.parts.failure() {
         None => Ok(Outcome::Complete),
         Some(Ok(outcome)) => Ok(outcome),
         Some(Err(error)) => Ok(Outcome::Stopped(error)),
@@ -86,27 +72,14 @@ pub(super) fn read(
 }
 
 impl Work<'_> {
-    fn is_left(&self) -> bool {
-        !self.over.load(Ordering::Relaxed) && self.next.load(Ordering::Relaxed) < self.parts.len()
+    fn read(&self, session: &mut Session, part: &Part<'_>) -> std::result::Result<Outcome, Fault> {
+        let sink = Sink { batches: self.batches, is_over: &|| self.parts.is_over() };
+        read::read(session, part, &sink, self.aside)
     }
 
-    fn take(&self) -> Option<&Part<'_>> {
-        match self.over.load(Ordering::Relaxed) {
-            true => None,
-            false => self.parts.get(self.next.fetch_add(1, Ordering::Relaxed)),
-        }
-    }
-
-    fn sink(&self) -> Sink<'_> {
-        Sink { batches: self.batches, over: &self.over }
-    }
-
-    /// The first that is not complete says why; the others only say that it is over.
     fn note(&self, outcome: Result<Outcome>) {
         if !matches!(outcome, Ok(Outcome::Complete)) {
-            let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-            failed.get_or_insert(outcome);
-            self.over.store(true, Ordering::Relaxed);
+            self.parts.fail(0, outcome);
         }
     }
 
@@ -117,8 +90,8 @@ impl Work<'_> {
                 if session.state != self.state {
                     return Ok(None); // it sees another moment
                 }
-                let Some(part) = self.take() else { return Ok(None) };
-                read::read(session, part, &self.sink(), self.aside).map(Some)
+                let Some(part) = self.parts.take() else { return Ok(None) };
+                self.read(session, part).map(Some)
             });
             drop(held);
             match helped {
@@ -126,7 +99,7 @@ impl Work<'_> {
                 Ok(Some(outcome)) => self.note(Ok(outcome)),
                 Err(error) => self.note(Err(error)),
             }
-            lease = pool.try_lease(&self.state).filter(|_| self.is_left());
+            lease = pool.try_lease(&self.state).filter(|_| self.parts.is_left());
         }
     }
 }

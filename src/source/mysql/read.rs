@@ -1,8 +1,6 @@
 //! Rows of a slice from a session to the batches of its chunk. Complete is what the server has ended well,
 //! and counts as many rows of as were decoded.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use super::charset::Charsets;
 use super::client::{Client, Statement, WireColumn};
 use super::rows::{Rows, Unfit};
@@ -50,7 +48,7 @@ pub(super) struct Aside<'a> {
 pub(super) struct Sink<'a> {
     pub(super) batches: &'a BatchSender,
     /// Another part of the chunk has failed.
-    pub(super) over: &'a AtomicBool,
+    pub(super) is_over: &'a (dyn Fn() -> bool + Sync),
 }
 
 /// Reads all rows of a part.
@@ -152,7 +150,7 @@ fn drain(client: &mut Client, aside: Aside<'_>) -> std::result::Result<(), Fault
 
 fn send(rows: &mut Rows, sink: &Sink<'_>) -> std::result::Result<(), Failure> {
     let batch = rows.finish().map_err(Failure::Ours)?.map_err(Failure::Unfit)?;
-    if sink.over.load(Ordering::Relaxed) {
+    if (sink.is_over)() {
         return Err(Failure::Ours(Error::of(Class::Retry, "another part of the table has failed")));
     }
     sink.batches.blocking_send(batch).map_err(Failure::Ours)

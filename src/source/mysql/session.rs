@@ -27,7 +27,7 @@ impl Address {
     /// A connection without a snapshot.
     pub(super) fn connect(&self, cancel: &Cancel) -> Result<Client> {
         let client = Client::connect(&self.database, self.idle, &|wire| {
-            let _ = cancel.watch(wire); // for as long as the work lasts that opens it
+            cancel.watch(wire);
         })?;
         set_up(client).map_err(|fault| Error::from(fault).context("setting up a connection"))
     }
@@ -214,23 +214,19 @@ impl Lease {
         cancel: &Cancel,
         work: impl FnOnce(&mut Session) -> std::result::Result<T, Fault>,
     ) -> Result<T> {
-        let mut watched = None;
-        let mut session = match self.session.take().or_else(|| self.pool.idle()) {
-            None => self.pool.open(cancel)?,
-            Some(session) => match session.client.hangup() {
-                Ok(wire) => {
-                    watched = Some(cancel.watch(wire));
-                    session
-                }
-                Err(error) => {
-                    self.pool.lock().open -= 1;
-                    return Err(Fault::from(error).into());
-                }
-            },
-        };
-        let worked = work(&mut session);
-        if let Some(watched) = watched {
-            cancel.forget(watched);
+        let (mut session, worked);
+        match self.session.take().or_else(|| self.pool.idle()) {
+            None => {
+                session = self.pool.open(cancel)?;
+                worked = work(&mut session);
+            }
+            Some(idle) => {
+                session = idle;
+                worked = match session.client.hangup() {
+                    Ok(wire) => cancel.watching(wire, || work(&mut session)),
+                    Err(error) => Err(error.into()),
+                };
+            }
         }
         match worked {
             Err(Fault::Broken(error)) => {

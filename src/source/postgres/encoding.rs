@@ -2,11 +2,12 @@
 //! column becomes the bytes that are stored. Blocks.
 
 use super::errors::UNTRANSLATABLE;
-use super::snapshot::{Pool, RELEASE};
+use super::snapshot::{Pool, RELEASE, Session};
 use super::types::Kind;
 use super::{Readable, sql};
 use crate::error::{Error, Result};
 use crate::source::Table;
+use crate::source::relational::cancel::Cancel;
 use crate::source::relational::lessons::{Lesson, Lessons};
 
 fn is_text(kind: &Kind) -> bool {
@@ -21,28 +22,31 @@ fn is_text(kind: &Kind) -> bool {
 /// it is asked for one after the other, each over the whole table. The error has the table listed again.
 pub(super) fn learn(
     pool: &Pool,
+    cancel: &Cancel,
     lessons: &Lessons,
     table: &Table,
     readable: &Readable,
     refused: Error,
 ) -> Result<()> {
-    let mut session = pool.take()?;
     let mut learned = Vec::new();
-    for (column, kind) in table.columns.iter().zip(&readable.kinds) {
-        if !is_text(kind) {
-            continue;
-        }
-        let connection = &mut session.connection;
-        match connection.query(&sql::translated(&column.key, &readable.from)) {
-            Ok(_) => {}
-            Err(_) if connection.was_refused_by(UNTRANSLATABLE) => {
-                learned.push((column, Lesson::Bytes, "text that has no characters in UTF-8"));
+    let mut ask = |session: &mut Session| {
+        for (column, kind) in table.columns.iter().zip(&readable.kinds) {
+            if !is_text(kind) {
+                continue;
             }
-            Err(error) => return Err(error),
+            let connection = &mut session.connection;
+            match connection.query(&sql::translated(&column.key, &readable.from)) {
+                Ok(_) => {}
+                Err(_) if connection.was_refused_by(UNTRANSLATABLE) => {
+                    learned.push((column, Lesson::Bytes, "text that has no characters in UTF-8"));
+                }
+                Err(error) => return Err(error),
+            }
+            connection.query(RELEASE)?;
         }
-        connection.query(RELEASE)?;
-    }
-    pool.give_back(session);
+        Ok(())
+    };
+    pool.work(pool.take()?, cancel, &mut ask)?;
     match learned.is_empty() {
         true => Err(refused),
         false => Err(lessons.learn(&table.id, learned)),

@@ -1,7 +1,7 @@
 //! A chunk from one stream or several, each a range of the table's blocks, into batches. Blocks.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use tokio::sync::OwnedSemaphorePermit;
@@ -15,6 +15,7 @@ use super::types::Kind;
 use super::{Inner, Readable, encoding, sql};
 use crate::error::{Class, Error, Result};
 use crate::source::relational::cancel::Cancel;
+use crate::source::relational::fan_out::Parts;
 use crate::source::relational::lessons::Lesson;
 use crate::source::relational::slice::condition;
 use crate::source::relational::times::Times;
@@ -34,8 +35,7 @@ struct Reading<'a> {
     batches: &'a BatchSender,
     cancel: &'a Cancel,
     pool: &'a Pool,
-    ranges: Vec<Option<String>>,
-    next: AtomicUsize,
+    parts: Parts<Option<String>, Error>,
     /// The table is not any more what the snapshot shows.
     outdated: AtomicBool,
 }
@@ -59,49 +59,35 @@ pub(super) fn read_chunk(
         batches,
         cancel,
         pool: &pool,
-        ranges,
-        next: AtomicUsize::new(0),
+        parts: Parts::new(ranges),
         outdated: AtomicBool::new(false),
     };
     let state = Arc::clone(&session.state);
-    let outcome = thread::scope(|scope| {
-        let others: Vec<_> =
-            extra.iter().map(|_permit| scope.spawn(|| reading.stream_in(&state))).collect();
-        let mine = reading.stream(session);
-        if mine.is_err() {
-            reading.give_up();
+    thread::scope(|scope| {
+        for _permit in &extra {
+            scope.spawn(|| reading.stream_in(&state));
         }
-        let panicked = || Err(Error::stop("a thread that reads panicked"));
-        let outcomes = others.into_iter().map(|other| other.join().unwrap_or_else(|_| panicked()));
-        outcomes.fold(mine, worse)
+        reading.stream(session);
     });
-    match outcome {
-        Ok(()) => Ok(state.to_string()),
-        Err(error) => {
-            match error.class() {
-                // Under the old snapshot the catalog would show what it showed.
-                Class::SchemaChanged if reading.outdated.load(Ordering::Acquire) => {
-                    pool.renew(&state);
-                }
-                // The others may be as dead, and would each cost an attempt.
-                Class::Retry | Class::RetryThenSplit => pool.close_idle(),
-                _ => {}
-            }
-            Err(error)
-        }
+    let Some(error) = reading.parts.failure() else { return Ok(state.to_string()) };
+    match error.class() {
+        // Under the old snapshot the catalog would show what it showed.
+        Class::SchemaChanged if reading.outdated.load(Ordering::Acquire) => pool.renew(&state),
+        // The others may be as dead, and would each cost an attempt.
+        Class::Retry | Class::RetryThenSplit => pool.close_idle(),
+        _ => {}
     }
+    Err(error)
 }
 
-// Of several errors the one that says what to do; the others are most often its consequence.
-fn worse(one: Result<()>, other: Result<()>) -> Result<()> {
-    let rank = |outcome: &Result<()>| match outcome.as_ref().map_err(Error::class) {
-        Ok(()) => 0,
-        Err(Class::Retry | Class::RetryThenSplit) => 1,
-        Err(Class::Split | Class::Wait(_)) => 2,
-        Err(Class::SchemaChanged) => 3,
-        Err(Class::Fail | Class::Stop) => 4,
-    };
-    if rank(&other) > rank(&one) { other } else { one }
+/// Of several errors the one that says what to do is the most important.
+fn rank(error: &Error) -> u8 {
+    match error.class() {
+        Class::Retry | Class::RetryThenSplit => 1,
+        Class::Split | Class::Wait(_) => 2,
+        Class::SchemaChanged => 3,
+        Class::Fail | Class::Stop => 4,
+    }
 }
 
 /// The conditions that cut a table into ranges of blocks, where that is worth it.
@@ -140,46 +126,32 @@ impl From<Malformed> for Ended {
 
 impl Reading<'_> {
     /// A further stream, if the server lets it in.
-    fn stream_in(&self, state: &Arc<str>) -> Result<()> {
-        let session = match self.pool.take() {
-            Ok(session) => session,
+    fn stream_in(&self, state: &Arc<str>) {
+        match self.pool.take() {
+            Ok(session) if session.state == *state => self.stream(session),
+            Ok(_) => {} // the snapshot was lost meanwhile, not that of the others
             // The others read what this one would have.
-            Err(error) => {
-                tracing::info!("{}: one stream less: {error}", self.chunk);
-                return Ok(());
+            Err(error) => tracing::info!("{}: one stream less: {error}", self.chunk),
+        }
+    }
+
+    /// Reads part by part, until none is left; a failure ends the other streams.
+    fn stream(&self, session: Session) {
+        let read = |session: &mut Session| {
+            let schema = self.chunk.table.arrow_schema();
+            let mut rows = Rows::new(schema, &self.readable.kinds);
+            while let Some(range) = self.parts.take() {
+                self.copy(session, range.as_ref(), &mut rows)?;
+                if self.parts.is_left() {
+                    session.connection.query(RELEASE)?; // whoever waits to alter the table comes in between
+                }
             }
+            self.send(&mut rows)
         };
-        if session.state != *state {
-            return Ok(()); // the snapshot was lost meanwhile, not that of the others
+        if let Err(error) = self.pool.work(session, self.cancel, read) {
+            self.parts.fail(rank(&error), error);
+            self.cancel.hang_up();
         }
-        let outcome = self.stream(session);
-        if outcome.is_err() {
-            self.give_up();
-        }
-        outcome
-    }
-
-    /// Ends the other streams.
-    fn give_up(&self) {
-        self.next.store(self.ranges.len(), Ordering::Release);
-        self.cancel.hang_up();
-    }
-
-    /// Reads range by range, until none is left.
-    fn stream(&self, mut session: Session) -> Result<()> {
-        let watched = self.cancel.watch(session.connection.hangup()?);
-        let schema = self.chunk.table.arrow_schema();
-        let mut rows = Rows::new(schema, &self.readable.kinds);
-        loop {
-            let at = self.next.fetch_add(1, Ordering::AcqRel);
-            let Some(range) = self.ranges.get(at) else { break };
-            self.copy(&mut session, range.as_ref(), &mut rows)?;
-        }
-        self.send(&mut rows)?;
-        // Others use it from now on.
-        self.cancel.forget(watched);
-        self.pool.give_back(session);
-        Ok(())
     }
 
     fn copy(&self, session: &mut Session, range: Option<&String>, rows: &mut Rows) -> Result<()> {
@@ -222,7 +194,14 @@ impl Reading<'_> {
             Ok(sent) => sent,
             Err(error) if session.connection.was_refused_by(UNTRANSLATABLE) => {
                 let (lessons, table) = (&self.inner.lessons, &self.chunk.table);
-                return encoding::learn(self.pool, lessons, table, self.readable, error);
+                return encoding::learn(
+                    self.pool,
+                    self.cancel,
+                    lessons,
+                    table,
+                    self.readable,
+                    error,
+                );
             }
             Err(error) => {
                 let outdated = error.class() == Class::SchemaChanged;
@@ -241,9 +220,7 @@ impl Reading<'_> {
         let now = self.pool.now(*oid, self.cancel)?;
         self.readable.object.is_still(now.as_ref()).inspect_err(|_| {
             self.outdated.store(true, Ordering::Release);
-        })?;
-        session.connection.query(RELEASE)?;
-        Ok(())
+        })
     }
 
     fn send(&self, rows: &mut Rows) -> Result<()> {

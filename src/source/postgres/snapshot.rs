@@ -8,7 +8,7 @@ use super::catalog::text;
 use super::connection::Connection;
 use super::identity;
 use crate::config::Database;
-use crate::error::{Class, Result};
+use crate::error::{Class, Error, Result};
 use crate::source::Object;
 use crate::source::relational::cancel::Cancel;
 use crate::source::relational::outside::Outside;
@@ -174,8 +174,24 @@ impl Pool {
         Ok(Leader { _connection: connection, id, state })
     }
 
-    /// Takes a session back whose last statement ended well.
-    pub(super) fn give_back(&self, session: Session) {
+    /// Works with a session in the snapshot. It is lost unless the work ends well, since nobody knows then what state
+    /// its transaction is in.
+    pub(super) fn work<T>(
+        &self,
+        mut session: Session,
+        cancel: &Cancel,
+        work: impl FnOnce(&mut Session) -> Result<T>,
+    ) -> Result<T> {
+        let worked = cancel.watching(session.connection.hangup()?, || {
+            let worked = work(&mut session)?;
+            session.connection.query(RELEASE)?;
+            Ok::<T, Error>(worked)
+        })?;
+        self.give_back(session);
+        Ok(worked)
+    }
+
+    fn give_back(&self, session: Session) {
         let mut open = self.lock();
         let current = open.leader.as_ref().is_some_and(|leader| leader.state == session.state);
         if current {

@@ -19,7 +19,7 @@ struct Watched {
 }
 
 impl Cancel {
-    /// Hangs this one up, too, when nobody waits any more. Returns what to forget it by.
+    /// Hangs this one up, too, when nobody waits any more.
     pub(in crate::source) fn watch(&self, wire: Hangup) -> u64 {
         let mut watched = self.lock();
         watched.next += 1;
@@ -31,9 +31,12 @@ impl Cancel {
         number
     }
 
-    /// Others use it from now on.
-    pub(in crate::source) fn forget(&self, number: u64) {
+    /// Does something with a connection that others use before and after.
+    pub(in crate::source) fn watching<T>(&self, wire: Hangup, work: impl FnOnce() -> T) -> T {
+        let number = self.watch(wire);
+        let outcome = work();
         self.lock().wires.remove(&number);
+        outcome
     }
 
     /// Hangs up all of them, and those that come.

@@ -41,9 +41,7 @@ impl<C: Connected> Outside<C> {
             let kept = held.take();
             let was_kept = kept.is_some();
             let mut connection = kept.map_or_else(&open, Ok)?;
-            let watched = cancel.watch(connection.handle()?);
-            let asked = ask(&mut connection);
-            cancel.forget(watched);
+            let asked = cancel.watching(connection.handle()?, || ask(&mut connection));
             let is_broken =
                 |error: &Error| matches!(error.class(), Class::Retry | Class::RetryThenSplit);
             match asked {
