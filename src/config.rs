@@ -142,6 +142,19 @@ pub struct Database {
     pub tls: Tls,
     /// The column of time by tables: `SCHEMA.TABLE` or a pattern, to the column's name.
     pub time_columns: BTreeMap<String, String>,
+    /// Keep all writers out while the snapshots are taken (MySQL, MariaDB).
+    pub lock: bool,
+    /// The server's public key, for a password that is wanted itself without TLS (MySQL).
+    pub server_key: Option<ServerKey>,
+}
+
+/// Where the public RSA key of a MySQL comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServerKey {
+    /// A file, in PEM.
+    File(PathBuf),
+    /// The server itself, in clear: whoever stands in its place could send his own.
+    Fetch,
 }
 
 /// How a connection is protected.

@@ -19,5 +19,6 @@ pub mod stats;
 pub mod status;
 pub mod store;
 pub mod survey;
+mod text;
 pub mod verify;
 pub mod window;

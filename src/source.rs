@@ -33,6 +33,7 @@ pub use self::identity::{Division, Identity, Object, ObjectColumn};
 use self::influxdb::Quota;
 use crate::config::{Limits, Prices, SourceKind, SourceSpec};
 use crate::error::{Class, Error, Result};
+use crate::text::escaped;
 use crate::window::{Slice, Window};
 
 /// The full name of a table. `schema` is the schema or the retention policy.
@@ -55,11 +56,8 @@ impl fmt::Display for TableId {
             "" => format!("{}.{}", self.database, self.table),
             schema => format!("{}.{schema}.{}", self.database, self.table),
         };
-        // A name comes from a database; control characters in it must not reach a terminal.
-        name.chars().try_for_each(|c| match c.is_control() {
-            true => write!(f, "{}", c.escape_default()),
-            false => write!(f, "{c}"),
-        })
+        // A name comes from a database.
+        write!(f, "{}", escaped(&name))
     }
 }
 

@@ -545,7 +545,9 @@ fn the_examples_of_the_configuration_parse_when_they_are_no_comments() {
         let rest = line.trim_start_matches("# ");
         let is_key = rest.split_once(" = ").is_some_and(|(key, value)| {
             !key.contains(' ')
-                && (value.starts_with(['"', '{', '[']) || value.parse::<f64>().is_ok())
+                && (value == "true"
+                    || value.starts_with(['"', '{', '['])
+                    || value.parse::<f64>().is_ok())
         });
         if ["[[source]]", "[s3]"].contains(&rest) || is_key { rest } else { "" }
     });

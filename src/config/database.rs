@@ -8,7 +8,7 @@ use url::Url;
 
 use super::file::FileSource;
 use super::source::{percent_decode, without_password};
-use super::{Binding, ClientCertificate, Database, Secret, Select, Tls, TlsMode};
+use super::{Binding, ClientCertificate, Database, Secret, Select, ServerKey, Tls, TlsMode};
 use crate::error::{Error, Result};
 
 /// What the clients of a server are used to.
@@ -118,12 +118,17 @@ pub(super) fn database(
         (None, None) => var(dialect.password_var).map(Secret),
     };
     let source_name = format!("{host}:{port}");
-    let tls = tls(&url, file.map(|_| folder), &bad)?;
+    let (tls, server_key) = tls(&url, file.map(|_| folder), &bad)?;
     let time_columns = file.map(|file| file.time_columns.clone()).unwrap_or_default();
-    Ok((source_name, Database { host, port, user, password, tls, time_columns }))
+    let lock = file.and_then(|file| file.lock).unwrap_or_default();
+    Ok((source_name, Database { host, port, user, password, tls, time_columns, lock, server_key }))
 }
 
-fn tls(url: &Url, folder: Option<&Path>, bad: &dyn Fn(&str) -> Error) -> Result<Tls> {
+fn tls(
+    url: &Url,
+    folder: Option<&Path>,
+    bad: &dyn Fn(&str) -> Error,
+) -> Result<(Tls, Option<ServerKey>)> {
     let is_postgres = url.scheme() != "mysql" && url.scheme() != "mariadb";
     let of_libpq = |name: &str| var(name).filter(|_| is_postgres);
     let file_of_libpq = |name: &str| of_libpq(name).map(PathBuf::from);
@@ -131,8 +136,17 @@ fn tls(url: &Url, folder: Option<&Path>, bad: &dyn Fn(&str) -> Error) -> Result<
     let (mut ca, mut certificate, mut key) =
         (file_of_libpq("PGSSLROOTCERT"), file_of_libpq("PGSSLCERT"), file_of_libpq("PGSSLKEY"));
     let file = |value: &str| Some(folder.unwrap_or(Path::new("")).join(value));
+    let mut server_key = None;
     for (name, value) in url.query_pairs() {
         match name.as_ref() {
+            "server-public-key-path" if !is_postgres => {
+                server_key = file(&value).map(ServerKey::File);
+            }
+            // MySQL's own client has the one, JDBC the other. A file that is named is better.
+            "get-server-public-key" | "allowPublicKeyRetrieval" if !is_postgres => {
+                let fetch = (value == "true").then_some(ServerKey::Fetch);
+                server_key = server_key.or(fetch);
+            }
             "sslmode" | "ssl-mode" => mode = Some(value.into_owned()),
             "sslrootcert" | "ssl-ca" => ca = file(&value),
             "sslcert" | "ssl-cert" => certificate = file(&value),
@@ -185,5 +199,5 @@ fn tls(url: &Url, folder: Option<&Path>, bad: &dyn Fn(&str) -> Error) -> Result<
             return Err(bad(&why));
         }
     };
-    Ok(Tls { mode, ca, client, binding })
+    Ok((Tls { mode, ca, client, binding }, server_key))
 }

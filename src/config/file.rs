@@ -60,6 +60,7 @@ pub(super) struct FileSource {
     pub(super) exclude: Vec<String>,
     #[serde(default)]
     pub(super) time_columns: BTreeMap<String, String>,
+    pub(super) lock: Option<bool>,
     pub(super) precision: Option<String>,
     pub(super) quota: Option<String>,
     pub(super) quota_window: Option<String>,

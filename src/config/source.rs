@@ -61,6 +61,7 @@ pub(super) fn source_of_url(
             true if file.token.is_some() => Some("token"),
             true if file.quota.is_some() => Some("quota"),
             false if !file.schemas.is_empty() => Some("schemas"),
+            false if file.lock.is_some() => Some("lock"),
             false if !file.time_columns.is_empty() => Some("time_columns"),
             _ => None,
         };

@@ -9,8 +9,10 @@ mod handshake;
 mod identity;
 mod listing;
 mod packet;
+mod proofs;
 mod ranges;
 mod read;
+mod rights;
 mod rows;
 mod select;
 mod session;
@@ -193,10 +195,9 @@ impl Source for MySql {
     async fn artifacts(&self) -> Result<(Vec<Artifact>, Vec<ArtifactStatus>)> {
         let this = Arc::clone(&self.0);
         blocking(move |cancel| {
-            let mut client = this.pool.address.connect(cancel)?;
-            let saved = artifacts::collect(&mut client, &this.name, &this.select);
-            client.quit();
-            saved.map_err(|fault| Error::from(fault).context("saving what is not rows"))
+            let collect = |client: &mut _| artifacts::collect(client, &this.name, &this.select);
+            let saved = this.pool.outside(cancel, collect);
+            saved.map_err(|error| error.context("saving what is not rows"))
         })
         .await
     }

@@ -13,6 +13,7 @@ use super::status::Fault;
 use crate::archive::name::segment;
 use crate::config::Select;
 use crate::source::{Artifact, ArtifactStatus};
+use crate::text::escaped;
 
 /// A kind of object of a database.
 struct Kind {
@@ -198,7 +199,7 @@ fn of_kind(
     let names = match client.query(&list) {
         Ok(names) => names.into_iter().flatten().flatten().collect::<Vec<_>>(),
         Err(Fault::Server(error)) => {
-            tally.failed.push(format!("{database}: {error}"));
+            tally.failed.push(format!("{}: {error}", escaped(database)));
             return Ok(());
         }
         Err(broken) => return Err(broken),
@@ -217,7 +218,8 @@ fn of_kind(
                 let why = why.replace('\n', " ");
                 let _ =
                     writeln!(script, "-- {} {} cannot be shown: {why}\n", kind.word, full(name));
-                tally.failed.push(format!("{database}.{name}: {why}"));
+                let name = format!("{database}.{name}");
+                tally.failed.push(format!("{}: {why}", escaped(&name)));
                 continue;
             }
         };

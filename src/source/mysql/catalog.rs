@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use arrow::datatypes::{DataType, TimeUnit};
 
-use super::client::{Client, TextRow};
+use super::client::Client;
 use super::select::literal;
 use super::status::Fault;
 use super::types::{Declared, data_type};
@@ -27,8 +27,8 @@ pub(super) struct Entry {
     pub(super) nullable: HashSet<String>,
     /// The columns that the user may not read.
     pub(super) forbidden: Vec<String>,
-    /// Whether there are rights to single columns of it: the others may not be seen.
-    pub(super) by_columns: bool,
+    /// What the server said when not all of it could be read.
+    pub(super) refused: Option<String>,
     /// `None` for a table that the server cannot open.
     pub(super) engine: Option<String>,
     pub(super) comment: String,
@@ -57,6 +57,15 @@ pub(super) struct Catalog {
 pub(super) fn databases(client: &mut Client, select: &Select) -> Result<Catalog, Fault> {
     let all: Vec<String> =
         client.query("SHOW DATABASES")?.into_iter().flatten().flatten().collect();
+    // A server that folds names knows them by another case than they may be asked for.
+    let folds = client.value("SELECT @@lower_case_table_names")?.is_some_and(|how| how != "0");
+    let mut select = select.clone();
+    for name in select.databases.iter_mut().filter(|_| folds) {
+        let folded = name.to_lowercase();
+        if let Some(found) = all.iter().find(|found| found.to_lowercase() == folded) {
+            name.clone_from(found);
+        }
+    }
     // The schemas that are no databases have their names in any case; the others are as they are written.
     let system = |name: &str| {
         let is_schema = |system: &&&str| system.ends_with("_schema");
@@ -66,7 +75,7 @@ pub(super) fn databases(client: &mut Client, select: &Select) -> Result<Catalog,
     let found = all
         .into_iter()
         .map(|name| Found { foreign: system(&name).then_some("the server's own"), name });
-    let Chosen { taken, excluded } = choose(found.collect(), select)?;
+    let Chosen { taken, excluded } = choose(found.collect(), &select)?;
     let others = excluded.into_iter().filter(|(name, _)| !system(name)).collect();
     Ok(Catalog { databases: taken, others, ..Catalog::default() })
 }
@@ -115,15 +124,6 @@ pub(super) fn tables(
                 table: name.1,
             };
             add_column(entry, &id, rest, lessons);
-        }
-    })?;
-    let sql = format!(
-        "SELECT DISTINCT TABLE_SCHEMA, TABLE_NAME FROM information_schema.COLUMN_PRIVILEGES WHERE {of_databases}"
-    );
-    each(client, &sql, |[database, table]| {
-        let entry = database.zip(table).and_then(|name| catalog.tables.get_mut(&owned(name)));
-        if let Some(entry) = entry {
-            entry.by_columns = true;
         }
     })?;
     let sql = format!(
@@ -229,16 +229,4 @@ fn each<const N: usize>(
             each(row);
         }
     })
-}
-
-/// Whether the user sees all databases: one that may read everything does.
-pub(super) fn sees_everything(client: &mut Client) -> Result<bool, Fault> {
-    let grants: Vec<TextRow> = client.query("SHOW GRANTS")?;
-    let mut lines = grants.iter().flatten().flatten();
-    Ok(lines.any(|line| {
-        line.split_once(" ON *.* TO ").is_some_and(|(rights, _)| {
-            let mut rights = rights.trim_start_matches("GRANT ").split(',').map(str::trim);
-            rights.any(|right| right == "SELECT" || right.starts_with("ALL PRIVILEGES"))
-        })
-    }))
 }

@@ -2,6 +2,7 @@
 //! table and no Arrow.
 
 use std::io;
+use std::time::Duration;
 
 use super::handshake::{server_error, shake};
 use super::packet::{Packets, Parts};
@@ -9,12 +10,16 @@ use super::status::Fault;
 use crate::config::{Database, TlsMode};
 use crate::error::{Error, Result};
 use crate::source::wire::{Hangup, Wire};
+use crate::text::escaped;
 
 const COM_QUIT: u8 = 0x01;
 const COM_QUERY: u8 = 0x03;
 const COM_STMT_PREPARE: u8 = 0x16;
 const COM_STMT_EXECUTE: u8 = 0x17;
 const COM_STMT_CLOSE: u8 = 0x19;
+
+/// For how long a server may read a table without sending a byte.
+const SCAN: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Status flag: another result follows.
 const MORE_RESULTS: u16 = 0x08;
@@ -26,6 +31,8 @@ pub(super) struct Client {
     pub(super) id: u32,
     pub(super) version: String,
     pub(super) is_mariadb: bool,
+    /// After how long without a byte a read fails.
+    idle: Duration,
 }
 
 /// A column of a result, as the server describes it.
@@ -50,7 +57,7 @@ impl Client {
     /// Connects. A read that sees no byte for `idle` fails.
     pub(super) fn connect(
         database: &Database,
-        idle: std::time::Duration,
+        idle: Duration,
         on_wire: &dyn Fn(Hangup),
     ) -> Result<Self> {
         let wire = Wire::connect(&database.host, database.port, idle)?;
@@ -73,7 +80,8 @@ impl Client {
         let is_mariadb = greeting.version.contains("MariaDB");
         // MariaDB puts this before its own for old replicas.
         let version = greeting.version.strip_prefix("5.5.5-").unwrap_or(&greeting.version);
-        Ok(Self { packets, id: greeting.id, version: version.to_owned(), is_mariadb })
+        let version = escaped(version).to_string();
+        Ok(Self { packets, id: greeting.id, version, is_mariadb, idle })
     }
 
     pub(super) fn hangup(&self) -> io::Result<Hangup> {
@@ -89,9 +97,22 @@ impl Client {
     pub(super) fn query_each(
         &mut self,
         sql: &str,
+        each: impl FnMut(&[Option<&[u8]>]),
+    ) -> std::result::Result<(), Fault> {
+        self.ask(sql)?;
+        self.answer(each)
+    }
+
+    /// Sends statements, whose results must be taken by `answer` before anything else is done.
+    pub(super) fn ask(&mut self, sql: &str) -> std::result::Result<(), Fault> {
+        self.command(COM_QUERY, sql.as_bytes())
+    }
+
+    /// Gives each row of the results of what was asked to `each`.
+    pub(super) fn answer(
+        &mut self,
         mut each: impl FnMut(&[Option<&[u8]>]),
     ) -> std::result::Result<(), Fault> {
-        self.command(COM_QUERY, sql.as_bytes())?;
         loop {
             let status = match self.begin_result()? {
                 Begun::Done(status) => status,
@@ -132,6 +153,23 @@ impl Client {
     pub(super) fn value(&mut self, sql: &str) -> std::result::Result<Option<String>, Fault> {
         let first = self.query(sql)?.into_iter().next();
         Ok(first.and_then(|row| row.into_iter().next().flatten()))
+    }
+
+    /// The same for a question that the server may think about for long without sending a byte. Whether it is
+    /// still there is found out by the system, which asks it now and then.
+    pub(super) fn value_of_scan(
+        &mut self,
+        sql: &str,
+    ) -> std::result::Result<Option<String>, Fault> {
+        self.packets.wait_for(SCAN)?;
+        let value = self.value(sql);
+        self.packets.wait_for(self.idle)?;
+        value
+    }
+
+    /// Frees the memory of a large row that is done with.
+    pub(super) fn release(&mut self) {
+        self.packets.release();
     }
 
     /// Prepares a statement without parameters.

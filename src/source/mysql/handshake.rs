@@ -1,13 +1,11 @@
 //! Being let in: the server's greeting, TLS, and the ways of proving who asks. Secrets go no further than
 //! the wire, and never in clear over a connection that is not encrypted.
 
-use sha1::Sha1;
-use sha2::{Digest, Sha256};
-
 use super::packet::{Packets, Parts};
+use super::proofs::{LONG_NONCE, encrypted, parsec, proof};
 use super::status::{Fault, ServerError};
-use crate::config::{Database, TlsMode};
-use crate::error::{Error, Result};
+use crate::config::{Database, ServerKey, TlsMode};
+use crate::error::Error;
 
 /// What this client can do. Not CLIENT_DEPRECATE_EOF: the older form ends results on every server alike.
 const CAPABILITIES: u32 = LONG_PASSWORD
@@ -74,7 +72,7 @@ pub(super) fn shake(
     let mut response = prelude(capabilities);
     response.extend_from_slice(database.user.as_bytes());
     response.push(0);
-    response.push(proof.len() as u8); // at most 32
+    response.push(proof.len() as u8); // at most 64
     response.extend_from_slice(&proof);
     if capabilities & PLUGIN_AUTH != 0 {
         response.extend_from_slice(&greeting.plugin);
@@ -141,30 +139,6 @@ pub(super) fn server_error(packet: &[u8]) -> ServerError {
     ServerError { code, state, message: String::from_utf8_lossy(parts.0).into_owned() }
 }
 
-/// The answer to a nonce; `None` for a way that this client does not know, or takes another step.
-fn proof(plugin: &[u8], password: &str, nonce: &[u8]) -> Option<Vec<u8>> {
-    match plugin {
-        _ if password.is_empty() => Some(Vec::new()),
-        b"mysql_native_password" => {
-            let once = Sha1::digest(password);
-            let salted =
-                Sha1::new().chain_update(nonce).chain_update(Sha1::digest(once)).finalize();
-            Some(xor(&once, &salted))
-        }
-        b"caching_sha2_password" => {
-            let once = Sha256::digest(password);
-            let twice = Sha256::digest(once);
-            let salted = Sha256::new().chain_update(twice).chain_update(nonce).finalize();
-            Some(xor(&once, &salted))
-        }
-        _ => None,
-    }
-}
-
-fn xor(a: &[u8], b: &[u8]) -> Vec<u8> {
-    a.iter().zip(b).map(|(a, b)| a ^ b).collect()
-}
-
 /// What is left of it: the server may want another way, or the password itself.
 fn prove(
     packets: &mut Packets,
@@ -172,7 +146,7 @@ fn prove(
     password: &str,
     database: &Database,
 ) -> std::result::Result<(), Fault> {
-    let mut plugin = greeting.plugin.clone();
+    let (mut plugin, mut nonce) = (greeting.plugin.clone(), greeting.nonce.clone());
     loop {
         let packet = packets.next()?.to_vec();
         let mut parts = Parts(&packet);
@@ -181,73 +155,94 @@ fn prove(
             Some(0xff) => return Err(Fault::Server(server_error(&packet))),
             Some(0xfe) => {
                 plugin = parts.zero_ended().to_vec();
-                let nonce = parts.0.strip_suffix(&[0]).unwrap_or(parts.0);
-                let answer = match proof(&plugin, password, nonce) {
-                    Some(proof) => proof,
-                    None => in_clear(packets, &plugin, password, database)?,
-                };
-                packets.send(&answer)?;
+                // Some end in a zero; a byte of the nonce may be one.
+                nonce = parts.0[..parts.0.len().min(LONG_NONCE)].to_vec();
+                match proof(&plugin, password, &nonce) {
+                    Some(proof) => packets.send(&proof)?,
+                    None => hand_over(packets, greeting, &plugin, password, &nonce, database)?,
+                }
             }
             // caching_sha2_password: 3 is well, 4 asks for the password itself.
             Some(0x01) if parts.0 == [3] => {}
             Some(0x01) if parts.0 == [4] => {
-                let answer = in_clear(packets, &plugin, password, database)?;
-                packets.send(&answer)?;
+                hand_over(packets, greeting, &plugin, password, &nonce, database)?;
+            }
+            _ if plugin == b"parsec" => {
+                // MariaDB puts a 1 before it, so that it cannot be taken for another packet.
+                let salt = packet.strip_prefix(&[1]).unwrap_or(&packet);
+                let answer = parsec(password, &nonce, salt);
+                packets.send(&answer.ok_or_else(|| Fault::nonsense("a salt"))?)?;
             }
             _ => return Err(Fault::nonsense("in the middle of the login")),
         }
     }
 }
 
-/// The password itself, for ways of proof that want it; never over a connection that can be read.
-fn in_clear(
-    packets: &Packets,
+/// The password itself, for ways of proof that want it: within TLS, or for the owner of the server's key.
+fn hand_over(
+    packets: &mut Packets,
+    greeting: &Greeting,
     plugin: &[u8],
     password: &str,
+    nonce: &[u8],
     database: &Database,
-) -> Result<Vec<u8>> {
+) -> std::result::Result<(), Fault> {
     let name = String::from_utf8_lossy(plugin);
-    match &*name {
-        "mysql_clear_password" | "sha256_password" | "caching_sha2_password" => {}
-        "" => {
-            return Err(Error::stop(
-                "the server wants the password in the way of before MySQL 4.1",
-            ));
-        }
-        _ => {
-            return Err(Error::stop(format!(
-                "the server wants `{}` to prove who it is by `{name}`, which moveout does not know",
-                database.user
-            ))
-            .hint("take a user with mysql_native_password or caching_sha2_password"));
-        }
+    let takes_rsa = matches!(&*name, "sha256_password" | "caching_sha2_password");
+    if !takes_rsa && name != "mysql_clear_password" {
+        let error = match &*name {
+            "" => Error::stop("the server wants the password in the way of before MySQL 4.1"),
+            _ => Error::stop(format!(
+                "the server wants `{}` to prove who it is by `{}`, which moveout does not know",
+                database.user,
+                name.escape_debug()
+            )),
+        };
+        return Err(error
+            .hint("take a user with caching_sha2_password, or another password")
+            .into());
     }
-    if !packets.is_tls() {
-        return Err(Error::stop(format!(
+    if packets.is_tls() {
+        return Ok(packets.send(&[password.as_bytes(), &[0]].concat())?);
+    }
+    let key = match &database.server_key {
+        _ if !takes_rsa => None,
+        None => None,
+        Some(ServerKey::File(path)) => Some(std::fs::read_to_string(path).map_err(|error| {
+            Error::usage(format!("server-public-key-path: {}: {error}", path.display()))
+        })?),
+        Some(ServerKey::Fetch) => {
+            packets.send(if name == "sha256_password" { &[1] } else { &[2] })?;
+            match packets.next()? {
+                [0x01, key @ ..] => Some(String::from_utf8_lossy(key).into_owned()),
+                packet @ [0xff, ..] => return Err(Fault::Server(server_error(packet))),
+                _ => return Err(Fault::nonsense("its public key")),
+            }
+        }
+    };
+    let Some(key) = key else {
+        let error = Error::stop(format!(
             "the server wants the password itself (`{name}`), and the connection is not encrypted"
-        ))
-        .hint("use TLS (sslmode=require)"));
-    }
-    Ok([password.as_bytes(), &[0]].concat())
+        ));
+        let by_tls = "use TLS (sslmode=require)";
+        let by_key = "name the file of the server's RSA key (?server-public-key-path=FILE), or let the server send \
+                      its key (?get-server-public-key=true), which is safe only where nobody can stand in its place";
+        return Err(match (takes_rsa, greeting.capabilities & SSL != 0) {
+            (true, true) => error.hint(format!("{by_tls}; or else {by_key}")),
+            (true, false) => error.hint(format!("it offers no TLS: {by_key}")),
+            (false, true) => error.hint(by_tls),
+            (false, false) => {
+                error.hint("it offers no TLS: take another user, or a tunnel to a server that does")
+            }
+        }
+        .into());
+    };
+    Ok(packets.send(&encrypted(password, nonce, &key)?)?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn proofs_are_those_of_the_protocol() {
-        let nonce: Vec<u8> = (1..=20).collect();
-        let once = Sha1::digest("geheim");
-        let found = proof(b"mysql_native_password", "geheim", &nonce).unwrap();
-        // The server, which knows SHA1(SHA1(password)), gets SHA1(password) back and hashes it.
-        let stored = Sha1::digest(once);
-        let salted = Sha1::new().chain_update(&nonce).chain_update(stored).finalize();
-        assert_eq!(Sha1::digest(xor(&found, &salted)), stored);
-        assert_eq!(proof(b"caching_sha2_password", "geheim", &nonce).unwrap().len(), 32);
-        assert_eq!(proof(b"caching_sha2_password", "", &nonce), Some(Vec::new()));
-        assert_eq!(proof(b"client_ed25519", "geheim", &nonce), None);
-    }
 
     #[test]
     fn what_is_not_mysql_is_refused() {

@@ -7,6 +7,7 @@ use super::catalog::{self, Catalog, Entry};
 use super::client::Client;
 use super::identity::{self, Marks};
 use super::ranges::MANY_ROWS;
+use super::rights::{self, Sight};
 use super::select::{quoted, table_name};
 use super::session::{Lease, Session};
 use super::snapshot::Proof;
@@ -20,6 +21,7 @@ use crate::source::relational::times::Times;
 use crate::source::{
     Column, Cuts, Division, Excluded, Identity, Listing, Object, Reading, Table, TableId,
 };
+use crate::text::escaped;
 use crate::window::{SECOND, Window};
 
 /// Engines that keep what a snapshot sees.
@@ -29,13 +31,17 @@ pub(super) fn list(this: &Inner, lease: &mut Lease, cancel: &Cancel) -> Result<L
     let before = marks_before(this, cancel)?;
     // The snapshots first: a table that is created meanwhile is then listed and empty, not unknown.
     lease.work(cancel, |_| Ok(()))?;
-    let (catalog, marks, sees_everything) = this
+    let (catalog, marks, sight) = this
         .pool
         .outside(cancel, |client| {
             let mut catalog = catalog::databases(client, &this.select)?;
             catalog::tables(client, &this.name, &mut catalog, &this.lessons)?;
             let marks = Marks::of_catalog(client, &catalog.tables)?;
-            Ok((catalog, marks, catalog::sees_everything(client)?))
+            let sight = rights::sight(client)?;
+            if !sight.everything {
+                rights::probe(client, &mut catalog)?;
+            }
+            Ok((catalog, marks, sight))
         })
         .map_err(|error| error.context("listing the tables"))?;
     this.numbered.store(marks.are_numbered(), Ordering::Relaxed);
@@ -44,7 +50,7 @@ pub(super) fn list(this: &Inner, lease: &mut Lease, cancel: &Cancel) -> Result<L
         |what, why: &str| Excluded { source: this.name.clone(), what, why: why.to_owned() };
     let others = catalog.others.iter();
     listing.excluded.extend(others.map(|(name, why)| excluded(format!("database {name}"), why)));
-    warn_of_sight(this, sees_everything, &mut listing.warnings);
+    warn_of_sight(this, &sight, &mut listing.warnings);
     warn_of_proof(this.pool.proof(), &mut listing.warnings);
     warn_of_engines(&catalog, &mut listing.warnings);
     let names = catalog.tables.keys().map(|(database, table)| TableId {
@@ -60,13 +66,13 @@ pub(super) fn list(this: &Inner, lease: &mut Lease, cancel: &Cancel) -> Result<L
         if !this.select.takes_table(&id.table) {
             listing.excluded.push(excluded(format!("table {id}"), "not asked for"));
         } else if entry.engine.is_none() && !entry.comment.is_empty() {
-            listing.unreadable.push((id, entry.comment));
+            listing.unreadable.push((id, escaped(&entry.comment).to_string()));
         } else if !entry.forbidden.is_empty() {
-            let why = format!("the user has no right to read {}", entry.forbidden.join(", "));
+            let columns = entry.forbidden.join(", ");
+            let why = format!("the user has no right to read {}", escaped(&columns));
             listing.unreadable.push((id, why));
-        } else if entry.by_columns && !lease.work(cancel, |session| is_readable(session, &id))? {
-            let why = "the user may read only some of its columns";
-            listing.unreadable.push((id, why.to_owned()));
+        } else if let Some(why) = entry.refused {
+            listing.unreadable.push((id, why));
         } else {
             let warnings = &mut listing.warnings;
             let time = match time_column(&this.time_columns, &id, &entry, warnings) {
@@ -105,15 +111,6 @@ fn marks_before(this: &Inner, cancel: &Cancel) -> Result<Option<(Marks, u64)>> {
     };
     let marks = this.pool.outside(cancel, ask);
     Ok(Some((marks.map_err(|error| error.context("listing the tables"))?, this.pool.tick())))
-}
-
-fn is_readable(session: &mut Session, id: &TableId) -> std::result::Result<bool, Fault> {
-    match session.client.query(&format!("SELECT * FROM {} LIMIT 0; {}", table_name(id), read::FREE))
-    {
-        Ok(_) => Ok(true),
-        Err(Fault::Server(_)) => Ok(false),
-        Err(broken) => Err(broken),
-    }
 }
 
 fn list_one(
@@ -247,8 +244,8 @@ fn find_times(
     Ok(Times { ends: Some((first, last)), before, after })
 }
 
-fn warn_of_sight(this: &Inner, sees_everything: bool, warnings: &mut Vec<String>) {
-    if sees_everything {
+fn warn_of_sight(this: &Inner, sight: &Sight, warnings: &mut Vec<String>) {
+    if sight.everything {
         return;
     }
     let user = this.pool.address.user();
@@ -256,23 +253,32 @@ fn warn_of_sight(this: &Inner, sees_everything: bool, warnings: &mut Vec<String>
         "aptible" => " (on Aptible `root` has the same password, and sees them)",
         _ => "",
     };
+    let why = match sight.revoked.as_slice() {
+        [] => "has no SELECT on *.*".to_owned(),
+        revoked => {
+            let revoked = revoked.join("; ");
+            format!("has lost rights that it had on everything ({})", escaped(&revoked))
+        }
+    };
     warnings.push(format!(
-        "`{user}` has no SELECT on *.*: databases and tables that it may not see are not exported, and nothing \
-         shows that they are there{root}"
+        "`{user}` {why}: databases and tables that it may not see are not exported, and nothing shows that \
+         they are there{root}"
     ));
 }
 
 fn warn_of_proof(proof: Option<Proof>, warnings: &mut Vec<String>) {
     let why = match proof {
         None | Some(Proof::One) => return,
-        Some(Proof::Written) => "the server is being written to: stop the writers for a moment",
-        Some(Proof::Servers) => "the address leads to several servers",
-        Some(Proof::None) => {
-            "the server does not show where its log is: grant the user REPLICATION CLIENT (BINLOG MONITOR)"
+        Some(Proof::Written) => {
+            "the server is being written to: stop the writers for a moment, or let \
+                                 `lock = true` in the configuration keep them out for one"
         }
+        Some(Proof::Servers) => "the address leads to several servers",
+        Some(Proof::Unseen) => "the user may not see what would prove it: grant PROCESS",
     };
     warnings.push(format!(
-        "each table is of one moment, but not all are of the same ({why}); catalog/chunks.parquet says which are"
+        "it is not proven that all tables are of one moment ({why}): each chunk is of one, which `snapshot` in \
+         catalog/chunks.parquet names"
     ));
 }
 
@@ -280,7 +286,7 @@ fn warn_of_engines(catalog: &Catalog, warnings: &mut Vec<String>) {
     let loose = catalog.tables.iter().filter_map(|((database, table), entry)| {
         let engine = entry.engine.as_ref()?;
         let safe = TRANSACTIONAL.iter().any(|safe| is_engine(entry, safe));
-        (!safe).then(|| format!("{database}.{table} ({engine})"))
+        (!safe).then(|| escaped(&format!("{database}.{table} ({engine})")).to_string())
     });
     let loose: Vec<String> = loose.collect();
     if !loose.is_empty() {

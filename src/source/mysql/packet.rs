@@ -2,6 +2,7 @@
 //! within. Knows nothing of what they mean.
 
 use std::io::{self, ErrorKind, Read, Write};
+use std::time::Duration;
 
 use crate::config::Tls;
 use crate::error::Result;
@@ -133,8 +134,24 @@ impl Packets {
         let there = length.min(self.end - self.start);
         self.large.extend_from_slice(&self.buffer[self.start..self.start + there]);
         self.start += there;
-        self.large.resize(before + length, 0);
-        self.wire.read_exact(&mut self.large[before + there..])
+        // In steps: what a header claims is not there yet.
+        while self.large.len() < before + length {
+            let from = self.large.len();
+            let step = (before + length - from).min(BUFFER);
+            self.large.resize(from + step, 0);
+            self.wire.read_exact(&mut self.large[from..])?;
+        }
+        Ok(())
+    }
+
+    /// Forgets a packet that is larger than the buffer and is done with.
+    pub(super) fn release(&mut self) {
+        self.large = Vec::new();
+    }
+
+    /// From now on a read that sees no byte for so long fails.
+    pub(super) fn wait_for(&self, idle: Duration) -> io::Result<()> {
+        self.wire.wait_for(idle)
     }
 }
 

@@ -104,11 +104,13 @@ fn stream(
     while let Some(row) = client.row()? {
         rows.push(row).ok_or_else(|| Fault::nonsense("a row"))?;
         count += 1;
-        if rows.is_full()
-            && let Err(failure) = send(&mut rows, sink)
-        {
-            drain(client, aside)?;
-            return Err(failure);
+        if rows.is_full() {
+            // A huge row is not held twice while the writer works on it.
+            client.release();
+            if let Err(failure) = send(&mut rows, sink) {
+                drain(client, aside)?;
+                return Err(failure);
+            }
         }
     }
     if !rows.is_empty() {
@@ -180,7 +182,8 @@ fn prepare(
         let name = quoted(&table.columns[at].key);
         let there_and_back = format!("CONVERT(CONVERT({name} USING utf8mb4) USING {charset})");
         let lost = format!("NOT (CAST({name} AS BINARY) <=> CAST({there_and_back} AS BINARY))");
-        if client.value(&format!("{} LIMIT 1", part.and(&lost).select("1")))?.is_some() {
+        let ask = format!("{} LIMIT 1", part.and(&lost).select("1"));
+        if client.value_of_scan(&ask)?.is_some() {
             unfit.push(Unfit::Text(at));
         }
     }

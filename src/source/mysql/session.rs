@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -50,16 +51,20 @@ fn set_up(mut client: Client) -> std::result::Result<Client, Fault> {
          net_read_timeout = 86400, net_write_timeout = 86400, lock_wait_timeout = 45, \
          sql_select_limit = 18446744073709551615, max_join_size = 18446744073709551615, sql_big_selects = 1",
     )?;
-    // Not all servers have them: they end what takes long.
-    let limits = match client.is_mariadb {
-        true => {
-            &["max_statement_time", "idle_transaction_timeout", "idle_readonly_transaction_timeout"]
-                [..]
+    // Not all servers have them: what ends statements and transactions that take long, and what hides primary
+    // keys that the server made itself.
+    let settings = match client.is_mariadb {
+        true => &[
+            "max_statement_time = 0",
+            "idle_transaction_timeout = 0",
+            "idle_readonly_transaction_timeout = 0",
+        ][..],
+        false => {
+            &["max_execution_time = 0", "show_gipk_in_create_table_and_information_schema = ON"]
         }
-        false => &["max_execution_time"],
     };
-    for limit in limits {
-        match client.query(&format!("SET SESSION {limit} = 0")) {
+    for setting in settings {
+        match client.query(&format!("SET SESSION {setting}")) {
             Ok(_) | Err(Fault::Server(_)) => {}
             Err(broken) => return Err(broken),
         }
@@ -166,7 +171,12 @@ impl Pool {
             return Ok(session);
         }
         let missing = self.size.saturating_sub(self.lock().open).max(1);
-        let mut clients = vec![self.address.connect(cancel)?];
+        let mut clients = match self.address.connect(cancel) {
+            Ok(client) => vec![client],
+            // It takes no more than are open: this work waits for one of them.
+            Err(error) if error.class() == Class::Retry => return self.wait().ok_or(error),
+            Err(error) => return Err(error),
+        };
         for _ in 1..missing {
             match self.address.connect(cancel) {
                 Ok(client) => clients.push(client),
@@ -177,7 +187,7 @@ impl Pool {
         }
         let taken = self.tick();
         let charsets = self.charsets(&mut clients[0])?;
-        let (states, proof) = snapshot::take(&mut clients)
+        let (states, proof) = snapshot::take(&mut clients, self.address.database.lock)
             .map_err(|fault| Error::from(fault).context("taking a snapshot"))?;
         let session =
             |(client, state)| Session { client, state, taken, charsets: Arc::clone(&charsets) };
@@ -188,6 +198,17 @@ impl Pool {
         let one = opened.pop().ok_or_else(|| Error::stop("no session was opened"))?;
         sessions.idle.append(&mut opened);
         Ok(one)
+    }
+
+    /// Waits until a session is idle; `None` if none is open any more.
+    fn wait(&self) -> Option<Session> {
+        while self.lock().open > 0 {
+            if let Some(session) = self.idle() {
+                return Some(session);
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        None
     }
 
     fn charsets(&self, client: &mut Client) -> Result<Arc<Charsets>> {
@@ -253,7 +274,7 @@ impl Session {
     /// Takes a new snapshot in place of the old one. A session that got only half-way there sees nobody knows what,
     /// and goes.
     pub(super) fn renew(&mut self, now: u64) -> std::result::Result<(), Fault> {
-        let taken = snapshot::take(std::slice::from_mut(&mut self.client));
+        let taken = snapshot::take(std::slice::from_mut(&mut self.client), false);
         let (mut states, _) = taken
             .map_err(|fault| Fault::Broken(Error::from(fault).context("taking a new snapshot")))?;
         self.state = states.pop().unwrap_or_default(); // one for each client

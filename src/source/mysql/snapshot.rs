@@ -1,92 +1,136 @@
-//! One moment for several connections, without a lock: where the log of the server says that nothing was
-//! written between the first snapshot and the last, they are of one moment. The name of a moment is what the
-//! log says of it; a moment that nothing is known of has a name that no other has.
+//! One moment for several connections. It is claimed only where the server ties what a snapshot sees to
+//! something that it shows: the place in MariaDB's binary log, or InnoDB's own list of transactions; or where a
+//! lock kept all writers out. That MySQL's binary log stands still proves nothing: a transaction is in the log
+//! before others see it. A moment that nothing is known of has a name that no other has.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::client::Client;
 use super::status::Fault;
+use crate::error::Error;
 use crate::window::{now, rfc3339};
 
-/// How often to try for one moment, where the server is being written to.
-const TRIES: u32 = 10;
-/// A commit stands in the log before others see it; after this they do.
-const SETTLED: Duration = Duration::from_millis(50);
+/// For how long to try for one moment, where the server is being written to.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// For how many seconds writers may have to wait for the lock, before it is given up.
+const LOCK_WAIT: u32 = 10;
+/// What `session` sets, in seconds.
+pub(super) const USUAL_WAIT: u32 = 45;
 
 /// What is known of the snapshots that were taken together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Proof {
     /// They are of one moment.
     One,
-    /// They are not: the server is being written to.
+    /// Nothing shows that they are: the server is being written to.
     Written,
     /// They are of several servers behind one address.
     Servers,
-    /// The user may not see the log, or there is none.
-    None,
+    /// The user may not see what would prove it.
+    Unseen,
 }
 
-/// Begins a transaction with a snapshot on each connection. Returns the name of what each sees.
-pub(super) fn take(clients: &mut [Client]) -> Result<(Vec<String>, Proof), Fault> {
+/// Begins a transaction with a snapshot on each connection. Returns the name of what each sees. `lock` keeps
+/// all writers of the server out meanwhile.
+pub(super) fn take(clients: &mut [Client], lock: bool) -> Result<(Vec<String>, Proof), Fault> {
     let servers = clients.iter_mut().map(server).collect::<Result<Vec<_>, _>>()?;
-    let one_server = servers.windows(2).all(|pair| pair[0] == pair[1]);
-    let mut proof = Proof::None;
-    let mut names = Vec::new();
-    for _ in 0..TRIES {
-        (names, proof) = match one_server {
-            true => attempt(clients)?,
-            false => {
-                clients.iter_mut().try_for_each(begin)?;
-                (clients.iter().map(unproven).collect(), Proof::Servers)
+    let (names, proof) = if servers.windows(2).any(|pair| pair[0] != pair[1]) {
+        begin(clients)?;
+        (unproven(clients), Proof::Servers)
+    } else if lock {
+        locked(clients)?
+    } else {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let attempt = attempt(clients)?;
+            if attempt.1 != Proof::Written || Instant::now() > until {
+                break attempt;
             }
-        };
-        if proof != Proof::Written {
-            break;
+            // A writer that comes at equal intervals shall not be met each time.
+            thread::sleep(Duration::from_millis(fastrand::u64(2..30)));
         }
-    }
+    };
     let names = servers.iter().zip(names).map(|(server, name)| format!("{server} {name}"));
     Ok((names.collect(), proof))
 }
 
-fn attempt(clients: &mut [Client]) -> Result<(Vec<String>, Proof), Fault> {
+/// While nobody can commit.
+fn locked(clients: &mut [Client]) -> Result<(Vec<String>, Proof), Fault> {
     let Some(first) = clients.first_mut() else { return Ok((Vec::new(), Proof::One)) };
-    let logs_all = logs_all(first)?;
-    let before = position(first, logs_all)?;
-    thread::sleep(SETTLED);
-    clients.iter_mut().try_for_each(begin)?;
-    // MariaDB says of each snapshot where in the log it is.
-    // Not where filters keep some databases out of the log, or may: then InnoDB's own must say it.
-    let is_of_log = before.as_ref().is_some_and(|before| !before.starts_with("LSN"));
-    if logs_all && is_of_log {
+    // Not for long: whoever wants to write waits behind this.
+    let lock = format!("SET SESSION lock_wait_timeout = {LOCK_WAIT}; FLUSH TABLES WITH READ LOCK");
+    first.query(&lock).map_err(|fault| {
+        // The connection may have a part of it.
+        let error = Error::from(fault).context("keeping writers out for one moment (`lock = true`)");
+        Fault::Broken(error.hint(
+            "the lock needs the right RELOAD, and waits for statements that run for long: run again later, \
+             or without `lock`",
+        ))
+    })?;
+    let outcome = attempt(clients);
+    let unlock = format!("UNLOCK TABLES; SET SESSION lock_wait_timeout = {USUAL_WAIT}");
+    clients[0].query(&unlock)?;
+    let (names, proof) = outcome?;
+    Ok(match proof {
+        Proof::One => (names, proof),
+        _ => (vec![format!("locked {}", unique()); clients.len()], Proof::One),
+    })
+}
+
+fn attempt(clients: &mut [Client]) -> Result<(Vec<String>, Proof), Fault> {
+    let count = clients.len();
+    let Some(first) = clients.first_mut() else { return Ok((Vec::new(), Proof::One)) };
+    let logs_all = first.is_mariadb && logs_all(first)?;
+    let before = if logs_all { None } else { transactions(first)? };
+    begin(clients)?;
+    if logs_all {
         let places = clients.iter_mut().map(place).collect::<Result<Option<Vec<_>>, _>>()?;
         if let Some(places) = places {
             let one = places.windows(2).all(|pair| pair[0] == pair[1]);
             return Ok((places, if one { Proof::One } else { Proof::Written }));
         }
     }
-    let after = position(&mut clients[0], logs_all)?;
-    Ok(match (before, after) {
-        (Some(before), Some(after)) if before == after => (vec![before; clients.len()], Proof::One),
-        (Some(_), Some(_)) => (clients.iter().map(unproven).collect(), Proof::Written),
-        _ => (clients.iter().map(unproven).collect(), Proof::None),
-    })
+    let Some(before) = before else {
+        let proof = if count == 1 { Proof::One } else { Proof::Unseen };
+        return Ok((unproven(clients), proof));
+    };
+    let first = &mut clients[0];
+    let is_mariadb = first.is_mariadb;
+    match transactions(first)?.filter(|after| before.proves(after, is_mariadb)) {
+        Some(after) => Ok((vec![after.name(started(first)?); count], Proof::One)),
+        None if count == 1 => Ok((unproven(clients), Proof::One)),
+        None => Ok((unproven(clients), Proof::Written)),
+    }
 }
 
-/// Tables that are done with can be altered by others after a return to the savepoint.
-fn begin(client: &mut Client) -> Result<(), Fault> {
-    // Results as they are stored, with no conversion that could lose a byte.
-    let sql = "SET character_set_results = NULL; \
-               SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ; \
-               START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY; SAVEPOINT moveout";
-    client.query(sql).map(drop)
+/// All at once, so that as little as can be is written between the first and the last. Tables that are done
+/// with can be altered by others after a return to the savepoint.
+fn begin(clients: &mut [Client]) -> Result<(), Fault> {
+    for client in &mut *clients {
+        // Results as they are stored, with no conversion that could lose a byte.
+        client.query(
+            "SET character_set_results = NULL; SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ",
+        )?;
+    }
+    for client in &mut *clients {
+        client.ask("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY; SAVEPOINT moveout")?;
+    }
+    // Each answer must be taken, also where another is an error.
+    let begun: Vec<_> = clients.iter_mut().map(|client| client.answer(|_| ())).collect();
+    begun.into_iter().collect()
 }
 
-fn unproven(client: &Client) -> String {
+/// A name that no other moment has.
+fn unique() -> String {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
-    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    format!("at {} on connection {} ({number})", rfc3339(now()), client.id)
+    format!("at {} ({})", rfc3339(now()), NUMBER.fetch_add(1, Ordering::Relaxed))
+}
+
+fn unproven(clients: &[Client]) -> Vec<String> {
+    let name = |client: &Client| format!("not proven: connection {} {}", client.id, unique());
+    clients.iter().map(name).collect()
 }
 
 /// The first of these statements that the server takes.
@@ -112,37 +156,93 @@ fn server(client: &mut Client) -> Result<String, Fault> {
     Ok(row.into_iter().flatten().flatten().next().unwrap_or_default())
 }
 
-/// Whether all that is written stands in the binary log: what a replica or a node of a cluster gets from
-/// others may not.
+/// When the server was started: after a crash it may count from an earlier number on.
+fn started(client: &mut Client) -> Result<String, Fault> {
+    let ways = ["performance_schema", "information_schema"].map(|schema| {
+        format!(
+            "SELECT UNIX_TIMESTAMP() - VARIABLE_VALUE FROM {schema}.GLOBAL_STATUS WHERE VARIABLE_NAME = 'Uptime'"
+        )
+    });
+    // MySQL's names of tables can be case sensitive.
+    let lower = ways[0].replace("GLOBAL_STATUS", "global_status");
+    let row = first_of(client, &[&lower, &ways[1]])?;
+    Ok(row.into_iter().flatten().flatten().next().unwrap_or_else(unique))
+}
+
+/// What InnoDB says of the transactions that write.
+#[derive(Debug, PartialEq, Eq)]
+struct Transactions {
+    /// The number that the next one gets.
+    next: String,
+    /// Those that have one and are not done.
+    active: Vec<String>,
+}
+
+impl Transactions {
+    /// Whether what snapshots see was the same from `self` to `after`: none got a number, so that none began,
+    /// and those that were active still are. MySQL takes a transaction from the list in the same step in which
+    /// others begin to see it; MariaDB later, so that there must be none.
+    fn proves(&self, after: &Self, is_mariadb: bool) -> bool {
+        self == after && (self.active.is_empty() || !is_mariadb)
+    }
+
+    fn name(&self, started: String) -> String {
+        let without = match self.active.as_slice() {
+            [] => String::new(),
+            active => format!(" without {}", active.join(",")),
+        };
+        format!("since {started} to transaction {}{without}", self.next)
+    }
+
+    /// From the text of `SHOW ENGINE INNODB STATUS`; `None` where it is not all there.
+    fn read(status: &str) -> Option<Self> {
+        let mut next = None;
+        let mut active = Vec::new();
+        for line in status.lines() {
+            if line.contains("truncated...") {
+                return None;
+            } else if let Some(rest) = line.strip_prefix("Trx id counter ") {
+                next = rest.split_whitespace().next().map(str::to_owned);
+            } else if let Some(rest) = line.strip_prefix("---TRANSACTION ") {
+                // What has not written has the address of something for a number.
+                let (number, state) = rest.split_once(',')?;
+                if !number.starts_with('(') && state.trim() != "not started" {
+                    active.push(number.to_owned());
+                }
+            }
+        }
+        active.sort_unstable();
+        Some(Self { next: next?, active })
+    }
+}
+
+fn transactions(client: &mut Client) -> Result<Option<Transactions>, Fault> {
+    let row = first_of(client, &["SHOW ENGINE INNODB STATUS"])?;
+    let status = row.and_then(|row| row.into_iter().nth(2).flatten());
+    Ok(status.and_then(|status| Transactions::read(&status)))
+}
+
+/// Whether all that is written to a MariaDB stands in its binary log: what a replica or a node of a cluster
+/// gets from others may not, and filters may keep some databases out. Who may not ask cannot tell.
 fn logs_all(client: &mut Client) -> Result<bool, Fault> {
-    let ways = ["SELECT @@log_replica_updates", "SELECT @@log_slave_updates"];
-    if first_of(client, &ways)?.is_some_and(|row| row == [Some("1".to_owned())]) {
+    let Some(log) = first_of(client, &["SHOW MASTER STATUS"])? else { return Ok(false) };
+    let text = |at: usize| log.get(at).cloned().flatten().unwrap_or_default();
+    if text(0).is_empty() || !text(2).is_empty() || !text(3).is_empty() {
+        return Ok(false);
+    }
+    if first_of(client, &["SELECT @@log_slave_updates"])? == Some(vec![Some("1".to_owned())]) {
         return Ok(true);
     }
     let others = client.query(
-        "SHOW GLOBAL STATUS WHERE Variable_name IN ('Slave_running', 'Slaves_running', 'wsrep_cluster_size')",
+        "SHOW GLOBAL STATUS WHERE Variable_name IN ('Slaves_running', 'wsrep_cluster_size')",
     )?;
-    if others.is_empty() {
-        // MySQL 8 has no such status. Who may not ask cannot tell.
-        for sql in ["SHOW REPLICA STATUS", "SHOW SLAVE STATUS"] {
-            match client.query(sql) {
-                Ok(sources) => return Ok(sources.is_empty()),
-                Err(Fault::Server(_)) => {}
-                Err(broken) => return Err(broken),
-            }
-        }
-        return Ok(false);
-    }
-    Ok(others
-        .iter()
-        .all(|row| matches!(row.last(), Some(Some(value)) if value == "0" || value == "OFF")))
+    let none = |row: &Vec<Option<String>>| matches!(row.last(), Some(Some(value)) if value == "0");
+    // An empty answer is not a "no".
+    Ok(others.len() == 2 && others.iter().all(none))
 }
 
-/// Where in its binary log MariaDB's snapshot is.
+/// Where in its binary log MariaDB's snapshot is: it takes the two in one step.
 fn place(client: &mut Client) -> Result<Option<String>, Fault> {
-    if !client.is_mariadb {
-        return Ok(None);
-    }
     let rows = client.query(
         "SHOW STATUS WHERE Variable_name IN ('Binlog_snapshot_file', 'Binlog_snapshot_position')",
     )?;
@@ -153,22 +253,28 @@ fn place(client: &mut Client) -> Result<Option<String>, Fault> {
     Ok(known.then(|| values.join(":")))
 }
 
-/// Where the server's log is now: the binary log, or else InnoDB's own, which moves with every change, and
-/// which everybody may see.
-fn position(client: &mut Client, logs_all: bool) -> Result<Option<String>, Fault> {
-    let ways = ["SHOW BINARY LOG STATUS", "SHOW MASTER STATUS"];
-    if logs_all && let Some(row) = first_of(client, &ways)? {
-        let text = |at: usize| row.get(at).cloned().flatten().unwrap_or_default();
-        // Filters, by which some databases are not logged.
-        let filtered = !text(2).is_empty() || !text(3).is_empty();
-        if !text(0).is_empty() && !filtered {
-            let gtids = text(4).replace('\n', "");
-            return Ok(Some(format!("{}:{} {gtids}", text(0), text(1)).trim_end().to_owned()));
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STATUS: &str = "\n=====\nTRANSACTIONS\n------------\nTrx id counter 2767\n\
+        Purge done for trx's n:o < 2760 undo n:o < 0 state: running but idle\n\
+        LIST OF TRANSACTIONS FOR EACH SESSION:\n\
+        ---TRANSACTION 375300535160816, not started\n0 lock struct(s), heap size 1128, 0 row lock(s)\n\
+        ---TRANSACTION (0x7f2d1c0016d8), ACTIVE 0 sec\n0 lock struct(s)\n\
+        ---TRANSACTION 2766, ACTIVE (PREPARED) 0 sec\n2 lock struct(s)\n--------\nFILE I/O\n";
+
+    #[test]
+    fn only_the_same_transactions_prove_one_moment() {
+        let read = |text: &str| Transactions::read(text).unwrap();
+        let before = read(STATUS);
+        assert_eq!(before, Transactions { next: "2767".into(), active: vec!["2766".into()] });
+        assert!(before.proves(&read(STATUS), false));
+        assert!(!before.proves(&read(STATUS), true));
+        let idle = read(&STATUS.replace("2766, ACTIVE (PREPARED) 0 sec", "2766, not started"));
+        assert!(!before.proves(&idle, false) && idle.proves(&idle, true));
+        assert!(!before.proves(&read(&STATUS.replace("2767", "2768")), false));
+        assert_eq!(Transactions::read(&STATUS.replace("FILE I/O", "... truncated...\n")), None);
+        assert_eq!(Transactions::read("no such thing"), None);
     }
-    let rows = client.query(
-        "SHOW GLOBAL STATUS WHERE Variable_name IN ('Innodb_lsn_current', 'Innodb_redo_log_current_lsn')",
-    )?;
-    let lsn = rows.into_iter().next().and_then(|row| row.into_iter().nth(1).flatten());
-    Ok(lsn.map(|lsn| format!("LSN {lsn}")))
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 
 use crate::error::{Class, Error};
+use crate::text::escaped;
 
 /// How a command failed.
 #[derive(Debug)]
@@ -25,7 +26,7 @@ pub(super) struct ServerError {
 
 impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (error {})", self.message.trim_end(), self.code)
+        write!(f, "{} (error {})", escaped(self.message.trim_end()), self.code)
     }
 }
 
@@ -82,6 +83,19 @@ impl From<ServerError> for Error {
         match code {
             // No such user or password, no such database, host not allowed, password expired.
             1044 | 1045 | 1049 | 1130 | 1698 | 1820 | 1862 => Self::stop(&error),
+            // A locked account (MySQL, MariaDB).
+            3118 | 4151 => Self::stop(&error)
+                .hint("ALTER USER … ACCOUNT UNLOCK on the server unlocks it, or take another user"),
+            3032 => Self::stop(&error).hint(
+                "`offline_mode` of the server is on: switch it off, or take a user with CONNECTION_ADMIN",
+            ),
+            // What the server runs for each connection has failed.
+            1184 => Self::stop(&error).hint(
+                "`init_connect` of the server may be broken: mend it, or take a user with CONNECTION_ADMIN \
+                 (SUPER), for whom it is not run",
+            ),
+            // The account's way to prove a password is not there any more.
+            1524 => Self::stop(&error).hint("ALTER USER … IDENTIFIED WITH another way, or take another user"),
             // By TLS alone; blocked after too many errors.
             3159 => Self::stop(&error).hint("use TLS: sslmode=require"),
             1129 => Self::stop(&error).hint("FLUSH HOSTS on the server unblocks it"),
@@ -100,6 +114,7 @@ impl From<ServerError> for Error {
             // Waiting for a lock, a deadlock, out of memory, statement time-outs (MySQL, MariaDB).
             1037 | 1038 | 1041 | 1205 | 1213 | 1969 | 3024 => of(Class::RetryThenSplit),
             // What is in the statement or in the data will be there the next time.
+            _ if state.starts_with("28") => Self::stop(&error),
             _ if state.starts_with("42") || state.starts_with("22") => Self::fail(&error),
             _ => of(Class::Retry),
         }

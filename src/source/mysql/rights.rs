@@ -1,0 +1,111 @@
+//! What the user may see. The catalog shows nothing of what it may not, not even that it is there: of a table
+//! of which it may read some columns it shows these, as if they were all.
+
+use super::catalog::{Catalog, Entry};
+use super::client::Client;
+use super::select::{quoted, table_name};
+use super::status::Fault;
+use crate::source::TableId;
+
+/// What `SHOW GRANTS` says.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Sight {
+    /// SELECT on everything, and nothing taken from that.
+    pub(super) everything: bool,
+    /// What was taken from wider rights (`partial_revokes`).
+    pub(super) revoked: Vec<String>,
+}
+
+pub(super) fn sight(client: &mut Client) -> Result<Sight, Fault> {
+    let role = match client.is_mariadb {
+        true => client.value("SELECT CURRENT_ROLE()")?,
+        false => None,
+    };
+    let grants = client.query("SHOW GRANTS")?;
+    let lines = grants.iter().flatten().flatten().map(String::as_str);
+    Ok(read(lines, role.as_deref()))
+}
+
+/// MariaDB also shows what roles may which the user does not have at present; of a role it says no host.
+fn read<'a>(lines: impl Iterator<Item = &'a str>, role: Option<&str>) -> Sight {
+    let role = role.map(quoted);
+    let mut sight = Sight::default();
+    for line in lines {
+        if let Some(revoke) = line.strip_prefix("REVOKE ") {
+            sight
+                .revoked
+                .push(revoke.rsplit_once(" FROM ").map_or(revoke, |(what, _)| what).to_owned());
+        } else if let Some((rights, to)) = line.split_once(" ON *.* TO ") {
+            let to = to.split(" WITH ").next().unwrap_or_default();
+            let holds = to.contains('@') || role.as_deref().is_some_and(|role| role == to.trim());
+            let mut rights = rights.trim_start_matches("GRANT ").split(',').map(str::trim);
+            let all = |right: &str| right == "SELECT" || right.starts_with("ALL PRIVILEGES");
+            sight.everything |= holds && rights.any(all);
+        }
+    }
+    sight.everything &= sight.revoked.is_empty();
+    sight
+}
+
+/// Tries each table, and notes of which not all can be read.
+pub(super) fn probe(client: &mut Client, catalog: &mut Catalog) -> Result<(), Fault> {
+    const AT_ONCE: usize = 100;
+    let mut left: Vec<(TableId, &mut Entry)> = Vec::new();
+    for ((database, table), entry) in &mut catalog.tables {
+        let (source, schema) = (String::new(), String::new());
+        let id = TableId { source, database: database.clone(), schema, table: table.clone() };
+        // What cannot be opened is told otherwise.
+        if entry.engine.is_some() && entry.forbidden.is_empty() {
+            left.push((id, entry));
+        }
+    }
+    for tables in left.chunks_mut(AT_ONCE) {
+        let mut from = 0;
+        while from < tables.len() {
+            // `*` has no column that is invisible; the definition shows all of them, or nothing.
+            let asked = tables[from..].iter().map(|(id, _)| {
+                let name = table_name(id);
+                format!("SELECT * FROM {name} LIMIT 0; SHOW CREATE TABLE {name}")
+            });
+            let asked = asked.collect::<Vec<_>>().join(";");
+            let mut shown = 0;
+            match client.query_each(&asked, |_| shown += 1) {
+                Ok(()) => from = tables.len(),
+                // Those before have been answered, and those after it not been looked at.
+                Err(Fault::Server(error)) => {
+                    let Some((_, entry)) = tables.get_mut(from + shown) else { break };
+                    entry.refused =
+                        Some(format!("the user may not read all of its columns: {error}"));
+                    from += shown + 1;
+                }
+                Err(broken) => return Err(broken),
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_rights_that_the_user_has_count() {
+        let everything = |lines: &[&str], role| read(lines.iter().copied(), role).everything;
+        assert!(everything(&["GRANT ALL PRIVILEGES ON *.* TO 'a'@'%' WITH GRANT OPTION"], None));
+        assert!(everything(&["GRANT PROCESS, SELECT ON *.* TO `a`@`%`"], None));
+        assert!(!everything(
+            &["GRANT USAGE ON *.* TO `a`@`%`", "GRANT SELECT ON `d`.* TO `a`@`%`"],
+            None
+        ));
+        let of_role = ["GRANT `r` TO `a`@`%`", "GRANT SELECT ON *.* TO `r`"];
+        assert!(!everything(&of_role, None) && !everything(&of_role, Some("s")));
+        assert!(everything(&of_role, Some("r")));
+        let revoked = ["GRANT SELECT ON *.* TO `a`@`%`", "REVOKE SELECT ON `d2`.* FROM `a`@`%`"];
+        let sight = read(revoked.into_iter(), None);
+        assert_eq!(
+            sight,
+            Sight { everything: false, revoked: vec!["SELECT ON `d2`.*".to_owned()] }
+        );
+    }
+}

@@ -1,0 +1,35 @@
+//! PURE: text of others, as it may reach a terminal.
+
+use std::fmt::{self, Write};
+
+/// Shows text whose control characters could move the cursor, or hide what stands before them.
+pub(crate) fn escaped(text: &str) -> impl fmt::Display + '_ {
+    Escaped(text)
+}
+
+struct Escaped<'a>(&'a str);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|c| match is_harmless(c) {
+            true => f.write_char(c),
+            false => write!(f, "{}", c.escape_default()),
+        })
+    }
+}
+
+/// Controls also turn the direction of writing, or cannot be seen.
+fn is_harmless(c: char) -> bool {
+    !c.is_control()
+        && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_obeys_is_shown() {
+        assert_eq!(escaped("a\x1b[2J\n\u{202e}ü").to_string(), "a\\u{1b}[2J\\n\\u{202e}ü");
+    }
+}
