@@ -4,6 +4,7 @@
 
 mod again;
 mod prepare;
+mod recheck;
 mod relist;
 mod summary;
 mod worker;
@@ -30,7 +31,7 @@ use crate::error::{Error, Exit, Result};
 use crate::plan::Queue;
 use crate::progress::Progress;
 use crate::retry::{GRACE, Interrupt, Retry};
-use crate::source::{Artifact, Chunk, Source, TableId};
+use crate::source::{Artifact, Chunk, Source, Table, TableId};
 use crate::survey::{Survey, Surveyed};
 use crate::window::{Slice, now, rfc3339};
 
@@ -66,8 +67,11 @@ struct Run<'a> {
     began: Instant,
     started: String,
     written: HashSet<usize>,
-    /// What this run committed, by the place of its table in the survey.
-    settled: HashSet<(usize, Slice)>,
+    /// What this run committed, by the place of its table in the survey, with the table as it was read.
+    settled: HashMap<(usize, Slice), Arc<Table>>,
+    /// How often gaps were found where everything seemed to be committed, and how often a table was not any
+    /// more what it had been read as.
+    rounds: (u32, u32),
     /// The archive is sealed and holds all that is asked for.
     idle: bool,
     /// How often a table was listed again to no avail.
@@ -78,13 +82,10 @@ struct Run<'a> {
 impl Run<'_> {
     async fn run(mut self) -> Result<Summary> {
         let mut outcome = self.work().await;
-        for round in 1.. {
-            if outcome.is_err() || !self.summary.failed.is_empty() {
-                break;
-            }
+        while outcome.is_ok() && self.summary.failed.is_empty() {
             // Wherever it is dropped, the next run makes it good, as it does after a kill.
             let interrupt = self.retry.interrupt().clone();
-            match interrupt.or(self.finish(round)).await {
+            match interrupt.or(self.finish()).await {
                 Ok(true) => break,
                 Ok(false) => outcome = self.work().await,
                 Err(error) => outcome = Err(error),
@@ -196,7 +197,7 @@ impl Run<'_> {
                 self.writer.progress.chunk_done();
             }
             Outcome::Committed(commit) => {
-                self.settled.insert((self.surveyed[at], commit.slice));
+                self.settled.insert((self.surveyed[at], commit.slice), chunk.table);
                 if commit.rows > 0 && self.written.insert(at) {
                     self.summary.tables_written += 1;
                 }
@@ -265,7 +266,7 @@ impl Run<'_> {
 
     /// Everything is committed: look once more at what the store says, then seal. `false` when it
     /// shows that something is still to be done.
-    async fn finish(&mut self, round: u32) -> Result<bool> {
+    async fn finish(&mut self) -> Result<bool> {
         let me = self.writer.run.clone();
         if self.idle {
             self.archive.clear_work(&me).await?;
@@ -274,15 +275,19 @@ impl Run<'_> {
         }
         self.writer.progress.doing("sealing the archive");
         self.wait_for_older_runs(&me).await?;
-        if let Some(gap) = self.queue_gaps().await? {
-            return match round {
+        let state = self.archive.state().await?;
+        if let Some(gap) = self.queue_gaps(&state) {
+            self.rounds.0 += 1;
+            return match self.rounds.0 {
                 1..=3 => Ok(false),
                 _ => Err(Error::incomplete(format!(
                     "{gap} was committed and is not any more: somebody else changes the archive"
                 ))),
             };
         }
-        let state = self.archive.state().await?;
+        if self.take_back_what_changed(&state).await? {
+            return Ok(false);
+        }
         self.warn_of_abandoned(&state).await?;
         self.warn_of_moments(&state);
         let artifacts = self.artifacts().await?;
@@ -309,8 +314,7 @@ impl Run<'_> {
 
     /// Where a commit of this run overlaps an earlier one of another, it does not count; what then
     /// is missing is to be done again, in windows that fit. Returns one of the gaps.
-    async fn queue_gaps(&mut self) -> Result<Option<String>> {
-        let state = self.archive.state().await?;
+    fn queue_gaps(&mut self, state: &State) -> Option<String> {
         let committed = state.by_table();
         let mut found = None;
         for (at, surveyed) in self.survey.tables.iter().enumerate() {
@@ -327,7 +331,7 @@ impl Run<'_> {
                 self.surveyed.push(at);
             }
         }
-        Ok(found)
+        found
     }
 
     /// What the archive answers for: what this run asked for, and what an unfinished run of before

@@ -175,7 +175,7 @@ impl Reading {
 
 /// Instants that no window of a table may cross, because the source answers exactly only between
 /// two of them.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Cuts {
     /// Any window will do.
     #[default]
@@ -232,6 +232,13 @@ pub struct Listing {
     pub unreadable: Vec<(TableId, String)>,
     /// What the user should know before trusting the result.
     pub warnings: Vec<String>,
+}
+
+impl Listing {
+    /// The names of all tables that are there, readable or not.
+    pub fn ids(&self) -> impl Iterator<Item = &TableId> {
+        self.tables.iter().map(|table| &table.id).chain(self.unreadable.iter().map(|(id, _)| id))
+    }
 }
 
 /// Something that a source has and the archive will not, with the reason.
@@ -449,6 +456,18 @@ pub trait Source: Send + Sync {
     /// Reads a chunk. `Ok` only after the source has said, in its own protocol's way, that the
     /// stream ended well; whatever was sent before an error is thrown away.
     async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<Done>;
+
+    /// Lists again, once everything is read. `None` where rows are read as of the moment of the listing, and
+    /// each read finds out by itself whether its table is still the one that was listed.
+    async fn list_again(&self) -> Result<Option<Listing>> {
+        self.list().await.map(Some)
+    }
+
+    /// Where a read of a table may have missed something that is there `now`: the table was listed as `read`
+    /// when it was read. The table is then read again as far as the windows reach.
+    async fn missed(&self, read: &Table, now: &Table) -> Result<Vec<Window>> {
+        Ok(if read.columns == now.columns { Vec::new() } else { vec![Window::ALL] })
+    }
 
     /// Rows that a chunk of a table should have at most, where a quota makes that matter.
     fn chunk_rows(&self, _table: &TableId) -> Option<u64> {

@@ -5,7 +5,7 @@ mod again;
 mod compared;
 mod same;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 pub use self::again::Again;
@@ -32,6 +32,8 @@ pub struct Survey {
     pub infos: Vec<SourceInfo>,
     /// All tables that have rows, or may have some in the asked range.
     pub tables: Vec<Surveyed>,
+    /// The names of all tables that were there, whatever became of them.
+    pub listed: HashSet<TableId>,
     /// What is left out, and why.
     pub excluded: Vec<Excluded>,
     /// What cannot be read, and why.
@@ -87,6 +89,7 @@ pub async fn survey(
         sources: Vec::new(),
         infos: Vec::new(),
         tables: Vec::new(),
+        listed: HashSet::new(),
         excluded: Vec::new(),
         unreadable: Vec::new(),
         outside: Vec::new(),
@@ -106,6 +109,7 @@ impl Survey {
         let (source, mut info) = self.reach(asking, spec).await?;
         let of = info.name.clone();
         let mut listing = list(spec, source.as_ref(), retry).await?;
+        self.listed.extend(listing.ids().cloned());
         self.excluded.append(&mut listing.excluded);
         self.warnings.append(&mut listing.warnings);
         if let Some(identity) = &mut info.identity {
@@ -219,9 +223,7 @@ impl Survey {
 pub async fn list(spec: &SourceSpec, source: &dyn Source, retry: &Retry) -> Result<Listing> {
     let mut listing = retry.with_retry(source.name(), || source.list()).await?;
     let left_out = |id: &TableId| spec.select.excludes(&id.database, &id.schema, &id.table);
-    let listed = listing.tables.iter().map(|table| &table.id);
-    let there = listed.chain(listing.unreadable.iter().map(|(id, _)| id));
-    let excluded: Vec<Excluded> = there
+    let excluded: Vec<Excluded> = (listing.ids())
         .filter(|id| left_out(id))
         .map(|id| Excluded {
             source: source.name().to_owned(),
@@ -268,10 +270,8 @@ fn taken_whole(job: &Job, source: usize, tables: &[Surveyed]) -> Option<String> 
 /// A name or pattern of the selection that no table has: most likely a slip of the pen, and what it
 /// was meant for would be left out without a word.
 fn unmatched<'a>(select: &'a Select, listing: &Listing) -> Option<&'a String> {
-    let listed = || listing.tables.iter().map(|table| &table.id);
-    let ids = || listed().chain(listing.unreadable.iter().map(|(id, _)| id));
-    let table = |pattern: &&String| !ids().any(|id| matches(pattern, &id.table));
-    let schema = |pattern: &&String| !ids().any(|id| matches(pattern, &id.schema));
+    let table = |pattern: &&String| !listing.ids().any(|id| matches(pattern, &id.table));
+    let schema = |pattern: &&String| !listing.ids().any(|id| matches(pattern, &id.schema));
     let lost = select.tables.iter().find(table);
     lost.or_else(|| select.schemas.iter().find(schema))
 }

@@ -137,7 +137,8 @@ pub(super) async fn prepare<'a>(
         began,
         started,
         written: HashSet::new(),
-        settled: HashSet::new(),
+        settled: HashMap::new(),
+        rounds: (0, 0),
         strikes: HashMap::new(),
         beating,
     })

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::Run;
+use crate::archive::commit::Commit;
 use crate::coverage::Coverage;
 use crate::error::{Error, Result};
 use crate::plan::{asked, same_division};
@@ -130,16 +131,23 @@ impl Run<'_> {
         let mut slices = Vec::new();
         for commit in state.commits.iter().filter(|commit| commit.id() == *table) {
             // What is committed and not settled yet comes back by itself.
-            if !self.settled.remove(&(surveyed, commit.slice)) {
-                continue;
+            if self.settled.contains_key(&(surveyed, commit.slice)) {
+                self.take_back(surveyed, commit).await?;
+                slices.push(commit.slice);
             }
-            self.archive.retract(commit).await?;
+        }
+        Ok(slices)
+    }
+
+    /// Takes a commit out of the archive, and out of what this run did if it was its own.
+    pub(super) async fn take_back(&mut self, surveyed: usize, commit: &Commit) -> Result<()> {
+        self.archive.retract(commit).await?;
+        if self.settled.remove(&(surveyed, commit.slice)).is_some() {
             self.summary.chunks = self.summary.chunks.saturating_sub(1);
             self.summary.rows = self.summary.rows.saturating_sub(commit.rows);
             let bytes: u64 = commit.files.iter().map(|file| file.bytes).sum();
             self.summary.bytes = self.summary.bytes.saturating_sub(bytes);
-            slices.push(commit.slice);
         }
-        Ok(slices)
+        Ok(())
     }
 }

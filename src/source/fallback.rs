@@ -4,7 +4,7 @@
 mod asked;
 mod statements;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -16,10 +16,10 @@ use super::influxdb::family::{Family, Product};
 use super::influxdb::http::{self, Statement};
 use super::influxql::answer::{Feed, RowWriter, Seen};
 use super::influxql::json;
-use super::points::{FieldType, columns};
+use super::points::{FieldType, Keys};
 use super::{
-    Artifact, ArtifactStatus, BatchSender, Bill, Chunk, Cuts, Done, Identity, Listing, Reading,
-    Role, RowCount, Source, SourceInfo, Table, TableId,
+    Artifact, ArtifactStatus, BatchSender, Bill, Chunk, Done, Listing, Role, RowCount, Source,
+    SourceInfo, Table, TableId,
 };
 use crate::error::{Class, Error, Result};
 use crate::window::{Slice, Window};
@@ -78,45 +78,23 @@ impl Fallback {
         Ok(answer)
     }
 
-    /// The tables of a database. No statement has a `WHERE`: with one they look at the last day only.
-    async fn tables(&self, database: &str) -> Result<Vec<Table>> {
-        let measurements = self.ask(database, "SHOW MEASUREMENTS").await?;
-        let field_keys = self.ask(database, "SHOW FIELD KEYS").await?;
-        let tag_keys = self.ask(database, "SHOW TAG KEYS").await?;
+    /// The keys of a database. No statement has a `WHERE`: with one they look at the last day only.
+    async fn keys(&self, database: &str) -> Result<Keys> {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let mut fields = BTreeMap::<String, BTreeMap<String, BTreeSet<FieldType>>>::new();
-        for series in &measurements.series {
-            fields.extend(series.column("name").map(|name| (text(name), BTreeMap::new())));
+        let mut keys = Keys::default();
+        for series in &self.ask(database, "SHOW MEASUREMENTS").await?.series {
+            series.column("name").for_each(|name| keys.table(&text(name)));
         }
-        for series in &field_keys.series {
-            let of_table = fields.entry(series.name.clone()).or_default();
+        for series in &self.ask(database, "SHOW FIELD KEYS").await?.series {
             for (key, word) in series.column("fieldKey").zip(series.column("fieldType")) {
-                let (key, word) = (text(key), text(word));
-                let kind = FieldType::parse(&word).ok_or_else(|| {
-                    let table = &series.name;
-                    Error::stop(format!(
-                        "{database}.{table}: `{key}` is of the unknown type {word}"
-                    ))
-                })?;
-                of_table.entry(key).or_default().insert(kind);
+                let word = text(word);
+                keys.field(&series.name, text(key), FieldType::parse(&word), &word);
             }
         }
-        let mut tags = HashMap::<String, BTreeSet<String>>::new();
-        for series in &tag_keys.series {
-            tags.entry(series.name.clone()).or_default().extend(series.column("tagKey").map(text));
+        for series in &self.ask(database, "SHOW TAG KEYS").await?.series {
+            series.column("tagKey").for_each(|key| keys.tag(&series.name, text(key)));
         }
-        let none = BTreeSet::new();
-        let tables = fields.into_iter().filter(|(table, _)| self.family.select.takes_table(table));
-        let tables = tables.map(|(table, fields)| Table {
-            columns: columns(tags.get(&table).unwrap_or(&none), &fields),
-            id: self.family.table_id(database, table),
-            occupied: vec![Window::ALL],
-            cuts: Cuts::None,
-            time_column: None,
-            reading: Reading::Windows,
-            identity: Identity::default(),
-        });
-        Ok(tables.collect())
+        Ok(keys)
     }
 
     /// How many values each field has in a slice, as the server counts; a field that is not there has none.
@@ -188,16 +166,19 @@ impl Source for Fallback {
             }
         }
         for database in databases {
-            let tables = self.tables(&database).await;
-            let listing_of =
-                |error: Error| error.context(format!("listing the tables of {database}"));
-            listing.tables.extend(tables.map_err(listing_of)?);
+            let keys = self.keys(&database).await;
+            let doing = |error: Error| error.context(format!("listing the tables of {database}"));
+            self.family.add_tables(&database, keys.map_err(doing)?, &mut listing);
         }
         Ok(listing)
     }
 
     async fn bounds(&self, tables: &[Table]) -> Result<Vec<Option<Window>>> {
         bounds::bounds(self, tables).await
+    }
+
+    async fn missed(&self, read: &Table, now: &Table) -> Result<Vec<Window>> {
+        bounds::missed(self, read, now).await
     }
 
     async fn count(&self, table: &Table, window: Window) -> Result<RowCount> {

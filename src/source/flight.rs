@@ -5,8 +5,6 @@ mod batches;
 mod client;
 mod status;
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Int64Type, TimeUnit, TimestampNanosecondType};
 use async_trait::async_trait;
@@ -17,10 +15,10 @@ use self::batches::Shape;
 use super::influxdb::bounds::{self, Asked};
 use super::influxdb::family::{Family, Product};
 use super::influxdb::sql;
-use super::points::{FieldType, columns};
+use super::points::{FieldType, Keys};
 use super::{
-    Artifact, ArtifactStatus, BatchSender, Bill, Chunk, Cuts, Done, Identity, Listing, Reading,
-    RowCount, Source, SourceInfo, Table, TableId,
+    Artifact, ArtifactStatus, BatchSender, Bill, Chunk, Column, Done, Listing, RowCount, Source,
+    SourceInfo, Table, TableId,
 };
 use crate::error::{Class, Error, Result};
 use crate::window::Window;
@@ -43,56 +41,49 @@ impl Flight {
         Ok(batches)
     }
 
-    async fn tables(&self, database: &str) -> Result<Vec<Table>> {
-        let batches = self.all(database, sql::COLUMNS).await?;
-        let mut tags = BTreeMap::<String, BTreeSet<String>>::new();
-        let mut fields = BTreeMap::<String, BTreeMap<String, BTreeSet<FieldType>>>::new();
-        for batch in &batches {
+    /// From the first to the last time of an answer of two columns.
+    async fn ends(&self, database: &str, sql: &str) -> Result<Option<Window>> {
+        let batches = self.all(database, sql).await?;
+        let first = batches.iter().find_map(|batch| time(batch, 0));
+        let last = batches.iter().find_map(|batch| time(batch, 1));
+        Ok(first.zip(last).and_then(|(first, last)| Window::new(first, last.saturating_add(1))))
+    }
+
+    async fn keys(&self, database: &str) -> Result<Keys> {
+        let mut keys = Keys::default();
+        for batch in &self.all(database, sql::COLUMNS).await? {
             for [table, column, data_type] in texts(batch)? {
-                let fields = fields.entry(table.clone()).or_default();
                 let kind = match data_type.as_str() {
-                    "Float64" => FieldType::Float,
-                    "Int64" => FieldType::Integer,
-                    "UInt64" => FieldType::Unsigned,
-                    "Boolean" => FieldType::Boolean,
-                    "Utf8" => FieldType::String,
+                    "Float64" => Some(FieldType::Float),
+                    "Int64" => Some(FieldType::Integer),
+                    "UInt64" => Some(FieldType::Unsigned),
+                    "Boolean" => Some(FieldType::Boolean),
+                    "Utf8" => Some(FieldType::String),
                     tag if tag.starts_with("Dictionary") => {
-                        tags.entry(table).or_default().insert(column);
+                        keys.tag(&table, column);
                         continue;
                     }
-                    time if time.starts_with("Timestamp") && column == "time" => continue,
-                    other => {
-                        return Err(Error::stop(format!(
-                            "{database}.{table}: `{column}` is of the unknown type {other}"
-                        )));
+                    time if time.starts_with("Timestamp") && column == "time" => {
+                        keys.table(&table);
+                        continue;
                     }
+                    _ => None,
                 };
-                fields.entry(column).or_default().insert(kind);
+                keys.field(&table, column, kind, &data_type);
             }
         }
-        let none = BTreeSet::new();
-        let tables = fields.into_iter().filter(|(table, _)| self.family.select.takes_table(table));
-        Ok(tables
-            .map(|(table, fields)| Table {
-                columns: columns(tags.get(&table).unwrap_or(&none), &fields),
-                id: self.family.table_id(database, table),
-                occupied: vec![Window::ALL],
-                cuts: Cuts::None,
-                time_column: None,
-                reading: Reading::Windows,
-                identity: Identity::default(),
-            })
-            .collect())
+        Ok(keys)
     }
 }
 
 #[async_trait]
 impl Asked for Flight {
     async fn min_max(&self, table: &TableId, window: Window) -> Result<Option<Window>> {
-        let batches = self.all(&table.database, &sql::bounds(&table.table, window)).await?;
-        let first = batches.iter().find_map(|batch| time(batch, 0));
-        let last = batches.iter().find_map(|batch| time(batch, 1));
-        Ok(first.zip(last).and_then(|(first, last)| Window::new(first, last.saturating_add(1))))
+        self.ends(&table.database, &sql::bounds(&table.table, window)).await
+    }
+
+    async fn min_max_of(&self, table: &TableId, column: &Column) -> Result<Option<Window>> {
+        self.ends(&table.database, &sql::bounds_of(&table.table, &column.key)).await
     }
 
     /// By its plan, which costs no reading.
@@ -178,16 +169,19 @@ impl Source for Flight {
     async fn list(&self) -> Result<Listing> {
         let (databases, mut listing) = self.family.databases().await?;
         for database in databases {
-            let tables = self.tables(&database).await;
-            let listing_of =
-                |error: Error| error.context(format!("listing the tables of {database}"));
-            listing.tables.extend(tables.map_err(listing_of)?);
+            let keys = self.keys(&database).await;
+            let doing = |error: Error| error.context(format!("listing the tables of {database}"));
+            self.family.add_tables(&database, keys.map_err(doing)?, &mut listing);
         }
         Ok(listing)
     }
 
     async fn bounds(&self, tables: &[Table]) -> Result<Vec<Option<Window>>> {
         bounds::bounds(self, tables).await
+    }
+
+    async fn missed(&self, read: &Table, now: &Table) -> Result<Vec<Window>> {
+        bounds::missed(self, read, now).await
     }
 
     async fn count(&self, table: &Table, window: Window) -> Result<RowCount> {

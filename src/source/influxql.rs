@@ -7,7 +7,7 @@ pub(super) mod json;
 mod msgpack;
 pub(super) mod statements;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -16,10 +16,10 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::influxdb::http::{self, Format, Series, Server};
-use super::points::{FieldType, columns};
+use super::points::{FieldType, Keys};
 use super::{
-    Artifact, ArtifactStatus, BatchSender, Chunk, Cuts, Done, Excluded, Identity, Listing, Reading,
-    RowCount, Source, SourceInfo, Table, TableId,
+    Artifact, ArtifactStatus, BatchSender, Chunk, Column, Cuts, Done, Excluded, Identity, Listing,
+    Reading, Role, RowCount, Source, SourceInfo, Table, TableId,
 };
 use crate::config::Select;
 use crate::coverage::Coverage;
@@ -31,6 +31,12 @@ use answer::{Feed, RowWriter};
 const TABLES_A_REQUEST: usize = 50;
 /// Up to so many values, rows outside of the asked range are read to be counted exactly.
 const READ_TO_COUNT: u64 = 200_000;
+
+/// What stands in a list in place of bytes that are not UTF-8.
+const NOT_UTF8: char = '\u{FFFD}';
+/// What is left to do for a table that no query reads.
+const WAY_OUT: &str = "write it to a file by `influx_inspect export` at the server and read that by lp:FILE, or \
+                       leave it out by `exclude`";
 
 /// Pieces of a body between the socket and the decoder at most.
 const BODY_PARTS: usize = 2;
@@ -115,7 +121,7 @@ impl InfluxQl {
     async fn shards(&self) -> Result<Option<Shards>> {
         let answer = match self.server.query("SHOW SHARDS").await {
             Ok(answer) => answer,
-            Err(error) if error.class() == Class::Stop => {
+            Err(error) if matches!(error.class(), Class::Stop | Class::Fail) => {
                 tracing::debug!("SHOW SHARDS: {error}");
                 return Ok(None);
             }
@@ -159,48 +165,70 @@ impl InfluxQl {
         database: &str,
         (policy, shard_width): &(String, Option<i64>),
         shards: Option<&Shards>,
-    ) -> Result<Vec<Table>> {
+        listing: &mut Listing,
+    ) -> Result<()> {
         let on = statements::quoted(database);
         let answer =
             self.server.query_in(&format!("SHOW TAG KEYS ON {on}"), database, policy).await;
-        let listing = |error: Error| {
+        let doing = |error: Error| {
             error.context(format!("listing the measurements of {database}.{policy}"))
         };
-        let tag_keys = answer.map_err(listing)?;
+        let tag_keys = answer.map_err(doing)?;
         // The parameter `rp` makes one scan of it; `FROM "rp"./.*/` makes one for each measurement
         // of the database, which takes hours for ten thousand of them.
-        let statement = match self.heeds_policy(database).await.map_err(listing)? {
+        let statement = match self.heeds_policy(database).await.map_err(doing)? {
             true => format!("SHOW FIELD KEYS ON {on}"),
             false => format!("SHOW FIELD KEYS ON {on} FROM {}./.*/", statements::quoted(policy)),
         };
-        let answer = self.server.query_in(&statement, database, policy).await.map_err(listing)?;
-        let mut fields = BTreeMap::<String, BTreeMap<String, BTreeSet<FieldType>>>::new();
+        let answer = self.server.query_in(&statement, database, policy).await.map_err(doing)?;
+        let mut keys = Keys::default();
+        let mut with_fields = HashSet::new();
         for series in answer.iter().flat_map(|statement| &statement.series) {
             let pairs = series.column("fieldKey").zip(series.column("fieldType"));
-            for (key, kind) in pairs {
-                let key = key.as_str().unwrap_or_default();
-                let kind = kind.as_str().unwrap_or_default();
-                let kind = FieldType::parse(kind).ok_or_else(|| {
-                    Error::stop(format!(
-                        "{database}.{policy}: `{key}` is of the unknown type `{kind}`"
-                    ))
-                })?;
-                let of_table = fields.entry(series.name.clone()).or_default();
-                of_table.entry(key.to_owned()).or_default().insert(kind);
+            for (key, word) in pairs {
+                let word = word.as_str().unwrap_or_default();
+                let key = key.as_str().unwrap_or_default().to_owned();
+                keys.field(&series.name, key, FieldType::parse(word), word);
+                with_fields.insert(series.name.as_str());
             }
         }
-        let mut tags = HashMap::<String, BTreeSet<String>>::new();
-        for series in tag_keys.iter().flat_map(|statement| &statement.series) {
-            let keys = series.column("tagKey").filter_map(Value::as_str).map(str::to_owned);
-            tags.entry(series.name.clone()).or_default().extend(keys);
+        let tags = tag_keys.iter().flat_map(|statement| &statement.series);
+        for series in tags.filter(|series| with_fields.contains(series.name.as_str())) {
+            for key in series.column("tagKey").filter_map(Value::as_str) {
+                keys.tag(&series.name, key.to_owned());
+            }
         }
         let shards = shards.map(|shards| {
             shards.get(&(database.to_owned(), policy.clone())).cloned().unwrap_or_default()
         });
-        let none = BTreeSet::new();
-        let tables = fields.into_iter().map(|(table, fields)| {
-            let mixed = fields.values().any(|types| types.len() > 1);
-            let cuts = match (mixed, &shards) {
+        let occupied = match &shards {
+            // The end of a shard is shown in whole seconds, cut.
+            Some(shards) => {
+                let padded =
+                    shards.iter().map(|w| Window { to: w.to.saturating_add(SECOND), ..*w });
+                padded.collect::<Coverage>().windows().to_vec()
+            }
+            None => vec![Window::ALL],
+        };
+        for (name, columns) in keys.into_tables() {
+            let id = TableId {
+                source: self.name.clone(),
+                database: database.to_owned(),
+                schema: policy.clone(),
+                table: name,
+            };
+            if !self.select.takes_table(&id.table) {
+                listing.excluded.push(self.excluded(format!("table {id}"), "not asked for"));
+                continue;
+            }
+            let columns = match columns {
+                Ok(columns) => columns,
+                Err(why) => {
+                    listing.unreadable.push((id, why));
+                    continue;
+                }
+            };
+            let cuts = match (several_types(&columns), &shards) {
                 (false, _) => Cuts::None,
                 (true, Some(shards)) => {
                     let ends: BTreeSet<i64> = shards.iter().flat_map(|w| [w.from, w.to]).collect();
@@ -208,31 +236,88 @@ impl InfluxQl {
                 }
                 (true, None) => Cuts::Every(shard_width.unwrap_or(DAY)),
             };
-            let occupied = match &shards {
-                // The end of a shard is shown in whole seconds, cut.
-                Some(shards) => {
-                    let padded =
-                        shards.iter().map(|w| Window { to: w.to.saturating_add(SECOND), ..*w });
-                    padded.collect::<Coverage>().windows().to_vec()
-                }
-                None => vec![Window::ALL],
-            };
-            Table {
-                columns: columns(tags.get(&table).unwrap_or(&none), &fields),
-                id: TableId {
-                    source: self.name.clone(),
-                    database: database.to_owned(),
-                    schema: policy.clone(),
-                    table,
-                },
-                occupied,
+            let table = Table {
+                id,
+                columns,
+                occupied: occupied.clone(),
                 cuts,
                 time_column: None,
                 reading: Reading::Windows,
                 identity: Identity::default(),
+            };
+            match self.obstacle(&table).await? {
+                Some(why) => listing.unreadable.push((table.id, why)),
+                None => listing.tables.push(table),
             }
-        });
-        Ok(tables.collect())
+        }
+        Ok(())
+    }
+
+    /// Why a table cannot be read that is listed, or could not be without losing something.
+    async fn obstacle(&self, table: &Table) -> Result<Option<String>> {
+        let is_doubtful = |name: &str| !statements::is_quotable(name) || name.contains(NOT_UTF8);
+        let named = |column: &&Column| column.role == Role::Field && is_doubtful(&column.key);
+        // Only where a field has several types are fields asked for by their names.
+        if !matches!(table.cuts, Cuts::None)
+            && let Some(field) = table.columns.iter().find(named)
+        {
+            let field = field.key.escape_debug();
+            return Ok(Some(format!("no query can name its field `{field}`; {WAY_OUT}")));
+        }
+        if statements::is_plain(&table.id.table) && !is_doubtful(&table.id.table) {
+            return Ok(None);
+        }
+        match self.server.query(&statements::any_row(&table.id)).await {
+            Ok(answer) if answer.iter().any(|statement| !statement.series.is_empty()) => Ok(None),
+            Ok(_) => Ok(Some(format!("it is listed, and no query finds a row of it; {WAY_OUT}"))),
+            Err(error) if error.class() == Class::Stop => Err(error),
+            Err(error) => Ok(Some(format!("{error}; {WAY_OUT}"))),
+        }
+    }
+
+    /// Measurements of which the server lists series and no field: it keeps the two under names that differ
+    /// where a backslash stands before a comma or a space, and no query finds their rows.
+    async fn hidden(
+        &self,
+        database: &str,
+        policies: &[String],
+        listing: &mut Listing,
+    ) -> Result<()> {
+        let statement = format!("SHOW MEASUREMENTS ON {}", statements::quoted(database));
+        let answer = match self.server.query_in(&statement, database, "").await {
+            Ok(answer) => answer,
+            Err(error) => {
+                tracing::debug!("{statement}: {error}");
+                return Ok(());
+            }
+        };
+        let known: HashSet<&str> = listing
+            .ids()
+            .filter(|id| id.database == database)
+            .map(|id| id.table.as_str())
+            .collect();
+        let hidden: Vec<String> =
+            texts(&answer, "name").filter(|name| !known.contains(name.as_str())).collect();
+        for table in hidden.into_iter().filter(|name| self.select.takes_table(name)) {
+            for policy in policies {
+                let id = TableId {
+                    source: self.name.clone(),
+                    database: database.to_owned(),
+                    schema: policy.clone(),
+                    table: table.clone(),
+                };
+                match self.server.query(&statements::any_series(&id)).await {
+                    Ok(answer) if texts(&answer, "key").next().is_some() => {
+                        let why = "the server lists series of it and no field, so that no query finds a row";
+                        listing.unreadable.push((id, format!("{why}; {WAY_OUT}")));
+                    }
+                    Ok(_) => {}
+                    Err(error) if error.class() == Class::Stop => return Err(error),
+                    Err(error) => tracing::debug!("{id}: {error}"),
+                }
+            }
+        }
+        Ok(())
     }
 
     fn is_unsure(&self, id: &TableId) -> bool {
@@ -272,13 +357,17 @@ impl InfluxQl {
     }
 
     async fn bounds_of(&self, tables: &[Table]) -> Result<Vec<Option<Window>>> {
-        let statements: Vec<String> = tables.iter().map(statements::bounds).collect();
-        let answer = self.server.query_all(&statements.join(";"), 2 * tables.len()).await?;
+        self.ends(tables.iter().map(statements::bounds).collect()).await
+    }
+
+    /// From the first to the last row of pairs of statements.
+    async fn ends(&self, pairs: Vec<String>) -> Result<Vec<Option<Window>>> {
+        let answer = self.server.query_all(&pairs.join(";"), 2 * pairs.len()).await?;
         let time = |at: usize| {
             let series = answer.get(at).map(|s| s.series.as_slice()).unwrap_or_default();
             series.iter().flat_map(|s| s.column("time")).find_map(Value::as_i64)
         };
-        let bounds = (0..tables.len()).map(|at| {
+        let bounds = (0..pairs.len()).map(|at| {
             let (first, last) = (time(2 * at)?, time(2 * at + 1)?);
             Window::new(first, last.saturating_add(1))
         });
@@ -314,22 +403,20 @@ impl Source for InfluxQl {
         let shards = self.shards().await?;
         let mut unsure = HashSet::new();
         for database in databases {
+            let mut taken = Vec::new();
             for policy in self.policies(&database).await? {
-                if !self.select.takes_schema(&policy.0) {
-                    let what = format!("retention policy {database}.{}", policy.0);
-                    listing.excluded.push(self.excluded(what, "not asked for"));
-                    continue;
-                }
-                for table in self.tables(&database, &policy, shards.as_ref()).await? {
-                    match self.select.takes_table(&table.id.table) {
-                        true => listing.tables.push(table),
-                        false => {
-                            let what = format!("table {}", table.id);
-                            listing.excluded.push(self.excluded(what, "not asked for"));
-                        }
+                match self.select.takes_schema(&policy.0) {
+                    true => {
+                        self.tables(&database, &policy, shards.as_ref(), &mut listing).await?;
+                        taken.push(policy.0);
+                    }
+                    false => {
+                        let what = format!("retention policy {database}.{}", policy.0);
+                        listing.excluded.push(self.excluded(what, "not asked for"));
                     }
                 }
             }
+            self.hidden(&database, &taken, &mut listing).await?;
         }
         for table in listing.tables.iter().filter(|table| !matches!(table.cuts, Cuts::None)) {
             let place = (table.id.database.clone(), table.id.schema.clone());
@@ -399,6 +486,48 @@ impl Source for InfluxQl {
         Ok(total)
     }
 
+    /// A field of one more type may have been shown as another one, or not at all. What is new is looked for:
+    /// a read that names its fields has not asked for it.
+    async fn missed(&self, read: &Table, now: &Table) -> Result<Vec<Window>> {
+        let is_known = |column: &&Column| {
+            let same = |known: &Column| {
+                (known.role, &known.key, &known.source_type)
+                    == (column.role, &column.key, &column.source_type)
+            };
+            read.columns.iter().any(same)
+        };
+        let new: Vec<&Column> = now.columns.iter().filter(|column| !is_known(column)).collect();
+        let has = |column: &&Column| {
+            read.columns.iter().any(|known| known.role == Role::Field && known.key == column.key)
+        };
+        if new.iter().any(|column| column.role == Role::Field && has(column)) {
+            return Ok(vec![Window::ALL]);
+        }
+        let mut missed = Vec::new();
+        if !matches!(now.cuts, Cuts::None)
+            && (&read.cuts, &read.occupied) != (&now.cuts, &now.occupied)
+        {
+            if self.is_unsure(&now.id) {
+                return Ok(vec![Window::ALL]);
+            }
+            // Where there was no shard, a window may have gone on into the next one.
+            let before: Coverage = read.occupied.iter().copied().collect();
+            missed.extend(now.occupied.iter().flat_map(|window| before.missing(*window)));
+        }
+        for columns in new.chunks(TABLES_A_REQUEST) {
+            let pairs = columns.iter().map(|column| statements::bounds_of(now, column)).collect();
+            match self.ends(pairs).await {
+                Ok(found) => missed.extend(found.into_iter().flatten()),
+                Err(error) if error.class() == Class::Stop => return Err(error),
+                Err(error) => {
+                    tracing::info!("{}: {error}; all of it is read again", now.id);
+                    return Ok(vec![Window::ALL]);
+                }
+            }
+        }
+        Ok(missed)
+    }
+
     async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<Done> {
         let several = self.is_unsure(&chunk.table.id);
         if several && let Some(field) = unsigned_and_other(&chunk.table) {
@@ -463,11 +592,16 @@ fn overlap(shards: Option<&Vec<Window>>) -> bool {
 
 // The server turns unsigned integers above the signed ones into something else.
 fn unsigned_and_other(table: &Table) -> Option<&String> {
-    let is = |column: &super::Column, kinds: &[&str]| kinds.contains(&column.source_type.as_str());
+    let is = |column: &Column, kinds: &[&str]| kinds.contains(&column.source_type.as_str());
     let mut unsigned = table.columns.iter().filter(|column| is(column, &["unsigned"]));
     let other =
         |key: &String| table.columns.iter().any(|c| c.key == *key && is(c, &["float", "integer"]));
     unsigned.find(|column| other(&column.key)).map(|column| &column.key)
+}
+
+fn several_types(columns: &[Column]) -> bool {
+    let mut fields = HashSet::new();
+    columns.iter().any(|column| column.role == Role::Field && !fields.insert(&column.key))
 }
 
 fn has_floats_and_integers(table: &Table) -> bool {

@@ -142,6 +142,10 @@ impl Source for MySql {
         blocking(move |cancel| listing::list(&this, &mut lease, cancel)).await
     }
 
+    async fn list_again(&self) -> Result<Option<Listing>> {
+        Ok(None)
+    }
+
     async fn bounds(&self, tables: &[Table]) -> Result<Vec<Option<Window>>> {
         let learned = self.0.learned();
         let bounds = |table: &Table| learned.bounds.get(&table.id).copied().flatten();

@@ -59,6 +59,60 @@ impl FieldType {
     }
 }
 
+/// The keys of the measurements of a database, as a server lists them.
+#[derive(Debug, Default)]
+pub(in crate::source) struct Keys(BTreeMap<String, KeysOf>);
+
+#[derive(Debug, Default)]
+struct KeysOf {
+    tags: BTreeSet<String>,
+    fields: BTreeMap<String, BTreeSet<FieldType>>,
+    unknown: Option<String>,
+}
+
+impl Keys {
+    /// A measurement, which may have no key.
+    pub(in crate::source) fn table(&mut self, table: &str) {
+        self.0.entry(table.to_owned()).or_default();
+    }
+
+    /// A tag of a measurement.
+    pub(in crate::source) fn tag(&mut self, table: &str, key: String) {
+        self.0.entry(table.to_owned()).or_default().tags.insert(key);
+    }
+
+    /// A field of a measurement; `None` where its type, a word of the server's, is not known.
+    pub(in crate::source) fn field(
+        &mut self,
+        table: &str,
+        key: String,
+        kind: Option<FieldType>,
+        word: &str,
+    ) {
+        let keys = self.0.entry(table.to_owned()).or_default();
+        match kind {
+            Some(kind) => {
+                keys.fields.entry(key).or_default().insert(kind);
+            }
+            None => {
+                let (key, word) = (key.escape_debug(), word.escape_debug());
+                let why = format!("its field `{key}` is of the type `{word}`, which is not known");
+                keys.unknown.get_or_insert(why);
+            }
+        }
+    }
+
+    /// Each measurement with its columns, or with why it cannot be read.
+    pub(in crate::source) fn into_tables(
+        self,
+    ) -> impl Iterator<Item = (String, std::result::Result<Vec<Column>, String>)> {
+        self.0.into_iter().map(|(table, keys)| match keys.unknown {
+            Some(why) => (table, Err(why)),
+            None => (table, Ok(columns(&keys.tags, &keys.fields))),
+        })
+    }
+}
+
 /// The columns of a measurement: time, then tags, then fields, each in byte order of their names.
 /// Every column gets a name of its own, also when case is folded; nothing is dropped.
 pub fn columns(

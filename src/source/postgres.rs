@@ -447,6 +447,10 @@ impl Source for Postgres {
         blocking(move |cancel| inner.list(cancel)).await
     }
 
+    async fn list_again(&self) -> Result<Option<Listing>> {
+        Ok(None)
+    }
+
     async fn bounds(&self, tables: &[Table]) -> Result<Vec<Option<Window>>> {
         tables.iter().map(|table| Ok(self.inner.readable(&table.id)?.bounds)).collect()
     }

@@ -81,6 +81,12 @@ impl Influxd {
         assert_eq!(answer.status, 204, "writing to {db}: {}", answer.text());
     }
 
+    /// Writes bytes that need not be line protocol; returns the status.
+    pub(crate) fn write_raw(&self, db: &str, lines: &[u8]) -> u16 {
+        let pairs = http::form(&[("db", db), ("precision", "ns")]);
+        self.post(&format!("/write?{pairs}"), lines).status
+    }
+
     /// Asks with `epoch=ns`; panics on any error.
     #[track_caller]
     pub(crate) fn query(&self, q: &str) -> Value {

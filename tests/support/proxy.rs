@@ -51,6 +51,13 @@ impl Fault {
 
 type Predicate = Box<dyn Fn(&str) -> bool + Send>;
 
+/// What a test does at a request, with how many more times it does.
+struct Action {
+    matches: Predicate,
+    times: usize,
+    act: Arc<dyn Fn() + Send + Sync>,
+}
+
 struct Rule {
     matches: Predicate,
     times: usize,
@@ -60,6 +67,7 @@ struct Rule {
 #[derive(Default)]
 struct State {
     rules: Mutex<Vec<Rule>>,
+    actions: Mutex<Vec<Action>>,
     requests: Mutex<Vec<Request>>,
     open: Mutex<HashMap<usize, TcpStream>>,
     fired: AtomicUsize,
@@ -130,6 +138,17 @@ impl Proxy {
         lock(&self.state.rules).push(Rule { matches: Box::new(matches), times, fault });
     }
 
+    /// Does something of the test's own at the next `times` requests that match, before the server sees them.
+    pub(crate) fn before_each(
+        &self,
+        matches: impl Fn(&str) -> bool + Send + 'static,
+        times: usize,
+        act: impl Fn() + Send + Sync + 'static,
+    ) {
+        let action = Action { matches: Box::new(matches), times, act: Arc::new(act) };
+        lock(&self.state.actions).push(action);
+    }
+
     /// Forgets all faults that are left.
     pub(crate) fn heal(&self) {
         lock(&self.state.rules).clear();
@@ -193,6 +212,9 @@ fn serve(mut client: &TcpStream, server: SocketAddr, state: &State) -> io::Resul
     let body = read_request_body(client, &head)?;
     let request = describe(&head, &body);
     let fault = take_fault(state, request.text());
+    if let Some(act) = take_action(state, request.text()) {
+        act();
+    }
     lock(&state.requests).push(request);
     let count = || state.fired.fetch_add(1, Ordering::SeqCst);
 
@@ -347,6 +369,13 @@ fn take_fault(state: &State, text: &str) -> Option<Fault> {
     let rule = rules.iter_mut().find(|rule| rule.times > 0 && (rule.matches)(text))?;
     rule.times -= 1;
     Some(rule.fault.clone())
+}
+
+fn take_action(state: &State, text: &str) -> Option<Arc<dyn Fn() + Send + Sync>> {
+    let mut actions = lock(&state.actions);
+    let action = actions.iter_mut().find(|action| action.times > 0 && (action.matches)(text))?;
+    action.times -= 1;
+    Some(Arc::clone(&action.act))
 }
 
 /// Asks the server; returns the head of its answer, and where its body is to be read.

@@ -9,7 +9,7 @@ use crate::error::{Class, Error, Result};
 use crate::source::influxdb::bounds::{Asked, patience};
 use crate::source::influxdb::family::Product;
 use crate::source::influxdb::{core, sql};
-use crate::source::{RowCount, TableId};
+use crate::source::{Column, RowCount, TableId};
 use crate::window::{Slice, Window, parse_time};
 
 impl Fallback {
@@ -18,6 +18,21 @@ impl Fallback {
         let (rows, bytes) = core::query_sql(&self.family.server, &table.database, sql).await?;
         self.family.budget.spend(bytes);
         Ok(rows)
+    }
+
+    /// From `first` to `last` of the only row of an answer.
+    async fn sql_ends(&self, table: &TableId, sql: &str) -> Result<Option<Window>> {
+        let rows = self.sql(table, sql).await?;
+        let time = |key: &str| -> Result<Option<i64>> {
+            let Some(text) = rows.first().and_then(|row| row[key].as_str()) else {
+                return Ok(None);
+            };
+            // It comes without a zone.
+            let time = parse_time(&format!("{}Z", text.trim_end_matches('Z')));
+            time.map(Some).ok_or_else(|| self.not_understood("time"))
+        };
+        let ends = time("first")?.zip(time("last")?);
+        Ok(ends.and_then(|(first, last)| Window::new(first, last.saturating_add(1))))
     }
 
     /// The time of the row at one end of a window.
@@ -36,28 +51,20 @@ impl Fallback {
 #[async_trait]
 impl Asked for Fallback {
     async fn min_max(&self, table: &TableId, window: Window) -> Result<Option<Window>> {
-        let ends = match self.product() {
-            Product::Core => {
-                let rows = self.sql(table, &sql::bounds(&table.table, window)).await?;
-                let time = |key: &str| -> Result<Option<i64>> {
-                    let Some(text) = rows.first().and_then(|row| row[key].as_str()) else {
-                        return Ok(None);
-                    };
-                    // It comes without a zone.
-                    let time = parse_time(&format!("{}Z", text.trim_end_matches('Z')));
-                    time.map(Some).ok_or_else(|| self.not_understood("time"))
-                };
-                time("first")?.zip(time("last")?)
-            }
-            _ => match self.end(table, window, "ASC").await? {
-                Some(first) => {
-                    let rest = Window { from: first, ..window };
-                    Some(first).zip(self.end(table, rest, "DESC").await?)
-                }
-                None => None,
-            },
-        };
-        Ok(ends.and_then(|(first, last)| Window::new(first, last.saturating_add(1))))
+        if let Product::Core = self.product() {
+            return self.sql_ends(table, &sql::bounds(&table.table, window)).await;
+        }
+        let Some(first) = self.end(table, window, "ASC").await? else { return Ok(None) };
+        let last = self.end(table, Window { from: first, ..window }, "DESC").await?;
+        Ok(last.and_then(|last| Window::new(first, last.saturating_add(1))))
+    }
+
+    async fn min_max_of(&self, table: &TableId, column: &Column) -> Result<Option<Window>> {
+        match self.product() {
+            Product::Core => self.sql_ends(table, &sql::bounds_of(&table.table, &column.key)).await,
+            // The others count what they read; nothing says what this would cost.
+            _ => Ok(None),
+        }
     }
 
     async fn may_have_rows(&self, table: &TableId, window: Window) -> Result<bool> {

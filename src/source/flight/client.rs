@@ -29,6 +29,8 @@ use crate::source::influxdb::http::{parse_retry_after, printable};
 
 /// The server sends messages of about 2 MiB, but never splits a row.
 const MESSAGE_BYTES: usize = 256 << 20;
+/// More than any list of columns has.
+const LARGEST_LIST: u64 = 256 << 20;
 /// What gRPC puts before each message, which a quota counts, too.
 const MESSAGE_HEAD: usize = 5;
 /// What may be on its way unread. Hyper's own 2 MiB of a stream would stop a server that is far away.
@@ -172,6 +174,14 @@ impl Client {
         while let Some(batch) = answer.next().await? {
             if batch.num_rows() > 0 {
                 batches.push(batch);
+            }
+            if answer.came() > LARGEST_LIST {
+                return Err(Error::stop(format!(
+                    "{}: an answer of more than {} MiB to a question whose answer is small",
+                    self.address(),
+                    LARGEST_LIST >> 20
+                ))
+                .hint("is this the address of an InfluxDB?"));
             }
         }
         Ok((batches, answer.came()))

@@ -10,7 +10,7 @@ use futures::{StreamExt, TryStreamExt};
 use super::family::Product;
 use crate::error::{Class, Error, Result};
 use crate::plan::MIN_WIDTH;
-use crate::source::{RowCount, Table, TableId};
+use crate::source::{Column, RowCount, Table, TableId};
 use crate::window::{DAY, Window};
 
 /// What a server that can answer at all needs for it.
@@ -26,6 +26,9 @@ const COUNT_QUERIES: usize = 1000;
 pub(in crate::source) trait Asked: Sync {
     /// The first and the last time in a window.
     async fn min_max(&self, table: &TableId, window: Window) -> Result<Option<Window>>;
+
+    /// The first and the last time of the rows that have a value of a column.
+    async fn min_max_of(&self, table: &TableId, column: &Column) -> Result<Option<Window>>;
 
     /// Whether there may be rows in a window, for as little as the server can say it for.
     async fn may_have_rows(&self, table: &TableId, window: Window) -> Result<bool>;
@@ -92,6 +95,37 @@ pub(in crate::source) async fn count(
         }
     }
     Ok(RowCount { rows: total.rows.max(1), exact: false })
+}
+
+/// Where a table has values of columns that it had not when it was read, as far as the server says so in time:
+/// every read asked for all columns, so that only what was written after it can be missing.
+pub(in crate::source) async fn missed(
+    asked: &dyn Asked,
+    read: &Table,
+    now: &Table,
+) -> Result<Vec<Window>> {
+    let before = |column: &Column| read.columns.iter().find(|read| read.key == column.key);
+    let mut missed = Vec::new();
+    for column in &now.columns {
+        match before(column) {
+            // The table was dropped and made anew.
+            Some(before) if before.source_type != column.source_type => {
+                return Ok(vec![Window::ALL]);
+            }
+            Some(_) => {}
+            None => {
+                let found = asked.min_max_of(&now.id, column);
+                match tokio::time::timeout(patience(asked.product()), found).await {
+                    Ok(Ok(found)) => missed.extend(found),
+                    Ok(Err(error)) if !is_too_much(&error) => return Err(error),
+                    Ok(Err(_)) | Err(_) => {
+                        tracing::info!("{}: the column `{}` is new", now.id, column.key);
+                    }
+                }
+            }
+        }
+    }
+    Ok(missed)
 }
 
 async fn search(asked: &dyn Asked, table: &TableId) -> Result<Option<Window>> {

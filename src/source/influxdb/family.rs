@@ -7,7 +7,12 @@ use super::core;
 use super::http::Server;
 use crate::config::{Prices, Select};
 use crate::error::{Class, Error, Result};
-use crate::source::{Artifact, ArtifactStatus, Bill, Excluded, Listing, SourceInfo, TableId};
+use crate::source::points::Keys;
+use crate::source::{
+    Artifact, ArtifactStatus, Bill, Cuts, Excluded, Identity, Listing, Reading, SourceInfo, Table,
+    TableId,
+};
+use crate::window::Window;
 
 /// Which of the family it is: they list their databases in different ways.
 #[derive(Debug)]
@@ -102,10 +107,27 @@ impl Family {
         Ok(chosen)
     }
 
-    /// The name of a table of this source.
-    pub(in crate::source) fn table_id(&self, database: &str, table: String) -> TableId {
-        let (source, database) = (self.name.clone(), database.to_owned());
-        TableId { source, database, schema: String::new(), table }
+    /// The tables of a database, as far as they are asked for.
+    pub(in crate::source) fn add_tables(&self, database: &str, keys: Keys, listing: &mut Listing) {
+        for (table, columns) in keys.into_tables() {
+            if !self.select.takes_table(&table) {
+                continue;
+            }
+            let (source, database) = (self.name.clone(), database.to_owned());
+            let id = TableId { source, database, schema: String::new(), table };
+            match columns {
+                Ok(columns) => listing.tables.push(Table {
+                    id,
+                    columns,
+                    occupied: vec![Window::ALL],
+                    cuts: Cuts::None,
+                    time_column: None,
+                    reading: Reading::Windows,
+                    identity: Identity::default(),
+                }),
+                Err(why) => listing.unreadable.push((id, why)),
+            }
+        }
     }
 
     /// Lets a chunk be read, or says how long the quota makes it wait.

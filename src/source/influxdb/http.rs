@@ -161,19 +161,13 @@ impl Server {
 
     async fn got(&self, request: RequestBuilder) -> Result<Got> {
         let request = self.authorized(request)?;
-        let mut response = request.send().await.map_err(|error| self.transport(&error))?;
+        let response = request.send().await.map_err(|error| self.transport(&error))?;
         let status = response.status();
         if status.as_u16() == 429 || status.is_server_error() {
             let (retry_after, body) = refusal(response).await;
             return Err(self.refused(status, retry_after, &body));
         }
-        let mut body = Vec::new();
-        while let Some(bytes) = response.chunk().await.map_err(|error| self.transport(&error))? {
-            body.extend_from_slice(&bytes);
-            if body.len() > LARGEST_RESOURCE {
-                return Err(Error::stop(format!("{}: an answer without end", self.address())));
-            }
-        }
+        let body = self.whole(response).await?;
         let text = String::from_utf8_lossy(&body).into_owned();
         Ok(Got { status: status.as_u16(), text })
     }
@@ -297,10 +291,23 @@ impl Server {
     }
 
     async fn body(&self, response: Response) -> Result<Vec<u8>> {
-        let mut response = self.accepted(response).await?;
+        let response = self.accepted(response).await?;
+        self.whole(response).await
+    }
+
+    /// All of a body, which is not one of rows.
+    async fn whole(&self, mut response: Response) -> Result<Vec<u8>> {
         let mut body = Vec::new();
         while let Some(bytes) = response.chunk().await.map_err(|error| self.transport(&error))? {
             body.extend_from_slice(&bytes);
+            if body.len() > LARGEST_RESOURCE {
+                return Err(Error::stop(format!(
+                    "{}: an answer of more than {} MiB to a question whose answer is small",
+                    self.address(),
+                    LARGEST_RESOURCE >> 20
+                ))
+                .hint("is this the address of an InfluxDB?"));
+            }
         }
         Ok(body)
     }
@@ -495,6 +502,7 @@ pub(in crate::source) fn said(address: &str, text: &str) -> Error {
 fn with_class(class: Class, message: String) -> Error {
     match class {
         Class::Stop => Error::stop(message),
+        Class::Fail => Error::fail(message),
         class => Error::of(class, message),
     }
 }
@@ -553,6 +561,8 @@ fn class_of_text(text: &str) -> Class {
         Class::Split
     } else if has(&["max-concurrent-queries"]) {
         Class::Retry
+    } else if has(&["error parsing query"]) {
+        Class::Fail // of this statement; others may be understood
     } else if has(&[
         "database not found",
         "retention policy not found",
@@ -560,7 +570,6 @@ fn class_of_text(text: &str) -> Class {
         "authentic",
         "permission",
         "privilege",
-        "error parsing query",
         "not implemented",
         "not supported",
     ]) {
@@ -593,6 +602,7 @@ mod tests {
             ("database not found: x", Class::Stop),
             ("error authorizing query: u not authorized to execute statement", Class::Stop),
             ("engine is closed", Class::RetryThenSplit),
+            ("error parsing query: found nul, expected identifier", Class::Fail),
             ("query interrupted", Class::RetryThenSplit),
             ("Query would exceed file limit of 432 parquet files", Class::Split),
             ("Query would process more than 500 partitions", Class::Split),

@@ -61,6 +61,12 @@ pub(in crate::source) fn bounds(name: &str, window: Window) -> String {
     format!("SELECT min(time) AS first, max(time) AS last FROM {table}{within}")
 }
 
+/// First and last time of the rows that have a value of a column.
+pub(in crate::source) fn bounds_of(name: &str, column: &str) -> String {
+    let (table, column) = (table(name), quoted(column));
+    format!("SELECT min(time) AS first, max(time) AS last FROM {table} WHERE {column} IS NOT NULL")
+}
+
 /// Number of rows of a window.
 pub(in crate::source) fn count(name: &str, window: Window) -> String {
     format!("SELECT count(*) AS rows FROM {}{}", table(name), within(window))

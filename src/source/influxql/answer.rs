@@ -17,6 +17,9 @@ use crate::source::{BatchSender, Role, Table};
 const BATCH_ROWS: usize = 16 * 1024;
 const BATCH_BYTES: usize = 2 * 1024 * 1024;
 
+/// What a value or a name has at most, in bytes: servers refuse larger requests to write them.
+const LARGEST_VALUE: usize = 128 << 20;
+
 /// The body of an answer as it comes in, for a thread that may block.
 pub(in crate::source) struct Feed {
     parts: mpsc::Receiver<Result<Bytes>>,
@@ -54,6 +57,9 @@ impl Feed {
     /// Waits until `count` bytes are here.
     #[inline]
     pub(super) fn need(&mut self, count: usize) -> Result<()> {
+        if count > LARGEST_VALUE {
+            return Err(too_large("value", LARGEST_VALUE));
+        }
         while self.buffer.len() - self.at < count {
             if !self.fill()? {
                 return Err(cut_off());
@@ -61,6 +67,14 @@ impl Feed {
         }
         Ok(())
     }
+}
+
+/// Part of an answer would have to be held as a whole, and is larger than anything that a server stores.
+pub(super) fn too_large(what: &str, most_bytes: usize) -> Error {
+    Error::of(
+        Class::Split,
+        format!("the answer has a {what} of more than {} MiB", most_bytes >> 20),
+    )
 }
 
 /// The answer ended before the protocol said so.

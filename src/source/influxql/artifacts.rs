@@ -70,7 +70,7 @@ async fn show(server: &Server, statement: &str) -> Result<std::result::Result<Ve
     let answer = match server.query(statement).await {
         Ok(answer) => answer,
         // Not allowed, or no such statement (2.x): say so. Anything else may pass.
-        Err(error) if error.class() == Class::Stop => {
+        Err(error) if matches!(error.class(), Class::Stop | Class::Fail) => {
             return Ok(Err(format!("not available: {error}")));
         }
         Err(error) => return Ok(Err(format!("failed: {error}"))),

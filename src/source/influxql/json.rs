@@ -1,14 +1,18 @@
 //! Chunked answers in JSON, of InfluxDB 3 and of a server that refuses MessagePack. SYNC. JSON writes 100.0
 //! as 100, so a number's type comes from the column; a column of floats and integers is refused.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::answer::{Feed, RowWriter, Target, malformed};
+use super::answer::{Feed, RowWriter, Target, malformed, too_large};
 use crate::error::{Error, Result};
+
+/// Several times more than the rows of an object usually have; a narrower window has fewer of them.
+const LARGEST_OBJECT: usize = 256 << 20;
 
 #[derive(Deserialize)]
 struct Answer {
@@ -42,9 +46,11 @@ pub(in crate::source) fn decode(
     rows: &mut RowWriter,
     said: impl Fn(&str) -> Error,
 ) -> Result<()> {
-    let mut body = Body { feed, failed: None };
+    let of_object = Cell::new(0);
+    let mut body = Body { feed, failed: None, of_object: &of_object };
     let mut answers = serde_json::Deserializer::from_reader(&mut body).into_iter::<Answer>();
     let parsed = answers.try_for_each(|answer| {
+        of_object.set(0);
         let answer = answer.map_err(malformed)?;
         if let Some(error) = answer.error {
             return Err(said(&error));
@@ -68,12 +74,14 @@ pub(in crate::source) fn decode(
     }
 }
 
-struct Body {
+struct Body<'a> {
     feed: Feed,
     failed: Option<Error>,
+    /// Bytes since the last object, which is held as a whole.
+    of_object: &'a Cell<usize>,
 }
 
-impl Read for &mut Body {
+impl Read for &mut Body<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         while self.feed.bytes().is_empty() {
             match self.feed.fill() {
@@ -86,6 +94,11 @@ impl Read for &mut Body {
             }
         }
         let count = out.len().min(self.feed.bytes().len());
+        self.of_object.set(self.of_object.get() + count);
+        if self.of_object.get() > LARGEST_OBJECT {
+            self.failed = Some(too_large("JSON object", LARGEST_OBJECT));
+            return Err(io::ErrorKind::Other.into());
+        }
         out[..count].copy_from_slice(&self.feed.bytes()[..count]);
         self.feed.consume(count);
         Ok(count)

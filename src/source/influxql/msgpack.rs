@@ -6,6 +6,8 @@ use crate::error::{Error, Result};
 
 /// Nesting of values that nobody asked for (`messages`), at most.
 const DEPTH: usize = 16;
+/// Columns of a series, at most.
+const MOST_NAMES: usize = 1 << 20;
 
 /// Decodes a whole answer into batches. `said` makes an error of what the server says inside of it.
 pub(super) fn decode(feed: Feed, rows: RowWriter, said: impl Fn(&str) -> Error) -> Result<()> {
@@ -79,7 +81,7 @@ impl<S: Fn(&str) -> Error> Decoder<S> {
         for _ in 0..self.map()? {
             match self.text()?.as_str() {
                 "tags" => {
-                    let count = self.map()?;
+                    let count = names(self.map()?)?;
                     let mut found = Vec::new();
                     for _ in 0..count {
                         found.push((self.text()?, self.text()?));
@@ -87,7 +89,7 @@ impl<S: Fn(&str) -> Error> Decoder<S> {
                     tags = Some(found);
                 }
                 "columns" => {
-                    let count = self.array()?;
+                    let count = names(self.array()?)?;
                     let mut columns = Vec::new();
                     for _ in 0..count {
                         columns.push(self.text()?);
@@ -285,6 +287,14 @@ impl<S: Fn(&str) -> Error> Decoder<S> {
         self.feed.need(count)?;
         self.feed.consume(count);
         Ok(())
+    }
+}
+
+/// As many tags or columns as a series can have.
+fn names(count: usize) -> Result<usize> {
+    match count {
+        0..=MOST_NAMES => Ok(count),
+        _ => Err(malformed(format!("a series of {count} columns"))),
     }
 }
 

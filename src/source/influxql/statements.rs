@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::source::points::FieldType;
-use crate::source::{Role, Table, TableId};
+use crate::source::{Column, Role, Table, TableId};
 use crate::window::{Slice, Window};
 
 /// Smallest and largest time that InfluxDB has (`influxql.MinTime`, `MaxTime`).
@@ -16,9 +16,47 @@ pub(in crate::source) fn quoted(name: &str) -> String {
     format!("\"{escaped}\"")
 }
 
+/// Names of measurements that stand for the server's own lists (`influxql.IsSystemName`).
+const SYSTEM: [&str; 7] =
+    ["_fieldKeys", "_measurements", "_name", "_series", "_tagKey", "_tagKeys", "_tags"];
+
+/// Whether a name in double quotes is read back as that name: the server ends a statement at a NUL, and takes
+/// a carriage return for the end of a line.
+pub(super) fn is_quotable(name: &str) -> bool {
+    !name.contains(['\0', '\r'])
+}
+
+/// Whether a measurement can be named as such.
+pub(super) fn is_plain(measurement: &str) -> bool {
+    is_quotable(measurement) && !measurement.is_empty() && !SYSTEM.contains(&measurement)
+}
+
+/// A measurement, by a regular expression where no quoted name means it.
+fn measurement(name: &str) -> String {
+    if is_plain(name) {
+        return quoted(name);
+    }
+    let each = name.chars().map(|c| match c.is_ascii_alphanumeric() {
+        true => c.to_string(),
+        false => format!("\\x{{{:X}}}", u32::from(c)),
+    });
+    format!("/^{}$/", each.collect::<String>())
+}
+
 /// A table as `"db"."rp"."measurement"`.
 fn from(id: &TableId) -> String {
-    format!("{}.{}.{}", quoted(&id.database), quoted(&id.schema), quoted(&id.table))
+    format!("{}.{}.{}", quoted(&id.database), quoted(&id.schema), measurement(&id.table))
+}
+
+/// Any row of a table.
+pub(super) fn any_row(id: &TableId) -> String {
+    format!("SELECT *::field FROM {} LIMIT 1", from(id))
+}
+
+/// Any series that the index has of a measurement in a retention policy.
+pub(super) fn any_series(id: &TableId) -> String {
+    let (on, policy) = (quoted(&id.database), quoted(&id.schema));
+    format!("SHOW SERIES ON {on} FROM {policy}.{} LIMIT 1", measurement(&id.table))
 }
 
 // The server adds one to or subtracts one from a bound in 64 bits, so none may lie beyond its own.
@@ -105,6 +143,16 @@ pub(super) fn bounds(table: &Table) -> String {
     )
 }
 
+/// The first and the last row that has a value of a column: two statements.
+pub(super) fn bounds_of(table: &Table, column: &Column) -> String {
+    let (from, all, key) = (from(&table.id), condition(Window::ALL), quoted(&column.key));
+    let rows = match column.role {
+        Role::Tag => format!("SELECT *::field FROM {from} WHERE {all} AND {key}::tag != ''"),
+        _ => format!("SELECT {key}::field FROM {from} WHERE {all}"),
+    };
+    format!("{rows} ORDER BY time ASC LIMIT 1;{rows} ORDER BY time DESC LIMIT 1")
+}
+
 /// How many values each field of each series has in a window.
 pub(super) fn count(table: &Table, window: Window) -> String {
     let fields = fields(table, |field| format!("count({field})"));
@@ -131,6 +179,9 @@ mod tests {
     fn names_are_quoted_so_that_the_server_reads_them_back() {
         assert_eq!(quoted(r#"a"b\c"#), r#""a\"b\\c""#);
         assert_eq!(quoted("a\nb"), r#""a\nb""#);
+        assert_eq!(measurement("a.b"), r#""a.b""#);
+        assert_eq!(measurement("a/\r\u{e9}"), r"/^a\x{2F}\x{D}\x{E9}$/");
+        assert_eq!(measurement("_series"), r"/^\x{5F}series$/");
     }
 
     #[test]

@@ -289,7 +289,7 @@ async fn run(
         format!("SELECT {columns} {from} ORDER BY {order}")
     };
     let mut planned =
-        sql::plan(state, &state.options(), database, &sql).await.map_err(|refusal| {
+        sql::plan_any(state, &state.options(), database, &sql).await.map_err(|refusal| {
             let said = match refusal {
                 Refusal::NoDatabase => format!("database not found: {database}"),
                 Refusal::Limit(text) => text.replace("Error while", "error while"),

@@ -50,8 +50,21 @@ pub(super) fn too_many(limit: usize, what: &str) -> String {
     format!("Error while planning query: Resources exhausted: {text}")
 }
 
-/// Plans a query and begins it.
+/// Plans a query as somebody sent it, and begins it.
 pub(super) async fn plan(
+    state: &Arc<State>,
+    options: &Options,
+    database: &str,
+    sql: &str,
+) -> std::result::Result<Planned, Refusal> {
+    if lock(&state.databases).contains_key(database) {
+        refuse_early_literals(sql).map_err(Refusal::Plan)?;
+    }
+    plan_any(state, options, database, sql).await
+}
+
+/// The same for one that the server has made.
+pub(super) async fn plan_any(
     state: &Arc<State>,
     options: &Options,
     database: &str,
@@ -91,7 +104,6 @@ fn refuse_early_literals(sql: &str) -> Result<()> {
 }
 
 async fn begin(query: &Arc<Query>, sql: &str) -> Result<(SchemaRef, SendableRecordBatchStream)> {
-    refuse_early_literals(sql)?;
     // Its own information_schema would name types as DataFusion does now.
     let config = SessionConfig::new()
         .with_information_schema(false)

@@ -1,0 +1,186 @@
+//! Whether what the sources list is still what was read, asked before the seal: what somebody changed meanwhile
+//! may have hidden rows from a read that ended well. What may have missed something is read again.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use super::Run;
+use crate::archive::State;
+use crate::archive::commit::Commit;
+use crate::archive::name::commit_key;
+use crate::error::{Error, Result};
+use crate::plan::MIN_WIDTH;
+use crate::source::{Listing, Source, Table, TableId};
+use crate::survey::Surveyed;
+use crate::window::{Slice, Window};
+
+/// How often a table is read again before the run gives up.
+const ROUNDS: u32 = 5;
+/// How many tables a warning names.
+const NAMED: usize = 5;
+
+impl Run<'_> {
+    /// Lists all sources again. `true` where something was taken out of the archive, to be read again.
+    pub(super) async fn take_back_what_changed(&mut self, state: &State) -> Result<bool> {
+        self.writer.progress.doing("asking again what there is");
+        let mut doubted = Vec::new();
+        for (number, source) in self.survey.sources.clone().into_iter().enumerate() {
+            let listing = self.retry.with_retry(source.name(), || source.list_again()).await?;
+            if let Some(listing) = listing {
+                self.warn_of_tables(number, &listing);
+                doubted.extend(self.doubted(number, &source, listing, state).await?);
+            }
+        }
+        let Some((first, _)) = doubted.first() else { return Ok(false) };
+        self.rounds.1 += 1;
+        if self.rounds.1 > ROUNDS {
+            let id = &self.survey.tables[*first].table.id;
+            return Err(Error::incomplete(format!(
+                "{id} was read {} times, and its columns keep changing, so that rows may be missing each time",
+                self.rounds.1
+            ))
+            .hint("stop the writers first; then run the same command again"));
+        }
+        let mut again = BTreeMap::<usize, Vec<Slice>>::new();
+        for (surveyed, commit) in &doubted {
+            self.take_back(*surveyed, commit).await?;
+            again.entry(*surveyed).or_default().push(commit.slice);
+        }
+        again.into_iter().for_each(|(surveyed, slices)| self.queue_again(surveyed, &slices));
+        Ok(true)
+    }
+
+    /// In the windows of before, each of which was neither too wide nor too narrow.
+    fn queue_again(&mut self, surveyed: usize, slices: &[Slice]) {
+        let Surveyed { table, bounds, .. } = &self.survey.tables[surveyed];
+        let mut windows: Vec<Window> = slices.iter().filter_map(|slice| slice.window()).collect();
+        windows.sort_unstable();
+        let width = windows.iter().map(Window::width).max().unwrap_or(self.job.limits.window);
+        let null_time = slices.contains(&Slice::NullTime);
+        self.queue.add(Arc::clone(table), *bounds, windows, null_time, width.max(MIN_WIDTH));
+        self.surveyed.push(surveyed);
+    }
+
+    /// The commits of a source that may lack something of what its tables are now; the survey learns what
+    /// that is.
+    async fn doubted(
+        &mut self,
+        number: usize,
+        source: &Arc<dyn Source>,
+        listing: Listing,
+        state: &State,
+    ) -> Result<Vec<(usize, Commit)>> {
+        let tables = listing.tables.into_iter();
+        let mut now: HashMap<TableId, Table> =
+            tables.map(|table| (table.id.clone(), table)).collect();
+        let loose: HashSet<&String> = state.loose.iter().collect();
+        let committed = state.by_table();
+        let mut doubted = Vec::new();
+        for at in 0..self.survey.tables.len() {
+            let surveyed = &self.survey.tables[at];
+            if surveyed.source != number {
+                continue;
+            }
+            let Some(now) = now.remove(&surveyed.table.id).map(Arc::new) else { continue };
+            // A table is read in few forms, however many its chunks are.
+            let mut missed = Vec::<(Arc<Table>, Vec<Window>)>::new();
+            for commit in committed.get(&now.id).into_iter().flatten() {
+                let read = match self.settled.get(&(at, commit.slice)) {
+                    Some(read) => Arc::clone(read),
+                    // Of a run that ended before it came to this; a sealed archive is as it was sealed.
+                    None if loose.contains(&commit_key(&commit.path, commit.slice))
+                        && !state.living(&self.writer.run).any(|run| run.run == commit.run) =>
+                    {
+                        Arc::new(as_read(&now, commit))
+                    }
+                    None => continue,
+                };
+                let known = missed.iter().position(|(known, _)| same(known, &read));
+                let known = match known {
+                    Some(known) => known,
+                    None => {
+                        let asked = || source.missed(&read, &now);
+                        let windows = self.retry.with_retry(source.name(), asked).await?;
+                        missed.push((read, windows));
+                        missed.len() - 1
+                    }
+                };
+                let windows = &missed[known].1;
+                let may_lack = match commit.slice.window() {
+                    Some(slice) => windows.iter().any(|window| window.overlaps(&slice)),
+                    None => windows.contains(&Window::ALL),
+                };
+                if may_lack {
+                    tracing::info!("{} {}: the table has changed since", now.id, commit.slice);
+                    doubted.push((at, Commit::clone(commit)));
+                }
+            }
+            self.survey.tables[at].table = now;
+        }
+        Ok(doubted)
+    }
+
+    /// Tables that came meanwhile are not in the archive, and of those that went it may have a part.
+    fn warn_of_tables(&mut self, number: usize, listing: &Listing) {
+        let select = &self.job.sources[number].select;
+        let is_new = |id: &&TableId| {
+            !self.survey.listed.contains(id)
+                && !select.excludes(&id.database, &id.schema, &id.table)
+        };
+        let came = listing.ids().filter(is_new);
+        let came = named(came).map(|names| {
+            format!("not in the archive, since they came while it was made: {names}; run the same command again")
+        });
+        let there: HashSet<&TableId> = listing.ids().collect();
+        let surveyed = self.survey.tables.iter().filter(|table| table.source == number);
+        let went = surveyed.map(|table| &table.table.id).filter(|id| !there.contains(id));
+        let went = named(went).map(|names| {
+            format!(
+                "not in the source any more, so that the archive may have only a part of them, as far as it was \
+                 read before: {names}"
+            )
+        });
+        for warning in came.into_iter().chain(went) {
+            if !self.summary.warnings.contains(&warning) {
+                self.summary.warnings.push(warning);
+            }
+        }
+    }
+}
+
+/// A table as a commit says that it was read.
+fn as_read(now: &Table, commit: &Commit) -> Table {
+    let columns = commit.columns.iter().map(|column| {
+        let same = |now: &&crate::source::Column| {
+            (&now.name, &now.key, now.role, &now.source_type)
+                == (&column.name, &column.key, column.role, &column.source_type)
+        };
+        let data_type = now.columns.iter().find(same).map(|now| now.data_type.clone());
+        crate::source::Column {
+            name: column.name.clone(),
+            key: column.key.clone(),
+            role: column.role,
+            source_type: column.source_type.clone(),
+            data_type: data_type.unwrap_or(arrow::datatypes::DataType::Null),
+        }
+    });
+    Table { columns: columns.collect(), ..now.clone() }
+}
+
+fn same(one: &Arc<Table>, other: &Arc<Table>) -> bool {
+    Arc::ptr_eq(one, other)
+        || (&one.columns, &one.occupied, &one.cuts)
+            == (&other.columns, &other.occupied, &other.cuts)
+}
+
+fn named<'a>(ids: impl Iterator<Item = &'a TableId>) -> Option<String> {
+    let mut ids: Vec<String> = ids.map(TableId::to_string).collect();
+    ids.sort_unstable();
+    let more = ids.len().saturating_sub(NAMED);
+    ids.truncate(NAMED);
+    match (ids.is_empty(), more) {
+        (true, _) => None,
+        (false, 0) => Some(ids.join(", ")),
+        (false, more) => Some(format!("{} and {more} more", ids.join(", "))),
+    }
+}
