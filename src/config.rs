@@ -61,6 +61,8 @@ pub struct Limits {
     pub attempts: u32,
     /// For how long a source or store that has worked may fail at everything before the run gives up.
     pub patience: Duration,
+    /// Pause after a failure, doubled after each that follows it.
+    pub first_pause: Duration,
 }
 
 impl Default for Limits {
@@ -73,6 +75,7 @@ impl Default for Limits {
             idle_timeout: Duration::from_secs(60),
             attempts: 6,
             patience: Duration::from_secs(15 * 60),
+            first_pause: Duration::from_millis(500),
         }
     }
 }
@@ -584,6 +587,7 @@ fn limits(flags: &Flags, file: &File) -> Result<Limits> {
         idle_timeout: time("idle_timeout", &file.idle_timeout, usual.idle_timeout)?,
         attempts: file.attempts.unwrap_or(usual.attempts),
         patience: time("patience", &file.patience, usual.patience)?,
+        first_pause: usual.first_pause,
     })
 }
 

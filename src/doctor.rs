@@ -10,12 +10,13 @@ use tokio::sync::watch;
 use crate::archive::runs::new_run_id;
 use crate::config::{Job, Limits, Place, SourceSpec};
 use crate::error::{Error, Exit, Result};
+use crate::export::UNREADABLE;
 use crate::hash::sha256;
 use crate::progress::Progress;
 use crate::retry::{Interrupt, Retry};
 use crate::source::{Source, Table, contact};
 use crate::store::Store;
-use crate::survey::{list, unreadable};
+use crate::survey::list;
 
 /// For how long a source that has answered is asked again.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -169,7 +170,8 @@ async fn try_source(spec: &SourceSpec, source: &dyn Source, retry: &Retry, of: &
         of.add("list", Instant::now(), "warning", warning);
     }
     for (table, why) in &listing.unreadable {
-        of.failed("list", Instant::now(), &unreadable(table, why));
+        let error = Error::fail(format!("{table} cannot be read: {why}")).hint(UNREADABLE);
+        of.failed("list", Instant::now(), &error);
     }
     try_tables(source, &listing.tables, retry, of).await;
 }

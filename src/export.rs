@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::JoinSet;
 
-pub use self::summary::{Failed, Summary};
+pub use self::summary::{Failed, Summary, UNREADABLE};
 
 use self::again::Again;
 use self::prepare::{prepare, width};
@@ -395,8 +395,23 @@ impl Run<'_> {
     }
 
     fn complete(&mut self) {
-        self.summary.status = "complete";
-        self.summary.exit = Exit::Done;
+        let unsaved = Failed::unsaved(&self.summary.artifacts);
+        match unsaved.is_empty() {
+            true => {
+                self.summary.status = "complete";
+                self.summary.exit = Exit::Done;
+            }
+            // It is sealed with all of its rows; the next run saves definitions anew.
+            false => {
+                self.summary.status = "complete except for definitions";
+                self.summary.failed = unsaved;
+                self.summary.hint = Some(
+                    "every row is in the archive, which is sealed; mend what is said and run the same command \
+                     again to save the definitions"
+                        .to_owned(),
+                );
+            }
+        }
     }
 
     /// Of several runs that are ready to seal, the oldest does; the others then see what is left.
@@ -426,11 +441,6 @@ impl Run<'_> {
                 self.retry.with_retry(source.name(), || source.artifacts()).await?;
             let name = source.name().to_owned();
             all.extend(artifacts.into_iter().map(|artifact| (name.clone(), artifact)));
-            for status in statuses.iter().filter(|status| status.status.starts_with("failed")) {
-                self.summary
-                    .warnings
-                    .push(format!("{}: {}: {}", status.source, status.kind, status.status));
-            }
             self.summary.artifacts.extend(statuses);
         }
         Ok(all)

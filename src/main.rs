@@ -59,7 +59,7 @@ async fn run(cli: &Cli) -> Result<Exit> {
             let job = load(args, &progress)?;
             let preview = preview::preview(&job, &progress, interrupted).await?;
             output::show(cli.json, &preview, output::plan)?;
-            Ok(Exit::Done)
+            Ok(preview.exit)
         }
         Verb::Doctor(args) => {
             let job = load(args, &progress)?;

@@ -6,7 +6,7 @@ use indicatif::{HumanBytes, HumanCount, HumanDuration};
 use moveout::archive::catalog::Outside;
 use moveout::doctor::Diagnosis;
 use moveout::error::{Error, Result};
-use moveout::export::Summary;
+use moveout::export::{Failed, Summary};
 use moveout::preview::Preview;
 use moveout::source::Excluded;
 use moveout::status::Status;
@@ -66,7 +66,7 @@ pub(crate) fn doctor(out: Out<'_>, diagnosis: &Diagnosis) -> io::Result<()> {
         }
     }
     match diagnosis.status {
-        "ok" => writeln!(out, "\nnothing would fail"),
+        "ok" => writeln!(out, "\nnothing fails of what was checked"),
         _ => writeln!(out, "\nan export would fail"),
     }
 }
@@ -116,8 +116,10 @@ pub(crate) fn export(out: Out<'_>, summary: &Summary) -> io::Result<()> {
     }
     outside(out, &summary.outside)?;
     excluded(out, &summary.excluded)?;
-    for artifact in
-        summary.artifacts.iter().filter(|a| !matches!(a.status.as_str(), "saved" | "none"))
+    for artifact in summary
+        .artifacts
+        .iter()
+        .filter(|a| !matches!(a.status.as_str(), "saved" | "none") && !a.is_failed())
     {
         writeln!(
             out,
@@ -127,9 +129,7 @@ pub(crate) fn export(out: Out<'_>, summary: &Summary) -> io::Result<()> {
     }
     notes(out, &summary.notes)?;
     warnings(out, &summary.warnings)?;
-    some(out, &summary.failed, |out, failed| {
-        writeln!(out, "  failed     {}: {}", failed.chunk, failed.error)
-    })?;
+    failed(out, &summary.failed)?;
     if let Some(error) = &summary.error {
         writeln!(out, "  error      {error}")?;
     }
@@ -207,7 +207,18 @@ pub(crate) fn plan(out: Out<'_>, plan: &Preview) -> io::Result<()> {
     outside(out, &plan.outside)?;
     excluded(out, &plan.excluded)?;
     notes(out, &plan.notes)?;
-    warnings(out, &plan.warnings)
+    warnings(out, &plan.warnings)?;
+    failed(out, &plan.failed)?;
+    match &plan.hint {
+        Some(hint) => writeln!(out, "\nhint: {hint}"),
+        None => Ok(()),
+    }
+}
+
+fn failed(out: Out<'_>, failed: &[Failed]) -> io::Result<()> {
+    some(out, failed, |out, failed| {
+        writeln!(out, "  failed     {}: {}", failed.chunk, failed.error)
+    })
 }
 
 pub(crate) fn status(out: Out<'_>, status: &Status) -> io::Result<()> {

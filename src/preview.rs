@@ -15,7 +15,8 @@ use crate::archive::runs::RunPlan;
 use crate::archive::{Archive, State};
 use crate::config::Job;
 use crate::coverage::Coverage;
-use crate::error::{Class, Result};
+use crate::error::{Class, Exit, Result};
+use crate::export::{Failed, UNREADABLE};
 use crate::plan::Queue;
 use crate::progress::Progress;
 use crate::retry::{Interrupt, Retry};
@@ -59,6 +60,13 @@ pub struct Preview {
     pub notes: Vec<String>,
     /// What the user should know.
     pub warnings: Vec<String>,
+    /// What an export would fail for, each with the reason.
+    pub failed: Vec<Failed>,
+    /// How the process ends: as an export would because of these.
+    #[serde(skip)]
+    pub exit: Exit,
+    /// What the reader can do about it.
+    pub hint: Option<String>,
 }
 
 /// What an export would do with one table.
@@ -166,11 +174,10 @@ async fn look(job: &Job, progress: &Progress, retry: &Retry) -> Result<Preview> 
         outside: survey.outside,
         excluded: survey.excluded,
         notes: survey.notes,
-        warnings: {
-            let unreadable = survey.unreadable.iter();
-            let unreadable = unreadable.map(|(id, why)| format!("{id} cannot be read: {why}"));
-            job.warnings.iter().cloned().chain(survey.warnings).chain(unreadable).collect()
-        },
+        warnings: job.warnings.iter().cloned().chain(survey.warnings).collect(),
+        exit: if survey.unreadable.is_empty() { Exit::Done } else { Exit::Failed },
+        hint: (!survey.unreadable.is_empty()).then(|| UNREADABLE.to_owned()),
+        failed: Failed::unreadable(&survey.unreadable),
     })
 }
 

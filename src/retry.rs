@@ -70,6 +70,7 @@ pub struct Retry(Arc<Inner>);
 struct Inner {
     attempts: u32,
     patience: Duration,
+    first_pause: Duration,
     progress: Progress,
     interrupt: Interrupt,
     reaches: Mutex<HashMap<String, Reach>>,
@@ -78,6 +79,7 @@ struct Inner {
 /// How one source or store does.
 #[derive(Debug, Default)]
 struct Reach {
+    /// When the last of what has worked began.
     answered: Option<Instant>,
     /// The first failure since.
     failing: Option<Instant>,
@@ -91,6 +93,7 @@ impl Retry {
         Self(Arc::new(Inner {
             attempts: limits.attempts,
             patience: limits.patience,
+            first_pause: limits.first_pause,
             progress: progress.clone(),
             interrupt,
             reaches: Mutex::default(),
@@ -117,9 +120,10 @@ impl Retry {
         let (mut failures, mut waits) = (0, 0);
         loop {
             self.wait_for_quota(of).await?;
+            let began = Instant::now();
             let error = match self.0.interrupt.or(ask()).await {
                 Ok(answer) => {
-                    self.answered(of);
+                    self.answered(of, began);
                     return Ok(answer);
                 }
                 Err(error) => error,
@@ -140,15 +144,16 @@ impl Retry {
         }
     }
 
-    /// Something worked at `of`.
-    pub fn answered(&self, of: &str) {
+    /// Something worked at `of` that began then. What began before a failure proves nothing about it: rows
+    /// that were read before may be written for long after.
+    pub fn answered(&self, of: &str, began: Instant) {
         self.reach(of, |reach| {
-            *reach =
-                Reach { answered: Some(Instant::now()), paused: reach.paused, ..Reach::default() }
+            reach.answered = reach.answered.max(Some(began));
+            reach.failing = reach.failing.filter(|failing| *failing > began);
         });
     }
 
-    /// Whether something has worked at `of` since then.
+    /// Whether something has worked at `of` that began after then.
     pub fn has_answered_since(&self, of: &str, then: Instant) -> bool {
         self.reach(of, |reach| reach.answered.is_some_and(|answered| answered > then))
     }
@@ -189,12 +194,18 @@ impl Retry {
                 for_people(left)
             ),
         };
-        self.pause(backoff(failures).min(left.max(LEAST_PAUSE)), &told).await
+        self.pause(self.pause_after(failures).min(left.max(LEAST_PAUSE)), &told).await
     }
 
     /// Pauses before the next attempt, longer after each failure.
     pub async fn wait_after(&self, failures: u32, told: &str) -> Result<()> {
-        self.pause(backoff(failures), told).await
+        self.pause(self.pause_after(failures), told).await
+    }
+
+    /// Doubled each time, with jitter, so that workers which failed together do not come back together.
+    fn pause_after(&self, failures: u32) -> Duration {
+        let ceiling = self.0.first_pause * 2u32.pow(failures.saturating_sub(1).min(6));
+        ceiling.mul_f64(0.5 + fastrand::f64() / 2.0)
     }
 
     async fn pause(&self, pause: Duration, told: &str) -> Result<()> {
@@ -235,13 +246,6 @@ impl Retry {
             self.0.reaches.lock().unwrap_or_else(PoisonError::into_inner);
         act(reaches.entry(of.to_owned()).or_default())
     }
-}
-
-/// Pause before the next attempt: doubled each time, with jitter, so that workers which failed
-/// together do not come back together.
-fn backoff(failures: u32) -> Duration {
-    let ceiling = Duration::from_millis(500) * 2u32.pow(failures.saturating_sub(1).min(6));
-    ceiling.mul_f64(0.5 + fastrand::f64() / 2.0)
 }
 
 /// `40 s`, `14 min`.

@@ -281,6 +281,13 @@ pub struct ArtifactStatus {
     pub status: String,
 }
 
+impl ArtifactStatus {
+    /// Whether it should be in the archive, and is not.
+    pub fn is_failed(&self) -> bool {
+        self.status.starts_with("failed")
+    }
+}
+
 /// What a source says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceInfo {

@@ -241,12 +241,6 @@ pub async fn list(spec: &SourceSpec, source: &dyn Source, retry: &Retry) -> Resu
     Ok(listing)
 }
 
-/// A table that is there and cannot be read, as an error.
-pub fn unreadable(table: &TableId, why: &str) -> Error {
-    Error::fail(format!("{table} cannot be read: {why}"))
-        .hint("give the user the rights, or leave the table out by `exclude`")
-}
-
 /// A range bounds only what has a time.
 fn taken_whole(job: &Job, source: usize, tables: &[Surveyed]) -> Option<String> {
     if (job.from, job.to) == (Bound::Min, Bound::Max) {

@@ -1,35 +1,336 @@
-//! Runs within this process, of a source and an archive that fail where a test wants it: what comes out is
-//! determined, and no test waits for a clock.
+//! Runs within this process, of a source that fails where a test wants it: what comes out is determined, and no
+//! test waits for a clock.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall panic")]
 
 mod support;
 
-use moveout::error::Exit;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use moveout::config::Job;
+use moveout::doctor::doctor;
+use moveout::error::{Class, Error, Exit};
 use moveout::export::{Summary, export};
+use moveout::preview::preview;
 use moveout::progress::Progress;
+use moveout::source::{ArtifactStatus, Listing, TableId};
 use support::scripted::{job, numbers};
-use support::{Archive, Scripted};
+use support::{Archive, Play, Question, Scripted};
 use tempfile::TempDir;
 use tokio::sync::watch;
 
 const HOUR: i64 = 3_600_000_000_000;
 /// 2024-01-01.
 const NEW_YEAR: i64 = 1_704_067_200_000_000_000;
+/// Of the table `one`; `two` has a row without a time besides its one with.
+const ROWS: i64 = 150;
+
+struct Setting {
+    source: Arc<Scripted>,
+    folder: TempDir,
+}
+
+impl Setting {
+    fn new() -> Self {
+        let rows: Vec<_> = (0..ROWS).map(|i| (Some(NEW_YEAR + i * HOUR), i)).collect();
+        let source = Scripted::new([
+            numbers("one", &rows),
+            numbers("two", &[(Some(NEW_YEAR), 7), (None, 8)]),
+        ]);
+        Self { source, folder: TempDir::with_prefix("archive-").unwrap() }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("a")
+    }
+
+    fn job(&self) -> Job {
+        let mut job = job(&self.source, self.path().to_str().unwrap());
+        job.limits.window = 50 * HOUR;
+        job.limits.concurrency = 1;
+        job
+    }
+
+    async fn export(&self, job: &Job) -> Result<Summary, Error> {
+        let (_stop, stopped) = watch::channel(false);
+        export(job, &Progress::silent(), stopped).await
+    }
+
+    /// Sealed, with each row once and nothing else.
+    #[track_caller]
+    fn assert_complete(&self) {
+        let archive = Archive::open(self.path());
+        assert!(archive.is_sealed());
+        let values = |table: &str| {
+            let rows = archive.rows(table);
+            let mut values: Vec<i64> =
+                rows.iter().map(|row| row["v"].trim_end_matches('i').parse().unwrap()).collect();
+            values.sort_unstable();
+            values
+        };
+        assert_eq!(values("one"), (0..ROWS).collect::<Vec<_>>());
+        assert_eq!(values("two"), [7, 8]);
+        let listed = archive.text("manifest-sha256.txt");
+        let data = archive.files().into_iter().filter(|path| path.starts_with("data/"));
+        data.for_each(|path| assert!(listed.contains(&path), "{path} is in no manifest"));
+        assert!(!self.path().join(".moveout").exists());
+    }
+}
+
+/// How many questions a run without any trouble asks.
+async fn questions() -> usize {
+    let setting = Setting::new();
+    let summary = setting.export(&setting.job()).await.unwrap();
+    assert_eq!((summary.exit, summary.rows), (Exit::Done, ROWS as u64 + 2));
+    setting.assert_complete();
+    let asked = setting.source.asked();
+    assert!(asked.len() > 7, "{asked:?}");
+    assert!(asked.last().unwrap() == "artifacts", "{asked:?}");
+    asked.len()
+}
+
+/// Plays it at the n-th question alone.
+fn once(
+    n: usize,
+    play: impl Fn() -> Play + Send + 'static,
+) -> impl FnMut(&Question) -> Option<Play> {
+    let mut asked = 0;
+    move |_| {
+        asked += 1;
+        (asked == n).then(&play)
+    }
+}
+
+fn broken() -> Error {
+    Error::of(Class::Retry, "the connection broke")
+}
 
 #[tokio::test]
-async fn a_source_that_the_caller_brings_is_exported() {
-    let rows: Vec<_> = (0..250).map(|i| (Some(NEW_YEAR + i * HOUR), i)).collect();
-    let source =
-        Scripted::new([numbers("one", &rows), numbers("two", &[(Some(NEW_YEAR), 7), (None, 8)])]);
-    let folder = TempDir::new().unwrap();
-    let path = folder.path().join("a");
-    let (_stop, stopped) = watch::channel(false);
-    let job = job(&source, path.to_str().unwrap());
-    let summary: Summary = export(&job, &Progress::silent(), stopped).await.unwrap();
-    assert_eq!((summary.exit, summary.rows), (Exit::Done, 252));
-    let archive = Archive::open(path);
-    assert!(archive.is_sealed());
-    assert_eq!(archive.rows("one").len(), 250);
-    assert_eq!(source.asked()[..2], ["describe", "list"]);
+async fn whatever_question_fails_once_nothing_is_lost() {
+    for n in 1..=questions().await {
+        for rows in [0, 1, 120] {
+            let setting = Setting::new();
+            setting.source.play(once(n, move || Play::FailAfter(rows, broken())));
+            let summary = setting.export(&setting.job()).await.unwrap();
+            assert_eq!(summary.exit, Exit::Done, "question {n}: {summary:?}");
+            assert_eq!(summary.rows, ROWS as u64 + 2);
+            setting.assert_complete();
+        }
+    }
+}
+
+#[tokio::test]
+async fn whatever_question_ends_a_run_the_next_one_goes_on() {
+    for n in 1..=questions().await {
+        let setting = Setting::new();
+        setting.source.play(once(n, || Play::FailAfter(1, Error::stop("no such user"))));
+        let (exit, said) = match setting.export(&setting.job()).await {
+            Ok(summary) => (summary.exit, summary.error.unwrap_or_default()),
+            Err(error) => (error.exit(), error.to_string()),
+        };
+        assert_eq!(exit, Exit::Failed, "question {n}");
+        assert!(said.ends_with("no such user"), "question {n}: {said}");
+        let done: Vec<_> = reads(&setting);
+        let summary = setting.export(&setting.job()).await.unwrap();
+        assert_eq!(summary.exit, Exit::Done, "question {n}: {summary:?}");
+        setting.assert_complete();
+        // All but the last, which was the one that failed, was not read again.
+        let again = reads(&setting);
+        let whole = done.len().saturating_sub(1);
+        assert!(!done[..whole].iter().any(|read| again.contains(read)), "{done:?} {again:?}");
+    }
+}
+
+/// The reads since the last call.
+fn reads(setting: &Setting) -> Vec<String> {
+    let asked = setting.source.take_asked().into_iter();
+    asked.filter(|question| question.starts_with("read")).collect()
+}
+
+#[tokio::test]
+async fn an_interrupt_is_heard_at_every_question_and_only_then_is_a_run_interrupted() {
+    for n in 1..=questions().await {
+        let setting = Setting::new();
+        let (stop, stopped) = watch::channel(false);
+        // The question is never answered: it must be dropped.
+        let mut asked = 0;
+        setting.source.play(move |_| {
+            asked += 1;
+            (asked == n).then(|| {
+                stop.send(true).unwrap();
+                Play::Hang
+            })
+        });
+        let job = setting.job();
+        let progress = Progress::silent();
+        let run = export(&job, &progress, stopped);
+        let ended = tokio::time::timeout(Duration::from_secs(10), run).await;
+        let exit = match ended.unwrap_or_else(|_| panic!("question {n} was waited for")) {
+            Ok(summary) => {
+                assert_eq!((summary.status, summary.error), ("interrupted", None));
+                summary.exit
+            }
+            Err(error) => error.exit(),
+        };
+        assert_eq!(exit, Exit::Interrupted, "question {n}");
+        assert!(!setting.path().join("tagmanifest-sha256.txt").exists());
+        setting.source.play(|_| None);
+        assert_eq!(setting.export(&job).await.unwrap().exit, Exit::Done);
+        setting.assert_complete();
+    }
+}
+
+#[tokio::test]
+async fn a_run_whose_caller_has_gone_is_not_interrupted() {
+    let setting = Setting::new();
+    setting.source.play(once(7, || Play::Fail(broken())));
+    let (stop, stopped) = watch::channel(false);
+    drop(stop);
+    let summary = export(&setting.job(), &Progress::silent(), stopped).await.unwrap();
+    assert_eq!(summary.exit, Exit::Done);
+    setting.assert_complete();
+}
+
+/// From the n-th question on, so many fail, whatever they are.
+fn away(from: usize, times: usize) -> impl FnMut(&Question) -> Option<Play> {
+    let mut asked = 0;
+    move |_| {
+        asked += 1;
+        (from..from.saturating_add(times)).contains(&asked).then(|| Play::FailAfter(3, broken()))
+    }
+}
+
+// The first question is the first contact.
+#[tokio::test]
+async fn a_source_that_is_away_for_long_is_waited_for() {
+    for n in 2..=questions().await {
+        let setting = Setting::new();
+        let mut job = setting.job();
+        job.limits.attempts = 2;
+        setting.source.play(away(n, 12));
+        let summary = setting.export(&job).await.unwrap();
+        assert_eq!(summary.exit, Exit::Done, "question {n}: {summary:?}");
+        assert!(summary.failed.is_empty());
+        setting.assert_complete();
+    }
+}
+
+#[tokio::test]
+async fn a_source_that_stays_away_ends_the_run_when_the_patience_is_over() {
+    for n in 2..=questions().await {
+        let setting = Setting::new();
+        let mut job = setting.job();
+        job.limits.patience = Duration::from_millis(20);
+        job.limits.attempts = 2;
+        setting.source.play(away(n, usize::MAX));
+        let (exit, said) = match setting.export(&job).await {
+            Ok(summary) => {
+                assert!(summary.failed.is_empty(), "{summary:?}");
+                (summary.exit, summary.error.unwrap())
+            }
+            Err(error) => (error.exit(), error.to_string()),
+        };
+        assert_eq!(exit, Exit::Incomplete, "question {n}");
+        assert_eq!(said, "scripted has not answered for 0 s: the connection broke");
+        setting.source.play(|_| None);
+        assert_eq!(setting.export(&setting.job()).await.unwrap().exit, Exit::Done);
+        setting.assert_complete();
+    }
+}
+
+// The source answers everything else, so that there is nothing to wait for.
+#[tokio::test]
+async fn a_chunk_that_fails_by_itself_fails_by_name_and_the_others_are_read() {
+    let setting = Setting::new();
+    let fails = |question: &Question| match question {
+        Question::Read(chunk) => {
+            chunk.table.id.table == "two" && chunk.slice.to_string() == "null-time"
+        }
+        _ => false,
+    };
+    setting.source.play(move |question| fails(question).then(|| Play::Fail(broken())));
+    let summary = setting.export(&setting.job()).await.unwrap();
+    assert_eq!((summary.exit, summary.rows), (Exit::Incomplete, ROWS as u64 + 1));
+    assert_eq!(summary.failed.len(), 1);
+    assert!(summary.failed[0].chunk.contains("two"), "{summary:?}");
+    setting.source.play(|_| None);
+    assert_eq!(setting.export(&setting.job()).await.unwrap().rows, 1);
+    setting.assert_complete();
+}
+
+#[tokio::test]
+async fn the_first_contact_fails_soon_and_does_not_say_run_again() {
+    let setting = Setting::new();
+    setting.source.play(|_| Some(Play::Fail(broken())));
+    let error = setting.export(&setting.job()).await.unwrap_err();
+    assert_eq!((error.exit(), error.hint_text()), (Exit::Failed, None));
+    assert_eq!(reads(&setting), [""; 0]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_named_by_doctor_plan_and_export_alike() {
+    let setting = Setting::new();
+    let id = TableId {
+        source: "scripted".into(),
+        database: "d".into(),
+        schema: "s".into(),
+        table: "secret".into(),
+    };
+    let unreadable = vec![(id.clone(), "permission denied".to_owned())];
+    setting.source.list_also(Listing { unreadable, ..Listing::default() });
+    let job = setting.job();
+    let never = || watch::channel(false).1;
+
+    let diagnosis = doctor(&job, &Progress::silent(), never()).await.unwrap();
+    let failed: Vec<_> = diagnosis.checks.iter().filter(|check| check.status == "failed").collect();
+    assert_eq!(diagnosis.exit, Exit::Failed);
+    assert_eq!(failed.len(), 1, "{diagnosis:?}");
+    assert_eq!(failed[0].found, "d.s.secret cannot be read: permission denied");
+    assert!(failed[0].hint.is_some());
+
+    let plan = preview(&job, &Progress::silent(), never()).await.unwrap();
+    assert_eq!((plan.exit, plan.failed.len()), (Exit::Failed, 1));
+    let summary = setting.export(&job).await.unwrap();
+    assert_eq!((summary.exit, summary.failed.len()), (Exit::Failed, 1));
+    assert_eq!(
+        (&plan.failed[0].chunk, &plan.failed[0].error, &plan.hint),
+        (&summary.failed[0].chunk, &summary.failed[0].error, &summary.hint)
+    );
+
+    // Left out, it fails nothing.
+    let mut job = setting.job();
+    job.sources[0].select.exclude = vec!["secret".to_owned()];
+    let diagnosis = doctor(&job, &Progress::silent(), never()).await.unwrap();
+    assert_eq!(diagnosis.exit, Exit::Done);
+    let read = diagnosis.checks.iter().find(|check| check.what == "read").unwrap();
+    assert!(read.found.contains("all 2 tables") && read.found.contains("not checked"), "{read:?}");
+    assert_eq!(preview(&job, &Progress::silent(), never()).await.unwrap().exit, Exit::Done);
+    assert_eq!(setting.export(&job).await.unwrap().exit, Exit::Done);
+}
+
+#[tokio::test]
+async fn a_definition_that_could_not_be_saved_is_not_complete_until_it_is() {
+    let setting = Setting::new();
+    let status = |status: &str| {
+        vec![ArtifactStatus {
+            source: "scripted".into(),
+            kind: "views".into(),
+            status: status.into(),
+        }]
+    };
+    setting.source.keep(Vec::new(), status("failed: permission denied"));
+    // It stays so, however often it is tried, and the rows are safe.
+    for _ in 0..2 {
+        let summary = setting.export(&setting.job()).await.unwrap();
+        assert_eq!(summary.exit, Exit::Failed);
+        assert_eq!(summary.status, "complete except for definitions");
+        assert_eq!(summary.failed[0].chunk, "views of scripted");
+        setting.assert_complete();
+    }
+    setting.source.keep(Vec::new(), status("saved"));
+    let summary = setting.export(&setting.job()).await.unwrap();
+    assert_eq!((summary.exit, summary.status, summary.chunks), (Exit::Done, "complete", 0));
+    setting.assert_complete();
 }

@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 
 use super::Run;
 use super::again::{Again, divide};
-use super::summary::{Failed, ReadAgain, Summary};
+use super::summary::{Failed, ReadAgain, Summary, UNREADABLE};
 use super::worker::Shared;
 use crate::archive::catalog::RangeText;
 use crate::archive::commit::Commit;
@@ -55,7 +55,12 @@ pub(super) async fn prepare<'a>(
     let sealed = state.sealed && !state.uncatalogued && state.superseded.is_empty();
     let known =
         |id: &TableId| state.run.iter().flat_map(|run| &run.asked).any(|asked| asked.table == *id);
-    let idle = sealed && queue.is_empty() && state.by_table().keys().all(known);
+    // Definitions that the last run could not save are tried again.
+    let last = state.run.iter().flat_map(|run| &run.artifacts);
+    let unsaved = last
+        .filter(|artifact| artifact.is_failed())
+        .any(|artifact| job.sources.iter().any(|source| source.name == artifact.source));
+    let idle = sealed && !unsaved && queue.is_empty() && state.by_table().keys().all(known);
     let beating = match idle {
         true => None,
         false => {
@@ -97,19 +102,10 @@ pub(super) async fn prepare<'a>(
         artifacts: Vec::new(),
         notes: survey.notes.clone(),
         warnings: job.warnings.iter().chain(&survey.warnings).cloned().collect(),
-        failed: survey
-            .unreadable
-            .iter()
-            .map(|(table, why)| Failed {
-                chunk: table.to_string(),
-                error: why.clone(),
-                exit: Exit::Failed,
-            })
-            .collect(),
+        failed: Failed::unreadable(&survey.unreadable),
         error: None,
         exit: Exit::Incomplete,
-        hint: (!survey.unreadable.is_empty())
-            .then(|| "give the user the rights, or leave these tables out by `exclude`".to_owned()),
+        hint: (!survey.unreadable.is_empty()).then(|| UNREADABLE.to_owned()),
     };
     let writer = Writer {
         options: encode_options(job, archive.store().part_bytes()),

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::archive::catalog::{Kept, Outside};
 use crate::error::Exit;
-use crate::source::{ArtifactStatus, Excluded};
+use crate::source::{ArtifactStatus, Excluded, TableId};
 use crate::window::Window;
 
 /// What a run did, for people and for `--json`.
@@ -12,7 +12,7 @@ use crate::window::Window;
 pub struct Summary {
     /// Always `export`.
     pub command: &'static str,
-    /// `complete` (sealed), `incomplete` or `interrupted`.
+    /// `complete` (sealed), `complete except for definitions` (sealed, too), `incomplete` or `interrupted`.
     pub status: &'static str,
     /// Where the archive is.
     pub archive: String,
@@ -54,7 +54,7 @@ pub struct Summary {
     pub covers: Option<Window>,
     /// What the user should know.
     pub warnings: Vec<String>,
-    /// Chunks that failed, each with the reason.
+    /// What failed, each with the reason.
     pub failed: Vec<Failed>,
     /// The error that ended the run early, if one did.
     pub error: Option<String>,
@@ -83,13 +83,39 @@ pub struct NotCompared {
     pub tables: u64,
 }
 
-/// A chunk that could not be had.
-#[derive(Debug, Serialize)]
+/// A chunk, a table or a kind of definitions that could not be had.
+#[derive(Debug, Clone, Serialize)]
 pub struct Failed {
-    /// Table and window.
+    /// Table and window, or what else it is.
     pub chunk: String,
     /// Why.
     pub error: String,
     #[serde(skip)]
     pub(super) exit: Exit,
+}
+
+/// What helps where tables cannot be read.
+pub const UNREADABLE: &str = "give the user the rights, or leave these tables out by `exclude`";
+
+impl Failed {
+    /// Tables that are there and cannot be read.
+    pub fn unreadable(tables: &[(TableId, String)]) -> Vec<Self> {
+        let failed = |(table, why): &(TableId, String)| Self {
+            chunk: table.to_string(),
+            error: why.clone(),
+            exit: Exit::Failed,
+        };
+        tables.iter().map(failed).collect()
+    }
+
+    /// Definitions that could not be saved.
+    pub(super) fn unsaved(artifacts: &[ArtifactStatus]) -> Vec<Self> {
+        let unsaved = artifacts.iter().filter(|artifact| artifact.is_failed());
+        let failed = |artifact: &ArtifactStatus| Self {
+            chunk: format!("{} of {}", artifact.kind, artifact.source),
+            error: artifact.status.clone(),
+            exit: Exit::Failed,
+        };
+        unsaved.map(failed).collect()
+    }
 }

@@ -82,9 +82,10 @@ impl Worker {
                 None => retry.interrupt().or(self.permit()).await?,
             };
             retry.wait_for_quota(of).await?;
+            let began = Instant::now();
             let error = match retry.interrupt().or_soon(self.once(source, chunk, permit)).await {
                 Ok(outcome) => {
-                    retry.answered(of);
+                    retry.answered(of, began);
                     *self.failures() = 0;
                     return Ok(outcome);
                 }

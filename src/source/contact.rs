@@ -2,7 +2,7 @@
 //! once and with its likely cause; what has worked before is tried again by `retry`.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::knock::{Door, knock};
 use super::{Source, SourceInfo, open};
@@ -20,9 +20,10 @@ pub async fn contact(
     retry: &Retry,
 ) -> Result<(Arc<dyn Source>, SourceInfo)> {
     for failures in 1.. {
+        let began = Instant::now();
         let error = match retry.interrupt().or(ask(spec, limits)).await {
             Ok(answer) => {
-                retry.answered(&spec.name);
+                retry.answered(&spec.name, began);
                 return Ok(answer);
             }
             Err(error) => error,

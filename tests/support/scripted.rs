@@ -263,7 +263,7 @@ pub(crate) fn job(source: &Arc<Scripted>, archive: impl Into<Place>) -> Job {
         to: Bound::Max,
         range: ("min".to_owned(), "max".to_owned()),
         keep: false,
-        limits: Limits::default(),
+        limits: Limits { first_pause: Duration::from_millis(1), ..Limits::default() },
         warnings: Vec::new(),
     }
 }
