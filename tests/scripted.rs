@@ -9,13 +9,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use moveout::config::Job;
+use moveout::config::{Job, Place};
 use moveout::doctor::doctor;
 use moveout::error::{Class, Error, Exit};
 use moveout::export::{Summary, export};
 use moveout::preview::preview;
 use moveout::progress::Progress;
 use moveout::source::{ArtifactStatus, Listing, TableId};
+use support::memory::{Handle, Memory, Wrong};
 use support::scripted::{job, numbers};
 use support::{Archive, Play, Question, Scripted};
 use tempfile::TempDir;
@@ -333,4 +334,91 @@ async fn a_definition_that_could_not_be_saved_is_not_complete_until_it_is() {
     let summary = setting.export(&setting.job()).await.unwrap();
     assert_eq!((summary.exit, summary.status, summary.chunks), (Exit::Done, "complete", 0));
     setting.assert_complete();
+}
+
+/// The rows of a sealed archive in memory, by the reader that shares no code with the program.
+async fn assert_complete_in(store: &Arc<Memory>) {
+    let setting = Setting::new();
+    for (key, bytes) in store.files().await {
+        let path = setting.path().join(key);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    }
+    setting.assert_complete();
+}
+
+fn place(store: &Arc<Memory>) -> Place {
+    Place::given("memory", Arc::new(Handle(Arc::clone(store))))
+}
+
+impl Setting {
+    /// The same job into a store in memory, which is not patient with it.
+    fn job_in(&self, store: &Arc<Memory>) -> Job {
+        let mut job = job(&self.source, place(store));
+        job.limits.window = 50 * HOUR;
+        job.limits.concurrency = 1;
+        job.limits.attempts = 2;
+        job.limits.patience = Duration::from_millis(5);
+        job
+    }
+}
+
+/// How many requests a run makes of its store.
+async fn requests() -> usize {
+    let (setting, store) = (Setting::new(), Memory::new());
+    store.play(|_, _| None);
+    let summary = setting.export(&setting.job_in(&store)).await.unwrap();
+    assert_eq!(summary.exit, Exit::Done);
+    assert_complete_in(&store).await;
+    store.asked().len()
+}
+
+// As a kill leaves it: from some request on, nothing happens any more.
+#[tokio::test]
+async fn whatever_request_to_the_store_is_the_last_the_next_run_goes_on() {
+    for n in 0..requests().await {
+        let (setting, store) = (Setting::new(), Memory::new());
+        store.play(move |asked, _| (asked >= n).then_some(Wrong::Failed));
+        let ended = setting.export(&setting.job_in(&store)).await;
+        let exit = ended.map_or_else(|error| error.exit(), |summary| summary.exit);
+        let sealed = store.files().await.contains_key("tagmanifest-sha256.txt");
+        assert!(
+            exit != Exit::Interrupted && (exit != Exit::Done || sealed),
+            "request {n}: {exit:?}"
+        );
+        store.play(|_, _| None);
+        // A dead run is told by its process, which is here that of the next one, too.
+        for key in store.files().await.keys().filter(|key| key.starts_with(".moveout/runs/")) {
+            store.set(key, None).await;
+        }
+        let summary = setting.export(&setting.job_in(&store)).await.unwrap();
+        assert_eq!(summary.exit, Exit::Done, "request {n}: {summary:?}");
+        assert_complete_in(&store).await;
+    }
+}
+
+#[tokio::test]
+async fn whatever_request_to_the_store_is_interrupted_the_next_run_goes_on() {
+    for n in 0..requests().await {
+        let (setting, store) = (Setting::new(), Memory::new());
+        let (stop, stopped) = watch::channel(false);
+        store.play(move |asked, _| {
+            if asked == n {
+                stop.send(true).unwrap();
+            }
+            None
+        });
+        let job = setting.job_in(&store);
+        let ended = export(&job, &Progress::silent(), stopped).await;
+        let exit = ended.map_or_else(|error| error.exit(), |summary| summary.exit);
+        let sealed = store.files().await.contains_key("tagmanifest-sha256.txt");
+        assert!(
+            exit == Exit::Interrupted || (exit == Exit::Done && sealed),
+            "request {n}: {exit:?}"
+        );
+        store.play(|_, _| None);
+        let summary = setting.export(&setting.job_in(&store)).await.unwrap();
+        assert_eq!(summary.exit, Exit::Done, "request {n}: {summary:?}");
+        assert_complete_in(&store).await;
+    }
 }
