@@ -79,9 +79,9 @@ struct Inner {
 /// How one source or store does.
 #[derive(Debug, Default)]
 struct Reach {
-    /// When the last of what has worked began.
-    answered: Option<Instant>,
-    /// The first failure since.
+    /// When the last piece of work began that was done.
+    worked: Option<Instant>,
+    /// The first failure since it has answered.
     failing: Option<Instant>,
     /// Until when its quota holds.
     paused: Option<Instant>,
@@ -148,14 +148,20 @@ impl Retry {
     /// that were read before may be written for long after.
     pub fn answered(&self, of: &str, began: Instant) {
         self.reach(of, |reach| {
-            reach.answered = reach.answered.max(Some(began));
             reach.failing = reach.failing.filter(|failing| *failing > began);
         });
     }
 
-    /// Whether something has worked at `of` that began after then.
-    pub fn has_answered_since(&self, of: &str, then: Instant) -> bool {
-        self.reach(of, |reach| reach.answered.is_some_and(|answered| answered > then))
+    /// A whole piece of work was done with `of` that began then, up to its commit in the archive.
+    pub fn worked(&self, of: &str, began: Instant) {
+        self.answered(of, began);
+        self.reach(of, |reach| reach.worked = reach.worked.max(Some(began)));
+    }
+
+    /// Whether a whole piece of work was done with `of` that began after then. That it answers is not enough: the
+    /// archive may be what is away.
+    pub fn has_worked_since(&self, of: &str, then: Instant) -> bool {
+        self.reach(of, |reach| reach.worked.is_some_and(|worked| worked > then))
     }
 
     /// Something failed at `of`. Returns for how long everything has failed there, and an error when the

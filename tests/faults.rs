@@ -97,21 +97,6 @@ impl<'a> Setting<'a> {
             moveout(["verify".into(), self.path()]).expect(3);
         }
     }
-
-    /// Runs until it is done, which every run must get nearer to.
-    #[track_caller]
-    fn export_until_done(&self, more: &[&str]) {
-        for _ in 0..10 {
-            let run = self.export(more);
-            if run.status == 0 {
-                return self.assert_complete();
-            }
-            let run = run.expect(3);
-            assert!(run.stdout.contains("hint: "), "{}", run.stdout);
-            self.assert_unfinished();
-        }
-        panic!("not done after ten runs");
-    }
 }
 
 fn is_data(query: &str) -> bool {
@@ -179,15 +164,6 @@ fn lasting_faults() -> Vec<Fault> {
     passing_faults().into_iter().filter(|fault| !helps(fault)).collect()
 }
 
-/// Whether a fault says that a window is too much.
-fn splits(fault: &Fault) -> bool {
-    match fault {
-        Fault::Status { code, .. } => matches!(code, 408 | 504),
-        Fault::AppendError(text) => text.contains("timeout"),
-        _ => false,
-    }
-}
-
 /// Does the same for each case, some at once: most of the time they wait.
 fn each<T: Sync>(cases: &[T], test: impl Fn(usize, &T) + Sync) {
     let next = Mutex::new(cases.iter().enumerate());
@@ -229,29 +205,6 @@ fn faults_that_happen_again_and_again_change_nothing() {
         assert_eq!(run.status, 0, "{fault:?}\n{}{}", run.stdout, run.stderr);
         assert!(setting.proxy.fired() >= 2, "{fault:?}");
         setting.assert_complete();
-    });
-}
-
-#[test]
-fn faults_half_of_the_time_never_seal_a_gap() {
-    let model = small_model();
-    let server = server_with(&model);
-    each(&lasting_faults(), |number, fault| {
-        let seed = number as u64;
-        eprintln!("seed {seed}: {fault:?}");
-        let setting = Setting::new(&server, &model);
-        setting.configure("idle_timeout = \"500ms\"\nattempts = 3\n");
-        let random = Mutex::new(fastrand::Rng::with_seed(seed));
-        let sometimes = move |query: &str| is_data(query) && random.lock().unwrap().bool();
-        // What is too much or fails twice halves windows: without an end there would be one for each
-        // second. And a server that does not say how long to wait is waited for long.
-        let times = match fault {
-            Fault::Status { code: 429, headers, .. } if headers.is_empty() => 2,
-            fault if splits(fault) => 12,
-            _ => 24,
-        };
-        setting.proxy.fault(sometimes, times, fault.clone());
-        setting.export_until_done(&[]);
     });
 }
 

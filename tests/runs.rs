@@ -8,8 +8,8 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -194,36 +194,22 @@ fn ended(child: Child) -> Run {
     }
 }
 
+// What becomes of a run that ends at any request whatever is tested within one process.
 #[test]
 fn a_run_that_is_killed_again_and_again_ends_exact_and_reads_nothing_twice() {
-    let setting = Setting::new(Duration::from_millis(60));
-    let seed = 20_240_101;
-    let mut random = fastrand::Rng::with_seed(seed);
-    let mut killed_with = Vec::new();
-    for _ in 0..12 {
+    let setting = Setting::new(Duration::from_millis(15));
+    for _ in 0..3 {
         let commits_before = commits(&setting.archive());
         let asked_before = setting.proxy.queries().len();
         let mut child = setting.start();
-        thread::sleep(Duration::from_millis(random.u64(150..700)));
-        let over = child.try_wait().unwrap().is_some();
+        wait_until("commits", || commits(&setting.archive()).len() > commits_before.len() + 5);
         child.kill().unwrap();
-        let run = ended(child);
+        child.wait().unwrap();
         let asked = &setting.proxy.queries()[asked_before..];
-        assert_eq!(asked_again(asked, &commits_before), [""; 0], "seed {seed}");
-        let now = commits(&setting.archive());
-        killed_with.push(now.len());
-        if over {
-            assert_eq!(run.status, 0, "{}{}", run.stdout, run.stderr);
-            break;
-        }
+        assert_eq!(asked_again(asked, &commits_before), [""; 0]);
         // What is there is whole, whenever that was.
-        if !setting.archive().is_sealed() && !now.is_empty() {
-            moveout(["verify".into(), setting.path()]).expect(3);
-        }
-        assert!(now.len() >= commits_before.len() || setting.path().join("catalog").exists());
+        moveout(["verify".into(), setting.path()]).expect(3);
     }
-    let different: BTreeSet<_> = killed_with.iter().collect();
-    assert!(different.len() > 3, "{killed_with:?}");
     let (commits_before, asked_before) =
         (commits(&setting.archive()), setting.proxy.queries().len());
     let run = moveout(setting.args()).expect(0);
@@ -298,70 +284,6 @@ fn a_kill_while_a_large_file_is_written_leaves_nothing_of_it() {
         ..setting
     };
     setting.assert_complete();
-}
-
-fn copy(from: &Path, to: &Path) {
-    let _ = fs::remove_dir_all(to);
-    let status = Command::new("cp").arg("-r").args([from, to]).status();
-    assert!(status.unwrap().success());
-}
-
-// All is committed, only the seal is missing: each kill comes at another moment of it.
-#[test]
-fn a_kill_while_sealing_is_made_good_by_the_next_run() {
-    let setting = Setting::new(Duration::ZERO);
-    let mut child = setting.start();
-    wait_until("the seal", || {
-        fs::read_dir(setting.path().join("data")).is_ok_and(|mut entries| {
-            entries.any(|entry| entry.unwrap().path().join("_artifacts").exists())
-        })
-    });
-    child.kill().unwrap();
-    child.wait().unwrap();
-    let unsealed = setting.folder.path().join("unsealed");
-    copy(&setting.path(), &unsealed);
-    let began = Instant::now();
-    moveout(setting.args()).expect(0);
-    let whole = began.elapsed();
-    setting.assert_complete();
-
-    let seed = 7;
-    let mut random = fastrand::Rng::with_seed(seed);
-    let mut moments = BTreeSet::new();
-    for _ in 0..25 {
-        copy(&unsealed, &setting.path());
-        let mut child = setting.start();
-        // Near the end, or soon after the first file of the seal.
-        if random.bool() {
-            thread::sleep(whole.mul_f64(0.6 + 0.5 * random.f64()));
-        } else {
-            let catalog = setting.path().join("catalog/tables.json");
-            wait_until("the catalog", || catalog.exists());
-            thread::sleep(Duration::from_micros(random.u64(0..60_000)));
-        }
-        let _ = child.kill();
-        child.wait().unwrap();
-        let left = setting.archive().files();
-        moments.insert((
-            left.iter().filter(|path| path.starts_with(".moveout/commits")).count(),
-            setting.archive().is_sealed(),
-        ));
-        let verified = moveout(["verify".into(), setting.path()]);
-        let expected = if setting.archive().is_sealed() { 0 } else { 3 };
-        assert_eq!(
-            verified.status, expected,
-            "seed {seed}: {}{}",
-            verified.stdout, verified.stderr
-        );
-        let asked = setting.proxy.queries().len();
-        moveout(setting.args()).expect(0);
-        assert!(
-            setting.proxy.queries()[asked..].iter().all(|query| !is_data(query)),
-            "seed {seed}"
-        );
-        setting.assert_complete();
-    }
-    assert!(moments.len() > 2, "{moments:?}");
 }
 
 #[test]

@@ -85,7 +85,7 @@ impl Worker {
             let began = Instant::now();
             let error = match retry.interrupt().or_soon(self.once(source, chunk, permit)).await {
                 Ok(outcome) => {
-                    retry.answered(of, began);
+                    retry.worked(of, began);
                     *self.failures() = 0;
                     return Ok(outcome);
                 }
@@ -121,7 +121,7 @@ impl Worker {
                 continue;
             }
             // Where nothing else has worked meanwhile, it may not be the fault of the chunk.
-            if is_last || retry.has_answered_since(of, failing_since) {
+            if is_last || retry.has_worked_since(of, failing_since) {
                 self.count_failure(retry.attempts() * SPLITS_A_FAILURE, chunk, &error)?;
                 return Ok(Outcome::Failed(error));
             }
