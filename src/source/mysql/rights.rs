@@ -75,7 +75,7 @@ pub(super) fn probe(client: &mut Client, catalog: &mut Catalog) -> Result<(), Fa
                 Err(Fault::Server(error)) => {
                     let Some((_, entry)) = tables.get_mut(from + shown) else { break };
                     entry.refused =
-                        Some(format!("the user may not read all of its columns: {error}"));
+                        Some(format!("the user may read only some of its columns: {error}"));
                     from += shown + 1;
                 }
                 Err(broken) => return Err(broken),
