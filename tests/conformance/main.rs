@@ -69,7 +69,7 @@ const BEHAVIOURS: &[Behaviour] = &[
 ];
 
 /// What is known not to hold yet, by source: these are not run, and named at the end.
-const NOT_YET: &[(&str, &[&str])] = &[("rights_missing", &["MySQL", "MariaDB", "newer MariaDB"])];
+const NOT_YET: &[(&str, &[&str])] = &[];
 
 /// Most of the time a run waits for a server.
 const THREADS: usize = 4;
