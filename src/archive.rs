@@ -7,8 +7,9 @@ pub mod commit;
 mod index;
 pub mod name;
 pub mod runs;
+mod seal;
+mod sweep;
 
-use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -22,12 +23,12 @@ use crate::error::{Error, Result};
 use crate::hash::{hex, sha256};
 use crate::source::Artifact;
 use crate::store::Store;
-use bag::Hashes;
 use catalog::{FORMAT, RunEntry};
 use commit::Commit;
 use index::ArchiveIndex;
 pub use index::{State, without_overlaps};
-use runs::{Heartbeat, RunPlan};
+use runs::{Beating, Heartbeat, RunPlan};
+pub use sweep::Found;
 
 /// Hash of every payload file.
 pub const MANIFEST: &str = "manifest-sha256.txt";
@@ -39,17 +40,22 @@ pub const TABLES: &str = "catalog/tables.json";
 pub const CHUNKS: &str = "catalog/chunks.parquet";
 /// The run.
 pub const RUN: &str = "catalog/run.json";
+/// Every tag file of a sealed archive, but the last.
+pub const TAG_FILES: [&str; 7] =
+    [TABLES, CHUNKS, RUN, "README.txt", "bagit.txt", "bag-info.txt", MANIFEST];
 const MARKER: &str = ".moveout/archive.json";
 
 /// Whether a file is the mark of an archive that is being written.
 pub fn is_marker(key: &str, bytes: &[u8]) -> bool {
-    key == MARKER && bytes == marker().as_bytes()
+    (key == MARKER && bytes == marker().as_bytes()) || key == index::record_key(bytes)
 }
 
 fn marker() -> String {
     format!("{{\"format\":{FORMAT}}}\n")
 }
-const COMMITS: &str = ".moveout/commits";
+const COMMITS: &str = ".moveout/commits/";
+/// What seals that were begun say of the catalog and the artifacts.
+const RECORDS: &str = ".moveout/seals/";
 
 /// An archive, open.
 #[derive(Debug, Clone)]
@@ -84,7 +90,7 @@ impl Archive {
                 ))
                 .hint("give an empty or a new folder"));
             }
-            archive.store.put(MARKER, marker()).await?;
+            archive.store.put_checked(MARKER, marker()).await?;
         }
         archive.store.make_folder("data")?; // a bag needs its payload folder, even if empty
         Ok(archive)
@@ -167,17 +173,6 @@ impl Archive {
             .map_err(|error| Error::different(format!("{key} cannot be read: {error}")))
     }
 
-    async fn heartbeats(&self) -> Result<Vec<Heartbeat>> {
-        let mut runs = Vec::new();
-        for (key, _) in self.store.list(".moveout/runs").await? {
-            // A heartbeat that cannot be read was being written by a run that died.
-            if let Ok(Some(run)) = self.json(&key).await {
-                runs.push(run);
-            }
-        }
-        Ok(runs)
-    }
-
     /// The plans of unfinished runs, oldest first.
     pub async fn plans(&self) -> Result<Vec<RunPlan>> {
         let mut plans = Vec::new();
@@ -189,7 +184,7 @@ impl Archive {
 
     /// Writes a run's plan.
     pub async fn put_plan(&self, plan: &RunPlan) -> Result<()> {
-        self.store.put(&runs::plan_key(&plan.run), to_json(plan)?).await
+        self.store.put_checked(&runs::plan_key(&plan.run), to_json(plan)?).await.map(|_| ())
     }
 
     /// Makes a chunk durable, and says which commits it replaces. `false` when another run was first; its
@@ -217,7 +212,7 @@ impl Archive {
             },
         };
         let ours = found.run == commit.run;
-        let same_source = found.state.is_none() || found.state == commit.state;
+        let same_source = found.state.is_none() || found.division() == commit.division();
         self.index.lock().await.committed(key, there.1, Arc::new(found));
         if !ours {
             self.delete_files(commit).await?;
@@ -255,191 +250,35 @@ impl Archive {
         Ok(())
     }
 
-    /// Data files are known by their commits; of artifacts only the manifest knows the hash, so before
-    /// that goes they are compared with it.
-    async fn check_artifacts(&self) -> Result<()> {
-        let Some(bytes) = self.store.get(MANIFEST).await? else { return Ok(()) };
-        let hashes = bag::read_manifest(MANIFEST, &bytes)?;
-        let artifacts =
-            hashes.iter().filter(|(key, _)| key.split('/').nth(2) == Some("_artifacts"));
-        for (key, hash) in artifacts {
-            let found = hash_object(&self.store, key).await?;
-            if found.is_none_or(|(found, _)| found != *hash) {
-                return Err(Error::different(format!("{key} is not what {MANIFEST} records"))
-                    .hint("restore the file, or export into a new archive"));
-            }
-        }
-        Ok(())
+    /// Begins to show that this run is at work. It does so before it asks or reads anything, so that no other
+    /// run takes it for one that is over.
+    pub async fn beat(&self, heartbeat: Heartbeat) -> Result<Beating> {
+        self.index.lock().await.i_am(&heartbeat.run);
+        Beating::start(&self.store, heartbeat).await
     }
 
-    /// Takes the seal off, in reverse order, before anything is added.
-    pub async fn unseal(&self) -> Result<()> {
-        self.check_artifacts().await?;
-        self.store.put(MARKER, marker()).await?;
-        self.store.delete(TAG_MANIFEST).await?;
-        self.store.delete(MANIFEST).await
-    }
-
-    /// Removes what dead runs left: half-written files, data files that no commit names, plans and
-    /// heartbeats. Whatever a living run may own stays; `at_work` says that this one is one of them.
-    /// Returns how many files it removed.
-    pub async fn sweep(&self, me: &str, at_work: bool) -> Result<usize> {
-        // First what is there, then who lives and what is committed: a run beats before it writes
-        // and commits before it ends, so whatever was seen is either claimed or nobody's.
-        let staged = self.store.staged().await?;
-        let files = self.store.list("data").await?;
-        let state = self.state().await?;
-        let living: BTreeSet<&str> =
-            state.living(me).map(|run| run.run.as_str()).chain(at_work.then_some(me)).collect();
-        let committed: BTreeSet<&str> =
-            state.commits.iter().flat_map(|c| &c.files).map(|file| file.key.as_str()).collect();
-        let mut removed = 0;
-        for staged in staged {
-            let owner = name::run_of_file(&staged.key);
-            // Commits, heartbeats and catalogs are staged for an instant only, but by anyone.
-            let in_use =
-                owner.map_or(state.living(me).next().is_some(), |run| living.contains(run));
-            if !in_use {
-                removed += usize::from(self.store.discard(&staged).await);
-            }
-        }
-        for (key, _) in files {
-            let Some(run) = name::run_of_file(&key) else { continue };
-            if !committed.contains(key.as_str()) && !living.contains(run) {
-                self.store.delete(&key).await?;
-                removed += 1;
-            }
-        }
-        for run in
-            state.runs.iter().filter(|run| run.run != me && !living.contains(run.run.as_str()))
-        {
-            self.store.delete(&runs::heartbeat_key(&run.run)).await?;
-        }
-        Ok(removed)
-    }
-
-    /// Removes the heartbeat of a run that ends unfinished; its plan stays for `status`.
+    /// Removes the heartbeat of this run, which ends; where it is unfinished, its plan stays for `status`.
     pub async fn forget_heartbeat(&self, run: &str) -> Result<()> {
-        self.store.delete(&runs::heartbeat_key(run)).await?;
+        self.delete_checked(&runs::heartbeat_key(run)).await?;
         self.tidy();
         Ok(())
     }
 
-    /// Removes what a sealed archive does not hold: plans and heartbeats of runs that are over, this
-    /// one's among them.
-    pub async fn clear_work(&self, me: &str) -> Result<()> {
-        let runs = self.heartbeats().await?;
-        let alive = |run: &str| runs.iter().any(|r| r.run == run && run != me && r.is_alive());
-        for plan in self.plans().await? {
-            if !alive(&plan.run) {
-                self.store.delete(&runs::plan_key(&plan.run)).await?;
+    /// Removes a small file, and looks whether it is gone: a store may acknowledge what it does not do.
+    async fn delete_checked(&self, key: &str) -> Result<()> {
+        for _ in 0..3 {
+            self.store.delete(key).await?;
+            if self.store.look(key).await?.is_none() {
+                return Ok(());
             }
         }
-        for run in runs.iter().filter(|run| !alive(&run.run)) {
-            self.store.delete(&runs::heartbeat_key(&run.run)).await?;
-        }
-        self.store.delete(MARKER).await?;
-        self.tidy();
-        Ok(())
+        Err(Error::incomplete(format!("{key} cannot be removed: the store keeps it"))
+            .hint("look at the disk or the bucket, then run the same command again"))
     }
 
     /// Removes folders of ours that have become empty.
     pub fn tidy(&self) {
         self.store.remove_empty_folders(".moveout");
-    }
-
-    /// Closes the bag. The caller has made sure that no older run is at work.
-    pub async fn seal(&self, me: &str, seal: Seal<'_>) -> Result<()> {
-        self.unseal().await?;
-        let state = self.state().await?;
-        for commit in &state.superseded {
-            self.store.delete(&commit_key(commit)).await?;
-            self.delete_files(commit).await?;
-        }
-        // This run writes no more: of its own files, too, only those that were committed count.
-        self.sweep(me, false).await?;
-        for (source, artifact) in seal.artifacts {
-            let key = format!("data/{}/_artifacts/{}", name::segment(source), artifact.path);
-            self.store.put(&key, artifact.content.clone()).await?;
-        }
-
-        let (payload, payload_bytes) = self.payload(&state.commits, me).await?;
-        let mut run = seal.run;
-        if let Some(last) = &state.run {
-            run.succeed(RunEntry::clone(last));
-        }
-        let date = run.ended.get(..10).unwrap_or_default().to_owned();
-        let manifest = bag::manifest(&payload);
-        let tags: [(&str, Bytes); 7] = [
-            (TABLES, to_json(&catalog::tables(&state.commits))?.into()),
-            (CHUNKS, catalog::write_chunks(&state.commits)?.into()),
-            (RUN, to_json(&run)?.into()),
-            ("README.txt", bag::README_TXT.into()),
-            ("bagit.txt", bag::BAGIT_TXT.into()),
-            ("bag-info.txt", bag::bag_info(&date, payload_bytes, payload.len()).into()),
-            (MANIFEST, manifest.into()),
-        ];
-        let mut hashes = Hashes::new();
-        for (key, bytes) in tags {
-            hashes.insert(key.to_owned(), sha256(&bytes));
-            self.store.put(key, bytes).await?;
-        }
-        // The commits are in the catalog now. They go before the last file comes, so that a sealed
-        // archive holds nothing that its manifests do not name.
-        for key in &state.loose {
-            self.store.delete(key).await?;
-        }
-        self.clear_work(me).await?;
-        self.store.put(TAG_MANIFEST, bag::manifest(&hashes)).await
-    }
-
-    // Data files are known by their commits, read back before those were made; the rest is read.
-    async fn payload(&self, commits: &[Arc<Commit>], me: &str) -> Result<(Hashes, u64)> {
-        let committed: HashMap<&str, (&str, u64)> = commits
-            .iter()
-            .flat_map(|commit| &commit.files)
-            .map(|file| (file.key.as_str(), (file.sha256.as_str(), file.bytes)))
-            .collect();
-        let mut hashes = Hashes::new();
-        let mut payload_bytes = 0;
-        let files = self.store.list("data").await?;
-        // After the list, so that each owner of a file in it is known.
-        let runs = self.heartbeats().await?;
-        let living: BTreeSet<&str> = runs
-            .iter()
-            .filter(|run| run.run != me && run.is_alive())
-            .map(|run| run.run.as_str())
-            .collect();
-        for (key, size) in files {
-            let hash = match (committed.get(key.as_str()), name::run_of_file(&key)) {
-                (Some((hash, bytes)), _) if *bytes == size => (*hash).to_owned(),
-                (Some((_, bytes)), _) => {
-                    return Err(Error::different(format!(
-                        "{key} has {size} bytes, its commit says {bytes}; the archive is not sealed"
-                    )));
-                }
-                (None, Some(run)) if living.contains(run) => continue,
-                (None, _) if key.split('/').nth(2) == Some("_artifacts") => {
-                    let bytes = self.store.get(&key).await?.unwrap_or_default();
-                    sha256(&bytes)
-                }
-                (None, _) => {
-                    return Err(Error::stop(format!(
-                        "`{key}` was put into the archive by somebody else; the archive is not sealed"
-                    ))
-                    .hint("move it away, then run the same command again"));
-                }
-            };
-            hashes.insert(key, hash);
-            payload_bytes += size;
-        }
-        match committed.keys().find(|key| !hashes.contains_key(**key)) {
-            None => Ok((hashes, payload_bytes)),
-            Some(key) => Err(Error::different(format!(
-                "{key} is gone although its chunk was committed; the archive is not sealed"
-            ))
-            .hint("restore the file, or export into a new archive")),
-        }
     }
 }
 

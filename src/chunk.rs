@@ -119,7 +119,7 @@ impl Writer {
             started,
             elapsed_ms: began.elapsed().saturating_sub(done.queued).as_millis() as u64,
             committed: rfc3339(now()),
-            verified: "stored bytes hashed, footer and rows read back".to_owned(),
+            verified: "stored bytes read back and hashed, rows counted by the footer".to_owned(),
             state: chunk.table.identity.division.as_ref().map(ToString::to_string),
             snapshot: done.snapshot,
             replaces: Vec::new(),

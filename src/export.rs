@@ -22,7 +22,8 @@ use self::again::Again;
 use self::prepare::{prepare, width};
 use self::worker::{Outcome, Shared, Worker};
 use crate::archive::catalog::{Asked, FORMAT, RangeText, RunEntry, covers};
-use crate::archive::runs::Beating;
+use crate::archive::commit::Commit;
+use crate::archive::runs::{Beating, Heartbeat, new_run_id};
 use crate::archive::{Archive, Seal, State};
 use crate::chunk::Writer;
 use crate::config::Job;
@@ -47,7 +48,24 @@ pub async fn export(
     })?;
     let interrupt = Interrupt::new(interrupted);
     let retry = Retry::new(&job.limits, progress, interrupt.clone());
-    interrupt.or(prepare(job, place, progress, retry)).await?.run().await
+    let archive = interrupt.or(Archive::create(place)).await?;
+    // Before anything is asked or read: another run must not take this one for one that is over.
+    let beating = archive.beat(Heartbeat::new(&new_run_id())).await?;
+    match interrupt.or(prepare(job, &archive, &beating, progress, retry)).await {
+        Ok(mut run) => {
+            run.beating = Some(beating);
+            run.run().await
+        }
+        Err(error) => {
+            let run = beating.run().to_owned();
+            beating.stop().await;
+            let forgotten = tokio::time::timeout(GRACE, archive.forget_heartbeat(&run)).await;
+            if let Ok(Err(error)) = forgotten {
+                tracing::warn!("removing the heartbeat: {error}");
+            }
+            Err(error)
+        }
+    }
 }
 
 /// A run that knows what it has to do.
@@ -74,6 +92,8 @@ struct Run<'a> {
     rounds: (u32, u32),
     /// The archive is sealed and holds all that is asked for.
     idle: bool,
+    /// Chunks that are read again, since files of theirs were missing or changed.
+    damaged: Vec<Arc<Commit>>,
     /// How often a table was listed again to no avail.
     strikes: HashMap<TableId, u32>,
     beating: Option<Beating>,
@@ -269,32 +289,48 @@ impl Run<'_> {
     async fn finish(&mut self) -> Result<bool> {
         let me = self.writer.run.clone();
         if self.idle {
+            // What runs that died in their survey left beside the seal; no more than that.
             self.archive.clear_work(&me).await?;
             self.complete();
             return Ok(true);
         }
         self.writer.progress.doing("sealing the archive");
-        self.wait_for_older_runs(&me).await?;
-        let state = self.archive.state().await?;
-        if let Some(gap) = self.queue_gaps(&state) {
-            self.rounds.0 += 1;
-            return match self.rounds.0 {
-                1..=3 => Ok(false),
-                _ => Err(Error::incomplete(format!(
-                    "{gap} was committed and is not any more: somebody else changes the archive"
-                ))),
+        let mut artifacts = None;
+        loop {
+            self.wait_for_older_runs(&me).await?;
+            let state = self.archive.state().await?;
+            if let Some(gap) = self.queue_gaps(&state) {
+                self.rounds.0 += 1;
+                return match self.rounds.0 {
+                    1..=3 => Ok(false),
+                    _ => Err(Error::incomplete(format!(
+                        "{gap} was committed and is not any more: somebody else changes the archive"
+                    ))),
+                };
+            }
+            if self.take_back_what_changed(&state).await? {
+                return Ok(false);
+            }
+            let artifacts = match &artifacts {
+                Some(saved) => saved,
+                None => artifacts.insert(self.artifacts().await?),
             };
+            if self.seal(&state, artifacts).await? {
+                self.complete();
+                return Ok(true);
+            }
         }
-        if self.take_back_what_changed(&state).await? {
-            return Ok(false);
-        }
-        self.warn_of_abandoned(&state).await?;
-        self.warn_of_moments(&state);
-        let artifacts = self.artifacts().await?;
+    }
+
+    /// `false` where another run has committed meanwhile, so that there is more to look at.
+    async fn seal(&mut self, state: &State, artifacts: &[(String, Artifact)]) -> Result<bool> {
+        self.warn_of_abandoned(state).await?;
+        self.warn_of_moments(state);
+        self.tell_of_damage(state);
         let run = RunEntry {
             format: FORMAT,
             moveout: env!("CARGO_PKG_VERSION").to_owned(),
-            run: me.clone(),
+            run: self.writer.run.clone(),
             range: RangeText { from: self.job.range.0.clone(), to: self.job.range.1.clone() },
             sources: self.survey.infos.clone(),
             started: self.started.clone(),
@@ -304,12 +340,39 @@ impl Run<'_> {
             artifacts: self.summary.artifacts.clone(),
             kept: self.summary.kept.clone(),
             warnings: self.summary.warnings.clone(),
-            asked: self.asked(&state),
-            earlier: self.unsealed(&state).await?,
+            asked: self.asked(state),
+            earlier: self.unsealed(state).await?,
         };
-        self.archive.seal(&me, Seal { run, artifacts: &artifacts }).await?;
-        self.complete();
-        Ok(true)
+        match &self.beating {
+            Some(beating) => self.archive.seal(beating, Seal { run, artifacts }).await,
+            None => Ok(false),
+        }
+    }
+
+    fn warn(&mut self, warning: String) {
+        if !self.summary.warnings.contains(&warning) {
+            self.summary.warnings.push(warning);
+        }
+    }
+
+    /// What was read again in place of damaged files, and whether it is as much as there was.
+    fn tell_of_damage(&mut self, state: &State) {
+        let by_table = state.by_table();
+        let told: Vec<String> = (self.damaged.iter())
+            .map(|lost| {
+                let commits = by_table.get(&lost.id()).map(Vec::as_slice).unwrap_or_default();
+                let again = commits.iter().filter(|c| c.takes_over(lost));
+                let rows: u64 = again.map(|commit| commit.rows).sum();
+                format!(
+                    "{} {} was read again, since files of it were missing or changed: it had {} rows, the source \
+                     gave {rows}",
+                    lost.id(),
+                    lost.slice,
+                    lost.rows
+                )
+            })
+            .collect();
+        told.into_iter().for_each(|warning| self.warn(warning));
     }
 
     /// Where a commit of this run overlaps an earlier one of another, it does not count; what then
@@ -370,9 +433,7 @@ impl Run<'_> {
                     "{} {gap} was asked for by an earlier run that did not end, and is not in the archive",
                     planned.id
                 );
-                if !self.summary.warnings.contains(&warning) {
-                    self.summary.warnings.push(warning);
-                }
+                self.warn(warning);
             }
         }
         Ok(())
@@ -386,7 +447,7 @@ impl Run<'_> {
             of_database.extend(commit.snapshot.as_deref());
         }
         for ((source, database), moments) in moments.into_iter().filter(|(_, all)| all.len() > 1) {
-            self.summary.warnings.push(format!(
+            self.warn(format!(
                 "{database} of {source}: its rows are of {} moments, between which somebody wrote: the chunks of \
                  each are consistent, all together may not be; `snapshot` in catalog/chunks.parquet tells them apart",
                 moments.len()
@@ -428,7 +489,7 @@ impl Run<'_> {
                     .note(&format!("waiting for the run {} to end before sealing", older.run));
                 told = true;
             }
-            let pause = Duration::from_secs(1);
+            let pause = self.archive.store().pause();
             self.writer.progress.waiting(Instant::now() + pause, "an older run is still at work");
             tokio::time::sleep(pause).await;
         }
@@ -436,6 +497,7 @@ impl Run<'_> {
 
     async fn artifacts(&mut self) -> Result<Vec<(String, Artifact)>> {
         let mut all = Vec::new();
+        self.summary.artifacts.clear();
         for source in &self.survey.sources {
             let (artifacts, statuses) =
                 self.retry.with_retry(source.name(), || source.artifacts()).await?;

@@ -9,6 +9,7 @@ use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -76,6 +77,19 @@ pub struct Staged {
     /// The key that it was meant for.
     pub key: String,
     what: StagedAs,
+}
+
+impl Staged {
+    /// Its name in the folder, or the key that it was meant for.
+    pub fn name(&self) -> &str {
+        match &self.what {
+            StagedAs::File(path) => path
+                .to_str()
+                .and_then(|path| Some(&path[path.rfind(&self.key)?..]))
+                .unwrap_or(&self.key),
+            StagedAs::Upload(_) => &self.key,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -160,6 +174,15 @@ impl Store {
         match &self.kind {
             Kind::Folder(_) | Kind::Given => Ok(true),
             Kind::Bucket(bucket) => Ok(bucket.unfinished().await?.is_some()),
+        }
+    }
+
+    /// How long to wait before another look at what other runs do.
+    pub fn pause(&self) -> Duration {
+        match self.kind {
+            Kind::Folder(_) => Duration::from_millis(250),
+            Kind::Bucket(_) => Duration::from_secs(1), // each look is billed
+            Kind::Given => Duration::from_millis(1),
         }
     }
 

@@ -17,15 +17,12 @@ use tokio::task::JoinSet;
 
 use crate::archive::bag::Hashes;
 use crate::archive::commit::{Commit, FileRecord};
-use crate::archive::{Archive, CHUNKS, MANIFEST, RUN, TABLES, TAG_MANIFEST, hash_object};
+use crate::archive::{Archive, CHUNKS, MANIFEST, TAG_MANIFEST, hash_object};
 use crate::config::Place;
 use crate::error::{Exit, Result};
 use crate::progress::Progress;
 use crate::store::Store;
 
-/// Every tag file of a sealed archive.
-const TAG_FILES: [&str; 7] =
-    [TABLES, CHUNKS, RUN, "README.txt", "bagit.txt", "bag-info.txt", MANIFEST];
 /// How many chunks are checked at once.
 const AT_ONCE: usize = 2;
 

@@ -65,6 +65,9 @@ Is it complete and undamaged? In this folder, any of:
     bagit.py --validate .            (Python package `bagit`; also finds files that do not belong)
     moveout verify .                 (also decodes each file and compares it with the catalog)
 
+These prove that the archive is as it was sealed, not that the source had nothing else: for that,
+the source has to be asked.
+
 What is in it?
 
     catalog/tables.json       every table: its path here, its rows, files and columns
@@ -78,7 +81,8 @@ How to read a table, for instance in DuckDB:
 
     SELECT * FROM read_parquet('data/SOURCE/DATABASE/POLICY/TABLE/*.parquet', union_by_name = true);
 
-Times are nanoseconds in UTC. In data from InfluxDB a null means \"not written\", which is not the
+The unit and the time zone of a time are in its column's type: nanoseconds in UTC in data from
+InfluxDB, what the source has in tables of relations. In data from InfluxDB a null means \"not written\", which is not the
 empty string. Names are written with `_xHH` for bytes that are not letters, digits, `.`, `-` or `_`;
 the real names are in the catalog and in each file's own metadata (`moveout.*`), where each column
 says what it was in the source (`moveout.role`, `moveout.key`, `moveout.type`).

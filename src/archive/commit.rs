@@ -4,7 +4,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::{Error, Result};
 use crate::hash::sha256;
-use crate::source::TableId;
+use crate::source::{Division, TableId};
 use crate::stats::ColumnStats;
 use crate::window::Slice;
 
@@ -102,6 +102,12 @@ impl Commit {
     /// What tells it from all others.
     pub fn key(&self) -> CommitKey {
         (self.id(), self.slice, self.run.clone())
+    }
+
+    /// How its table was divided, where that must not change.
+    pub fn division(&self) -> Option<Division> {
+        let parsed = self.state.as_deref().map(str::parse);
+        parsed.map(|parsed| parsed.unwrap_or_else(|never| match never {}))
     }
 
     /// As it is stored: with its own hash, since nothing else guards it before the seal.

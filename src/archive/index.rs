@@ -7,13 +7,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use chrono::Utc;
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::bag::{self, Hashes};
 use super::catalog::{self, RunEntry};
 use super::commit::{Commit, CommitKey};
 use super::runs::{self, Heartbeat};
-use super::{CHUNKS, COMMITS, MANIFEST, RUN, TAG_MANIFEST};
+use super::{CHUNKS, COMMITS, MANIFEST, RECORDS, RUN, TAG_MANIFEST};
 use crate::coverage::Coverage;
 use crate::error::{Error, Result};
 use crate::hash::sha256;
@@ -26,16 +27,20 @@ const READS: usize = 16;
 const LOOKS: usize = 3;
 
 /// What an archive says of itself at one moment.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct State {
     /// All commits that count: those in the catalog and those of unfinished runs. None overlaps another.
     pub commits: Vec<Arc<Commit>>,
     /// Commits that do not count: another was earlier for the same time, or replaces them.
     pub superseded: Vec<Arc<Commit>>,
+    /// Those of the commits that replace others.
+    pub replacing: Vec<Arc<Commit>>,
     /// The run that sealed it last, if any did.
     pub run: Option<Arc<RunEntry>>,
     /// Whether both manifests are there.
     pub sealed: bool,
+    /// Whether one of them is.
+    pub has_seal: bool,
     /// The hashes of the catalog and of the other tag files, where it is sealed.
     pub tags: Arc<Hashes>,
     /// Whether commits lie outside of the catalog.
@@ -44,6 +49,10 @@ pub struct State {
     pub loose: Vec<String>,
     /// Runs with a heartbeat, dead or alive, oldest first.
     pub runs: Vec<Heartbeat>,
+    /// Runs that did not end: with a heartbeat or a plan.
+    pub unfinished: BTreeSet<String>,
+    /// What seals that were begun recorded; the archive has none of them once it is sealed.
+    pub records: Vec<Arc<Hashes>>,
 }
 
 impl State {
@@ -70,8 +79,14 @@ pub(super) struct ArchiveIndex {
     run: Option<Seen<Arc<RunEntry>>>,
     tags: Option<Seen<Arc<Hashes>>>,
     loose: BTreeMap<String, Seen<Arc<Commit>>>,
-    runs: BTreeMap<String, Heartbeat>,
+    runs: BTreeMap<String, (String, Heartbeat)>,
+    /// What each seal that was begun recorded of the catalog and the artifacts, by the key of the record.
+    records: BTreeMap<String, Arc<Hashes>>,
     sealed: bool,
+    has_seal: bool,
+    unfinished: BTreeSet<String>,
+    /// The run of this process.
+    me: Option<String>,
     /// Commits whose time this run reads again.
     given_up: HashSet<CommitKey>,
     state: Option<Arc<State>>,
@@ -103,6 +118,11 @@ impl ArchiveIndex {
         };
         self.state = Some(Arc::clone(&state));
         Ok(state)
+    }
+
+    /// The run of this process, whose own heartbeat tells the time of the store.
+    pub(super) fn i_am(&mut self, run: &str) {
+        self.me = Some(run.to_owned());
     }
 
     /// Takes in a commit of this process.
@@ -156,8 +176,12 @@ impl ArchiveIndex {
             self.loose.get(&entry.key).is_none_or(|known| known.version != entry.version)
         });
         let new = read_commits(store, new.map(|entry| entry.key.clone())).await?;
-        let beats = below(runs::HEARTBEATS);
-        let runs = read_heartbeats(store, &self.runs, &beats).await?;
+        let runs = self.read_heartbeats(store, &below(runs::HEARTBEATS)).await?;
+        let records = read_records(store, &self.records, &below(RECORDS)).await?;
+        let plans = below(runs::PLANS);
+        let plans = plans.iter().filter_map(|entry| runs::of_key(&entry.key));
+        let heartbeats = runs.keys().filter_map(|key| runs::of_key(key));
+        let unfinished: BTreeSet<String> = plans.chain(heartbeats).map(str::to_owned).collect();
         let chunks = reread(store, CHUNKS, &self.chunks, |bytes| {
             let commits = catalog::read_chunks(bytes).map_err(|error| {
                 Error::different(format!("{CHUNKS} cannot be read: {error}"))
@@ -200,26 +224,71 @@ impl ArchiveIndex {
             && version(&run) == version(&self.run)
             && version(&tags) == version(&self.tags)
             && self.sealed == (manifest && tags.is_some())
-            && self.runs == runs;
+            && self.has_seal == (manifest || tags.is_some())
+            && self.unfinished == unfinished
+            && self.records.keys().eq(records.keys())
+            && self.runs.values().map(|run| &run.1).eq(runs.values().map(|run| &run.1));
         if !unchanged {
             self.state = None;
         }
         self.loose.retain(|key, _| listed.contains(key.as_str()));
         self.loose.extend(new.into_iter().chain(unlisted));
+        self.has_seal = manifest || tags.is_some();
         (self.chunks, self.run, self.sealed) = (chunks, run, manifest && tags.is_some());
-        (self.tags, self.runs) = (tags, runs);
+        (self.tags, self.runs, self.records, self.unfinished) = (tags, runs, records, unfinished);
         Ok(())
     }
 
-    /// What a sealed archive holds is what its seal says.
+    /// What a sealed archive holds is what its seal says; after that was taken off, what it had said, or what
+    /// the next one was going to say.
     fn contradiction(&self) -> Option<Error> {
-        let tags = self.tags.as_ref().filter(|_| self.sealed)?;
-        let hashes = [
-            (CHUNKS, self.chunks.as_ref().map(|chunks| &chunks.sha256)),
-            (RUN, self.run.as_ref().map(|run| &run.sha256)),
-        ];
-        let (key, _) = hashes.into_iter().find(|(key, hash)| tags.value.get(*key) != *hash)?;
-        Some(damaged(key))
+        let chunks = self.chunks.as_ref().map(|chunks| (CHUNKS, &chunks.sha256));
+        let run = self.run.as_ref().map(|run| (RUN, &run.sha256));
+        let tags = self.tags.iter().filter(|_| self.sealed).map(|tags| &tags.value);
+        let said: Vec<&Arc<Hashes>> = match self.sealed {
+            true => tags.collect(),
+            false => self.records.values().filter(|r| r.contains_key(CHUNKS)).collect(),
+        };
+        if said.is_empty() {
+            return None; // nothing was said yet, or an older version took the seal off
+        }
+        let mut files = [chunks, run].into_iter().flatten();
+        let differs =
+            |(key, hash): &(&str, &String)| said.iter().all(|s| s.get(*key) != Some(*hash));
+        match (self.sealed && run.is_none(), files.find(differs)) {
+            (true, _) => Some(damaged(RUN)),
+            (false, found) => found.map(|(key, _)| damaged(key)),
+        }
+    }
+
+    /// The runs that have a heartbeat. The time of a beat is the store's, and so is the time of now: this
+    /// run's own last beat. Where it has none it only looks, and its own clock has to do.
+    async fn read_heartbeats(
+        &self,
+        store: &Store,
+        beats: &[&Entry],
+    ) -> Result<BTreeMap<String, (String, Heartbeat)>> {
+        let mine = self.me.as_deref().map(runs::heartbeat_key);
+        let now = match &mine {
+            Some(mine) => beats.iter().find(|beat| beat.key == *mine).map(|beat| beat.modified),
+            None => Some(Utc::now()),
+        };
+        let mut found = BTreeMap::new();
+        for entry in beats {
+            let read = match self.runs.get(&entry.key) {
+                Some((version, heartbeat)) if *version == entry.version => Some(heartbeat.clone()),
+                _ => store.get(&entry.key).await?.and_then(|b| serde_json::from_slice(&b).ok()),
+            };
+            let since_beat = now.map(|now| now - entry.modified);
+            let run = runs::of_key(&entry.key).unwrap_or_default();
+            // One that cannot be read may be a living run's all the same.
+            let mut heartbeat: Heartbeat = read
+                .filter(|read: &Heartbeat| read.run == run)
+                .unwrap_or_else(|| Heartbeat::unknown(run));
+            heartbeat.alive = heartbeat.is_alive(since_beat);
+            found.insert(entry.key.clone(), (entry.version.clone(), heartbeat));
+        }
+        Ok(found)
     }
 
     fn derive(&self) -> State {
@@ -233,19 +302,26 @@ impl ArchiveIndex {
         // What is in the catalog stays, whatever a clock says: only loose commits can come too late.
         loose.sort_by(|a, b| a.order().cmp(&b.order()));
         commits.extend(loose);
-        let (mut commits, superseded) = without_overlaps(commits);
+        let (mut commits, mut superseded) = without_overlaps(commits);
         if !self.given_up.is_empty() {
-            commits.retain(|commit| !self.given_up.contains(&commit.key()));
+            let given_up = commits.extract_if(.., |commit| self.given_up.contains(&commit.key()));
+            superseded.extend(given_up);
         }
+        let replacing =
+            commits.iter().filter(|commit| !commit.replaces.is_empty()).cloned().collect();
         State {
             commits,
             superseded,
+            replacing,
             run: self.run.as_ref().map(|run| Arc::clone(&run.value)),
             sealed: self.sealed,
+            has_seal: self.has_seal,
             tags: self.tags.as_ref().map(|tags| Arc::clone(&tags.value)).unwrap_or_default(),
             uncatalogued,
             loose: self.loose.keys().cloned().collect(),
-            runs: self.runs.values().cloned().collect(),
+            runs: self.runs.values().map(|run| run.1.clone()).collect(),
+            unfinished: self.unfinished.clone(),
+            records: self.records.values().cloned().collect(),
         }
     }
 }
@@ -292,26 +368,31 @@ async fn read_commits(store: &Store, keys: impl IntoIterator<Item = String>) -> 
     Ok(read.into_iter().flatten().collect())
 }
 
-/// The runs that have a heartbeat. What it says of itself is read once, the time of its last beat is the
-/// listing's.
-async fn read_heartbeats(
+async fn read_records(
     store: &Store,
-    known: &BTreeMap<String, Heartbeat>,
-    beats: &[&Entry],
-) -> Result<BTreeMap<String, Heartbeat>> {
-    let mut found = BTreeMap::new();
-    for entry in beats {
-        let heartbeat = match known.get(&entry.key) {
-            Some(heartbeat) => Some(heartbeat.clone()),
-            None => store.get(&entry.key).await?.and_then(|b| serde_json::from_slice(&b).ok()),
+    known: &BTreeMap<String, Arc<Hashes>>,
+    listed: &[&Entry],
+) -> Result<BTreeMap<String, Arc<Hashes>>> {
+    let mut records = BTreeMap::new();
+    for Entry { key, .. } in listed {
+        let record = match known.get(key) {
+            Some(record) => Some(Arc::clone(record)),
+            None => match store.get(key).await? {
+                // A record is named by its hash: one that is not whole was being written by a run that died.
+                Some(bytes) if record_key(&bytes) == *key => {
+                    Some(Arc::new(bag::read_manifest(key, &bytes)?))
+                }
+                _ => None,
+            },
         };
-        // One that cannot be read was being written by a run that died.
-        if let Some(mut heartbeat) = heartbeat {
-            heartbeat.alive = heartbeat.is_alive();
-            found.insert(entry.key.clone(), heartbeat);
-        }
+        records.extend(record.map(|record| (key.clone(), record)));
     }
-    Ok(found)
+    Ok(records)
+}
+
+/// Key of what a seal that is begun records.
+pub(super) fn record_key(bytes: &[u8]) -> String {
+    format!("{RECORDS}{}.txt", sha256(bytes))
 }
 
 /// The commits that count, and those that do not: one that replaces others wins over them; otherwise, of two

@@ -102,15 +102,17 @@ pub fn file_key(path: &str, slice: Slice, run: &str, number: usize) -> String {
     }
 }
 
-/// The run that wrote a data file, from its key; `None` for a file that moveout did not name.
-pub fn run_of_file(key: &str) -> Option<&str> {
-    let name = key.rsplit('/').next()?.strip_suffix(".parquet")?;
+/// The folder, the slice and the run of a data file, from its key; `None` for a file that moveout did not
+/// name.
+pub fn parts_of_file(key: &str) -> Option<(&str, Slice, &str)> {
+    let (path, name) = key.rsplit_once('/')?;
+    let name = name.strip_suffix(".parquet").filter(|_| path.starts_with("data/"))?;
     let name = match name.rsplit_once(".p") {
         Some((rest, number)) if number.parse::<u32>().is_ok() => rest,
         _ => name,
     };
     let (slice, run) = name.rsplit_once('.')?;
-    slice.parse::<Slice>().ok().map(|_| run)
+    Some((path, slice.parse().ok()?, run))
 }
 
 /// Key of the commit of a chunk, the same for every run, so that only one of them can create it.
@@ -172,11 +174,17 @@ mod tests {
     fn the_run_is_read_from_the_name_of_a_file() {
         let slice = "19691231T235959.999999999Z_20240102T000000Z".parse().unwrap();
         for number in [1, 2, 17] {
-            assert_eq!(run_of_file(&file_key("data/s/d/t.p2", slice, "r1", number)), Some("r1"));
+            assert_eq!(
+                parts_of_file(&file_key("data/s/d/t.p2", slice, "r1", number)),
+                Some(("data/s/d/t.p2", slice, "r1"))
+            );
         }
-        assert_eq!(run_of_file("data/s/d/t/all.r1.parquet"), Some("r1"));
-        assert_eq!(run_of_file("data/s/d/t/mine.parquet"), None);
-        assert_eq!(run_of_file("data/s/d/t/notes.r1.txt"), None);
+        assert_eq!(
+            parts_of_file("data/s/d/t/all.r1.parquet"),
+            Some(("data/s/d/t", Slice::All, "r1"))
+        );
+        assert_eq!(parts_of_file("data/s/d/t/mine.parquet"), None);
+        assert_eq!(parts_of_file("data/s/d/t/notes.r1.txt"), None);
     }
 
     proptest! {

@@ -1,22 +1,27 @@
 //! Runs at work on an archive: a heartbeat each, so that nobody removes what a living run owns.
 //! Not a lock: no run is kept from working, and a killed run blocks nobody.
 
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::catalog::RangeText;
 use crate::error::{Error, Result};
 use crate::source::{SourceInfo, TableId};
 use crate::store::Store;
-use crate::window::{Window, now, parse_time, rfc3339};
+use crate::window::{Window, now, rfc3339};
 
 /// How often a run shows that it lives.
 const BEAT: Duration = Duration::from_secs(10);
 /// After how long without a beat a run on another machine counts as dead.
-const DEAD_AFTER_NANOS: i64 = 120 * 1_000_000_000;
+const DEAD_AFTER: TimeDelta = TimeDelta::seconds(120);
+
+/// Runs of this process that are at work.
+static HERE: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 /// `.moveout/runs/RUN.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +38,9 @@ pub struct Heartbeat {
     pub pid: u32,
     /// … with the time it began in clock ticks, since numbers are used again.
     pub pid_started: Option<u64>,
+    /// Whether it is about to take off or to put on the seal, which one run at a time may do.
+    #[serde(default)]
+    pub sealing: bool,
     /// Whether it is at work, as far as can be told.
     #[serde(skip)]
     pub alive: bool,
@@ -70,6 +78,15 @@ pub struct PlannedTable {
 /// Where heartbeats lie.
 pub(super) const HEARTBEATS: &str = ".moveout/runs/";
 
+/// Where plans lie.
+pub(super) const PLANS: &str = ".moveout/plans/";
+
+/// The run that a heartbeat or a plan is of.
+pub(super) fn of_key(key: &str) -> Option<&str> {
+    let name = key.strip_prefix(HEARTBEATS).or_else(|| key.strip_prefix(PLANS))?;
+    name.strip_suffix(".json").filter(|run| !run.is_empty())
+}
+
 /// Key of a run's heartbeat.
 pub fn heartbeat_key(run: &str) -> String {
     format!("{HEARTBEATS}{run}.json")
@@ -77,10 +94,11 @@ pub fn heartbeat_key(run: &str) -> String {
 
 /// Key of a run's plan.
 pub fn plan_key(run: &str) -> String {
-    format!(".moveout/plans/{run}.json")
+    format!("{PLANS}{run}.json")
 }
 
-/// A new id: eight letters and digits that sort by time, and three by chance.
+/// A new id: eight letters and digits that sort by time, and six by chance, so that a hundred runs that
+/// start at once have a hundred ids.
 pub fn new_run_id() -> String {
     let mut hundredths = (now() / 10_000_000).max(0) as u64;
     let mut id = [b'0'; 8];
@@ -90,7 +108,7 @@ pub fn new_run_id() -> String {
     }
     let time: String = id.iter().map(|byte| char::from(*byte)).collect();
     let chance: String =
-        (0..3).map(|_| char::from_digit(fastrand::u32(0..36), 36).unwrap_or('0')).collect();
+        (0..6).map(|_| char::from_digit(fastrand::u32(0..36), 36).unwrap_or('0')).collect();
     format!("{time}{chance}")
 }
 
@@ -105,55 +123,99 @@ impl Heartbeat {
             host: this_host(),
             pid,
             pid_started: process_started(pid),
+            sealing: false,
             alive: true,
         }
     }
 
-    /// Whether the run may still be at work. On its own machine the process is looked for;
-    /// elsewhere its last beat decides.
-    pub fn is_alive(&self) -> bool {
-        if self.host == this_host() && self.pid_started.is_some() {
-            return process_started(self.pid) == self.pid_started;
+    /// Of a run of which nothing is known but that it beats.
+    pub(super) fn unknown(run: &str) -> Self {
+        let text = String::new;
+        Self {
+            run: run.to_owned(),
+            started: text(),
+            beat: text(),
+            host: text(),
+            pid: 0,
+            pid_started: None,
+            sealing: false,
+            alive: false,
         }
-        let beat = parse_time(&self.beat).unwrap_or(i64::MIN);
-        now().saturating_sub(beat) < DEAD_AFTER_NANOS
     }
 
-    async fn store(&self, store: &Store) -> Result<()> {
+    /// Whether the run may still be at work. On its own machine the process is looked for; elsewhere the time
+    /// since its last beat decides, by the store's clock; where that cannot be told, it lives.
+    pub(super) fn is_alive(&self, since_beat: Option<TimeDelta>) -> bool {
+        if self.host == this_host() && self.pid_started.is_some() {
+            let same = process_started(self.pid) == self.pid_started;
+            let here = || HERE.lock().unwrap_or_else(PoisonError::into_inner).contains(&self.run);
+            return same && (self.pid != std::process::id() || here());
+        }
+        since_beat.is_none_or(|since| since < DEAD_AFTER)
+    }
+
+    async fn store(&mut self, store: &Store) -> Result<()> {
+        self.beat = rfc3339(now());
         let json = serde_json::to_vec(self)
             .map_err(|error| Error::stop(format!("writing a heartbeat: {error}")))?;
-        store.put(&heartbeat_key(&self.run), json).await
+        store.put_checked(&heartbeat_key(&self.run), json).await.map(|_| ())
     }
 }
 
-/// Beats until it is stopped.
+/// Beats until it is stopped or dropped.
 #[derive(Debug)]
 pub struct Beating {
-    stop: watch::Sender<bool>,
+    store: Store,
+    heartbeat: Arc<tokio::sync::Mutex<Heartbeat>>,
+    run: String,
     task: JoinHandle<()>,
 }
 
 impl Beating {
     /// Writes the first beat, then one every ten seconds.
-    pub async fn start(store: &Store, mut heartbeat: Heartbeat) -> Result<Self> {
-        heartbeat.store(store).await?;
-        let store = store.clone();
-        let (stop, mut stopped) = watch::channel(false);
-        let task = tokio::spawn(async move {
-            while tokio::time::timeout(BEAT, stopped.wait_for(|stop| *stop)).await.is_err() {
-                heartbeat.beat = rfc3339(now());
-                if let Err(error) = heartbeat.store(&store).await {
-                    tracing::warn!("cannot write a heartbeat: {error}");
+    pub(super) async fn start(store: &Store, mut heartbeat: Heartbeat) -> Result<Self> {
+        let run = heartbeat.run.clone();
+        HERE.lock().unwrap_or_else(PoisonError::into_inner).insert(run.clone());
+        let first = heartbeat.store(store).await;
+        let heartbeat = Arc::new(tokio::sync::Mutex::new(heartbeat));
+        let task = tokio::spawn({
+            let (store, heartbeat) = (store.clone(), Arc::clone(&heartbeat));
+            async move {
+                loop {
+                    tokio::time::sleep(BEAT).await;
+                    if let Err(error) = heartbeat.lock().await.store(&store).await {
+                        tracing::warn!("cannot write a heartbeat: {error}");
+                    }
                 }
             }
         });
-        Ok(Self { stop, task })
+        let beating = Self { store: store.clone(), heartbeat, run, task };
+        first.map(|()| beating)
+    }
+
+    /// Says whether this run is about to take off or to put on the seal.
+    pub(super) async fn say_sealing(&self, sealing: bool) -> Result<()> {
+        let mut heartbeat = self.heartbeat.lock().await;
+        heartbeat.sealing = sealing;
+        heartbeat.store(&self.store).await
+    }
+
+    /// The run that beats.
+    pub fn run(&self) -> &str {
+        &self.run
     }
 
     /// Stops; when this returns no beat is on its way any more.
     pub async fn stop(self) {
-        let _ = self.stop.send(true); // the task may have ended
-        let _ = self.task.await;
+        let _last = self.heartbeat.lock().await; // none is being written
+        self.task.abort();
+    }
+}
+
+impl Drop for Beating {
+    fn drop(&mut self) {
+        self.task.abort();
+        HERE.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.run);
     }
 }
 
@@ -187,21 +249,26 @@ mod tests {
 
     #[test]
     fn run_ids_sort_by_time_and_differ() {
+        let ids: BTreeSet<String> = (0..2000).map(|_| new_run_id()).collect();
+        assert_eq!(ids.len(), 2000);
         let (one, two) = (new_run_id(), new_run_id());
-        assert_eq!(one.len(), 11);
+        assert_eq!(one.len(), 14);
         assert!(one[..8] <= two[..8]);
-        assert_ne!(one, two);
     }
 
     #[test]
-    fn a_run_lives_as_long_as_its_process() {
+    fn a_run_lives_as_long_as_its_process_or_beats_by_the_clock_of_the_store() {
         let mine = Heartbeat::new("r");
-        assert!(mine.is_alive());
+        assert!(!mine.is_alive(None), "this process has no such run");
+        HERE.lock().unwrap().insert("r".to_owned());
+        assert!(mine.is_alive(None));
         let gone = Heartbeat { pid_started: Some(1), ..mine.clone() };
-        assert!(!gone.is_alive(), "the number of the process was used again");
-        let elsewhere = Heartbeat { host: "elsewhere".into(), ..mine };
-        assert!(elsewhere.is_alive());
-        let silent = Heartbeat { beat: rfc3339(now() - 2 * DEAD_AFTER_NANOS), ..elsewhere };
-        assert!(!silent.is_alive());
+        assert!(!gone.is_alive(None), "the number of the process was used again");
+        // What the other machine believes that the time is does not matter.
+        let beat = "1999-01-01T00:00:00Z".to_owned();
+        let elsewhere = Heartbeat { host: "elsewhere".into(), beat, ..mine };
+        assert!(elsewhere.is_alive(Some(TimeDelta::seconds(119))));
+        assert!(!elsewhere.is_alive(Some(TimeDelta::seconds(121))));
+        assert!(elsewhere.is_alive(None));
     }
 }

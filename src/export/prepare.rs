@@ -9,18 +9,19 @@ use tokio::sync::Semaphore;
 
 use super::Run;
 use super::again::{Again, divide};
+use super::relist::union;
 use super::summary::{Failed, ReadAgain, Summary, UNREADABLE};
 use super::worker::Shared;
 use crate::archive::catalog::RangeText;
 use crate::archive::commit::Commit;
 use crate::archive::name::Paths;
-use crate::archive::runs::{Beating, Heartbeat, PlannedTable, RunPlan, new_run_id};
-use crate::archive::{Archive, State};
+use crate::archive::runs::{Beating, PlannedTable, RunPlan};
+use crate::archive::{Archive, Found, State};
 use crate::chunk::Writer;
-use crate::config::{Job, Place};
+use crate::config::Job;
 use crate::coverage::Coverage;
 use crate::encode::{Cores, EncodeOptions};
-use crate::error::{Exit, Result};
+use crate::error::{Error, Exit, Result};
 use crate::plan::{Queue, learned_width, same_division};
 use crate::progress::Progress;
 use crate::retry::Retry;
@@ -30,14 +31,13 @@ use crate::window::{Slice, now, rfc3339};
 
 pub(super) async fn prepare<'a>(
     job: &'a Job,
-    place: &Place,
+    archive: &Archive,
+    beating: &Beating,
     progress: &Progress,
     retry: Retry,
 ) -> Result<Run<'a>> {
-    let began = Instant::now();
-    let archive = Archive::create(place).await?;
-    let heartbeat = Heartbeat::new(&new_run_id());
-    let (run, started) = (heartbeat.run.clone(), heartbeat.started.clone());
+    let (began, started) = (Instant::now(), rfc3339(now()));
+    let run = beating.run().to_owned();
     let state = archive.state().await?;
     for other in state.living(&run) {
         progress.note(&format!(
@@ -45,8 +45,12 @@ pub(super) async fn prepare<'a>(
             other.run, other.started, other.pid
         ));
     }
+    // May refuse; until then nothing is written, so that a sealed archive stays what it is.
+    let found = archive.inspect().await?;
     let plans = archive.plans().await?;
-    let survey = survey(job, progress, &retry, &Known::of(&state, &plans)).await?;
+    let known = Known::of(&state, &plans);
+    let mut survey = survey(job, progress, &retry, &known).await?;
+    read_again(archive, &mut survey, &found).await?;
     // Again, since the survey takes its time and another run may have ended meanwhile.
     let state = archive.state().await?;
     // May refuse; until then nothing is written, so that a sealed archive stays what it is.
@@ -60,29 +64,28 @@ pub(super) async fn prepare<'a>(
     let unsaved = last
         .filter(|artifact| artifact.is_failed())
         .any(|artifact| job.sources.iter().any(|source| source.name == artifact.source));
-    let idle = sealed && !unsaved && queue.is_empty() && state.by_table().keys().all(known);
-    let beating = match idle {
-        true => None,
-        false => {
-            // Before a heartbeat or a plan lies there: a sealed archive holds nothing but itself.
-            archive.unseal().await?;
-            Some(Beating::start(archive.store(), heartbeat).await?)
-        }
-    };
-    let swept = archive.sweep(&run, true).await?;
-    if swept > 0 {
-        tracing::info!("removed {swept} files that an interrupted run left");
-    }
-    // After the sweep, for which what is read again still counts.
-    archive.read_again(again.before.values()).await;
+    let idle = sealed
+        && !unsaved
+        && queue.is_empty()
+        && found.left.is_empty()
+        && state.by_table().keys().all(known);
     if !idle {
+        if state.has_seal {
+            archive.unseal(beating).await?;
+        }
         archive.put_plan(&plan).await?;
+        let swept = archive.sweep(&run, true).await?;
+        if swept > 0 {
+            tracing::info!("removed {swept} files that an interrupted run left");
+        }
+        // After the sweep, for which what is read again still counts.
+        archive.read_again(again.before.values()).await;
     }
     progress.left(queue.chunks_left());
     let summary = Summary {
         command: "export",
         status: "incomplete",
-        archive: place.url.clone(),
+        archive: archive.url().to_owned(),
         run: run.clone(),
         tables: survey.tables.len(),
         tables_written: 0,
@@ -117,7 +120,8 @@ pub(super) async fn prepare<'a>(
     Ok(Run {
         job,
         idle,
-        archive,
+        archive: archive.clone(),
+        damaged: found.damaged,
         writer,
         retry,
         survey,
@@ -136,8 +140,27 @@ pub(super) async fn prepare<'a>(
         settled: HashMap::new(),
         rounds: (0, 0),
         strikes: HashMap::new(),
-        beating,
+        beating: None,
     })
+}
+
+/// Chunks whose files are missing or changed are read again, as far as their source is one of this run's.
+async fn read_again(archive: &Archive, survey: &mut Survey, found: &Found) -> Result<()> {
+    for commit in &found.damaged {
+        let id = commit.id();
+        let Some(surveyed) = survey.tables.iter_mut().find(|known| known.table.id == id) else {
+            let file = commit.files.first().map(|file| file.key.as_str()).unwrap_or_default();
+            return Err(Error::different(format!(
+                "files of {id} {} are missing or have another size (such as {file}), and no source of this run \
+                 has that table",
+                commit.slice
+            ))
+            .hint("restore the files from a copy, or name the source that has the table; nothing was changed"));
+        };
+        surveyed.asked = union(surveyed.asked, commit.slice.window());
+    }
+    archive.read_again(found.damaged.iter().map(|commit| &**commit)).await;
+    Ok(())
 }
 
 // Of what a chunk may use, a half is for the open row group, which the writer holds encoded; the

@@ -16,7 +16,7 @@ use crate::window::{Slice, Window, now};
 const STRIKES: u32 = 5;
 
 /// From the begin of the earlier to the end of the later.
-fn union(one: Option<Window>, other: Option<Window>) -> Option<Window> {
+pub(super) fn union(one: Option<Window>, other: Option<Window>) -> Option<Window> {
     match (one, other) {
         (Some(one), Some(other)) => {
             Some(Window { from: one.from.min(other.from), to: one.to.max(other.to) })

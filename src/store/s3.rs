@@ -119,6 +119,12 @@ impl Bucket {
                 "write s3://BUCKET/PREFIX, and set AWS_ENDPOINT_URL where it is not AWS itself",
             )
         };
+        // The parser of URLs would resolve them without a word, and another prefix be meant.
+        let dots =
+            |part: &str| [".", ".."].contains(&part.to_lowercase().replace("%2e", ".").as_str());
+        if text.split(['/', '\\']).any(dots) {
+            return Err(wrong("a prefix has no part `.` or `..`"));
+        }
         let url = Url::parse(text).map_err(|error| wrong(&error.to_string()))?;
         if !url.username().is_empty() || url.password().is_some() || url.port().is_some() {
             return Err(Error::usage("an s3:// URL holds a bucket and a prefix, nothing else")

@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::de::DeserializeOwned;
 
-use super::{Check, Concern, Records, TAG_FILES};
+use super::{Check, Concern, Records};
 use crate::archive::bag::{self, Hashes};
 use crate::archive::catalog::{self, RunEntry, TableEntry};
 use crate::archive::commit::Commit;
 use crate::archive::runs::{Heartbeat, RunPlan};
 use crate::archive::{
-    Archive, CHUNKS, MANIFEST, RUN, TABLES, TAG_MANIFEST, hash_object, is_marker, name,
+    Archive, CHUNKS, MANIFEST, RUN, TABLES, TAG_FILES, TAG_MANIFEST, hash_object, is_marker, name,
     without_overlaps,
 };
 use crate::coverage::Coverage;

@@ -1,13 +1,16 @@
 //! A source without a server: it has the tables that a test gives it, and answers as the test's script
 //! says. Everything about it is determined, so that a test can let it fail at its n-th question.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, TimestampNanosecondArray};
+use arrow::array::{
+    ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, TimestampNanosecondArray,
+};
 use arrow::compute::filter_record_batch;
-use arrow::datatypes::{DataType, TimeUnit};
+use arrow::datatypes::{DataType, Int64Type, TimeUnit};
 use async_trait::async_trait;
 use moveout::config::{Job, Limits, Place, Select, SourceKind, SourceSpec};
 use moveout::error::{Error, Result};
@@ -108,6 +111,20 @@ impl Scripted {
     /// What was asked since the last call.
     pub(crate) fn take_asked(&self) -> Vec<String> {
         std::mem::take(&mut *self.asked.lock().unwrap())
+    }
+
+    /// The times and values of all of its rows that have a time, by table, sorted.
+    pub(crate) fn all_rows(&self) -> BTreeMap<String, Vec<(i64, i64)>> {
+        let tables = self.tables.lock().unwrap();
+        let rows = tables.iter().map(|(table, rows)| {
+            let values = rows.column(1).as_primitive::<Int64Type>().clone();
+            let times = times(rows);
+            let known = times.iter().zip(values.iter());
+            let mut known: Vec<_> = known.filter_map(|(t, v)| Some((t?, v?))).collect();
+            known.sort_unstable();
+            (table.id.table.clone(), known)
+        });
+        rows.collect()
     }
 
     /// Plays the script; returns how many rows may be answered before an error, where one is due.

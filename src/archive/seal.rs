@@ -1,0 +1,394 @@
+//! Taking off and putting on the seal, which one run at a time does. In this order: catalog, manifest, removal
+//! of what the catalog has taken in or replaced, tag manifest. Each file is read back before the next step.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::bag::{self, Hashes};
+use super::catalog::{self, RunEntry};
+use super::commit::Commit;
+use super::index::{State, record_key};
+use super::runs::Beating;
+use super::sweep::{Owner, stranger};
+use super::{
+    Archive, CHUNKS, COMMITS, MANIFEST, MARKER, RECORDS, RUN, Seal, TABLES, TAG_MANIFEST,
+    commit_key, hash_object, marker, name, runs, to_json, two_versions,
+};
+use crate::error::{Error, Result};
+use crate::hash::sha256;
+use crate::source::{Division, TableId};
+
+/// How often what is to be removed is removed, where the store keeps it.
+const REMOVALS: usize = 3;
+
+impl Archive {
+    /// Waits until this run alone may take off or put on the seal. Each says so before it looks who else
+    /// does, so of two at least one sees the other: then the younger steps back and the older waits for that.
+    pub async fn alone(&self, me: &Beating) -> Result<()> {
+        me.say_sealing(true).await?;
+        loop {
+            let state = self.state().await?;
+            let others = || state.living(me.run()).filter(|run| run.sealing);
+            if others().next().is_none() {
+                return Ok(());
+            }
+            if others().any(|run| run.run.as_str() < me.run()) {
+                me.say_sealing(false).await?;
+                loop {
+                    tokio::time::sleep(self.store.pause()).await;
+                    let state = self.state().await?;
+                    if !state.living(me.run()).any(|run| run.sealing) {
+                        break;
+                    }
+                }
+                me.say_sealing(true).await?;
+                continue;
+            }
+            tokio::time::sleep(self.store.pause()).await;
+        }
+    }
+
+    /// Takes the seal off, in reverse order, before anything is added. What it said is kept until the next
+    /// one is on, so that the catalog is guarded meanwhile, too.
+    pub async fn unseal(&self, me: &Beating) -> Result<()> {
+        self.alone(me).await?;
+        self.take_off().await?;
+        me.say_sealing(false).await
+    }
+
+    async fn take_off(&self) -> Result<()> {
+        let state = self.state().await?;
+        let manifest = match self.store.get(MANIFEST).await? {
+            Some(bytes) => bag::read_manifest(MANIFEST, &bytes)?,
+            None => Hashes::new(),
+        };
+        // Data files are known by their commits; of artifacts only the manifest knows the hash.
+        let artifacts = manifest.into_iter().filter(|(key, _)| is_artifact(key));
+        let mut record: Hashes = artifacts.collect();
+        for (key, hash) in &record {
+            let found = hash_object(&self.store, key).await?;
+            if found.is_none_or(|(found, _)| found != *hash) {
+                return Err(Error::different(format!("{key} is not what {MANIFEST} records"))
+                    .hint("restore the file, or export into a new archive"));
+            }
+        }
+        let catalog = |(key, _): &(&String, &String)| key.starts_with("catalog/");
+        if state.sealed {
+            record.extend(state.tags.iter().filter(catalog).map(|(k, h)| (k.clone(), h.clone())));
+        }
+        self.store.put_checked(MARKER, marker()).await?;
+        if !record.is_empty() {
+            self.record(&record).await?;
+        }
+        for key in [TAG_MANIFEST, MANIFEST] {
+            if self.store.look(key).await?.is_some() {
+                self.delete_checked(key).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn record(&self, hashes: &Hashes) -> Result<String> {
+        let text = bag::manifest(hashes);
+        let key = record_key(text.as_bytes());
+        self.store.put_checked(&key, text).await?;
+        Ok(key)
+    }
+
+    /// Closes the bag. The caller has made sure that no older run is at work and that nothing is left to be
+    /// done. `false` where it has to look again, since another run has committed meanwhile.
+    pub async fn seal(&self, me: &Beating, seal: Seal<'_>) -> Result<bool> {
+        self.alone(me).await?;
+        let sealed = self.put_on(me.run(), seal).await?;
+        if !sealed {
+            me.say_sealing(false).await?;
+        }
+        Ok(sealed)
+    }
+
+    async fn put_on(&self, me: &str, seal: Seal<'_>) -> Result<bool> {
+        let before = self.state().await?;
+        one_version(&before.commits)?;
+        self.take_off().await?;
+        let mut known = Known::new(self.state().await?.as_ref());
+        // This run writes no more: of its own files, too, only those that were committed count.
+        self.sweep(me, false).await?;
+        let keyed = seal.artifacts.iter().map(|(source, artifact)| {
+            let key = format!("data/{}/_artifacts/{}", name::segment(source), artifact.path);
+            (key, artifact.content.clone())
+        });
+        let artifacts: BTreeMap<String, Bytes> = keyed.collect();
+        let written: Hashes =
+            artifacts.iter().map(|(key, bytes)| (key.clone(), sha256(bytes))).collect();
+        if !written.is_empty() {
+            self.record(&written).await?;
+        }
+        for (key, bytes) in artifacts {
+            self.store.put_checked(&key, bytes).await?;
+        }
+        known.written = written;
+
+        // Other runs may have committed until now; of what they do from now on nothing is lost.
+        let files = self.store.objects("data").await?;
+        let state = self.state_without(me, false).await?;
+        if keys(&before) != keys(&state)
+            || state.runs.iter().any(|run| run.alive && run.run.as_str() < me)
+        {
+            return Ok(false);
+        }
+        let sizes = files.into_iter().map(|entry| (entry.key, entry.size_bytes)).collect();
+        let payload = self.payload(&state, sizes, &known).await?;
+        let bytes: u64 = payload.values().map(|(_, size)| size).sum();
+        let payload: Hashes = payload.into_iter().map(|(key, (hash, _))| (key, hash)).collect();
+        let mut run = seal.run;
+        if let Some(last) = &state.run {
+            run.succeed(RunEntry::clone(last));
+        }
+        let date = run.ended.get(..10).unwrap_or_default().to_owned();
+        let tags: [(&str, Bytes); 7] = [
+            (TABLES, to_json(&catalog::tables(&state.commits))?.into()),
+            (CHUNKS, catalog::write_chunks(&state.commits)?.into()),
+            (RUN, to_json(&run)?.into()),
+            ("README.txt", bag::README_TXT.into()),
+            ("bagit.txt", bag::BAGIT_TXT.into()),
+            ("bag-info.txt", bag::bag_info(&date, bytes, payload.len()).into()),
+            (MANIFEST, bag::manifest(&payload).into()),
+        ];
+        let hashes: Hashes =
+            tags.iter().map(|(key, bytes)| ((*key).to_owned(), sha256(bytes))).collect();
+        let mut record: Hashes =
+            payload.clone().into_iter().filter(|(k, _)| is_artifact(k)).collect();
+        record.extend(hashes.clone().into_iter().filter(|(key, _)| key.starts_with("catalog/")));
+        let record = self.record(&record).await?;
+        for (key, bytes) in tags {
+            self.store.put_checked(key, bytes).await?;
+        }
+
+        // All that counts is in the catalog now. What it has taken in or replaced goes before the last file
+        // comes, so that a sealed archive holds nothing that its manifests do not name.
+        let after = self.state_without(me, false).await?;
+        if keys(&after) != keys(&state) {
+            return Ok(false);
+        }
+        for (key, _) in self.store.list(RECORDS.trim_end_matches('/')).await? {
+            if key != record {
+                self.delete_checked(&key).await?;
+            }
+        }
+        let done = self.catalogued(&after);
+        let lost: BTreeSet<String> = after
+            .superseded
+            .iter()
+            .chain(&before.superseded)
+            .flat_map(|commit| commit.files.iter().map(|file| file.key.clone()))
+            .filter(|key| !payload.contains_key(key))
+            .collect();
+        if !self.clean(me, &payload, &hashes, &done, &lost).await? {
+            return Ok(false);
+        }
+        self.store.put_checked(TAG_MANIFEST, bag::manifest(&hashes)).await?;
+        match self.store.look(MANIFEST).await? {
+            Some(_) => Ok(true),
+            None => Err(Error::incomplete("the seal was taken off again by somebody else")
+                .hint("run the same command again to go on; what was committed stays")),
+        }
+    }
+
+    /// Keys of loose commits that are in the catalog, or that lost to one that is.
+    fn catalogued(&self, state: &State) -> HashSet<String> {
+        state.commits.iter().chain(&state.superseded).map(|commit| commit_key(commit)).collect()
+    }
+
+    /// Removes what is in the catalog, or was replaced by what is; and looks whether everything that the
+    /// manifests name is there, and nothing else. `false` where somebody has committed meanwhile.
+    async fn clean(
+        &self,
+        me: &str,
+        payload: &Hashes,
+        tags: &Hashes,
+        done: &HashSet<String>,
+        lost: &BTreeSet<String>,
+    ) -> Result<bool> {
+        let mut left = None;
+        for _ in 0..REMOVALS {
+            // In this order: as long as its plan is there, what a dead run left is known to be its.
+            for (key, _) in self.store.list(COMMITS.trim_end_matches('/')).await? {
+                if done.contains(&key) {
+                    self.store.delete(&key).await?;
+                }
+            }
+            for key in lost {
+                self.store.delete(key).await?;
+            }
+            self.clear_work(me).await?;
+            let all = self.store.objects("").await?;
+            let state = self.state_without(me, false).await?;
+            if state.uncatalogued
+                && state.loose.iter().any(|key| !done.contains(key))
+                && state.living(me).next().is_none()
+            {
+                return Ok(false);
+            }
+            let there: HashSet<&str> = all.iter().map(|entry| entry.key.as_str()).collect();
+            for key in payload.keys().filter(|key| !there.contains(key.as_str())) {
+                if self.store.look(key).await?.is_none() {
+                    return Err(Error::different(format!(
+                        "{key} is gone although its chunk was committed; the archive is not sealed"
+                    ))
+                    .hint("run the same command again: it reads again what is gone"));
+                }
+            }
+            left = None;
+            for entry in &all {
+                let key = &entry.key;
+                if payload.contains_key(key) || tags.contains_key(key) || key == TAG_MANIFEST {
+                    continue;
+                }
+                match self.judge(&state, key, me, lost) {
+                    Judged::Stays => {}
+                    Judged::Goes => left = Some(key.clone()),
+                    Judged::Stranger => return Err(stranger(key)),
+                }
+            }
+            for staged in self.store.staged().await? {
+                if name::parts_of_file(&staged.key).is_none()
+                    && !staged.key.starts_with(".moveout/")
+                {
+                    return Err(stranger(staged.name()));
+                }
+            }
+            if left.is_none() {
+                return Ok(true);
+            }
+        }
+        let left = left.unwrap_or_default();
+        Err(Error::incomplete(format!("{left} cannot be removed: the store keeps it"))
+            .hint("look at the disk or the bucket, then run the same command again"))
+    }
+
+    fn judge(&self, state: &State, key: &str, me: &str, lost: &BTreeSet<String>) -> Judged {
+        let living = |run: &str| state.runs.iter().any(|beat| beat.run == run && beat.alive);
+        if let Some(run) = runs::of_key(key) {
+            let mine = run == me && key.starts_with(runs::HEARTBEATS);
+            return if mine || living(run) { Judged::Stays } else { Judged::Goes };
+        }
+        if key.starts_with(COMMITS) {
+            // One that is not in the catalog is of a run that is at work: it seals again.
+            let catalogued =
+                state.commits.iter().chain(&state.superseded).any(|c| commit_key(c) == key);
+            return if catalogued && !state.uncatalogued { Judged::Goes } else { Judged::Stays };
+        }
+        if key == MARKER || key.starts_with(RECORDS) || lost.contains(key) {
+            return Judged::Goes;
+        }
+        if key == "report.html" || key.starts_with(".moveout/doctor-") {
+            return Judged::Stays;
+        }
+        match name::parts_of_file(key) {
+            Some((_, _, run)) if living(run) => Judged::Stays,
+            _ => Judged::Stranger,
+        }
+    }
+
+    /// The hash and the size of every payload file. Data files are known by their commits, read back before
+    /// those were made, artifacts by who wrote them.
+    async fn payload(
+        &self,
+        state: &State,
+        mut sizes: BTreeMap<String, u64>,
+        known: &Known,
+    ) -> Result<BTreeMap<String, (String, u64)>> {
+        let files = state.commits.iter().flat_map(|commit| &commit.files);
+        let committed: HashMap<&str, _> = files.map(|file| (file.key.as_str(), file)).collect();
+        // A listing may leave out what is there.
+        for key in committed.keys().copied().chain(known.written.keys().map(String::as_str)) {
+            if !sizes.contains_key(key) {
+                let Some(entry) = self.store.look(key).await? else {
+                    return Err(Error::different(format!(
+                        "{key} is gone although its chunk was committed; the archive is not sealed"
+                    ))
+                    .hint("run the same command again: it reads again what is gone"));
+                };
+                sizes.insert(entry.key, entry.size_bytes);
+            }
+        }
+        let owners =
+            state.commits.iter().flat_map(|c| c.files.iter().map(move |f| (f.key.as_str(), c)));
+        let owners = owners.collect();
+        let mut payload = BTreeMap::new();
+        for (key, size) in sizes {
+            let hash = match committed.get(key.as_str()) {
+                Some(file) if file.bytes == size => file.sha256.clone(),
+                Some(file) => {
+                    return Err(Error::different(format!(
+                        "{key} has {size} bytes, its commit says {}; the archive is not sealed",
+                        file.bytes
+                    ))
+                    .hint("run the same command again: it reads again what is wrong"));
+                }
+                None if is_artifact(&key) => {
+                    let found = hash_object(&self.store, &key).await?;
+                    match found.map(|(hash, _)| hash).filter(|hash| known.is(&key, hash)) {
+                        Some(hash) => hash,
+                        None => return Err(stranger(&key)),
+                    }
+                }
+                // What a living run has written it commits and seals; what is over was removed, or is now.
+                None if self.owner(state, &owners, &key) != Owner::Stranger => continue,
+                None => return Err(stranger(&key)),
+            };
+            payload.insert(key, (hash, size));
+        }
+        Ok(payload)
+    }
+}
+
+enum Judged {
+    Stays,
+    Goes,
+    Stranger,
+}
+
+/// What is known of artifacts: the hashes that this run has written, and those that were recorded before.
+struct Known {
+    written: Hashes,
+    recorded: Vec<Arc<Hashes>>,
+    /// An older version took the seal off, and kept no record.
+    no_record: bool,
+}
+
+impl Known {
+    fn new(state: &State) -> Self {
+        let recorded = state.records.clone();
+        Self { written: Hashes::new(), no_record: recorded.is_empty(), recorded }
+    }
+
+    fn is(&self, key: &str, hash: &String) -> bool {
+        match self.written.get(key) {
+            Some(written) => written == hash,
+            None => self.no_record || self.recorded.iter().any(|r| r.get(key) == Some(hash)),
+        }
+    }
+}
+
+fn is_artifact(key: &str) -> bool {
+    matches!(key.split('/').nth(2), Some("_artifacts" | "_dumps"))
+}
+
+fn keys(state: &State) -> Vec<(TableId, String, &str)> {
+    state.commits.iter().map(|c| (c.id(), c.slice.to_string(), c.run.as_str())).collect()
+}
+
+/// A table of a source that cannot change under a run is of one version in all of its chunks.
+fn one_version(commits: &[Arc<Commit>]) -> Result<()> {
+    let mut versions = HashMap::<TableId, Division>::new();
+    for commit in commits {
+        let Some(version) = commit.division() else { continue };
+        if *versions.entry(commit.id()).or_insert_with(|| version.clone()) != version {
+            return Err(two_versions(commit));
+        }
+    }
+    Ok(())
+}

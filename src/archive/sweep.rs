@@ -1,0 +1,287 @@
+//! What lies in the archive's payload and by whom, and the removal of what dead runs left. Whatever is not
+//! provably of a run that is over and known to this archive stays.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::commit::Commit;
+use super::index::State;
+use super::{Archive, MANIFEST, RUN, bag, index, name, runs};
+use crate::error::{Error, Result};
+use crate::store::{Entry, Staged};
+use crate::window::Slice;
+
+/// What was found in the payload that needs something done.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Commits whose files are missing, or have another size.
+    pub damaged: Vec<Arc<Commit>>,
+    /// Files of runs that are over, which no commit names.
+    pub left: Vec<String>,
+}
+
+/// Whose a file of the payload is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// A chunk's, or an artifact that a manifest lists.
+    Archive,
+    /// A run's that is at work.
+    Living,
+    /// A run's that is over: nobody's.
+    Over,
+    /// Somebody's who is unknown here.
+    Stranger,
+}
+
+/// Files of a chunk, each with its chunk.
+type Committed<'a> = HashMap<&'a str, &'a Arc<Commit>>;
+
+impl State {
+    fn committed(&self) -> Committed<'_> {
+        let of = |commit| commit_files(commit).map(move |key| (key, commit));
+        self.commits.iter().flat_map(of).collect()
+    }
+
+    /// Whether a run is over and has left nothing that is not accounted for: it wrote a heartbeat or a plan
+    /// and did not seal. A run that sealed has left no file but those in its catalog.
+    fn is_over(&self, run: &str) -> bool {
+        let sealed = |run: &str| {
+            let runs = self.run.iter().flat_map(|last| [&**last].into_iter().chain(&last.earlier));
+            runs.into_iter().any(|entry| entry.run == run)
+        };
+        self.unfinished.contains(run) && !sealed(run)
+    }
+}
+
+fn commit_files(commit: &Arc<Commit>) -> impl Iterator<Item = &str> {
+    commit.files.iter().map(|file| file.key.as_str())
+}
+
+impl Archive {
+    /// Looks, before anything is changed, whether a sealed archive is what its seal says, and whether what is
+    /// built on is there. A file that belongs to nobody known is an error that names it.
+    pub async fn inspect(&self) -> Result<Found> {
+        if let Some((key, what)) = self.store.irregular().await?.first() {
+            return Err(Error::different(format!(
+                "`{}` is {what}: an archive holds plain files alone",
+                key.escape_debug()
+            ))
+            .hint("move it away; nothing in the archive was changed"));
+        }
+        let state = self.state().await?;
+        let manifest = self.check_seal(&state).await?;
+        let payload = self.store.objects("data").await?;
+        // Again, so that the owner of each file in the listing is known.
+        let state = self.state().await?;
+        let damaged = self.damaged(&state, &payload).await?;
+        let committed = state.committed();
+        let owner = |key: &str| match manifest.contains_key(key) {
+            true => Owner::Archive,
+            false => self.owner(&state, &committed, key),
+        };
+        let mut found = Found { damaged, left: Vec::new() };
+        for Entry { key, .. } in payload {
+            match owner(&key) {
+                Owner::Archive | Owner::Living => {}
+                Owner::Over => found.left.push(key),
+                Owner::Stranger if !state.sealed => {} // the seal names it, or adds an artifact
+                Owner::Stranger => return Err(stranger(&key)),
+            }
+        }
+        for staged in self.store.staged().await? {
+            match self.owner_of_staged(&state, &staged) {
+                Owner::Over => found.left.push(staged.name().to_owned()),
+                Owner::Stranger if state.sealed => return Err(stranger(staged.name())),
+                _ => {}
+            }
+        }
+        Ok(found)
+    }
+
+    /// Every tag file of a sealed archive is the one that was sealed. Returns the payload that it lists.
+    async fn check_seal(&self, state: &State) -> Result<bag::Hashes> {
+        let mut manifest = bag::Hashes::new();
+        if !state.sealed {
+            return Ok(manifest);
+        }
+        for (key, hash) in state.tags.iter() {
+            if [super::CHUNKS, RUN].contains(&key.as_str()) {
+                continue; // compared when they were read
+            }
+            let bytes = self.store.get(key).await?;
+            match bytes.filter(|bytes| crate::hash::sha256(bytes) == *hash) {
+                Some(bytes) if key == MANIFEST => manifest = bag::read_manifest(key, &bytes)?,
+                Some(_) => {}
+                // Another run may have begun to take the seal off.
+                None if !self.state().await?.sealed => return Ok(bag::Hashes::new()),
+                None => return Err(index::damaged(key)),
+            }
+        }
+        Ok(manifest)
+    }
+
+    /// Commits whose files are not as they were. A listing alone does not tell that one is gone.
+    async fn damaged(&self, state: &State, payload: &[Entry]) -> Result<Vec<Arc<Commit>>> {
+        let sizes: HashMap<&str, u64> =
+            payload.iter().map(|entry| (entry.key.as_str(), entry.size_bytes)).collect();
+        let mut damaged = Vec::new();
+        for commit in &state.commits {
+            for file in &commit.files {
+                let size = match sizes.get(file.key.as_str()) {
+                    Some(size) if *size == file.bytes => Some(*size),
+                    _ => self.store.look(&file.key).await?.map(|entry| entry.size_bytes),
+                };
+                if size != Some(file.bytes) {
+                    damaged.push(Arc::clone(commit));
+                    break;
+                }
+            }
+        }
+        Ok(damaged)
+    }
+
+    pub(super) fn owner(&self, state: &State, committed: &Committed<'_>, key: &str) -> Owner {
+        if committed.contains_key(key) {
+            return Owner::Archive;
+        }
+        let Some((path, slice, run)) = name::parts_of_file(key) else { return Owner::Stranger };
+        if state.runs.iter().any(|beat| beat.run == run && beat.alive) {
+            return Owner::Living;
+        }
+        // A commit that does not count goes with its files, once the catalog of those that do is durable.
+        if state.superseded.iter().any(|commit| commit_files(commit).any(|file| file == key)) {
+            return Owner::Archive;
+        }
+        let replaced = || state.replacing.iter().any(|by| takes(by, path, slice, run));
+        match state.is_over(run) || replaced() {
+            true => Owner::Over,
+            false => Owner::Stranger,
+        }
+    }
+
+    fn owner_of_staged(&self, state: &State, staged: &Staged) -> Owner {
+        let key = &staged.key;
+        if name::parts_of_file(key).is_some() {
+            return self.owner(state, &HashMap::new(), key);
+        }
+        let ours = key.starts_with(".moveout/")
+            || key.starts_with("catalog/")
+            || key.split('/').nth(2) == Some("_artifacts")
+            || super::TAG_FILES.contains(&key.as_str())
+            || key == super::TAG_MANIFEST;
+        // Commits, heartbeats and catalogs are staged for an instant only, but by anyone.
+        match (ours, state.runs.iter().any(|beat| beat.alive)) {
+            (true, true) => Owner::Living,
+            (true, false) => Owner::Over,
+            (false, _) => Owner::Stranger,
+        }
+    }
+
+    /// Removes what dead runs left: half-written files, and data files that no commit names. Whatever a
+    /// living run may own stays, and so does what a manifest lists, what a commit names that no listing
+    /// shows, and what is a stranger's. Returns how many files it removed.
+    pub async fn sweep(&self, me: &str, at_work: bool) -> Result<usize> {
+        // First what is there, then who lives and what is committed: a run beats before it writes
+        // and commits before it ends, so whatever was seen is either claimed or nobody's.
+        let staged = self.store.staged().await?;
+        let files = self.store.objects("data").await?;
+        let state = self.state_without(me, at_work).await?;
+        let mut removed = 0;
+        for staged in staged {
+            if self.owner_of_staged(&state, &staged) == Owner::Over {
+                removed += usize::from(self.store.discard(&staged).await);
+            }
+        }
+        let listed = match self.store.get(MANIFEST).await? {
+            Some(bytes) => bag::read_manifest(MANIFEST, &bytes)?,
+            None => bag::Hashes::new(),
+        };
+        let mut over = BTreeMap::new();
+        let committed = state.committed();
+        for Entry { key, .. } in files {
+            if listed.contains_key(&key) || self.owner(&state, &committed, &key) != Owner::Over {
+                continue;
+            }
+            if self.is_claimed(&key, me, &mut over).await? {
+                continue;
+            }
+            self.store.delete(&key).await?;
+            removed += 1;
+        }
+        Ok(removed)
+    }
+
+    /// The state as it is seen by a run that writes no more: its own files, too, are nobody's unless they
+    /// were committed.
+    pub(super) async fn state_without(&self, me: &str, at_work: bool) -> Result<Arc<State>> {
+        let state = self.state().await?;
+        if at_work {
+            return Ok(state);
+        }
+        let mut mine = State::clone(&state);
+        mine.runs.retain(|beat| beat.run != me);
+        mine.unfinished.insert(me.to_owned());
+        Ok(Arc::new(mine))
+    }
+
+    /// Asks for what a listing may have left out: the commit of a file, and the heartbeat of its run.
+    async fn is_claimed(
+        &self,
+        key: &str,
+        me: &str,
+        over: &mut BTreeMap<String, bool>,
+    ) -> Result<bool> {
+        let Some((path, slice, run)) = name::parts_of_file(key) else { return Ok(true) };
+        for commit_key in
+            [name::commit_key(path, slice), name::replacing_commit_key(path, slice, run)]
+        {
+            let Some((bytes, version)) = self.store.get_version(&commit_key).await? else {
+                continue;
+            };
+            let commit = Arc::new(Commit::from_json(&commit_key, &bytes)?);
+            if commit_files(&commit).any(|file| file == key) {
+                self.index.lock().await.committed(commit_key, version, commit);
+                return Ok(true);
+            }
+        }
+        if run == me {
+            return Ok(false);
+        }
+        if !over.contains_key(run) {
+            let listed = self.state().await?.runs.iter().any(|beat| beat.run == run);
+            let hidden = !listed && self.store.look(&runs::heartbeat_key(run)).await?.is_some();
+            over.insert(run.to_owned(), !hidden);
+        }
+        Ok(!over[run])
+    }
+
+    /// Removes plans and heartbeats of runs that are over, the plan of this one, and the marks of a seal that
+    /// was begun.
+    pub async fn clear_work(&self, me: &str) -> Result<()> {
+        let state = self.state().await?;
+        let living: BTreeSet<&str> = state.living(me).map(|beat| beat.run.as_str()).collect();
+        for (key, _) in self.store.list(".moveout").await? {
+            let of_run = runs::of_key(&key).map(|run| {
+                let mine = run == me && key.starts_with(runs::HEARTBEATS);
+                !living.contains(run) && !mine
+            });
+            if of_run.unwrap_or(key == super::MARKER || key.starts_with(super::RECORDS)) {
+                self.store.delete(&key).await?;
+            }
+        }
+        self.tidy();
+        Ok(())
+    }
+}
+
+fn takes(by: &Arc<Commit>, path: &str, slice: Slice, run: &str) -> bool {
+    by.path == path && by.slice.overlaps(slice) && by.replaces.iter().any(|other| other == run)
+}
+
+pub(super) fn stranger(key: &str) -> Error {
+    Error::different(format!(
+        "`{}` was put into the archive by somebody else, or by a run that it does not know",
+        key.escape_debug()
+    ))
+    .hint("move it away, then run the same command again; nothing was removed")
+}
