@@ -445,8 +445,11 @@ fn all_artifacts_are_kept_or_said_to_be_missing() {
     setting.server.fault(missing, usize::MAX, Fault::json(404, "not found", "path not found"));
     let broken = |path: &str| path == "GET /api/v2/labels";
     setting.server.fault(broken, usize::MAX, Fault::json(500, "internal error", "boom"));
-    setting.export(&[]).expect(0);
+    // Every row is in a sealed archive, and what is not saved is no success.
+    let run = setting.export(&[]).expect(1);
+    assert!(run.stdout.contains("labels"), "{}", run.stdout);
     let archive = Archive::open(setting.archive());
+    assert!(archive.is_sealed());
     let catalog: Json = serde_json::from_str(&archive.text("catalog/run.json")).unwrap();
     let status = |kind: &str| {
         let all = catalog["artifacts"].as_array().unwrap();

@@ -123,7 +123,7 @@ fn what_may_pass_is_no_reason_to_leave_flight() {
         let (setting, _) = small(Product::Core, |options| {
             options.grpc = Grpc::Answered(Fault::edge(status));
         });
-        setting.configure("attempts = 2", "");
+        setting.configure("attempts = 2\npatience = \"1s\"", "");
         let run = setting.export(&[]).expect(ends);
         assert!(!run.stderr.contains("gRPC does not pass"), "{status}: {}", run.stderr);
         assert_eq!(reads_by_query(&setting), 0, "{status}");
