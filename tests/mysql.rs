@@ -18,7 +18,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
 use support::mariadb::{MariaDb, Options};
 use support::run as run_of;
-use support::{Archive, Run, command, files, moveout, repository};
+use support::{Archive, Run, command, files, moveout, peak_memory, repository};
 use tempfile::TempDir;
 
 fn folder() -> (TempDir, String) {
@@ -480,6 +480,54 @@ fn tables_of_unusual_shapes() {
     let (_, blobs) = &archived(&archive, "d", "huge")["b"];
     assert_eq!(blobs.iter().flatten().map(String::len).max(), Some(80_000_000));
     moveout(["verify", &archive]).expect(0);
+}
+
+#[test]
+fn a_large_value_costs_three_times_its_size_at_most() {
+    let settings = vec![("max-allowed-packet", "1G"), ("innodb-log-file-size", "512M")];
+    let server = MariaDb::start_with(Options { settings, ..Options::default() });
+    let kinds = ["LONGBLOB", "LONGTEXT CHARACTER SET utf8mb4", "LONGTEXT CHARACTER SET latin1"];
+    for (number, kind) in kinds.into_iter().enumerate() {
+        let (_folder, archive) = folder();
+        let [small, large] = [1, 201].map(|mebibytes| {
+            let database = format!("d{number}_{mebibytes}");
+            server.sql("", &format!("CREATE DATABASE {database}"));
+            server.sql(
+                &database,
+                &format!(
+                    "SET group_concat_max_len = 2 << 20; CREATE TABLE t (id INT, v {kind});
+                     INSERT INTO t SELECT seq, 'short' FROM seq_1_to_1000;
+                     SELECT GROUP_CONCAT(MD5(seq) SEPARATOR '') FROM seq_1_to_32768 INTO @mebibyte;
+                     INSERT INTO t VALUES (0, REPEAT(@mebibyte, {mebibytes}))"
+                ),
+            );
+            let archive = format!("{archive}{mebibytes}");
+            let mut export =
+                command(["export", "--source", &server.url(&database), "--archive", &archive]);
+            export.env("MYSQL_PWD", server.password());
+            peak_memory(export)
+        });
+        assert!(
+            (large - small) / 200.0 < 3.1,
+            "{kind}: {small:.0} MiB with 1 MiB, {large:.0} MiB with 201 MiB"
+        );
+        let archived = Archive::open(format!("{archive}201"));
+        assert_eq!(longest(&archived, &format!("d{number}_201"), "v"), 201 << 20, "{kind}");
+    }
+}
+
+/// The length in bytes of the longest value that a column of the table `t` has.
+fn longest(archive: &Archive, database: &str, column: &str) -> usize {
+    let files = archive.data_files_of(database, "t").into_iter().flat_map(|file| {
+        let file = fs::File::open(archive.root.join(file)).unwrap();
+        ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap()
+    });
+    let lengths = files.map(Result::unwrap).flat_map(|batch| {
+        let values = arrow::compute::cast(batch.column_by_name(column).unwrap(), &DataType::Binary);
+        let values = values.unwrap();
+        values.as_binary::<i32>().iter().flatten().map(<[u8]>::len).collect::<Vec<_>>()
+    });
+    lengths.max().unwrap()
 }
 
 #[test]

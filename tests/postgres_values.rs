@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
 use support::tunnel::Tunnel;
-use support::{Archive, Postgres, Run, command, python, run};
+use support::{Archive, Postgres, Run, command, peak_memory, python, run};
 use tempfile::TempDir;
 
 struct Setting {
@@ -317,22 +317,6 @@ fn a_table_that_somebody_keeps_for_himself_does_not_hide_the_others() {
     setting.export("postgres", "a").expect(0);
 }
 
-/// Peak memory of an export in MiB.
-fn peak(setting: &Setting, database: &str) -> f64 {
-    let mut export = setting.command(&setting.server.url(database), database);
-    let mut child = export.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let mut peak = 0f64;
-    while child.try_wait().unwrap().is_none() {
-        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kib = line.and_then(|line| line.trim().split(' ').next()?.parse::<f64>().ok());
-        peak = peak.max(kib.unwrap_or(0.0) / 1024.0);
-        thread::sleep(Duration::from_millis(2));
-    }
-    assert!(child.wait().unwrap().success());
-    peak
-}
-
 #[test]
 fn a_large_value_costs_three_times_its_size_at_most() {
     let setting = Setting::new();
@@ -348,7 +332,8 @@ fn a_large_value_costs_three_times_its_size_at_most() {
             ),
         );
     }
-    let (small, large) = (peak(&setting, "small"), peak(&setting, "large"));
+    let [small, large] = ["small", "large"]
+        .map(|database| peak_memory(setting.command(&setting.server.url(database), database)));
     assert!(
         (large - small) / 200.0 < 3.1,
         "{small:.0} MiB with 1 MiB, {large:.0} MiB with 201 MiB"

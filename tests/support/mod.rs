@@ -30,7 +30,7 @@ pub(crate) use influxd::{Influxd, Options};
 pub(crate) use mariadb::{MariaDb, MySql};
 pub(crate) use model::{Model, Point, Shape, Value};
 pub(crate) use postgres::Postgres;
-pub(crate) use program::{Run, command, interrupt, json, moveout, run, spawn};
+pub(crate) use program::{Run, command, interrupt, json, moveout, peak_memory, run, spawn};
 pub(crate) use proxy::{Fault, Proxy};
 pub(crate) use relational::{Kind, Relational};
 pub(crate) use row::{Column, Row, assert_rows};

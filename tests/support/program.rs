@@ -1,6 +1,7 @@
 //! Runs the program as a user would, with nothing in its environment that could change what it does.
 
 use std::ffi::OsStr;
+use std::fs;
 use std::io::Read;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -53,6 +54,22 @@ pub(crate) fn command<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Com
     }
     command.args(args).env("NO_COLOR", "1").stdin(Stdio::null());
     command
+}
+
+/// The most memory in MiB that a run had, which must end well.
+#[track_caller]
+pub(crate) fn peak_memory(mut command: Command) -> f64 {
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut peak = 0f64;
+    while child.try_wait().unwrap().is_none() {
+        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.trim().split(' ').next()?.parse::<f64>().ok());
+        peak = peak.max(kib.unwrap_or(0.0) / 1024.0);
+        thread::sleep(Duration::from_millis(2));
+    }
+    assert!(child.wait().unwrap().success());
+    peak
 }
 
 /// Runs a command to its end.
