@@ -1,9 +1,11 @@
 //! What PostgreSQL and MySQL solve alike: which databases are exported (`databases`), which column the windows are
 //! made of (`time_column`), the WHERE of a slice (`slice`), where the rows of a table lie (`times`), columns whose type
 //! was too narrow (`lessons`), whether a table is still the one that was listed (`outside`), a chunk that several
-//! sessions read (`fan_out`), and work on threads that may block (`cancel`). Each of the two keeps its wire, catalog,
+//! sessions read (`fan_out`), work on threads that may block (`cancel`), and what a connection that breaks means for a
+//! run (`broken`). Each of the two keeps its wire, catalog,
 //! snapshots and values. Knows no protocol.
 
+pub(super) mod broken;
 pub(super) mod cancel;
 pub(super) mod databases;
 pub(super) mod fan_out;

@@ -13,7 +13,8 @@ use super::client::Client;
 use super::snapshot::{self, Proof};
 use super::status::Fault;
 use crate::config::{Database, Limits};
-use crate::error::{Class, Error, Result};
+use crate::error::{Error, Result};
+use crate::source::relational::broken::may_be_repeated;
 use crate::source::relational::cancel::Cancel;
 use crate::source::relational::outside::Outside;
 
@@ -174,14 +175,14 @@ impl Pool {
         let mut clients = match self.address.connect(cancel) {
             Ok(client) => vec![client],
             // It takes no more than are open: this work waits for one of them.
-            Err(error) if error.class() == Class::Retry => return self.wait().ok_or(error),
+            Err(error) if may_be_repeated(&error) => return self.wait().ok_or(error),
             Err(error) => return Err(error),
         };
         for _ in 1..missing {
             match self.address.connect(cancel) {
                 Ok(client) => clients.push(client),
                 // The server takes no more: it goes with fewer.
-                Err(error) if error.class() == Class::Retry => break,
+                Err(error) if may_be_repeated(&error) => break,
                 Err(error) => return Err(error),
             }
         }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 
 use crate::error::{Class, Error};
+use crate::source::relational::broken::broken;
 use crate::text::escaped;
 
 /// How a command failed.
@@ -50,14 +51,7 @@ impl Fault {
 
 impl From<io::Error> for Fault {
     fn from(error: io::Error) -> Self {
-        let said = match error.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-                "the server has not sent a byte for too long".to_owned()
-            }
-            io::ErrorKind::UnexpectedEof => "the server has closed the connection".to_owned(),
-            _ => format!("the connection is broken: {error}"),
-        };
-        Self::Broken(Error::of(Class::Retry, said))
+        Self::Broken(broken(&error))
     }
 }
 

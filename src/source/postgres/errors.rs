@@ -4,7 +4,7 @@ use std::io;
 
 use crate::error::{Class, Error};
 use crate::source::influxdb::http::printable;
-use crate::source::wire::refuses_certificate;
+use crate::source::relational;
 
 /// A lock was not had in time.
 pub(super) const LOCKED: &str = "55P03";
@@ -110,19 +110,7 @@ impl Refusal {
 
 /// The connection broke.
 pub(super) fn broken(address: &str, error: &io::Error) -> Error {
-    if refuses_certificate(error) {
-        let what =
-            format!("{address}: the server does not accept the client's certificate: {error}");
-        return Error::stop(what).hint("check sslcert and sslkey");
-    }
-    let what = match error.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "no answer in time".to_owned(),
-        io::ErrorKind::UnexpectedEof => {
-            "the connection ended in the middle of an answer".to_owned()
-        }
-        _ => format!("the connection broke: {error}"),
-    };
-    Error::of(Class::RetryThenSplit, format!("{address}: {what}"))
+    relational::broken::broken(error).context(address)
 }
 
 /// What came is not what the protocol allows.

@@ -4,8 +4,9 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::broken::may_be_repeated;
 use super::cancel::Cancel;
-use crate::error::{Class, Error, Result};
+use crate::error::Result;
 use crate::source::wire::Hangup;
 
 /// A connection of some protocol.
@@ -42,14 +43,12 @@ impl<C: Connected> Outside<C> {
             let was_kept = kept.is_some();
             let mut connection = kept.map_or_else(&open, Ok)?;
             let asked = cancel.watching(connection.handle()?, || ask(&mut connection));
-            let is_broken =
-                |error: &Error| matches!(error.class(), Class::Retry | Class::RetryThenSplit);
             match asked {
                 Ok(answer) => {
                     *held = Some(connection);
                     return Ok(answer);
                 }
-                Err(error) if was_kept && is_broken(&error) => {}
+                Err(error) if was_kept && may_be_repeated(&error) => {}
                 Err(error) => return Err(error),
             }
         }

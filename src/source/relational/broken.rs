@@ -1,0 +1,26 @@
+//! PURE: what a run may do about a connection that breaks.
+
+use std::io;
+
+use crate::error::{Class, Error};
+use crate::source::wire::refuses_certificate;
+
+/// The connection broke. An answer that breaks off each time may be too much for whatever is between here and the
+/// server, so that less is asked for at once when it repeats.
+pub(in crate::source) fn broken(error: &io::Error) -> Error {
+    if refuses_certificate(error) {
+        let what = format!("the server does not accept the client's certificate: {error}");
+        return Error::stop(what).hint("check sslcert and sslkey");
+    }
+    let what = match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "no answer in time".to_owned(),
+        io::ErrorKind::UnexpectedEof => "the server has closed the connection".to_owned(),
+        _ => format!("the connection broke: {error}"),
+    };
+    Error::of(Class::RetryThenSplit, what)
+}
+
+/// Whether another connection may work.
+pub(in crate::source) fn may_be_repeated(error: &Error) -> bool {
+    matches!(error.class(), Class::Retry | Class::RetryThenSplit)
+}
