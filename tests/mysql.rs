@@ -6,6 +6,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,10 +15,14 @@ use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type,
     Int64Type, TimestampMicrosecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
+use moveout::config::Flags;
+use moveout::error::Exit;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
 use support::mariadb::{MariaDb, Options};
+use support::meanwhile::export_while;
 use support::run as run_of;
+use support::tunnel::Tunnel;
 use support::{Archive, Run, command, files, moveout, peak_memory, repository};
 use tempfile::TempDir;
 
@@ -368,36 +373,46 @@ fn a_run_that_was_killed_goes_on() {
 
 #[test]
 fn lost_connections_and_altered_tables_lose_no_row() {
-    let server = MariaDb::start();
+    let server = Arc::new(MariaDb::start());
     server.sql("", "CREATE DATABASE d");
     server.sql("d", BIG);
+    for concurrency in ["1", "3"] {
+        let (_folder, archive) = folder();
+        // The listing is a few KiB: this is in the middle of the rows.
+        let tunnel = Tunnel::to(server.port());
+        tunnel.cut(concurrency.parse().unwrap(), 1 << 20);
+        let url = server.url("d").replace(&server.port().to_string(), &tunnel.port().to_string());
+        let mut command = command(["export", "--source", &url, "--archive", &archive]);
+        command.args(["--concurrency", concurrency]).env("MYSQL_PWD", server.password());
+        run_of(command).expect(0);
+        assert_eq!(tunnel.cuts_left(), 0);
+        assert_eq!(numbers(&archive, "d", "a_big", "id"), (0..800_000).collect::<Vec<_>>());
+    }
     server.sql(
         "d",
         "CREATE TABLE b_altered (id INT PRIMARY KEY); INSERT INTO b_altered VALUES (1), (2);
          CREATE TABLE c_dropped (id INT PRIMARY KEY); INSERT INTO c_dropped VALUES (1);",
     );
-    for concurrency in ["1", "3"] {
-        let (_folder, archive) = folder();
-        let more = ["--concurrency", concurrency];
-        thread::scope(|scope| {
-            let run = scope.spawn(|| export(&server, "d", &archive, &more));
-            wait_for(|| is_read(&server, "a_big"));
-            assert!(server.kill_connections() > 0);
-            run.join().unwrap().expect(0);
-        });
-        assert_eq!(numbers(&archive, "d", "a_big", "id"), (0..800_000).collect::<Vec<_>>());
-    }
     let (_folder, archive) = folder();
-    let more = ["--concurrency", "1"];
-    thread::scope(|scope| {
-        let run = scope.spawn(|| export(&server, "d", &archive, &more));
-        wait_for(|| is_read(&server, "a_big"));
-        server
-            .sql("d", "ALTER TABLE b_altered ADD COLUMN more INT DEFAULT 7, ALGORITHM = COPY; DROP TABLE c_dropped");
-        let run = run.join().unwrap().expect(1).json();
-        let failed = run["failed"].to_string();
-        assert!(failed.contains("c_dropped") && !failed.contains("b_altered"), "{failed}");
+    let mut url = url::Url::parse(&server.url("d")).unwrap();
+    url.set_password(Some(server.password())).unwrap();
+    let flags = Flags {
+        sources: vec![url.to_string()],
+        archive: Some(archive.clone()),
+        ..Flags::default()
+    };
+    // The snapshot was taken for the first read.
+    let of = Arc::clone(&server);
+    let run = export_while(flags, |meanwhile| {
+        meanwhile.before_read(1, move || {
+            of.sql("d", "ALTER TABLE b_altered ADD COLUMN more INT DEFAULT 7, ALGORITHM = COPY; DROP TABLE c_dropped");
+        });
     });
+    let (summary, meanwhile) = tokio::runtime::Runtime::new().unwrap().block_on(run);
+    assert!(meanwhile.read()[0].contains("a_big"), "{:?}", meanwhile.read());
+    let failed = format!("{:?}", summary.failed);
+    assert_eq!(summary.exit, Exit::Failed, "{failed}");
+    assert!(failed.contains("c_dropped") && !failed.contains("b_altered"), "{failed}");
     assert_eq!(numbers(&archive, "d", "a_big", "id").len(), 800_000);
     assert_eq!(numbers(&archive, "d", "b_altered", "more"), [7, 7]);
 }
