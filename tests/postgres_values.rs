@@ -5,7 +5,6 @@
 
 mod support;
 
-use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
