@@ -28,6 +28,7 @@ use commit::Commit;
 use index::ArchiveIndex;
 pub use index::{State, without_overlaps};
 use runs::{Beating, Heartbeat, RunPlan};
+pub use seal::is_artifact;
 pub use sweep::Found;
 
 /// Hash of every payload file.

@@ -338,6 +338,7 @@ impl Run<'_> {
             excluded: self.survey.excluded.clone(),
             outside: self.survey.outside.clone(),
             artifacts: self.summary.artifacts.clone(),
+            artifact_files: None, // the seal knows them
             kept: self.summary.kept.clone(),
             warnings: self.summary.warnings.clone(),
             asked: self.asked(state),

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 
 use crate::archive::bag::Hashes;
 use crate::archive::commit::{Commit, FileRecord};
-use crate::archive::{Archive, CHUNKS, MANIFEST, TAG_MANIFEST, hash_object};
+use crate::archive::{Archive, CHUNKS, MANIFEST, TAG_MANIFEST, hash_object, is_artifact};
 use crate::config::Place;
 use crate::error::{Exit, Result};
 use crate::progress::Progress;
@@ -205,7 +205,8 @@ impl Check {
     }
 
     fn hint(&self, sealed: bool) -> Option<&'static str> {
-        let damaged = |fault: &Fault| fault.concern == Concern::Data;
+        // Of artifacts no run can tell whether what it would read is what was lost.
+        let damaged = |fault: &Fault| fault.concern == Concern::Data && !is_artifact(&fault.place);
         match () {
             () if self.faults.iter().any(damaged) => Some(
                 "as long as the source exists, run the same `moveout export` again: it reads again what is \

@@ -23,6 +23,7 @@ use moveout::archive::catalog;
 use moveout::archive::commit::Commit;
 use moveout::error::Exit;
 use moveout::progress::Progress;
+use moveout::source::Artifact;
 use moveout::verify::{Fault, Options, verify};
 use moveout::window::Slice;
 use parquet::arrow::ArrowWriter;
@@ -31,9 +32,11 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
-use support::{Run, files, moveout, repository};
+use support::scripted::{job, numbers};
+use support::{Run, Scripted, files, moveout, repository};
 use tempfile::TempDir;
 use tokio::runtime::Builder;
+use tokio::sync::watch;
 
 const MANIFEST: &str = "manifest-sha256.txt";
 const TAG_MANIFEST: &str = "tagmanifest-sha256.txt";
@@ -776,6 +779,57 @@ fn a_table_missing_everywhere_but_in_the_run_is_found() {
     files.retain(|key, _| !key.contains("hourly_normals"));
     let files = with_manifests(with_tables(&files));
     assert_found_quickly(&files, &["hourly_normals"], "removal of a table");
+}
+
+/// With artifacts: one of the first run, which stays, and one of the second.
+static ARTIFACTS: LazyLock<Files> = LazyLock::new(|| {
+    let folder = tempfile::tempdir().unwrap();
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    for (run, path) in ["one.sql", "two.sql"].iter().enumerate() {
+        let rows: Vec<_> = (0..=run as i64).map(|day| (Some(day * DAY), day)).collect();
+        let source = Scripted::new([numbers("t", &rows)]);
+        let content = format!("CREATE TABLE {path};").into();
+        source.keep(vec![Artifact { path: (*path).to_owned(), content }], Vec::new());
+        let job = job(&source, folder.path().to_str().unwrap());
+        let (_stop, stopped) = watch::channel(false);
+        let summary =
+            runtime.block_on(moveout::export::export(&job, &Progress::silent(), stopped)).unwrap();
+        assert_eq!(summary.exit, Exit::Done);
+    }
+    read(folder.path())
+});
+
+#[test]
+fn artifacts_are_those_that_the_run_lists_however_much_is_made_to_fit() {
+    let listed = |change: &dyn Fn(&mut Json)| {
+        let mut run: Json = serde_json::from_slice(&ARTIFACTS[RUN]).unwrap();
+        change(&mut run);
+        with(&ARTIFACTS, RUN, serde_json::to_vec(&run).unwrap())
+    };
+    let keys = ["one.sql", "two.sql"].map(|path| format!("data/scripted/_artifacts/{path}"));
+    let run: Json = serde_json::from_slice(&ARTIFACTS[RUN]).unwrap();
+    for (key, file) in keys.iter().zip(run["artifact_files"].as_array().unwrap()) {
+        let bytes = &ARTIFACTS[key];
+        assert_eq!(*file, json!({"path": key, "bytes": bytes.len(), "sha256": sha256(bytes)}));
+    }
+    assert_eq!(run["earlier"][0].get("artifact_files"), None);
+    Damaged::new(&with_manifests(ARTIFACTS.clone())).verify(&[]).expect(0);
+    for (at, key) in keys.iter().enumerate() {
+        let files = with_manifests(without(&ARTIFACTS, key));
+        assert_found_quickly(&files, &[key, RUN], "an artifact that is gone");
+        let files = with_manifests(with(&ARTIFACTS, key, "DROP TABLE;"));
+        assert_found_quickly(&files, &[key, RUN], "another artifact");
+        let files = listed(&|run| run["artifact_files"][at]["bytes"] = json!(3));
+        assert_found_quickly(&with_manifests(files), &[key, RUN], "another size");
+        let unlisted =
+            listed(&|run| drop(run["artifact_files"].as_array_mut().unwrap().remove(at)));
+        assert_found_quickly(&with_manifests(unlisted), &[key, RUN], "an unlisted artifact");
+    }
+    let more = with_manifests(with(&ARTIFACTS, "data/other/_artifacts/x.sql", "x"));
+    assert_found_quickly(&more, &["data/other/_artifacts/x.sql", RUN], "an artifact more");
+    // Earlier versions wrote no list.
+    let none = listed(&|run| drop(run.as_object_mut().unwrap().remove("artifact_files")));
+    Damaged::new(&with_manifests(none)).verify(&[]).expect(0);
 }
 
 #[test]

@@ -98,6 +98,10 @@ pub struct RunEntry {
     pub outside: Vec<Outside>,
     /// What became of each kind of artifact.
     pub artifacts: Vec<ArtifactStatus>,
+    /// The files of all artifacts in the archive, those of earlier runs included. `None` in an archive of an
+    /// earlier version, and in the records of the runs before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact_files: Option<Vec<ArtifactFile>>,
     /// What earlier runs read whole, and this one left as it was.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub kept: Vec<Kept>,
@@ -110,6 +114,17 @@ pub struct RunEntry {
     /// The runs before, oldest first.
     #[serde(default)]
     pub earlier: Vec<RunEntry>,
+}
+
+/// A file of an artifact.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArtifactFile {
+    /// Its path in the archive.
+    pub path: String,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// The SHA-256 of its content, in hexadecimal.
+    pub sha256: String,
 }
 
 /// The time that was asked for of one table.
@@ -135,6 +150,7 @@ impl RunEntry {
             .collect();
         let unsealed = std::mem::take(&mut self.earlier);
         self.earlier = std::mem::take(&mut last.earlier);
+        last.artifact_files = None; // those that stay are among the files of this run
         self.earlier.push(last);
         self.earlier.extend(unsealed);
     }
@@ -174,6 +190,7 @@ impl From<RunPlan> for RunEntry {
             excluded: Vec::new(),
             outside: Vec::new(),
             artifacts: Vec::new(),
+            artifact_files: None,
             kept: Vec::new(),
             warnings: Vec::new(),
             asked: Vec::new(),

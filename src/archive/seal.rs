@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::bag::{self, Hashes};
-use super::catalog::{self, RunEntry};
+use super::catalog::{self, ArtifactFile, RunEntry};
 use super::commit::Commit;
 use super::index::{State, record_key};
 use super::runs::Beating;
@@ -141,11 +141,18 @@ impl Archive {
         let sizes = files.into_iter().map(|entry| (entry.key, entry.size_bytes)).collect();
         let payload = self.payload(&state, sizes, &known).await?;
         let bytes: u64 = payload.values().map(|(_, size)| size).sum();
-        let payload: Hashes = payload.into_iter().map(|(key, (hash, _))| (key, hash)).collect();
         let mut run = seal.run;
         if let Some(last) = &state.run {
             run.succeed(RunEntry::clone(last));
         }
+        let artifacts = payload.iter().filter(|(key, _)| is_artifact(key));
+        let artifacts = artifacts.map(|(key, (hash, size))| ArtifactFile {
+            path: key.clone(),
+            bytes: *size,
+            sha256: hash.clone(),
+        });
+        run.artifact_files = Some(artifacts.collect());
+        let payload: Hashes = payload.into_iter().map(|(key, (hash, _))| (key, hash)).collect();
         let date = run.ended.get(..10).unwrap_or_default().to_owned();
         let tags: [(&str, Bytes); 7] = [
             (TABLES, to_json(&catalog::tables(&state.commits))?.into()),
@@ -234,10 +241,7 @@ impl Archive {
             let there: HashSet<&str> = all.iter().map(|entry| entry.key.as_str()).collect();
             for key in payload.keys().filter(|key| !there.contains(key.as_str())) {
                 if self.store.look(key).await?.is_none() {
-                    return Err(Error::different(format!(
-                        "{key} is gone although its chunk was committed; the archive is not sealed"
-                    ))
-                    .hint("run the same command again: it reads again what is gone"));
+                    return Err(gone(key));
                 }
             }
             left = None;
@@ -303,13 +307,12 @@ impl Archive {
         let files = state.commits.iter().flat_map(|commit| &commit.files);
         let committed: HashMap<&str, _> = files.map(|file| (file.key.as_str(), file)).collect();
         // A listing may leave out what is there.
-        for key in committed.keys().copied().chain(known.written.keys().map(String::as_str)) {
+        let listed = state.run.iter().flat_map(|run| run.artifact_files.iter().flatten());
+        let artifacts = known.written.keys().chain(listed.map(|file| &file.path));
+        for key in committed.keys().copied().chain(artifacts.map(String::as_str)) {
             if !sizes.contains_key(key) {
                 let Some(entry) = self.store.look(key).await? else {
-                    return Err(Error::different(format!(
-                        "{key} is gone although its chunk was committed; the archive is not sealed"
-                    ))
-                    .hint("run the same command again: it reads again what is gone"));
+                    return Err(gone(key));
                 };
                 sizes.insert(entry.key, entry.size_bytes);
             }
@@ -373,20 +376,38 @@ impl Known {
     }
 }
 
-fn is_artifact(key: &str) -> bool {
+/// Whether a key is one of a file that is not rows.
+pub fn is_artifact(key: &str) -> bool {
     matches!(key.split('/').nth(2), Some("_artifacts" | "_dumps"))
+}
+
+fn gone(key: &str) -> Error {
+    let (what, hint) = match is_artifact(key) {
+        true => (
+            "it was saved",
+            "run the same command again; if it is gone then, too, restore the file from a copy",
+        ),
+        false => {
+            ("its chunk was committed", "run the same command again: it reads again what is gone")
+        }
+    };
+    Error::different(format!("{key} is gone although {what}; the archive is not sealed")).hint(hint)
 }
 
 fn keys(state: &State) -> Vec<(TableId, String, &str)> {
     state.commits.iter().map(|c| (c.id(), c.slice.to_string(), c.run.as_str())).collect()
 }
 
-/// A table of a source that cannot change under a run is of one version in all of its chunks.
+/// A table is divided in one way in all of its chunks, and all tables of a file are of one version of it.
 fn one_version(commits: &[Arc<Commit>]) -> Result<()> {
-    let mut versions = HashMap::<TableId, Division>::new();
+    let mut of_table = HashMap::<TableId, Division>::new();
+    let mut of_file = HashMap::<&str, Division>::new();
     for commit in commits {
         let Some(version) = commit.division() else { continue };
-        if *versions.entry(commit.id()).or_insert_with(|| version.clone()) != version {
+        let is_file = matches!(version, Division::File(_));
+        let table = of_table.entry(commit.id()).or_insert_with(|| version.clone());
+        let file = of_file.entry(&commit.source).or_insert_with(|| version.clone());
+        if *table != version || (is_file && *file != version) {
             return Err(two_versions(commit));
         }
     }

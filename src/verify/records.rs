@@ -7,12 +7,12 @@ use serde::de::DeserializeOwned;
 
 use super::{Check, Concern, Records};
 use crate::archive::bag::{self, Hashes};
-use crate::archive::catalog::{self, RunEntry, TableEntry};
+use crate::archive::catalog::{self, ArtifactFile, RunEntry, TableEntry};
 use crate::archive::commit::Commit;
 use crate::archive::runs::{Heartbeat, RunPlan};
 use crate::archive::{
-    Archive, CHUNKS, MANIFEST, RUN, TABLES, TAG_FILES, TAG_MANIFEST, hash_object, is_marker, name,
-    without_overlaps,
+    Archive, CHUNKS, MANIFEST, RUN, TABLES, TAG_FILES, TAG_MANIFEST, hash_object, is_artifact,
+    is_marker, name, without_overlaps,
 };
 use crate::coverage::Coverage;
 use crate::error::Result;
@@ -167,7 +167,7 @@ impl Check {
             self.fault(Concern::Records, &file.key, fault);
         }
         for key in hashes.keys().filter(|key| !named.contains(*key)) {
-            if !matches!(key.split('/').nth(2), Some("_artifacts" | "_dumps")) {
+            if !is_artifact(key) {
                 let fault = format!("{MANIFEST} has it, the catalog has not");
                 self.fault(Concern::Records, key, fault);
             }
@@ -296,8 +296,38 @@ impl Check {
             let fault = format!("{CHUNKS} has it, {RUN} does not know of it");
             self.fault(Concern::Records, &table.to_string(), fault);
         }
-        let _ = hashes;
+        if let Some(listed) = &run.artifact_files {
+            self.artifacts(listed, hashes);
+        }
         Ok(())
+    }
+
+    /// The artifacts that were saved are those that the manifest lists.
+    fn artifacts(&mut self, listed: &[ArtifactFile], hashes: &Hashes) {
+        let mut named = BTreeSet::new();
+        for ArtifactFile { path, bytes, sha256 } in listed {
+            if !named.insert(path) {
+                self.fault(Concern::Records, path, format!("{RUN} lists it twice"));
+            }
+            let size = self.present.get(path);
+            let fault = match hashes.get(path) {
+                _ if !is_artifact(path) => format!("{RUN} lists it, but it is no artifact"),
+                None => format!("{RUN} lists it, {MANIFEST} does not"),
+                Some(hash) if hash != sha256 => {
+                    format!("{RUN} and {MANIFEST} record different hashes")
+                }
+                Some(_) => match size {
+                    Some(size) if size != bytes => {
+                        format!("it has {size} bytes, {RUN} says {bytes}")
+                    }
+                    _ => continue,
+                },
+            };
+            self.file_fault(path, fault);
+        }
+        for key in hashes.keys().filter(|key| is_artifact(key) && !named.contains(key)) {
+            self.fault(Concern::Records, key, format!("{MANIFEST} has it, {RUN} does not list it"));
+        }
     }
 
     async fn oxum(&mut self, hashes: &Hashes) -> Result<()> {
