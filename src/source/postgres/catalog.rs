@@ -157,8 +157,8 @@ pub(super) fn relations(connection: &mut Connection) -> Result<Vec<Relation>> {
 pub(super) fn large_objects(connection: &mut Connection) -> Result<Option<Relation>> {
     let rows = connection.query(
         "SELECT 'pg_largeobject'::regclass::oid, has_table_privilege('pg_largeobject', 'SELECT'), \
-         c.reltuples::bigint, pg_relation_size(c.oid) / current_setting('block_size')::bigint \
-         FROM pg_class c WHERE c.oid = 'pg_largeobject'::regclass \
+         c.reltuples::bigint, pg_relation_size(c.oid) / current_setting('block_size')::bigint, \
+         c.relfilenode FROM pg_class c WHERE c.oid = 'pg_largeobject'::regclass \
          AND EXISTS (SELECT FROM pg_largeobject_metadata)",
     )?;
     let Some(row) = rows.first() else { return Ok(None) };
@@ -178,7 +178,7 @@ pub(super) fn large_objects(connection: &mut Connection) -> Result<Option<Relati
         rows_estimate: number(row, 2)?,
         may_read: truth(row, 1),
         is_populated: true,
-        file: 0, // the system's tables are mapped, and cannot be rewritten by users
+        file: number(row, 4)?,
         blocks: number(row, 3)?,
         columns: vec![
             column(1, "loid", 26, "oid"),
