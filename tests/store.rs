@@ -7,21 +7,24 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt;
 use moveout::archive::commit::Commit;
 use moveout::config::Place;
 use moveout::error::Exit;
 use moveout::export::{Summary, export};
 use moveout::progress::Progress;
+use moveout::source::Division;
 use moveout::status::status;
 use moveout::verify::{Options, verify};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use support::Scripted;
 use support::memory::{Ask, Gate, Handle, Memory, Wrong};
 use support::scripted::{job, numbers};
+use support::{Question, Scripted, moveout};
 use tokio::sync::{Notify, oneshot, watch};
 
 const DAY: i64 = 86_400_000_000_000;
@@ -38,6 +41,17 @@ async fn run(source: &Arc<Scripted>, store: &Arc<Memory>) -> moveout::error::Res
     // What goes wrong is to be seen at once.
     (job.limits.attempts, job.limits.patience, job.limits.concurrency) = (1, Duration::ZERO, 1);
     export(&job, &Progress::silent(), stopped).await
+}
+
+/// Exports into a folder; how that ended, and what was said.
+async fn export_to(source: &Arc<Scripted>, root: &Path) -> (Exit, String) {
+    let (_stop, stopped) = watch::channel(false);
+    let (job, silent) = (job(source, root.to_str().unwrap()), Progress::silent());
+    let run = export(&job, &silent, stopped);
+    match tokio::time::timeout(Duration::from_secs(60), run).await.unwrap() {
+        Ok(summary) => (summary.exit, summary.error.unwrap_or_default()),
+        Err(error) => (error.exit(), error.to_string()),
+    }
 }
 
 fn tables(number: usize) -> Arc<Scripted> {
@@ -501,6 +515,142 @@ async fn what_strangers_put_there_stays_and_is_named() {
     }
 }
 
+/// `object_store` gives such names to what it has not finished; a user may give them, too.
+#[tokio::test]
+async fn a_users_file_with_a_number_sign_stays_and_stops_the_seal_by_name() {
+    for (name, late) in
+        [("data/notes#1", false), ("data/notes#1", true), ("notes#1", false), ("notes#1", true)]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("a");
+        assert_eq!(export_to(&two_tables(), &root).await.0, Exit::Done);
+        let (path, source) = (root.join(name), extended());
+        let write = move || std::fs::write(&path, "a user's").unwrap();
+        match late {
+            false => write(),
+            // After the run has looked what there is.
+            true => source.play(move |asked| {
+                if matches!(asked, Question::Read(_)) {
+                    write();
+                }
+                None
+            }),
+        }
+        let (exit, said) = export_to(&source, &root).await;
+        assert_eq!(exit, Exit::Different, "{name}: {said}");
+        assert!(said.contains(name), "{said}");
+        assert_eq!(std::fs::read(root.join(name)).unwrap(), b"a user's");
+        std::fs::remove_file(root.join(name)).unwrap();
+        assert_eq!(export_to(&extended(), &root).await.0, Exit::Done);
+    }
+}
+
+// The parser of URLs takes them for another prefix.
+#[test]
+fn a_prefix_that_goes_up_is_a_usage_error() {
+    for place in ["s3://b/x/../y", "s3://b/x/%2e%2E/y", "s3://b/./y", "s3://b/.."] {
+        let export = ["export", "--source", "lp:none.lp", "--archive", place];
+        for command in [&["status", place][..], &["verify", place], &export] {
+            let run = moveout(command).expect(2);
+            assert!(run.stderr.contains("has no part `.` or `..`"), "{}", run.stderr);
+        }
+    }
+}
+
+/// Tables of a file, or of a table divided so, with three rows each from a day on.
+fn version(division: &Division, tables: &[&str], from: i64) -> Arc<Scripted> {
+    let rows: Vec<_> = (from..from + 3).map(|day| (Some(NEW_YEAR + day * DAY), day)).collect();
+    Scripted::new(tables.iter().map(|name| {
+        let (mut table, rows) = numbers(name, &rows);
+        table.identity.division = Some(division.clone());
+        (table, rows)
+    }))
+}
+
+/// The run over `two` ends with an error where one over `one` commits after it has planned.
+async fn two_versions_stay_apart(one: &Arc<Scripted>, two: &Arc<Scripted>) {
+    let other = Memory::new();
+    other.play(|_, asked| {
+        (asked.ask == Ask::Put && asked.key == "catalog/tables.json").then_some(Wrong::Failed)
+    });
+    assert_ne!(run(one, &other).await.unwrap().exit, Exit::Done);
+    let committed = other.files().await;
+    let store = Memory::new();
+    let (shared, files) = (Arc::clone(&store), committed.clone());
+    two.play(move |question| {
+        if matches!(question, Question::Read(_)) {
+            for (key, bytes) in &files {
+                shared.set(key, Some(bytes.clone())).now_or_never().unwrap();
+            }
+        }
+        None
+    });
+    let (exit, said) = match run(two, &store).await {
+        Ok(summary) => (summary.exit, summary.error.unwrap_or_default()),
+        Err(error) => (error.exit(), error.to_string()),
+    };
+    assert_ne!(exit, Exit::Done);
+    assert!(said.contains("in another version than it has now"), "{said}");
+    let after = store.files().await;
+    assert!(!after.contains_key("tagmanifest-sha256.txt"));
+    let data = committed.iter().filter(|(key, _)| key.starts_with("data/"));
+    assert!(data.into_iter().all(|(key, bytes)| after.get(key) == Some(bytes)));
+}
+
+#[tokio::test]
+async fn a_chunk_that_was_taken_by_a_run_over_another_version_is_an_error() {
+    let [one, two] = ["1", "2"].map(|hash| Division::File(hash.to_owned()));
+    two_versions_stay_apart(&version(&one, &["a"], 0), &version(&two, &["a"], 0)).await;
+}
+
+#[tokio::test]
+async fn tables_of_two_versions_of_a_file_are_not_sealed_together() {
+    let [one, two] = ["1", "2"].map(|hash| Division::File(hash.to_owned()));
+    two_versions_stay_apart(&version(&one, &["a"], 0), &version(&two, &["b"], 0)).await;
+}
+
+#[tokio::test]
+async fn windows_of_two_versions_of_a_table_are_not_sealed_together() {
+    let [one, two] = ["x", "y"].map(|column| Division::Windows(column.to_owned()));
+    two_versions_stay_apart(&version(&one, &["a"], 0), &version(&two, &["a"], 9)).await;
+}
+
+/// From some request on nothing is done any more, while the seal is taken off and at every other step. All
+/// that was sealed is whole then, and the next run goes on.
+#[tokio::test]
+async fn a_run_that_is_killed_at_any_step_leaves_an_archive_that_is_merely_unfinished() {
+    let (source, whole) = begin(Begin::Extended).await;
+    let (mut unfinished, mut ended) = (0, false);
+    for number in 0.. {
+        let store = whole.copy().await;
+        store.play(move |at, _| (at >= number).then_some(Wrong::Failed));
+        let _ = run(&source, &store).await;
+        if store.asked().len() <= number {
+            ended = true;
+        }
+        let files = store.files().await;
+        for (key, bytes) in files.iter().filter(|(key, _)| key.starts_with(".moveout/runs/")) {
+            let mut beat: serde_json::Value = serde_json::from_slice(bytes).unwrap();
+            beat["pid_started"] = 1.into(); // of a process that is no more
+            store.set(key, Some(beat.to_string().into())).await;
+        }
+        let is_sealed = files.contains_key("tagmanifest-sha256.txt");
+        let is_done = is_sealed && !files.keys().any(|key| key.starts_with(".moveout/"));
+        let expected = if is_done { Exit::Done } else { Exit::Incomplete };
+        unfinished += usize::from(!is_done);
+        assert_eq!(verified(&store).await, expected, "killed at request {number}");
+        store.play(|_, _| None);
+        let next = run(&source, &store).await.unwrap();
+        assert_eq!(next.exit, Exit::Done, "killed at request {number}, then {:?}", next.error);
+        assert_eq!(verified(&store).await, Exit::Done, "killed at request {number}, then");
+        assert_eq!(rows(&store).await, rows_of(&source), "killed at request {number}, then");
+        if ended {
+            break;
+        }
+    }
+    assert!(unfinished > 50, "{unfinished}");
+}
+
 /// As long as it lasts, a listing shows nothing of a dead run but its files.
 #[tokio::test]
 async fn a_listing_that_leaves_out_commits_costs_none_of_their_files() {
@@ -541,21 +691,12 @@ async fn links_and_pipes_in_a_folder_are_named_and_neither_followed_nor_waited_f
     let outside = tempfile::tempdir().unwrap();
     std::fs::write(outside.path().join("all.01abcdefghi.parquet"), "somebody's").unwrap();
     std::fs::create_dir(outside.path().join("empty")).unwrap();
-    let export = async |source: &Arc<Scripted>, root: &std::path::Path| {
-        let (_stop, stopped) = watch::channel(false);
-        let (job, silent) = (job(source, root.to_str().unwrap()), Progress::silent());
-        let run = export(&job, &silent, stopped);
-        match tokio::time::timeout(Duration::from_secs(60), run).await.unwrap() {
-            Ok(summary) => (summary.exit, summary.error.unwrap_or_default()),
-            Err(error) => (error.exit(), error.to_string()),
-        }
-    };
     for place in
         ["data/link", "data/scripted/d/s/one/link", ".moveout", "data/pipe", "manifest-sha256.txt"]
     {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("a");
-        assert_eq!(export(&two_tables(), &root).await.0, Exit::Done);
+        assert_eq!(export_to(&two_tables(), &root).await.0, Exit::Done);
         let path = root.join(place);
         let _ = std::fs::remove_file(&path);
         match place.contains("pipe") || place.contains("manifest") {
@@ -564,7 +705,7 @@ async fn links_and_pipes_in_a_folder_are_named_and_neither_followed_nor_waited_f
             }
             false => std::os::unix::fs::symlink(outside.path(), &path).unwrap(),
         }
-        let (exit, said) = export(&extended(), &root).await;
+        let (exit, said) = export_to(&extended(), &root).await;
         assert_eq!(exit, Exit::Different, "{place}: {said}");
         assert!(said.contains(place), "{said}");
         assert!(outside.path().join("all.01abcdefghi.parquet").exists());
