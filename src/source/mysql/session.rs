@@ -283,3 +283,88 @@ impl Session {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::config::{Binding, Tls, TlsMode};
+
+    fn send(to: &mut TcpStream, sequence: u8, payload: &[u8]) {
+        let packet = [&[payload.len() as u8, 0, 0, sequence], payload].concat();
+        to.write_all(&packet).unwrap();
+    }
+
+    fn receive(from: &mut TcpStream) -> Option<Vec<u8>> {
+        let mut header = [0; 4];
+        from.read_exact(&mut header).ok()?;
+        let mut payload = vec![0; usize::from(header[0]) | usize::from(header[1]) << 8];
+        from.read_exact(&mut payload).ok()?;
+        Some(payload)
+    }
+
+    /// A server that begins a transaction and refuses the savepoint in it. It has no answer to questions.
+    fn begins_half_way() -> u16 {
+        const REFUSED: &[u8] = b"\xff\x65\x06#HY000no";
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        thread::spawn(move || {
+            let (mut client, _) = listener.accept().unwrap();
+            let more = [
+                &b"\x0a8.0.0\0\x01\0\0\0abcdefgh\0\xff\xf7\x2d\x02\0\xff\x00\x15"[..],
+                &[0; 10],
+                b"abcdefghijkl\0mysql_native_password\0",
+            ];
+            send(&mut client, 0, &more.concat());
+            receive(&mut client);
+            send(&mut client, 2, b"\0\0\0\x02\0\0\0");
+            while let Some(command) = receive(&mut client) {
+                if command[1..].starts_with(b"START TRANSACTION") {
+                    send(&mut client, 1, b"\0\0\0\x0a\0\0\0"); // another answer follows
+                    send(&mut client, 2, REFUSED);
+                } else if command[1..].starts_with(b"SET") {
+                    send(&mut client, 1, b"\0\0\0\x02\0\0\0");
+                } else {
+                    send(&mut client, 1, REFUSED);
+                }
+            }
+        });
+        port
+    }
+
+    #[test]
+    fn a_session_that_got_half_way_to_a_new_snapshot_does_not_stay_under_the_old_name() {
+        let tls = Tls { mode: TlsMode::Disable, ca: None, client: None, binding: Binding::Disable };
+        let database = Database {
+            host: "127.0.0.1".to_owned(),
+            port: begins_half_way(),
+            user: "u".to_owned(),
+            password: None,
+            tls,
+            time_columns: Default::default(),
+            lock: false,
+            server_key: None,
+        };
+        let address = Address { database, idle: Duration::from_secs(60) };
+        let client = Client::connect(&address.database, address.idle, &|_| ()).unwrap();
+        let session = Session { client, state: "old".into(), taken: 0, charsets: Arc::default() };
+        let sessions = Sessions { idle: vec![session], open: 1, ..Sessions::default() };
+        let pool = Arc::new(Pool {
+            address,
+            size: 1,
+            permits: Arc::new(Semaphore::new(1)),
+            sessions: Mutex::new(sessions),
+            opening: Mutex::default(),
+            clock: AtomicU64::new(0),
+            outside: Outside::default(),
+        });
+        let mut lease = pool.try_lease("old").unwrap();
+        let error = lease.work(&Cancel::default(), |session| session.renew(1)).unwrap_err();
+        assert!(error.to_string().contains("taking a new snapshot: no"), "{error}");
+        drop(lease);
+        assert!(pool.try_lease("old").is_none());
+        assert_eq!(pool.lock().open, 0);
+    }
+}
