@@ -17,6 +17,8 @@ use arrow::datatypes::{
 };
 use moveout::config::Flags;
 use moveout::error::Exit;
+use moveout::source::{BatchSender, Chunk, Source, open};
+use moveout::window::Slice;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
 use support::mariadb::{MariaDb, Options};
@@ -310,7 +312,24 @@ fn windows_hold_each_row_once() {
     assert_eq!(outside, 1000 - 24 + 3);
 }
 
-/// All of time is one window here, which is the slice `all`.
+/// The rows that a source has in each of these slices of the table `t`.
+async fn rows_in<const N: usize>(source: &dyn Source, slices: [Slice; N]) -> [usize; N] {
+    let mut tables = source.list().await.unwrap().tables.into_iter();
+    let table = Arc::new(tables.find(|table| table.id.table == "t").unwrap());
+    let mut found = [0; N];
+    for (rows, slice) in found.iter_mut().zip(slices) {
+        let (sender, mut batches) = BatchSender::channel(1);
+        let chunk = Chunk { table: Arc::clone(&table), slice };
+        let count = async {
+            while let Some(batch) = batches.recv().await {
+                *rows += batch.num_rows();
+            }
+        };
+        tokio::join!(source.read(&chunk, sender), count).0.unwrap();
+    }
+    found
+}
+
 #[test]
 fn rows_without_a_time_come_once_also_where_a_window_is_all_of_time() {
     let server = MariaDb::start();
@@ -339,6 +358,22 @@ fn rows_without_a_time_come_once_also_where_a_window_is_all_of_time() {
     let catalog = Archive::open(&archive).catalog();
     let tables: Vec<_> = catalog.iter().map(|table| table["table"].as_str().unwrap()).collect();
     assert_eq!(tables, ["empty", "t", "zero"]);
+
+    // No width of windows makes one of all of time, which is the slice `all`; the source must know it all the same.
+    let mut url = url::Url::parse(&server.url("d")).unwrap();
+    url.set_password(Some(server.password())).unwrap();
+    let text = format!(
+        "[[source]]\nname = \"my\"\nurl = \"{url}\"\ntime_columns = {{ \"*\" = \"at\" }}\n"
+    );
+    let config = folder.path().join("with_password.toml");
+    fs::write(&config, text).unwrap();
+    let archive = Some(folder.path().join("unused").to_str().unwrap().to_owned());
+    let job = moveout::config::load(Flags { config: Some(config), archive, ..Flags::default() });
+    let job = job.unwrap();
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let source = open(&job.sources[0], &job.limits).await.unwrap();
+        assert_eq!(rows_in(&*source, [Slice::All, Slice::NullTime]).await, [2, 2]);
+    });
 }
 
 #[test]
