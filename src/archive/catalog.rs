@@ -3,6 +3,7 @@
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Fields, Schema};
@@ -360,17 +361,28 @@ const MOST_BYTES: usize = 2 << 30;
 
 /// Reads `catalog/chunks.parquet`; an error says what is wrong with it.
 pub fn read_chunks(bytes: Bytes) -> std::result::Result<Vec<Commit>, String> {
+    read_chunks_as(bytes, |commit| commit)
+}
+
+/// The same, where each commit is kept in some other way as soon as it is decoded.
+pub fn read_chunks_as<C: Borrow<Commit>>(
+    bytes: Bytes,
+    keep: impl Fn(Commit) -> C,
+) -> std::result::Result<Vec<C>, String> {
     // The decoder of pages panics at some bytes that are damaged.
-    std::panic::catch_unwind(|| decode_chunks(bytes))
+    std::panic::catch_unwind(AssertUnwindSafe(|| decode_chunks(bytes, keep)))
         .unwrap_or_else(|_| Err("it cannot be decoded".to_owned()))
 }
 
-fn decode_chunks(bytes: Bytes) -> std::result::Result<Vec<Commit>, String> {
+fn decode_chunks<C: Borrow<Commit>>(
+    bytes: Bytes,
+    keep: impl Fn(Commit) -> C,
+) -> std::result::Result<Vec<C>, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)
         .and_then(ParquetRecordBatchReaderBuilder::build)
         .map_err(|error| text(&error))?;
-    let mut commits: Vec<Commit> = Vec::new();
+    let mut commits: Vec<C> = Vec::new();
     let mut held_bytes = 0;
     for batch in reader {
         let mut writer = LineDelimitedWriter::new(Vec::new());
@@ -384,8 +396,9 @@ fn decode_chunks(bytes: Bytes) -> std::result::Result<Vec<Commit>, String> {
             let commit: Commit = serde_json::from_value(row).map_err(|error| text(&error))?;
             // They are sorted, so the same chunk again stands beside the first. A megabyte of Parquet may
             // hold millions of them.
-            let again = |last: &&Commit| last.slice == commit.slice && last.id() == commit.id();
-            if commits.last().filter(again).is_some() {
+            let last = commits.last().map(Borrow::borrow);
+            let again = |last: &Commit| last.slice == commit.slice && last.id() == commit.id();
+            if last.is_some_and(again) {
                 return Err(format!("it has {} {} twice", commit.id(), commit.slice));
             }
             held_bytes += commit.size_bytes();
@@ -403,7 +416,7 @@ fn decode_chunks(bytes: Bytes) -> std::result::Result<Vec<Commit>, String> {
                     commit.slice
                 ));
             }
-            commits.push(commit);
+            commits.push(keep(commit));
         }
     }
     Ok(commits)

@@ -14,7 +14,7 @@ use super::bag::{self, Hashes};
 use super::catalog::{self, RunEntry};
 use super::commit::{Commit, CommitKey};
 use super::runs::{self, Heartbeat};
-use super::{CHUNKS, COMMITS, MANIFEST, RECORDS, RUN, TAG_MANIFEST};
+use super::{CHUNKS, COMMITS, MANIFEST, RECORDS, RUN, TAG_MANIFEST, commit_key};
 use crate::coverage::Coverage;
 use crate::error::{Error, Result};
 use crate::hash::sha256;
@@ -183,11 +183,15 @@ impl ArchiveIndex {
         let heartbeats = runs.keys().filter_map(|key| runs::of_key(key));
         let unfinished: BTreeSet<String> = plans.chain(heartbeats).map(str::to_owned).collect();
         let chunks = reread(store, CHUNKS, &self.chunks, |bytes| {
-            let commits = catalog::read_chunks(bytes).map_err(|error| {
+            // Those that a seal has just taken in are known: they need not be in memory twice.
+            let known = |commit: Commit| match self.loose.get(&commit_key(&commit)) {
+                Some(seen) if *seen.value == commit => Arc::clone(&seen.value),
+                _ => Arc::new(commit),
+            };
+            catalog::read_chunks_as(bytes, known).map_err(|error| {
                 Error::different(format!("{CHUNKS} cannot be read: {error}"))
                     .hint("the archive is damaged; `moveout verify` names what else is")
-            })?;
-            Ok(commits.into_iter().map(Arc::new).collect())
+            })
         });
         let chunks = chunks.await?;
         let run = reread(store, RUN, &self.run, |bytes| {
