@@ -245,8 +245,9 @@ impl Queue {
 
     /// Replaces the tables by newly listed ones, where columns were added meanwhile.
     pub fn relisted(&mut self, listed: &[Arc<Table>]) {
+        let listed: HashMap<_, _> = listed.iter().map(|table| (&table.id, table)).collect();
         for queue in &mut self.tables {
-            if let Some(table) = listed.iter().find(|table| table.id == queue.table.id) {
+            if let Some(table) = listed.get(&queue.table.id) {
                 queue.table = Arc::clone(table);
                 // There may be rows where there were none.
                 queue.occupied.clone_from(&table.occupied);

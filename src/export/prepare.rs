@@ -57,8 +57,8 @@ pub(super) async fn prepare<'a>(
     let (again, left) = divide(&survey, &Known::of(&state, &[]), job.keep);
     let (queue, paths, surveyed, plan) = plan(job, &survey, &state, &again, &run)?;
     let sealed = state.sealed && !state.uncatalogued && state.superseded.is_empty();
-    let known =
-        |id: &TableId| state.run.iter().flat_map(|run| &run.asked).any(|asked| asked.table == *id);
+    let asked = state.run.iter().flat_map(|run| &run.asked);
+    let known: HashSet<&TableId> = asked.map(|asked| &asked.table).collect();
     // Definitions that the last run could not save are tried again.
     let last = state.run.iter().flat_map(|run| &run.artifacts);
     let unsaved = last
@@ -68,7 +68,7 @@ pub(super) async fn prepare<'a>(
         && !unsaved
         && queue.is_empty()
         && found.left.is_empty()
-        && state.by_table().keys().all(known);
+        && state.by_table().keys().all(|id| known.contains(id));
     if !idle {
         if state.has_seal {
             archive.unseal(beating).await?;

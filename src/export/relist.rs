@@ -1,7 +1,7 @@
 //! A table that turned out to be another than was listed, while the run is at work: list again, and do again
 //! what was written as it seemed before.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::Run;
@@ -45,10 +45,10 @@ impl Run<'_> {
         let tables: Vec<Arc<_>> = listing.tables.into_iter().map(Arc::new).collect();
         let before: Vec<_> = (0..self.queue.len()).map(|at| self.queue.table(at).clone()).collect();
         self.queue.relisted(&tables);
+        let places: HashMap<_, _> =
+            tables.iter().enumerate().map(|(at, table)| (&table.id, at)).collect();
         for surveyed in &mut self.survey.tables {
-            let Some(found) = tables.iter().position(|table| table.id == surveyed.table.id) else {
-                continue;
-            };
+            let Some(&found) = places.get(&surveyed.table.id) else { continue };
             let table = &tables[found];
             surveyed.table = Arc::clone(table);
             // Under a newer state there may be rows beyond the old bounds; the seal looks for gaps.
@@ -71,7 +71,7 @@ impl Run<'_> {
         if replaced.contains(&chunk.table.id) {
             return Ok(()); // all of it is to be read again
         }
-        if !tables.iter().any(|table| table.id == chunk.table.id) {
+        if !places.contains_key(&chunk.table.id) {
             let unreadable = listing.unreadable.iter().find(|(id, _)| *id == chunk.table.id);
             let why = unreadable.map_or("it is not there any more", |(_, why)| why);
             let lost = Error::fail(format!("{error}; {why}"));
