@@ -460,34 +460,49 @@ fn a_folder_of_somebody_else_is_refused_and_not_touched() {
 }
 
 #[test]
-fn an_archive_whose_file_was_taken_away_or_added_is_not_sealed_again() {
+fn a_data_file_that_was_taken_away_is_read_again_and_the_catalog_is_not_guessed() {
     let model = small_model();
     let server = server_with(&model);
     let setting = Setting::new(&server, &model);
     setting.export(&["--to", "2024-01-02"]).expect(0);
     let data = setting.archive().data_files();
+    fs::remove_file(setting.path().join(&data[0].path)).unwrap();
     let aside = setting.folder.path().join("aside");
-    for lost in [data[0].path.as_str(), "catalog/chunks.parquet"] {
-        fs::rename(setting.path().join(lost), &aside).unwrap();
-        let run = setting.export(&[]);
-        let text = format!("{}{}", run.stdout, run.stderr);
-        assert!(run.status == 4 && text.contains(lost), "{lost}: {text}");
-        assert_ne!(moveout(["verify".into(), setting.path()]).status, 0);
-        fs::rename(&aside, setting.path().join(lost)).unwrap();
-    }
-    // The files of the first run are still there.
+    let chunks = setting.path().join("catalog/chunks.parquet");
+    fs::rename(&chunks, &aside).unwrap();
+    let run = setting.export(&[]).expect(4);
+    assert!(run.stderr.contains("catalog/chunks.parquet"), "{}", run.stderr);
+    assert_ne!(moveout(["verify".into(), setting.path()]).status, 0);
+    fs::rename(&aside, &chunks).unwrap();
+    // The other files of the first run are still there.
     let there = setting.archive().files();
-    assert!(data.iter().all(|file| there.contains(&file.path)), "{there:?}");
-    setting.export(&[]).expect(0);
+    assert!(data[1..].iter().all(|file| there.contains(&file.path)), "{there:?}");
+    let run = setting.export(&[]).expect(0);
+    assert!(
+        run.stdout.contains("was read again, since files of it were missing"),
+        "{}",
+        run.stdout
+    );
     setting.assert_complete();
+}
 
+#[test]
+fn a_file_that_was_added_stays_and_is_named() {
+    let model = small_model();
+    let server = server_with(&model);
     let setting = Setting::new(&server, &model);
     setting.export(&["--to", "2024-01-02"]).expect(0);
-    fs::write(setting.path().join("data/stranger.parquet"), "PAR1").unwrap();
-    let run = setting.export(&[]).expect(1);
-    assert!(run.stdout.contains("data/stranger.parquet"), "{}", run.stdout);
-    assert!(!setting.archive().is_sealed());
-    fs::remove_file(setting.path().join("data/stranger.parquet")).unwrap();
+    let stranger = setting.path().join("data/stranger.parquet");
+    fs::write(&stranger, "PAR1").unwrap();
+    let before = snapshot(&setting.path());
+    let run = setting.export(&[]);
+    let said = format!("{}{}", run.stdout, run.stderr);
+    assert!(run.status == 4 && said.contains("data/stranger.parquet"), "{said}");
+    assert!(
+        snapshot(&setting.path()) == before,
+        "nothing is changed before the file is moved away"
+    );
+    fs::remove_file(stranger).unwrap();
     setting.export(&[]).expect(0);
     setting.assert_complete();
 }
