@@ -2,7 +2,7 @@
 //! it, in JSON and Parquet that others can read.
 
 use std::borrow::Borrow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -152,8 +152,12 @@ impl RunEntry {
         let unsealed = std::mem::take(&mut self.earlier);
         self.earlier = std::mem::take(&mut last.earlier);
         last.artifact_files = None; // those that stay are among the files of this run
-        self.earlier.push(last);
-        self.earlier.extend(unsealed);
+        // A seal that has to look again finds the record that it wrote itself.
+        if last.run != self.run {
+            self.earlier.push(last);
+        }
+        let known: BTreeSet<String> = self.earlier.iter().map(|run| run.run.clone()).collect();
+        self.earlier.extend(unsealed.into_iter().filter(|run| !known.contains(&run.run)));
     }
 }
 
@@ -425,6 +429,32 @@ fn decode_chunks<C: Borrow<Commit>>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_run_that_seals_twice_is_not_among_the_earlier_ones() {
+        let record = |run: &str| {
+            RunEntry::from(RunPlan {
+                run: run.to_owned(),
+                started: String::new(),
+                range: None,
+                sources: Vec::new(),
+                tables: Vec::new(),
+            })
+        };
+        let seal = |last: RunEntry| {
+            let mut run = record("new");
+            run.earlier = vec![record("killed")];
+            run.succeed(last);
+            run
+        };
+        let once = seal(record("old"));
+        let twice = seal(once.clone());
+        let runs = |run: &RunEntry| -> Vec<String> {
+            run.earlier.iter().map(|run| run.run.clone()).collect()
+        };
+        assert_eq!(runs(&once), ["old", "killed"]);
+        assert_eq!(runs(&twice), ["old", "killed"]);
+    }
     use crate::archive::commit::FileRecord;
     use crate::stats::ColumnStats;
 
