@@ -27,6 +27,8 @@ pub use upload::Upload;
 
 /// Bytes of a file that are read at once.
 const PIECE_BYTES: u64 = 1 << 20;
+/// Objects that are removed at once.
+const DELETES: usize = 16;
 /// How often a small object is written before it counts as one that the store does not keep.
 const WRITES: usize = 3;
 
@@ -177,12 +179,28 @@ impl Store {
         }
     }
 
+    /// What time it is by the clock that dates its objects; `None` where that cannot be told.
+    pub async fn now(&self) -> Option<DateTime<Utc>> {
+        match &self.kind {
+            Kind::Bucket(bucket) => bucket.now().await,
+            Kind::Folder(_) | Kind::Given => Some(Utc::now()),
+        }
+    }
+
     /// How long to wait before another look at what other runs do.
     pub fn pause(&self) -> Duration {
         match self.kind {
             Kind::Folder(_) => Duration::from_millis(250),
             Kind::Bucket(_) => Duration::from_secs(1), // each look is billed
-            Kind::Given => Duration::from_millis(1),
+            Kind::Given => Duration::ZERO,             // it lies in this process
+        }
+    }
+
+    /// Waits for so long.
+    pub async fn wait(&self) {
+        match self.pause() {
+            Duration::ZERO => tokio::task::yield_now().await,
+            pause => tokio::time::sleep(pause).await,
         }
     }
 
@@ -354,6 +372,12 @@ impl Store {
             Err(error) if is_absent(&error) => Ok(()),
             Err(error) => Err(store_error(error, &format!("removing {key}"))),
         }
+    }
+
+    /// Removes objects, several at once; the first error ends it.
+    pub async fn delete_all(&self, keys: impl Iterator<Item = &str>) -> Result<()> {
+        let deleted = futures::stream::iter(keys).map(|key| self.delete(key));
+        deleted.buffer_unordered(DELETES).try_collect().await
     }
 
     /// Keys and sizes of all objects below a prefix (of whole path segments), sorted by key. On a disk only

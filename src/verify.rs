@@ -209,8 +209,8 @@ impl Check {
         let damaged = |fault: &Fault| fault.concern == Concern::Data && !is_artifact(&fault.place);
         match () {
             () if self.faults.iter().any(damaged) => Some(
-                "as long as the source exists, run the same `moveout export` again: it reads again what is \
-                 missing or changed",
+                "as long as the source exists, move the changed files away and run the same `moveout export` again: \
+                 it reads again what is missing",
             ),
             () if !self.faults.is_empty() => {
                 Some("restore these files from a copy, or export into a new archive")

@@ -265,6 +265,35 @@ fn damage_in_a_bucket_is_found() {
     on(&s3, &["verify", "--quick", PLACE]).expect(4);
 }
 
+/// Neither this machine's clock nor that of the other one says whether a run over there lives.
+#[test]
+fn whoever_only_looks_goes_by_the_clock_of_the_store() {
+    let (s3, lines) = (S3::start(), Lines::small());
+    lines.export(&s3).expect(0);
+    let run = "zzzzzzzz000000";
+    let key = format!("{PREFIX}/.moveout/runs/{run}.json");
+    for ahead in [-130, 0, 130, 100_000] {
+        s3.set_clock(ahead);
+        for (age, lives) in [(5, true), (110, true), (130, false)] {
+            let beat = format!(
+                r#"{{"run":"{run}","started":"1999-01-01T00:00:00Z","beat":"1999-01-01T00:00:00Z",
+                "host":"elsewhere","pid":1,"pid_started":1}}"#
+            );
+            s3.put(&key, beat);
+            s3.age(&key, age);
+            let status = on(&s3, &["status", "--json", PLACE]).expect(0).json();
+            let runs = status["runs"].as_array().unwrap().len();
+            assert_eq!(
+                runs,
+                usize::from(lives),
+                "{ahead} s ahead, {age} s after the beat: {status}"
+            );
+            // What a dead run left of its first steps is unfinished.
+            on(&s3, &["verify", "--quick", PLACE]).expect(if lives { 0 } else { 3 });
+        }
+    }
+}
+
 #[test]
 fn what_cannot_work_is_said_at_once() {
     let lines = Lines::small();

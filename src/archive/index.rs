@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use chrono::Utc;
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::bag::{self, Hashes};
@@ -20,11 +19,12 @@ use crate::error::{Error, Result};
 use crate::hash::sha256;
 use crate::source::TableId;
 use crate::store::{Entry, Store};
+use crate::window::Slice;
 
 /// Small files that are read at once.
 const READS: usize = 16;
 /// How often to look again where another run seals meanwhile.
-const LOOKS: usize = 3;
+pub(super) const LOOKS: usize = 3;
 
 /// What an archive says of itself at one moment.
 #[derive(Debug, Clone, Default)]
@@ -63,6 +63,31 @@ impl State {
             by_table.entry(commit.id()).or_default().push(commit);
         }
         by_table
+    }
+
+    /// Time that only commits have which do not count, by table: somebody else was earlier for a part of it.
+    /// Before they go, it has to be read again.
+    pub fn uncovered(&self) -> BTreeMap<TableId, Coverage> {
+        let mut uncovered = BTreeMap::<TableId, Coverage>::new();
+        if self.superseded.is_empty() {
+            return uncovered;
+        }
+        let mut covered = HashMap::<TableId, Coverage>::new();
+        for commit in &self.commits {
+            covered.entry(commit.id()).or_default().insert_slice(commit.slice);
+        }
+        for commit in &self.superseded {
+            let covered = covered.entry(commit.id()).or_default();
+            let left = match commit.slice.window() {
+                Some(window) => covered.missing(window).into_iter().map(Slice::from).collect(),
+                None if covered.has_null_time() => Vec::new(),
+                None => vec![Slice::NullTime],
+            };
+            for slice in left {
+                uncovered.entry(commit.id()).or_default().insert_slice(slice);
+            }
+        }
+        uncovered
     }
 
     /// Other runs that are at work now.
@@ -205,11 +230,6 @@ impl ArchiveIndex {
             bag::read_manifest(TAG_MANIFEST, &bytes).map(Arc::new)
         });
         let tags = tags.await?;
-        if chunks.is_none() && (run.is_some() || manifest || tags.is_some()) {
-            // Without it nothing would seem committed, and all data files nobody's.
-            return Err(Error::different(format!("{CHUNKS} is missing"))
-                .hint("restore the file, or export into a new archive"));
-        }
 
         // A listing may leave out what is there.
         let listed: HashSet<&str> = listed.iter().map(|entry| entry.key.as_str()).collect();
@@ -246,6 +266,13 @@ impl ArchiveIndex {
     /// What a sealed archive holds is what its seal says; after that was taken off, what it had said, or what
     /// the next one was going to say.
     fn contradiction(&self) -> Option<Error> {
+        if self.chunks.is_none() && (self.run.is_some() || self.has_seal) {
+            // Without it nothing would seem committed, and all data files nobody's.
+            return Some(
+                Error::different(format!("{CHUNKS} is missing"))
+                    .hint("restore the file, or export into a new archive"),
+            );
+        }
         let chunks = self.chunks.as_ref().map(|chunks| (CHUNKS, &chunks.sha256));
         let run = self.run.as_ref().map(|run| (RUN, &run.sha256));
         let tags = self.tags.iter().filter(|_| self.sealed).map(|tags| &tags.value);
@@ -266,31 +293,35 @@ impl ArchiveIndex {
     }
 
     /// The runs that have a heartbeat. The time of a beat is the store's, and so is the time of now: this
-    /// run's own last beat. Where it has none it only looks, and its own clock has to do.
+    /// run's own last beat. Where it has none it only looks, and asks the store.
     async fn read_heartbeats(
         &self,
         store: &Store,
         beats: &[&Entry],
     ) -> Result<BTreeMap<String, (String, Heartbeat)>> {
         let mine = self.me.as_deref().map(runs::heartbeat_key);
-        let now = match &mine {
-            Some(mine) => beats.iter().find(|beat| beat.key == *mine).map(|beat| beat.modified),
-            None => Some(Utc::now()),
-        };
         let mut found = BTreeMap::new();
         for entry in beats {
             let read = match self.runs.get(&entry.key) {
                 Some((version, heartbeat)) if *version == entry.version => Some(heartbeat.clone()),
                 _ => store.get(&entry.key).await?.and_then(|b| serde_json::from_slice(&b).ok()),
             };
-            let since_beat = now.map(|now| now - entry.modified);
             let run = runs::of_key(&entry.key).unwrap_or_default();
             // One that cannot be read may be a living run's all the same.
-            let mut heartbeat: Heartbeat = read
+            let heartbeat: Heartbeat = read
                 .filter(|read: &Heartbeat| read.run == run)
                 .unwrap_or_else(|| Heartbeat::unknown(run));
-            heartbeat.alive = heartbeat.is_alive(since_beat);
             found.insert(entry.key.clone(), (entry.version.clone(), heartbeat));
+        }
+        let now = match &mine {
+            Some(mine) => beats.iter().find(|beat| beat.key == *mine).map(|beat| beat.modified),
+            None if found.values().all(|(_, heartbeat)| heartbeat.is_here()) => None,
+            None => store.now().await,
+        };
+        for entry in beats {
+            if let Some((_, heartbeat)) = found.get_mut(&entry.key) {
+                heartbeat.alive = heartbeat.is_alive(now.map(|now| now - entry.modified));
+            }
         }
         Ok(found)
     }

@@ -2,7 +2,9 @@
 //! Not a lock: no run is kept from working, and a killed run blocks nobody.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::TimeDelta;
@@ -98,9 +100,12 @@ pub fn plan_key(run: &str) -> String {
 }
 
 /// A new id: eight letters and digits that sort by time, and six by chance, so that a hundred runs that
-/// start at once have a hundred ids.
+/// start at once have a hundred ids. Those of one process sort as they were made.
 pub fn new_run_id() -> String {
-    let mut hundredths = (now() / 10_000_000).max(0) as u64;
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    let time = (now() / 10_000_000).max(0) as u64;
+    let last = LAST.fetch_update(Relaxed, Relaxed, |last| Some(time.max(last + 1)));
+    let mut hundredths = time.max(last.unwrap_or_default() + 1);
     let mut id = [b'0'; 8];
     for place in id.iter_mut().rev() {
         *place = char::from_digit((hundredths % 36) as u32, 36).unwrap_or('0') as u8;
@@ -120,7 +125,7 @@ impl Heartbeat {
             run: run.to_owned(),
             started: rfc3339(now()),
             beat: rfc3339(now()),
-            host: this_host(),
+            host: this_host().to_owned(),
             pid,
             pid_started: process_started(pid),
             sealing: false,
@@ -146,12 +151,17 @@ impl Heartbeat {
     /// Whether the run may still be at work. On its own machine the process is looked for; elsewhere the time
     /// since its last beat decides, by the store's clock; where that cannot be told, it lives.
     pub(super) fn is_alive(&self, since_beat: Option<TimeDelta>) -> bool {
-        if self.host == this_host() && self.pid_started.is_some() {
+        if self.is_here() {
             let same = process_started(self.pid) == self.pid_started;
             let here = || HERE.lock().unwrap_or_else(PoisonError::into_inner).contains(&self.run);
             return same && (self.pid != std::process::id() || here());
         }
         since_beat.is_none_or(|since| since < DEAD_AFTER)
+    }
+
+    /// Whether its process can be looked for.
+    pub(super) fn is_here(&self) -> bool {
+        self.host == this_host() && self.pid_started.is_some()
     }
 
     async fn store(&mut self, store: &Store) -> Result<()> {
@@ -219,15 +229,18 @@ impl Drop for Beating {
     }
 }
 
-fn this_host() -> String {
-    let read = |path| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
-    let namespace = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
-    format!(
-        "{} {} {}",
-        read("/proc/sys/kernel/hostname"),
-        read("/proc/sys/kernel/random/boot_id"),
-        namespace.display()
-    )
+fn this_host() -> &'static str {
+    static HOST: LazyLock<String> = LazyLock::new(|| {
+        let read = |path| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+        let namespace = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+        format!(
+            "{} {} {}",
+            read("/proc/sys/kernel/hostname"),
+            read("/proc/sys/kernel/random/boot_id"),
+            namespace.display()
+        )
+    });
+    &HOST
 }
 
 // The 22nd field of /proc/PID/stat; the second is a name in parentheses that may hold anything. A
@@ -253,7 +266,7 @@ mod tests {
         assert_eq!(ids.len(), 2000);
         let (one, two) = (new_run_id(), new_run_id());
         assert_eq!(one.len(), 14);
-        assert!(one[..8] <= two[..8]);
+        assert!(one[..8] < two[..8]);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use object_store::aws::{
     AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, AwsAuthorizer, S3ConditionalPut,
 };
@@ -289,13 +290,13 @@ impl Bucket {
         let mut wait = Duration::from_millis(100);
         for attempt in 0.. {
             let failure = match self.signed_get(&url).await {
-                Ok((status, body)) if status.is_success() => {
+                Ok((status, _, body)) if status.is_success() => {
                     let page = quick_xml::de::from_str(&body);
                     return page.map(Some).map_err(|error| {
                         Error::of(Class::Retry, format!("listing unfinished uploads: {error}"))
                     });
                 }
-                Ok((status, body))
+                Ok((status, _, body))
                     if status == http::StatusCode::NOT_IMPLEMENTED
                         || (status.is_client_error()
                             && status != http::StatusCode::TOO_MANY_REQUESTS) =>
@@ -303,7 +304,7 @@ impl Bucket {
                     tracing::info!("the store does not list unfinished uploads: {status} {body}");
                     return Ok(None);
                 }
-                Ok((status, body)) => explain(&format!("status code: {status}: {body}")),
+                Ok((status, _, body)) => explain(&format!("status code: {status}: {body}")),
                 Err(error) => error,
             };
             if attempt >= RETRIES {
@@ -315,7 +316,19 @@ impl Bucket {
         Ok(None)
     }
 
-    async fn signed_get(&self, url: &Url) -> Result<(http::StatusCode, String)> {
+    /// What time it is there, as the `Date` of an answer says, whatever else is answered.
+    pub(super) async fn now(&self) -> Option<DateTime<Utc>> {
+        let mut url = self.url.clone();
+        url.query_pairs_mut().append_pair("list-type", "2").append_pair("max-keys", "1");
+        if !self.prefix.as_ref().is_empty() {
+            url.query_pairs_mut().append_pair("prefix", &format!("{}/", self.prefix));
+        }
+        let (_, headers, _) = self.signed_get(&url).await.ok()?;
+        let date = headers.get(http::header::DATE)?.to_str().ok()?;
+        DateTime::parse_from_rfc2822(date).ok().map(|date| date.to_utc())
+    }
+
+    async fn signed_get(&self, url: &Url) -> Result<(http::StatusCode, http::HeaderMap, String)> {
         let broken = |error: &dyn std::fmt::Display| Error::of(Class::Retry, error);
         let credential = self.client.credentials().get_credential().await;
         let credential = credential.map_err(|error| explain(&error.to_string()))?;
@@ -327,9 +340,9 @@ impl Bucket {
             .map_err(|error| broken(&error))?;
         let request = self.http.get(url.clone()).headers(request.headers().clone());
         let answer = request.send().await.map_err(|error| broken(&error.without_url()))?;
-        let status = answer.status();
+        let (status, headers) = (answer.status(), answer.headers().clone());
         let body = answer.text().await.map_err(|error| broken(&error.without_url()))?;
-        Ok((status, body))
+        Ok((status, headers, body))
     }
 
     /// Takes an unfinished upload back, so that its parts cost nothing any more.

@@ -15,7 +15,7 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::ops::Not;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
@@ -126,6 +126,14 @@ struct State {
     uploads: Mutex<BTreeMap<(String, String), SystemTime>>,
     ignore_conditions: AtomicBool,
     refuse_conditions: AtomicBool,
+    /// Seconds that its clock is ahead.
+    ahead: AtomicI64,
+}
+
+impl State {
+    fn now(&self) -> chrono::DateTime<chrono::Utc> {
+        chrono::Utc::now() + chrono::TimeDelta::seconds(self.ahead.load(Ordering::SeqCst))
+    }
 }
 
 /// The running server.
@@ -209,6 +217,18 @@ impl S3 {
     /// From now on, answers a write with `If-None-Match` with 501, as Alibaba's OSS does.
     pub(crate) fn refuse_conditions(&self) {
         self.state.refuse_conditions.store(true, Ordering::SeqCst);
+    }
+
+    /// From now on, answers are dated by a clock that is so many seconds ahead.
+    pub(crate) fn set_clock(&self, ahead: i64) {
+        self.state.ahead.store(ahead, Ordering::SeqCst);
+    }
+
+    /// Makes an object one that was written so many seconds ago by its clock.
+    pub(crate) fn age(&self, key: &str, seconds: i64) {
+        let file = fs::File::options().write(true).open(self.folder.path().join(BUCKET).join(key));
+        let written = self.state.now() - chrono::TimeDelta::seconds(seconds);
+        file.unwrap().set_modified(written.into()).unwrap();
     }
 
     /// How many requests have got a fault that changed something. A test that relies on a fault
@@ -297,6 +317,18 @@ async fn listen(listener: TcpListener, service: S3Service, state: Arc<State>) {
 }
 
 async fn answer(
+    request: hyper::Request<Incoming>,
+    service: S3Service,
+    state: Arc<State>,
+    socket: Arc<TcpSocket>,
+) -> Result<hyper::Response<Body>, Cut> {
+    let mut answer = answer_undated(request, service, Arc::clone(&state), socket).await?;
+    let date = state.now().format("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    answer.headers_mut().insert("date", date.parse().unwrap());
+    Ok(answer)
+}
+
+async fn answer_undated(
     request: hyper::Request<Incoming>,
     service: S3Service,
     state: Arc<State>,
