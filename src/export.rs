@@ -308,6 +308,14 @@ impl Run<'_> {
                     ))),
                 };
             }
+            if let Some((table, time)) = state.uncovered().first_key_value() {
+                let slice = time.windows().first().copied().map_or(Slice::NullTime, Slice::from);
+                return Err(Error::incomplete(format!(
+                    "{table} {slice} was committed by a run that ended, overlaps what another had committed \
+                     before, and no source of this run has it"
+                ))
+                .hint("run the command that exports this table again"));
+            }
             if self.take_back_what_changed(&state).await? {
                 return Ok(false);
             }
@@ -379,13 +387,19 @@ impl Run<'_> {
     /// Where a commit of this run overlaps an earlier one of another, it does not count; what then
     /// is missing is to be done again, in windows that fit. Returns one of the gaps.
     fn queue_gaps(&mut self, state: &State) -> Option<String> {
-        let committed = state.by_table();
+        let (committed, uncovered) = (state.by_table(), state.uncovered());
         let mut found = None;
         for (at, surveyed) in self.survey.tables.iter().enumerate() {
             let Surveyed { table, bounds, .. } = surveyed;
             let commits = committed.get(&table.id).map(Vec::as_slice).unwrap_or_default();
             let coverage: Coverage = commits.iter().map(|commit| commit.slice).collect();
-            let (gaps, null_time) = surveyed.left(&coverage);
+            let (mut gaps, mut null_time) = surveyed.left(&coverage);
+            // What another run committed beyond that, and what does not count since this one was earlier.
+            if let Some(uncovered) = uncovered.get(&table.id) {
+                let all: Coverage = gaps.iter().chain(uncovered.windows()).copied().collect();
+                gaps = all.windows().to_vec();
+                null_time |= uncovered.has_null_time();
+            }
             let gap =
                 gaps.first().copied().map(Slice::from).or(null_time.then_some(Slice::NullTime));
             if let Some(gap) = gap {
@@ -492,7 +506,7 @@ impl Run<'_> {
             }
             let pause = self.archive.store().pause();
             self.writer.progress.waiting(Instant::now() + pause, "an older run is still at work");
-            tokio::time::sleep(pause).await;
+            self.archive.store().wait().await;
         }
     }
 

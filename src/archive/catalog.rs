@@ -13,10 +13,11 @@ use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::commit::Commit;
 use super::runs::RunPlan;
+use super::to_json;
 use crate::coverage::Coverage;
 use crate::error::{Error, Result};
 use crate::source::{ArtifactStatus, Excluded, Role, RowCount, SourceInfo, TableId};
@@ -250,14 +251,30 @@ pub struct Kept {
 
 /// The tables of a set of commits, sorted by name.
 pub fn tables<C: Borrow<Commit>>(commits: &[C]) -> Vec<TableEntry> {
+    by_table(commits).iter().map(|(id, commits)| table(id, commits)).collect()
+}
+
+/// `catalog/tables.json`. The entries are made one by one: all of them take more memory than their text.
+pub fn write_tables<C: Borrow<Commit>>(commits: &[C]) -> Result<Vec<u8>> {
+    struct Tables<'a>(BTreeMap<TableId, Vec<&'a Commit>>);
+    impl Serialize for Tables<'_> {
+        fn serialize<S: Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
+            to.collect_seq(self.0.iter().map(|(id, commits)| table(id, commits)))
+        }
+    }
+    to_json(&Tables(by_table(commits)))
+}
+
+fn by_table<C: Borrow<Commit>>(commits: &[C]) -> BTreeMap<TableId, Vec<&Commit>> {
     let mut by_table = BTreeMap::<TableId, Vec<&Commit>>::new();
     for commit in commits.iter().map(Borrow::borrow) {
         by_table.entry(commit.id()).or_default().push(commit);
     }
-    by_table.into_iter().map(|(id, commits)| table(id, &commits)).collect()
+    by_table
 }
 
-fn table(id: TableId, commits: &[&Commit]) -> TableEntry {
+fn table(id: &TableId, commits: &[&Commit]) -> TableEntry {
+    let id = id.clone();
     let mut columns: Vec<ColumnEntry> = Vec::new();
     for column in commits.iter().flat_map(|commit| &commit.columns) {
         let entry = ColumnEntry {

@@ -37,7 +37,7 @@ impl Archive {
             if others().any(|run| run.run.as_str() < me.run()) {
                 me.say_sealing(false).await?;
                 loop {
-                    tokio::time::sleep(self.store.pause()).await;
+                    self.store.wait().await;
                     let state = self.state().await?;
                     if !state.living(me.run()).any(|run| run.sealing) {
                         break;
@@ -46,7 +46,7 @@ impl Archive {
                 me.say_sealing(true).await?;
                 continue;
             }
-            tokio::time::sleep(self.store.pause()).await;
+            self.store.wait().await;
         }
     }
 
@@ -110,6 +110,9 @@ impl Archive {
 
     async fn put_on(&self, me: &str, seal: Seal<'_>) -> Result<bool> {
         let before = self.state().await?;
+        if !before.uncovered().is_empty() {
+            return Ok(false);
+        }
         one_version(&before.commits)?;
         self.take_off().await?;
         let mut known = Known::new(self.state().await?.as_ref());
@@ -134,6 +137,7 @@ impl Archive {
         let files = self.store.objects("data").await?;
         let state = self.state_without(me, false).await?;
         if keys(&before) != keys(&state)
+            || !state.uncovered().is_empty()
             || state.runs.iter().any(|run| run.alive && run.run.as_str() < me)
         {
             return Ok(false);
@@ -155,7 +159,7 @@ impl Archive {
         let payload: Hashes = payload.into_iter().map(|(key, (hash, _))| (key, hash)).collect();
         let date = run.ended.get(..10).unwrap_or_default().to_owned();
         let tags: [(&str, Bytes); 7] = [
-            (TABLES, to_json(&catalog::tables(&state.commits))?.into()),
+            (TABLES, catalog::write_tables(&state.commits)?.into()),
             (CHUNKS, catalog::write_chunks(&state.commits)?.into()),
             (RUN, to_json(&run)?.into()),
             ("README.txt", bag::README_TXT.into()),
@@ -176,7 +180,7 @@ impl Archive {
         // All that counts is in the catalog now. What it has taken in or replaced goes before the last file
         // comes, so that a sealed archive holds nothing that its manifests do not name.
         let after = self.state_without(me, false).await?;
-        if keys(&after) != keys(&state) {
+        if keys(&after) != keys(&state) || !after.uncovered().is_empty() {
             return Ok(false);
         }
         for (key, _) in self.store.list(RECORDS.trim_end_matches('/')).await? {
@@ -221,14 +225,10 @@ impl Archive {
         let mut left = None;
         for _ in 0..REMOVALS {
             // In this order: as long as its plan is there, what a dead run left is known to be its.
-            for (key, _) in self.store.list(COMMITS.trim_end_matches('/')).await? {
-                if done.contains(&key) {
-                    self.store.delete(&key).await?;
-                }
-            }
-            for key in lost {
-                self.store.delete(key).await?;
-            }
+            let loose = self.store.list(COMMITS.trim_end_matches('/')).await?;
+            let loose = loose.iter().map(|(key, _)| key.as_str());
+            self.store.delete_all(loose.filter(|key| done.contains(*key))).await?;
+            self.store.delete_all(lost.iter().map(String::as_str)).await?;
             self.clear_work(me).await?;
             let all = self.store.objects("").await?;
             let state = self.state_without(me, false).await?;

@@ -13,8 +13,8 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
     CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
-    UploadPart,
+    ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult,
+    Result, UploadPart,
 };
 
 /// What a store is asked.
@@ -24,8 +24,11 @@ pub(crate) enum Ask {
     Head,
     Get,
     Put,
+    /// Begins an upload in parts.
+    Create,
     Part,
     Complete,
+    Abort,
     Delete,
 }
 
@@ -51,6 +54,8 @@ pub(crate) enum Wrong {
     Failed,
     /// It is done, and the answer says that it failed.
     DoneThoughFailed,
+    /// The answer says that it failed, and a few requests later it is done.
+    Late,
     /// It is done twice.
     Repeated,
     /// One bit of the bytes is another, of what is written or of what is read.
@@ -60,25 +65,44 @@ pub(crate) enum Wrong {
 }
 
 impl Wrong {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Dropped,
         Self::Failed,
         Self::DoneThoughFailed,
+        Self::Late,
         Self::Repeated,
         Self::Changed,
         Self::Stale,
     ];
 }
 
-/// A turn that a request waits for.
+/// A turn that a request waits for. What it gets then is dropped when the request is done.
 pub(crate) type Gate =
-    Arc<dyn Fn(&Request) -> futures::future::BoxFuture<'static, ()> + Send + Sync>;
+    Arc<dyn Fn(&Request) -> futures::future::BoxFuture<'static, Box<dyn Send>> + Send + Sync>;
 type Script = Box<dyn FnMut(usize, &Request) -> Option<Wrong> + Send>;
+
+/// A request whose turn it is.
+struct Turn {
+    number: usize,
+    wrong: Option<Wrong>,
+    _done: Option<Box<dyn Send>>,
+}
+
+/// So many requests later is late.
+const LATE: usize = 4;
+
+/// What is done later, and before which request: bytes under a key, or none any more.
+struct Later {
+    due: usize,
+    key: Path,
+    bytes: Option<(Bytes, PutMode)>,
+}
 
 /// A store in memory. Clones share what is in it, each has its own record and script.
 pub(crate) struct Memory {
     objects: Arc<InMemory>,
     before: Arc<Mutex<HashMap<Path, Option<Bytes>>>>,
+    late: Mutex<Vec<Later>>,
     asked: Mutex<Vec<Request>>,
     script: Mutex<Script>,
     gate: Option<Gate>,
@@ -104,6 +128,10 @@ fn absent(key: &Path) -> object_store::Error {
     object_store::Error::NotFound { path: key.to_string(), source: "the test hides it".into() }
 }
 
+fn whole(payload: PutPayload) -> Bytes {
+    payload.iter().flatten().copied().collect()
+}
+
 fn changed(bytes: &Bytes, at: usize) -> Bytes {
     let mut bytes = bytes.to_vec();
     match bytes.len() {
@@ -127,6 +155,7 @@ impl Memory {
         Arc::new(Self {
             objects,
             before: Arc::default(),
+            late: Mutex::default(),
             asked: Mutex::default(),
             script: Mutex::new(Box::new(|_, _| None)),
             gate,
@@ -148,6 +177,7 @@ impl Memory {
         script: impl FnMut(usize, &Request) -> Option<Wrong> + Send + 'static,
     ) {
         self.asked.lock().unwrap().clear();
+        self.late.lock().unwrap().iter_mut().for_each(|later| later.due = 0);
         *self.script.lock().unwrap() = Box::new(script);
     }
 
@@ -184,16 +214,64 @@ impl Memory {
         }
     }
 
-    async fn turn(&self, ask: Ask, key: &Path) -> (usize, Option<Wrong>) {
+    async fn turn(&self, ask: Ask, key: &Path) -> Turn {
         let request = Request { ask, key: key.to_string() };
-        if let Some(gate) = &self.gate {
-            gate(&request).await;
+        let _done = match &self.gate {
+            Some(gate) => Some(gate(&request).await),
+            None => None,
+        };
+        let number = self.asked.lock().unwrap().len();
+        for Later { key, bytes, .. } in self.due(number) {
+            self.remember(&key).await;
+            let _ = match bytes {
+                Some((bytes, mode)) => {
+                    self.objects.put_opts(&key, bytes.into(), mode.into()).await.map(|_| ())
+                }
+                None => self.objects.delete(&key).await,
+            };
         }
-        let mut asked = self.asked.lock().unwrap();
-        let number = asked.len();
         let wrong = (self.script.lock().unwrap())(number, &request);
-        asked.push(request);
-        (number, wrong)
+        self.asked.lock().unwrap().push(request);
+        Turn { number, wrong, _done }
+    }
+
+    fn due(&self, number: usize) -> Vec<Later> {
+        self.late.lock().unwrap().extract_if(.., |later| later.due <= number).collect()
+    }
+
+    fn later(&self, number: usize, key: &Path, bytes: Option<(Bytes, PutMode)>) {
+        let later = Later { due: number + LATE, key: key.clone(), bytes };
+        self.late.lock().unwrap().push(later);
+    }
+
+    /// Puts bytes under a key, or does what is wrong with that.
+    async fn write(
+        &self,
+        Turn { number, wrong, _done }: Turn,
+        key: &Path,
+        bytes: Bytes,
+        mode: PutMode,
+    ) -> Result<PutResult> {
+        let result = PutResult { e_tag: None, version: None, extensions: Default::default() };
+        let bytes = match wrong {
+            Some(Wrong::Dropped | Wrong::Stale) => return Ok(result),
+            Some(Wrong::Failed) => return Err(failed()),
+            Some(Wrong::Late) => {
+                self.later(number, key, Some((bytes, mode)));
+                return Err(failed());
+            }
+            Some(Wrong::Changed) => changed(&bytes, number * 7),
+            _ => bytes,
+        };
+        self.remember(key).await;
+        if wrong == Some(Wrong::Repeated) {
+            let _ = self.objects.put_opts(key, bytes.clone().into(), mode.clone().into()).await;
+        }
+        let done = self.objects.put_opts(key, bytes.into(), mode.into()).await;
+        match wrong {
+            Some(Wrong::DoneThoughFailed) => Err(failed()),
+            _ => done,
+        }
     }
 
     async fn remember(&self, key: &Path) {
@@ -205,10 +283,14 @@ impl Memory {
     }
 
     async fn delete_one(self: Arc<Self>, key: Path) -> Result<Path> {
-        let (_, wrong) = self.turn(Ask::Delete, &key).await;
+        let Turn { number, wrong, _done } = self.turn(Ask::Delete, &key).await;
         match wrong {
             Some(Wrong::Dropped | Wrong::Stale | Wrong::Changed) => return Ok(key),
             Some(Wrong::Failed) => return Err(failed()),
+            Some(Wrong::Late) => {
+                self.later(number, &key, None);
+                return Err(failed());
+            }
             _ => {}
         }
         self.remember(&key).await;
@@ -240,43 +322,30 @@ impl ObjectStore for Handle {
         payload: PutPayload,
         opts: PutOptions,
     ) -> Result<PutResult> {
-        let (number, wrong) = self.0.turn(Ask::Put, key).await;
-        let result = PutResult { e_tag: None, version: None, extensions: Default::default() };
-        let payload = match wrong {
-            Some(Wrong::Dropped | Wrong::Stale) => return Ok(result),
-            Some(Wrong::Failed) => return Err(failed()),
-            Some(Wrong::Changed) => {
-                let bytes: Vec<u8> = payload.iter().flatten().copied().collect();
-                changed(&bytes.into(), number * 7).into()
-            }
-            _ => payload,
-        };
-        self.0.remember(key).await;
-        if wrong == Some(Wrong::Repeated) {
-            let _ = self.0.objects.put_opts(key, payload.clone(), opts.clone()).await;
-        }
-        let done = self.0.objects.put_opts(key, payload, opts).await;
-        match wrong {
-            Some(Wrong::DoneThoughFailed) => Err(failed()),
-            _ => done,
-        }
+        let turn = self.0.turn(Ask::Put, key).await;
+        self.0.write(turn, key, whole(payload), opts.mode).await
     }
 
     async fn put_multipart_opts(
         &self,
         key: &Path,
-        opts: PutMultipartOptions,
+        _: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
-        let inner = self.0.objects.put_multipart_opts(key, opts).await?;
-        Ok(Box::new(Parts { of: Arc::clone(&self.0), key: key.clone(), inner }))
+        let Turn { wrong, _done, .. } = self.0.turn(Ask::Create, key).await;
+        if matches!(wrong, Some(Wrong::Failed | Wrong::DoneThoughFailed | Wrong::Late)) {
+            return Err(failed());
+        }
+        // One that was not begun, although it seemed so.
+        let parts = (wrong != Some(Wrong::Dropped)).then(Arc::default);
+        Ok(Box::new(Parts { of: Arc::clone(&self.0), key: key.clone(), next: 0, parts }))
     }
 
     async fn get_opts(&self, key: &Path, options: GetOptions) -> Result<GetResult> {
         let head = options.head;
         let ask = if head { Ask::Head } else { Ask::Get };
-        let (number, wrong) = self.0.turn(ask, key).await;
+        let Turn { number, wrong, _done } = self.0.turn(ask, key).await;
         match wrong {
-            Some(Wrong::Failed | Wrong::DoneThoughFailed) => return Err(failed()),
+            Some(Wrong::Failed | Wrong::DoneThoughFailed | Wrong::Late) => return Err(failed()),
             Some(Wrong::Dropped) => return Err(absent(key)),
             _ => {}
         }
@@ -329,8 +398,9 @@ impl ObjectStore for Handle {
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
         let (of, prefix) = (Arc::clone(&self.0), prefix.cloned());
         let list = async move {
-            let (number, wrong) = of.turn(Ask::List, &prefix.clone().unwrap_or_default()).await;
-            if matches!(wrong, Some(Wrong::Failed | Wrong::DoneThoughFailed)) {
+            let Turn { number, wrong, _done } =
+                of.turn(Ask::List, &prefix.clone().unwrap_or_default()).await;
+            if matches!(wrong, Some(Wrong::Failed | Wrong::DoneThoughFailed | Wrong::Late)) {
                 return stream::iter(vec![Err(failed())]);
             }
             let listed = of.objects.list(prefix.as_ref()).try_collect().await;
@@ -359,45 +429,51 @@ impl ObjectStore for Handle {
     }
 }
 
+/// An upload in parts, by their numbers: one that is written twice is there once.
 #[derive(Debug)]
 struct Parts {
     of: Arc<Memory>,
     key: Path,
-    inner: Box<dyn MultipartUpload>,
+    next: usize,
+    /// `None` where the store knows no such upload.
+    parts: Option<Arc<Mutex<BTreeMap<usize, Bytes>>>>,
 }
 
 #[async_trait]
 impl MultipartUpload for Parts {
     fn put_part(&mut self, payload: PutPayload) -> UploadPart {
         // The place of a part is given when it is begun.
-        let turn = {
-            let (of, key) = (Arc::clone(&self.of), self.key.clone());
-            async move { of.turn(Ask::Part, &key).await.1 }
-        };
-        let part = self.inner.put_part(payload);
+        let place = self.next;
+        self.next += 1;
+        let (of, key, parts) = (Arc::clone(&self.of), self.key.clone(), self.parts.clone());
         async move {
-            match turn.await {
-                Some(Wrong::Failed) => Err(failed()),
-                Some(Wrong::DoneThoughFailed) => part.await.and(Err(failed())),
-                Some(Wrong::Dropped) => Ok(()),
-                _ => part.await,
+            let Turn { number, wrong, _done } = of.turn(Ask::Part, &key).await;
+            let mut bytes = whole(payload);
+            match wrong {
+                Some(Wrong::Failed | Wrong::Late) => return Err(failed()),
+                Some(Wrong::Dropped | Wrong::Stale) => return Ok(()),
+                Some(Wrong::Changed) => bytes = changed(&bytes, number * 7),
+                _ => {}
             }
+            let parts = parts.ok_or_else(|| absent(&key))?;
+            parts.lock().unwrap().insert(place, bytes);
+            if wrong == Some(Wrong::DoneThoughFailed) { Err(failed()) } else { Ok(()) }
         }
         .boxed()
     }
 
     async fn complete(&mut self) -> Result<PutResult> {
-        match self.of.turn(Ask::Complete, &self.key).await.1 {
-            Some(Wrong::Failed) => Err(failed()),
-            Some(Wrong::Dropped | Wrong::Stale) => {
-                Ok(PutResult { e_tag: None, version: None, extensions: Default::default() })
-            }
-            Some(Wrong::DoneThoughFailed) => self.inner.complete().await.and(Err(failed())),
-            _ => self.inner.complete().await,
-        }
+        let turn = self.of.turn(Ask::Complete, &self.key).await;
+        let parts = self.parts.clone().ok_or_else(|| absent(&self.key))?;
+        let parts: Vec<Bytes> = parts.lock().unwrap().values().cloned().collect();
+        self.of.write(turn, &self.key, parts.concat().into(), PutMode::Overwrite).await
     }
 
     async fn abort(&mut self) -> Result<()> {
-        self.inner.abort().await
+        let Turn { wrong, _done, .. } = self.of.turn(Ask::Abort, &self.key).await;
+        match wrong {
+            Some(Wrong::Failed | Wrong::DoneThoughFailed | Wrong::Late) => Err(failed()),
+            _ => Ok(()),
+        }
     }
 }
