@@ -32,17 +32,18 @@ use std::time::Instant;
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use cpu::table;
-use moveout::chunk::Writer;
-use moveout::config::Place;
+use moveout::config::Location;
 use moveout::encode::{Cores, EncodeOptions, Encoder, Output};
 use moveout::error::Result;
+use moveout::export::chunk_writer::Writer;
+use moveout::model::{
+    Artifacts, Chunk, Column, Listing, ReadSummary, Role, RowCount, SourceInfo, Table,
+};
 use moveout::progress::Progress;
 use moveout::retry::Interrupt;
-use moveout::source::points::{FieldValue, PointBuilder};
-use moveout::source::{
-    Artifact, ArtifactStatus, BatchSender, Chunk, Column, Done, Listing, Role, RowCount, Source,
-    SourceInfo, Table,
-};
+use moveout::source::Source;
+use moveout::source::channel::BatchSender;
+use moveout::source::influxdb::points::{FieldValue, PointBuilder};
 use moveout::store::Store;
 use moveout::window::{Slice, Window};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -204,7 +205,7 @@ impl Source for Endless {
         "endless"
     }
 
-    async fn read(&self, _: &Chunk, batches: BatchSender) -> Result<Done> {
+    async fn read(&self, _: &Chunk, batches: BatchSender) -> Result<ReadSummary> {
         let (all, mut left) = (self.batches.clone(), self.rows);
         let send = move || {
             for batch in all.iter().cycle() {
@@ -215,7 +216,7 @@ impl Source for Endless {
                 left -= batch.num_rows();
                 batches.blocking_send(batch)?;
             }
-            Ok(Done::default())
+            Ok(ReadSummary::default())
         };
         tokio::task::spawn_blocking(send).await.unwrap()
     }
@@ -237,7 +238,7 @@ impl Source for Endless {
         Ok(RowCount { rows: self.rows as u64, exact: true })
     }
 
-    async fn artifacts(&self) -> Result<(Vec<Artifact>, Vec<ArtifactStatus>)> {
+    async fn artifacts(&self) -> Result<Artifacts> {
         Ok((Vec::new(), Vec::new()))
     }
 }
@@ -249,7 +250,7 @@ fn chunk(kind: &str, rows: usize, place: &str) {
     let (_keep, interrupted) = watch::channel(false);
     let (began, cpu) = (Instant::now(), cpu_seconds());
     let commit = runtime.block_on(async {
-        let store = Store::create(&Place::from(place)).unwrap();
+        let store = Store::create(&Location::from(place)).unwrap();
         let writer = Writer {
             options: options(store.part_bytes()),
             store,

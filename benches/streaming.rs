@@ -15,9 +15,11 @@ use cpu::{FIELDS, table};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use moveout::encode::{Cores, EncodeOptions, Encoder};
 use moveout::error::Error;
-use moveout::source::influxql::decode_msgpack;
+use moveout::model::Table;
+use moveout::source::Source;
+use moveout::source::channel::BatchSender;
+use moveout::source::influxdb::influxql::decode_msgpack;
 use moveout::source::line_protocol::{LineProtocolSource, Options};
-use moveout::source::{BatchSender, Source, Table};
 use tokio::sync::mpsc;
 
 const SERIES: usize = 20;

@@ -1,5 +1,5 @@
 //! PURE: which parts of a table are committed, and what is left to do.
-//! Resuming is not a mode: every run starts with *asked range − coverage*.
+//! Resuming is not a mode: every run starts with *requested range − coverage*.
 
 use crate::window::{Slice, Window};
 
@@ -48,15 +48,15 @@ impl Coverage {
         self.windows.get(next).is_some_and(|w| w.overlaps(window))
     }
 
-    /// What the set lacks of `asked`, oldest first.
-    pub fn missing(&self, asked: Window) -> Vec<Window> {
+    /// What the set lacks of `requested`, oldest first.
+    pub fn missing(&self, requested: Window) -> Vec<Window> {
         let mut gaps = Vec::new();
-        let mut from = asked.from;
-        for done in self.windows.iter().filter(|w| w.overlaps(&asked)) {
+        let mut from = requested.from;
+        for done in self.windows.iter().filter(|w| w.overlaps(&requested)) {
             gaps.extend(Window::new(from, done.from));
             from = done.to;
         }
-        gaps.extend(Window::new(from, asked.to));
+        gaps.extend(Window::new(from, requested.to));
         gaps
     }
 
@@ -109,9 +109,9 @@ mod tests {
         #[test]
         fn every_instant_is_either_covered_or_missing(done in windows(), from in 0i64..120, width in 1i64..60) {
             let coverage: Coverage = done.iter().copied().collect();
-            let asked = Window { from, to: from + width };
-            let missing = coverage.missing(asked);
-            for time in asked.from..asked.to {
+            let requested = Window { from, to: from + width };
+            let missing = coverage.missing(requested);
+            for time in requested.from..requested.to {
                 let covered = done.iter().any(|w| w.contains(time));
                 let left = missing.iter().filter(|w| w.contains(time)).count();
                 prop_assert_eq!(left, usize::from(!covered));

@@ -27,10 +27,11 @@ use tokio::sync::mpsc;
 pub use self::cores::Cores;
 
 use self::columns::RowGroup;
+use crate::column_stats::{ColumnStats, Stats};
 use crate::error::{Class, Error, Result};
 use crate::hash::hex;
-use crate::source::{Batches, Table, size_bytes};
-use crate::stats::{ColumnStats, Stats};
+use crate::model::Table;
+use crate::source::channel::{Batches, size_bytes};
 
 /// Rows of a row group, about. Measured on Telegraf's percentages: 12.4 bytes a row at 256 Ki, 11.5 at
 /// 512 Ki, 11.0 at 1 Mi (each group has dictionaries of its own); memory grows likewise.

@@ -7,11 +7,12 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use moveout::cli::{Cli, JobArgs, Verb};
+use moveout::commands::{doctor, export, plan, status, verify};
 use moveout::config::{self, Flags, Job};
 use moveout::error::{Error, Exit, Result};
+
 use moveout::progress::{Progress, Show};
 use moveout::retry::Interrupt;
-use moveout::{doctor, export, preview, status, verify};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
@@ -57,7 +58,7 @@ async fn run(cli: &Cli) -> Result<Exit> {
         }
         Verb::Plan(args) => {
             let job = load(args, &progress)?;
-            let preview = preview::preview(&job, &progress, interrupted).await?;
+            let preview = plan::preview(&job, &progress, interrupted).await?;
             output::show(cli.json, &preview, output::plan)?;
             Ok(preview.exit)
         }

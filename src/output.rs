@@ -3,14 +3,14 @@
 use std::io::{self, Write};
 
 use indicatif::{HumanBytes, HumanCount, HumanDuration};
-use moveout::archive::catalog::Outside;
-use moveout::doctor::Diagnosis;
+use moveout::archive::run_json::Outside;
+use moveout::commands::doctor::Diagnosis;
+use moveout::commands::plan::Preview;
+use moveout::commands::status::Status;
+use moveout::commands::verify::Report;
 use moveout::error::{Error, Result};
-use moveout::export::{Failed, Summary};
-use moveout::preview::Preview;
-use moveout::source::Excluded;
-use moveout::status::Status;
-use moveout::verify::Report;
+use moveout::export::summary::{Failed, Summary};
+use moveout::model::{ArtifactOutcome, Excluded};
 use moveout::window::{Slice, Window, rfc3339};
 use serde::Serialize;
 
@@ -116,11 +116,11 @@ pub(crate) fn export(out: Out<'_>, summary: &Summary) -> io::Result<()> {
     }
     outside(out, &summary.outside)?;
     excluded(out, &summary.excluded)?;
-    for artifact in summary
-        .artifacts
-        .iter()
-        .filter(|a| !matches!(a.status.as_str(), "saved" | "none") && !a.is_failed())
-    {
+    for artifact in summary.artifacts.iter().filter(|a| match &a.status {
+        ArtifactOutcome::Saved(detail) => !detail.is_empty(),
+        ArtifactOutcome::NotAvailable(_) => true,
+        ArtifactOutcome::None | ArtifactOutcome::Failed(_) => false,
+    }) {
         writeln!(
             out,
             "  artifacts  {} of {}: {}",
@@ -146,7 +146,7 @@ pub(crate) fn plan(out: Out<'_>, plan: &Preview) -> io::Result<()> {
         writeln!(out, "{}: {} at {}", source.name, source.version, source.address)?;
     }
     some(out, &plan.tables, |out, table| {
-        let left = match (table.left.first(), table.left.last()) {
+        let left = match (table.remaining.first(), table.remaining.last()) {
             (Some(first), Some(last)) => {
                 format!(
                     "{}, {}",
@@ -161,7 +161,7 @@ pub(crate) fn plan(out: Out<'_>, plan: &Preview) -> io::Result<()> {
         let by = by.unwrap_or_default();
         let left = match table.again.as_slice() {
             [] => left,
-            _ if table.left.is_empty() => format!("{left}, again"),
+            _ if table.remaining.is_empty() => format!("{left}, again"),
             slices if slices.contains(&Slice::All) => {
                 format!("{left}, again, since it is read whole")
             }

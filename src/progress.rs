@@ -109,7 +109,7 @@ impl Progress {
     }
 
     /// Rows of a chunk that failed do not count.
-    pub fn take_back(&self, rows: u64, bytes: u64) {
+    pub fn uncount(&self, rows: u64, bytes: u64) {
         self.0.rows.fetch_sub(rows, Ordering::Relaxed);
         self.0.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }

@@ -1,9 +1,10 @@
 //! A place as an object store with our durability and error classes. Knows bytes and keys only. Keys
 //! are of safe characters (`archive::name`), so no store rewrites them.
 
+mod errors;
 mod folder;
 mod s3;
-mod upload;
+pub mod upload;
 
 use std::io::ErrorKind;
 use std::ops::Range;
@@ -15,15 +16,18 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
-use object_store::client::HttpError;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
-use crate::config::Place;
+pub use self::errors::io_error;
+use self::errors::{io_cause, is_absent, list_error, store_error};
+use self::s3::Bucket;
+use sha2::{Digest, Sha256};
+
+use crate::config::Location;
 use crate::error::{Error, Result};
-use s3::Bucket;
-pub use upload::Upload;
+use crate::hash::hex;
 
 /// Bytes of a file that are read at once.
 const PIECE_BYTES: u64 = 1 << 20;
@@ -127,7 +131,7 @@ impl Probe {
 
 impl Store {
     /// Opens a place for reading; an error when there is no such folder.
-    pub fn open(place: &Place) -> Result<Self> {
+    pub fn open(place: &Location) -> Result<Self> {
         if let Some(objects) = &place.given {
             return Ok(Self { objects: Arc::clone(objects), kind: Kind::Given });
         }
@@ -149,7 +153,7 @@ impl Store {
     }
 
     /// Opens a place for writing; makes a folder where it is missing, never a bucket.
-    pub fn create(place: &Place) -> Result<Self> {
+    pub fn create(place: &Location) -> Result<Self> {
         if let Some(root) = folder::path_of(&place.url).filter(|_| place.given.is_none()) {
             std::fs::create_dir_all(&root)
                 .map_err(|error| io_error(&error, &format!("creating the folder {place}")))?;
@@ -158,7 +162,7 @@ impl Store {
     }
 
     /// Opens a place to try it, without leaving anything there.
-    pub fn probe(place: &Place) -> Result<Probe> {
+    pub fn probe(place: &Location) -> Result<Probe> {
         let root = folder::path_of(&place.url).filter(|_| place.given.is_none());
         let made = root.as_ref().filter(|root| !root.exists()).cloned();
         let store = Self::create(place)?;
@@ -326,7 +330,9 @@ impl Store {
             match self.put_as(key, bytes.clone(), PutMode::Create).await {
                 Ok(()) => return Ok(true),
                 Err(object_store::Error::AlreadyExists { .. }) => return Ok(false),
-                Err(error) if self.is_bucket() && s3::not_implemented(&error.to_string()) => {
+                Err(error)
+                    if self.is_bucket() && s3::errors::not_implemented(&error.to_string()) =>
+                {
                     tracing::debug!("the store knows no conditional put: {error}");
                 }
                 Err(error) => return Err(store_error(error, &doing())),
@@ -428,11 +434,6 @@ impl Store {
         objects.map_ok(|object| object.location.to_string()).try_collect().await
     }
 
-    /// Begins an upload; nothing is visible under the key before it is complete.
-    pub fn upload(&self, key: &str) -> Upload {
-        Upload::new(self.clone(), key)
-    }
-
     /// What killed processes left half written, which the store does not list among its objects.
     pub async fn staged(&self) -> Result<Vec<Staged>> {
         Ok(match &self.kind {
@@ -478,59 +479,15 @@ impl Store {
     }
 }
 
-// A bucket that is not there is an error, an object that is not there an answer.
-fn is_absent(error: &object_store::Error) -> bool {
-    matches!(error, object_store::Error::NotFound { .. }) && !s3::no_bucket(&error.to_string())
-}
-
-fn list_error(error: object_store::Error) -> Error {
-    match error {
-        // No key of ours: somebody put it there.
-        object_store::Error::InvalidPath { source } => {
-            Error::different(format!("listing the archive: {source}"))
-                .hint("this file does not belong there")
-        }
-        error => store_error(error, "listing the archive"),
+/// Hashes an object as it stands in the store; `None` where there is none. Returns hash and size.
+pub async fn hash_object(store: &Store, key: &str) -> Result<Option<(String, u64)>> {
+    let Some(mut stream) = store.stream(key).await? else { return Ok(None) };
+    let mut hash = Sha256::new();
+    let mut size = 0;
+    while let Some(bytes) = stream.next().await {
+        let bytes = bytes?;
+        hash.update(&bytes);
+        size += bytes.len() as u64;
     }
-}
-
-/// What a disk says when it is full, read-only or closed to us, each with its way out.
-pub fn io_error(error: &std::io::Error, doing: &str) -> Error {
-    let message = format!("{doing}: {error}");
-    match error.kind() {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
-            Error::incomplete(message)
-                .hint("make room, then run the same command again; what was committed stays")
-        }
-        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
-            Error::stop(message).hint("moveout must be able to write there")
-        }
-        _ => Error::stop(message),
-    }
-}
-
-fn cause<E: std::error::Error + 'static>(error: &object_store::Error) -> Option<&E> {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(inner) = cause {
-        if let Some(found) = inner.downcast_ref::<E>() {
-            return Some(found);
-        }
-        cause = inner.source();
-    }
-    None
-}
-
-// Below a broken connection, too, is an error of the system, but none of a disk.
-fn io_cause(error: &object_store::Error) -> Option<&std::io::Error> {
-    match cause::<HttpError>(error) {
-        Some(_) => None,
-        None => cause(error),
-    }
-}
-
-fn store_error(error: object_store::Error, doing: &str) -> Error {
-    match io_cause(&error) {
-        Some(io) => io_error(io, doing),
-        None => s3::explain(&error.to_string()).context(doing),
-    }
+    Ok(Some((hex(&hash.finalize()), size)))
 }

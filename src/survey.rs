@@ -3,6 +3,7 @@
 
 mod again;
 mod compared;
+pub mod division;
 mod same;
 
 use std::collections::{BTreeSet, HashSet};
@@ -12,25 +13,25 @@ pub use self::again::Again;
 pub use self::same::Known;
 
 use self::compared::Compared;
-use crate::archive::catalog::Outside;
+use crate::archive::run_json::Outside;
 use crate::config::{Job, Select, SourceSpec, matches};
 use crate::coverage::Coverage;
 use crate::error::{Class, Error, Result};
-use crate::plan::{asked, outside};
+use crate::model::{Excluded, LEFT_OUT, Listing, ReadMode, RowCount, SourceInfo, Table, TableId};
 use crate::progress::Progress;
+use crate::range::{outside, requested};
 use crate::retry::Retry;
-use crate::source::{
-    Excluded, LEFT_OUT, Listing, Reading, RowCount, Source, SourceInfo, Table, TableId, contact,
-};
+use crate::source::Source;
+use crate::source::contact::contact;
 use crate::window::{Bound, Window, now};
 
-/// The sources, asked.
+/// What the sources answered.
 pub struct Survey {
     /// The sources, open.
     pub sources: Vec<Arc<dyn Source>>,
     /// What each says of itself.
     pub infos: Vec<SourceInfo>,
-    /// All tables that have rows, or may have some in the asked range.
+    /// All tables that have rows, or may have some in the requested range.
     pub tables: Vec<Surveyed>,
     /// The names of all tables that were there, whatever became of them.
     pub listed: HashSet<TableId>,
@@ -38,7 +39,7 @@ pub struct Survey {
     pub excluded: Vec<Excluded>,
     /// What cannot be read, and why.
     pub unreadable: Vec<(TableId, String)>,
-    /// Rows outside of the asked range.
+    /// Rows outside of the requested range.
     pub outside: Vec<Outside>,
     /// What was found out and is no reason to worry.
     pub notes: Vec<String>,
@@ -56,19 +57,20 @@ pub struct Surveyed {
     /// `[first, last + 1 ns)`; `None` where it is empty.
     pub bounds: Option<Window>,
     /// The time to be covered; `None` where only rows without a time are.
-    pub asked: Option<Window>,
+    pub requested: Option<Window>,
 }
 
 impl Surveyed {
     /// What is not covered yet: windows, and whether the rows without a time are.
     pub fn left(&self, coverage: &Coverage) -> (Vec<Window>, bool) {
-        let windows = self.asked.map(|asked| coverage.missing(asked)).unwrap_or_default();
-        let null_time = self.table.reading == Reading::WindowsAndNullTime;
+        let windows =
+            self.requested.map(|requested| coverage.missing(requested)).unwrap_or_default();
+        let null_time = self.table.read_mode == ReadMode::WindowsAndNullTime;
         (windows, null_time && !coverage.has_null_time())
     }
 }
 
-/// What is asked, of whom, and what the archive has of it.
+/// What a run requests, of which sources, and what the archive has of it.
 #[derive(Clone, Copy)]
 struct Asking<'a> {
     job: &'a Job,
@@ -186,7 +188,7 @@ impl Survey {
         bounds: Option<Window>,
     ) -> Result<()> {
         let Asking { job, retry, known, now, .. } = asking;
-        let range = asked(&table, bounds, job.from, job.to, now);
+        let range = requested(&table, bounds, job.from, job.to, now);
         // What another run has exported is not outside of the archive.
         let coverage = known.coverage(&table.id);
         let outside = bounds.map(|bounds| outside(bounds, range)).unwrap_or_default();
@@ -195,14 +197,14 @@ impl Survey {
         let is_covered = bounds.is_some() && outside.is_empty();
         for window in outside {
             let count = count(retry, source, &table, window, &mut self.warnings).await?;
-            // Points may stand in the asked range's rest that is not yet: nothing is lost.
+            // The range is clamped to now; the remainder may hold no rows yet.
             if count.rows > 0 {
                 self.outside.push(Outside { table: table.id.clone(), window, count });
             }
         }
-        if range.is_some() || table.reading == Reading::WindowsAndNullTime {
+        if range.is_some() || table.read_mode == ReadMode::WindowsAndNullTime {
             let (table, source) = (Arc::new(table), self.sources.len());
-            self.tables.push(Surveyed { table, source, bounds, asked: range });
+            self.tables.push(Surveyed { table, source, bounds, requested: range });
         } else if !is_covered {
             self.excluded.push(Excluded {
                 source: table.id.source.clone(),
@@ -210,7 +212,7 @@ impl Survey {
                 why: match bounds {
                     None => "it has no rows".to_owned(),
                     Some(bounds) => {
-                        format!("all of its rows are outside of the asked range ({bounds})")
+                        format!("all of its rows are outside of the requested range ({bounds})")
                     }
                 },
             });
@@ -246,9 +248,9 @@ fn taken_whole(job: &Job, source: usize, tables: &[Surveyed]) -> Option<String> 
     if (job.from, job.to) == (Bound::Min, Bound::Max) {
         return None;
     }
-    let whole = tables
-        .iter()
-        .filter(|surveyed| surveyed.source == source && surveyed.table.reading == Reading::Whole);
+    let whole = tables.iter().filter(|surveyed| {
+        surveyed.source == source && surveyed.table.read_mode == ReadMode::Whole
+    });
     let names: Vec<String> = whole.map(|surveyed| surveyed.table.id.to_string()).collect();
     let shown = names.iter().take(5).map(String::as_str).collect::<Vec<_>>().join(", ");
     let more = if names.len() > 5 { ", …" } else { "" };

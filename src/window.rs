@@ -12,6 +12,8 @@ use crate::error::{Error, Result};
 pub const SECOND: i64 = 1_000_000_000;
 /// Nanoseconds in a UTC day.
 pub const DAY: i64 = 86_400 * SECOND;
+/// No window is halved below twice this width.
+pub const MIN_WIDTH: i64 = SECOND;
 
 /// A half-open range of time `[from, to)` in nanoseconds UTC; never empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -252,7 +254,7 @@ pub fn duration_text(nanos: i64) -> String {
     }
 }
 
-/// One end of the asked range, before it is known what `now`, `min` and `max` are.
+/// One end of the requested range, before it is known what `now`, `min` and `max` are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bound {
     /// A fixed instant.

@@ -21,10 +21,10 @@ use arrow::datatypes::{TimestampNanosecondType, UInt32Type};
 use bytes::Bytes;
 use moveout::archive::catalog;
 use moveout::archive::commit::Commit;
+use moveout::commands::verify::{Fault, Options, verify};
 use moveout::error::Exit;
+use moveout::model::Artifacts;
 use moveout::progress::Progress;
-use moveout::source::Artifact;
-use moveout::verify::{Fault, Options, verify};
 use moveout::window::Slice;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -785,15 +785,17 @@ fn a_table_missing_everywhere_but_in_the_run_is_found() {
 static ARTIFACTS: LazyLock<Files> = LazyLock::new(|| {
     let folder = tempfile::tempdir().unwrap();
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-    for (run, path) in ["one.sql", "two.sql"].iter().enumerate() {
+    for (run, path) in ["one", "two"].iter().enumerate() {
         let rows: Vec<_> = (0..=run as i64).map(|day| (Some(day * DAY), day)).collect();
         let source = Scripted::new([numbers("t", &rows)]);
-        let content = format!("CREATE TABLE {path};").into();
-        source.keep(vec![Artifact { path: (*path).to_owned(), content }], Vec::new());
+        let mut artifacts = Artifacts::of("s");
+        artifacts.file("", path, "sql", format!("CREATE TABLE {path};"));
+        source.keep(artifacts);
         let job = job(&source, folder.path().to_str().unwrap());
         let (_stop, stopped) = watch::channel(false);
-        let summary =
-            runtime.block_on(moveout::export::export(&job, &Progress::silent(), stopped)).unwrap();
+        let summary = runtime
+            .block_on(moveout::commands::export::export(&job, &Progress::silent(), stopped))
+            .unwrap();
         assert_eq!(summary.exit, Exit::Done);
     }
     read(folder.path())
@@ -806,7 +808,7 @@ fn artifacts_are_those_that_the_run_lists_however_much_is_made_to_fit() {
         change(&mut run);
         with(&ARTIFACTS, RUN, serde_json::to_vec(&run).unwrap())
     };
-    let keys = ["one.sql", "two.sql"].map(|path| format!("data/scripted/_artifacts/{path}"));
+    let keys = ["one", "two"].map(|path| format!("data/scripted/_artifacts/{path}"));
     let run: Json = serde_json::from_slice(&ARTIFACTS[RUN]).unwrap();
     for (key, file) in keys.iter().zip(run["artifact_files"].as_array().unwrap()) {
         let bytes = &ARTIFACTS[key];
@@ -1085,7 +1087,7 @@ fn other_numbers_in_the_list_of_tables_are_found() {
 }
 
 #[test]
-fn another_asked_range_in_the_run_is_found() {
+fn another_requested_range_in_the_run_is_found() {
     let change = |change: &dyn Fn(&mut Json)| {
         let files = &*RANGE;
         let mut run: Json = serde_json::from_slice(&files[RUN]).unwrap();
@@ -1094,20 +1096,20 @@ fn another_asked_range_in_the_run_is_found() {
     };
     Damaged::new(&change(&|_| ())).verify(&[]).expect(0);
     let wider =
-        |run: &mut Json| run["asked"][0]["windows"][0]["to"] = json!("2014-01-01T00:00:00Z");
+        |run: &mut Json| run["requested"][0]["windows"][0]["to"] = json!("2014-01-01T00:00:00Z");
     assert_found_quickly(&change(&wider), &["daily_weather", "not covered"], "a wider range");
     let earlier =
-        |run: &mut Json| run["asked"][0]["windows"][0]["from"] = json!("2011-01-01T00:00:00Z");
+        |run: &mut Json| run["requested"][0]["windows"][0]["from"] = json!("2011-01-01T00:00:00Z");
     assert_found_quickly(&change(&earlier), &["daily_weather", "not covered"], "an earlier begin");
-    let gone = |run: &mut Json| drop(run["asked"].as_array_mut().unwrap().remove(0));
+    let gone = |run: &mut Json| drop(run["requested"].as_array_mut().unwrap().remove(0));
     assert_found_quickly(&change(&gone), &["daily_weather", RUN], "a table that was not asked for");
     let more = |run: &mut Json| {
-        let mut other = run["asked"][0].clone();
+        let mut other = run["requested"][0].clone();
         other["table"]["table"] = json!("unheard_of");
-        run["asked"].as_array_mut().unwrap().push(other);
+        run["requested"].as_array_mut().unwrap().push(other);
     };
     assert_found_quickly(&change(&more), &["unheard_of", "not covered"], "a table more");
-    let none = |run: &mut Json| drop(run.as_object_mut().unwrap().remove("asked"));
+    let none = |run: &mut Json| drop(run.as_object_mut().unwrap().remove("requested"));
     assert_found_quickly(&change(&none), &["daily_weather", RUN], "nothing asked for");
     let files = with_tags(with(&RANGE, RUN, "nonsense"));
     assert_found_quickly(&files, &[RUN], "nonsense");

@@ -17,7 +17,10 @@ use arrow::datatypes::{
 };
 use moveout::config::Flags;
 use moveout::error::Exit;
-use moveout::source::{BatchSender, Chunk, Source, open};
+use moveout::model::Chunk;
+use moveout::source::Source;
+use moveout::source::channel::BatchSender;
+use moveout::source::registry::open;
 use moveout::window::Slice;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;

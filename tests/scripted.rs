@@ -9,13 +9,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use moveout::config::{Job, Place};
-use moveout::doctor::doctor;
+use moveout::commands::doctor::doctor;
+use moveout::commands::export::export;
+use moveout::commands::plan::preview;
+use moveout::config::{Job, Location};
 use moveout::error::{Class, Error, Exit};
-use moveout::export::{Summary, export};
-use moveout::preview::preview;
+use moveout::export::summary::Summary;
+use moveout::model::{ArtifactOutcome, Artifacts, Listing, TableId};
 use moveout::progress::Progress;
-use moveout::source::{ArtifactStatus, Listing, TableId};
 use support::memory::{Handle, Memory, Wrong};
 use support::scripted::{job, numbers};
 use support::{Archive, Play, Question, Scripted};
@@ -315,14 +316,12 @@ async fn what_cannot_be_read_is_named_by_doctor_plan_and_export_alike() {
 #[tokio::test]
 async fn a_definition_that_could_not_be_saved_is_not_complete_until_it_is() {
     let setting = Setting::new();
-    let status = |status: &str| {
-        vec![ArtifactStatus {
-            source: "scripted".into(),
-            kind: "views".into(),
-            status: status.into(),
-        }]
+    let views = |outcome: ArtifactOutcome| {
+        let mut artifacts = Artifacts::of("scripted");
+        artifacts.ended("views", outcome);
+        artifacts
     };
-    setting.source.keep(Vec::new(), status("failed: permission denied"));
+    setting.source.keep(views(ArtifactOutcome::Failed("permission denied".to_owned())));
     // It stays so, however often it is tried, and the rows are safe.
     for _ in 0..2 {
         let summary = setting.export(&setting.job()).await.unwrap();
@@ -331,7 +330,7 @@ async fn a_definition_that_could_not_be_saved_is_not_complete_until_it_is() {
         assert_eq!(summary.failed[0].chunk, "views of scripted");
         setting.assert_complete();
     }
-    setting.source.keep(Vec::new(), status("saved"));
+    setting.source.keep(views(ArtifactOutcome::Saved(String::new())));
     let summary = setting.export(&setting.job()).await.unwrap();
     assert_eq!((summary.exit, summary.status), (Exit::Done, "complete"));
     setting.assert_complete();
@@ -348,8 +347,8 @@ async fn assert_complete_in(store: &Arc<Memory>) {
     setting.assert_complete();
 }
 
-fn place(store: &Arc<Memory>) -> Place {
-    Place::given("memory", Arc::new(Handle(Arc::clone(store))))
+fn place(store: &Arc<Memory>) -> Location {
+    Location::given("memory", Arc::new(Handle(Arc::clone(store))))
 }
 
 impl Setting {

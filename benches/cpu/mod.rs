@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use moveout::source::points::{FieldType, columns};
-use moveout::source::{Cuts, Table, TableId};
+use moveout::model::{SplitPoints, Table, TableId};
+use moveout::source::influxdb::points::{FieldType, columns};
 
 pub(crate) const FIELDS: [&str; 8] =
     ["guest", "idle", "iowait", "irq", "nice", "softirq", "system", "user"];
@@ -17,10 +17,10 @@ pub(crate) fn table() -> Arc<Table> {
     Arc::new(Table {
         id: TableId { source, database, schema, table },
         columns: columns(&tags, &fields),
-        occupied: vec![],
-        cuts: Cuts::None,
+        data_ranges: vec![],
+        split_points: SplitPoints::None,
         time_column: None,
-        reading: Default::default(),
-        identity: moveout::source::Identity::default(),
+        read_mode: Default::default(),
+        identity: moveout::model::Identity::default(),
     })
 }

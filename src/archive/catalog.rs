@@ -2,7 +2,7 @@
 //! it, in JSON and Parquet that others can read.
 
 use std::borrow::Borrow;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -15,16 +15,11 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::commit::Commit;
-use super::runs::RunPlan;
-use super::to_json;
+use crate::archive::commit::Commit;
 use crate::coverage::Coverage;
 use crate::error::{Error, Result};
-use crate::source::{ArtifactStatus, Excluded, Role, RowCount, SourceInfo, TableId};
-use crate::window::{Slice, Window};
-
-/// Version of the archive format; a reader refuses a newer one.
-pub const FORMAT: u32 = 1;
+use crate::model::{Role, TableId};
+use crate::window::Window;
 
 /// A table in `catalog/tables.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,178 +70,6 @@ pub struct ColumnEntry {
     /// Type in the source's own words.
     #[serde(rename = "type")]
     pub source_type: String,
-}
-
-/// `catalog/run.json`: the run that sealed the archive, and those that sealed it before.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct RunEntry {
-    /// Version of the archive format.
-    pub format: u32,
-    /// Version of moveout.
-    pub moveout: String,
-    /// Short id of the run.
-    pub run: String,
-    /// The range as it was asked for.
-    pub range: RangeText,
-    /// The sources, without any secret.
-    pub sources: Vec<SourceInfo>,
-    /// When the run began, RFC 3339.
-    pub started: String,
-    /// When it sealed the archive; empty for one that did not.
-    pub ended: String,
-    /// What the sources have and the archive has not, and why.
-    pub excluded: Vec<Excluded>,
-    /// Rows outside of the asked range.
-    pub outside: Vec<Outside>,
-    /// What became of each kind of artifact.
-    pub artifacts: Vec<ArtifactStatus>,
-    /// The files of all artifacts in the archive, those of earlier runs included. `None` in an archive of an
-    /// earlier version, and in the records of the runs before.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub artifact_files: Option<Vec<ArtifactFile>>,
-    /// What earlier runs read whole, and this one left as it was.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub kept: Vec<Kept>,
-    /// What the user should know before trusting the result.
-    pub warnings: Vec<String>,
-    /// The time that was asked for of each table, by this run or an earlier one: all of it must be
-    /// covered.
-    #[serde(default)]
-    pub asked: Vec<Asked>,
-    /// The runs before, oldest first.
-    #[serde(default)]
-    pub earlier: Vec<RunEntry>,
-}
-
-/// A file of an artifact.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ArtifactFile {
-    /// Its path in the archive.
-    pub path: String,
-    /// Its size in bytes.
-    pub bytes: u64,
-    /// The SHA-256 of its content, in hexadecimal.
-    pub sha256: String,
-}
-
-/// The time that was asked for of one table.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Asked {
-    /// The table.
-    pub table: TableId,
-    /// The asked windows of all runs, merged.
-    pub windows: Vec<Window>,
-}
-
-impl RunEntry {
-    /// Puts an earlier run behind this one, which answers for what that one was asked for too.
-    pub fn succeed(&mut self, mut last: Self) {
-        let mut asked = BTreeMap::<TableId, Coverage>::new();
-        for entry in last.asked.drain(..).chain(self.asked.drain(..)) {
-            let coverage = asked.entry(entry.table).or_default();
-            entry.windows.into_iter().for_each(|window| coverage.insert(window));
-        }
-        let asked = asked.into_iter();
-        self.asked = asked
-            .map(|(table, coverage)| Asked { table, windows: coverage.windows().to_vec() })
-            .collect();
-        let unsealed = std::mem::take(&mut self.earlier);
-        self.earlier = std::mem::take(&mut last.earlier);
-        last.artifact_files = None; // those that stay are among the files of this run
-        // A seal that has to look again finds the record that it wrote itself.
-        if last.run != self.run {
-            self.earlier.push(last);
-        }
-        let known: BTreeSet<String> = self.earlier.iter().map(|run| run.run.clone()).collect();
-        self.earlier.extend(unsealed.into_iter().filter(|run| !known.contains(&run.run)));
-    }
-}
-
-/// The asked range in the user's words.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RangeText {
-    /// `--from`.
-    pub from: String,
-    /// `--to`.
-    pub to: String,
-}
-
-/// Rows that a table has outside of the asked range.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Outside {
-    /// The table.
-    pub table: TableId,
-    /// Where they lie, up to the first or last of them.
-    pub window: Window,
-    /// How many.
-    pub count: RowCount,
-}
-
-impl From<RunPlan> for RunEntry {
-    /// The record of a run that did not end.
-    fn from(plan: RunPlan) -> Self {
-        Self {
-            format: FORMAT,
-            moveout: env!("CARGO_PKG_VERSION").to_owned(),
-            run: plan.run,
-            range: plan.range.unwrap_or_default(),
-            sources: plan.sources,
-            started: plan.started,
-            ended: String::new(),
-            excluded: Vec::new(),
-            outside: Vec::new(),
-            artifacts: Vec::new(),
-            artifact_files: None,
-            kept: Vec::new(),
-            warnings: Vec::new(),
-            asked: Vec::new(),
-            earlier: Vec::new(),
-        }
-    }
-}
-
-impl RunEntry {
-    /// All runs, oldest first.
-    pub fn runs(&self) -> impl Iterator<Item = &Self> {
-        self.earlier.iter().chain([self])
-    }
-}
-
-/// From the first to the last instant that windows cover, where rows are known that lie outside of what is
-/// covered; `None` where the archive has all that is known.
-pub fn covers<'a, C: Borrow<Commit>>(
-    mut outside: impl Iterator<Item = &'a Outside>,
-    commits: &[C],
-) -> Option<Window> {
-    let mut coverage = HashMap::<TableId, Coverage>::new();
-    for commit in commits.iter().map(Borrow::borrow) {
-        coverage.entry(commit.id()).or_default().insert_slice(commit.slice);
-    }
-    let nothing = Coverage::default();
-    let is_left = |outside: &Outside| {
-        let coverage = coverage.get(&outside.table).unwrap_or(&nothing);
-        !coverage.missing(outside.window).is_empty()
-    };
-    if !outside.any(is_left) {
-        return None;
-    }
-    let windows = commits.iter().filter_map(|commit| match commit.borrow().slice {
-        Slice::Window(window) => Some(window),
-        Slice::All | Slice::NullTime => None,
-    });
-    windows
-        .reduce(|all, window| Window { from: all.from.min(window.from), to: all.to.max(window.to) })
-}
-
-/// A slice that was read whole by an earlier run and was not read again.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Kept {
-    /// The table.
-    pub table: TableId,
-    /// `all` or `null-time`.
-    pub slice: Slice,
-    /// When it was read, RFC 3339.
-    pub as_of: String,
 }
 
 /// The tables of a set of commits, sorted by name.
@@ -443,37 +266,20 @@ fn decode_chunks<C: Borrow<Commit>>(
     Ok(commits)
 }
 
+/// Pretty JSON with a line end, for files that people read.
+pub fn to_json<T: serde::Serialize>(value: &T) -> Result<Vec<u8>> {
+    let mut json = serde_json::to_vec_pretty(value)
+        .map_err(|error| Error::stop(format!("writing JSON: {error}")))?;
+    json.push(b'\n');
+    Ok(json)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_run_that_seals_twice_is_not_among_the_earlier_ones() {
-        let record = |run: &str| {
-            RunEntry::from(RunPlan {
-                run: run.to_owned(),
-                started: String::new(),
-                range: None,
-                sources: Vec::new(),
-                tables: Vec::new(),
-            })
-        };
-        let seal = |last: RunEntry| {
-            let mut run = record("new");
-            run.earlier = vec![record("killed")];
-            run.succeed(last);
-            run
-        };
-        let once = seal(record("old"));
-        let twice = seal(once.clone());
-        let runs = |run: &RunEntry| -> Vec<String> {
-            run.earlier.iter().map(|run| run.run.clone()).collect()
-        };
-        assert_eq!(runs(&once), ["old", "killed"]);
-        assert_eq!(runs(&twice), ["old", "killed"]);
-    }
     use crate::archive::commit::FileRecord;
-    use crate::stats::ColumnStats;
+    use crate::column_stats::ColumnStats;
+    use crate::window::Slice;
 
     #[test]
     fn commits_survive_the_catalog() {

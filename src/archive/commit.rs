@@ -2,10 +2,11 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::archive::keys;
+use crate::column_stats::ColumnStats;
 use crate::error::{Error, Result};
 use crate::hash::sha256;
-use crate::source::{Division, TableId};
-use crate::stats::ColumnStats;
+use crate::model::{Division, TableId};
 use crate::window::Slice;
 
 /// A chunk that is durable, and everything that is known of it.
@@ -150,4 +151,20 @@ impl Commit {
         let later = || self.run != other.run || self.order() > other.order();
         self.replaces.contains(&other.run) && self.slice.overlaps(other.slice) && later()
     }
+}
+
+/// Where a commit lies until it is sealed.
+pub fn commit_key(commit: &Commit) -> String {
+    match commit.replaces.is_empty() {
+        true => keys::commit_key(&commit.path, commit.slice),
+        false => keys::replacing_commit_key(&commit.path, commit.slice, &commit.run),
+    }
+}
+
+pub(super) fn two_versions(commit: &Commit) -> Error {
+    Error::stop(format!(
+        "{} was exported in another version than it has now: an archive holds one of each",
+        commit.id()
+    ))
+    .hint("export it into a new archive")
 }

@@ -9,15 +9,19 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::bag::{self, Hashes};
-use super::catalog::{self, RunEntry};
-use super::commit::{Commit, CommitKey};
-use super::runs::{self, Heartbeat};
-use super::{CHUNKS, COMMITS, MANIFEST, RECORDS, RUN, TAG_MANIFEST, commit_key};
+use crate::archive::bag;
+use crate::archive::bag::Hashes;
+use crate::archive::catalog;
+use crate::archive::commit::commit_key;
+use crate::archive::commit::{Commit, CommitKey};
+use crate::archive::keys::{CHUNKS, COMMITS, MANIFEST, RECORDS, RUN, TAG_MANIFEST};
+use crate::archive::run_json::RunEntry;
+use crate::archive::runs;
+use crate::archive::runs::Heartbeat;
 use crate::coverage::Coverage;
 use crate::error::{Error, Result};
 use crate::hash::sha256;
-use crate::source::TableId;
+use crate::model::TableId;
 use crate::store::{Entry, Store};
 use crate::window::Slice;
 
@@ -28,7 +32,7 @@ pub(super) const LOOKS: usize = 3;
 
 /// What an archive says of itself at one moment.
 #[derive(Debug, Clone, Default)]
-pub struct State {
+pub struct ArchiveIndex {
     /// All commits that count: those in the catalog and those of unfinished runs. None overlaps another.
     pub commits: Vec<Arc<Commit>>,
     /// Commits that do not count: another was earlier for the same time, or replaces them.
@@ -55,7 +59,7 @@ pub struct State {
     pub records: Vec<Arc<Hashes>>,
 }
 
-impl State {
+impl ArchiveIndex {
     /// The commits of each table.
     pub fn by_table(&self) -> HashMap<TableId, Vec<&Commit>> {
         let mut by_table = HashMap::<TableId, Vec<&Commit>>::new();
@@ -99,7 +103,7 @@ impl State {
 /// All commits of an archive, each read once, and kept up to date by what this process commits and takes
 /// back itself.
 #[derive(Debug, Default)]
-pub(super) struct ArchiveIndex {
+pub(super) struct IndexCache {
     chunks: Option<Seen<Vec<Arc<Commit>>>>,
     run: Option<Seen<Arc<RunEntry>>>,
     tags: Option<Seen<Arc<Hashes>>>,
@@ -114,7 +118,7 @@ pub(super) struct ArchiveIndex {
     me: Option<String>,
     /// Commits whose time this run reads again.
     given_up: HashSet<CommitKey>,
-    state: Option<Arc<State>>,
+    state: Option<Arc<ArchiveIndex>>,
 }
 
 /// What was read, of which version of the file, and the hash of its bytes.
@@ -125,9 +129,9 @@ struct Seen<T> {
     value: T,
 }
 
-impl ArchiveIndex {
+impl IndexCache {
     /// Looks at the store, reads what is new, and says what the archive is now.
-    pub(super) async fn look(&mut self, store: &Store) -> Result<Arc<State>> {
+    pub(super) async fn look(&mut self, store: &Store) -> Result<Arc<ArchiveIndex>> {
         for look in 1.. {
             self.read(store).await?;
             match self.contradiction() {
@@ -326,7 +330,7 @@ impl ArchiveIndex {
         Ok(found)
     }
 
-    fn derive(&self) -> State {
+    fn derive(&self) -> ArchiveIndex {
         let mut commits = self.chunks.as_ref().map(|c| c.value.clone()).unwrap_or_default();
         let catalogued: HashSet<CommitKey> = commits.iter().map(|commit| commit.key()).collect();
         // A seal that was cut after the catalog leaves commits that are in it already.
@@ -344,7 +348,7 @@ impl ArchiveIndex {
         }
         let replacing =
             commits.iter().filter(|commit| !commit.replaces.is_empty()).cloned().collect();
-        State {
+        ArchiveIndex {
             commits,
             superseded,
             replacing,

@@ -11,9 +11,9 @@ use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 
-use super::catalog::RangeText;
 use crate::error::{Error, Result};
-use crate::source::{SourceInfo, TableId};
+use crate::model::{SourceInfo, TableId};
+use crate::range::RangeText;
 use crate::store::Store;
 use crate::window::{Window, now, rfc3339};
 
@@ -74,7 +74,8 @@ pub struct PlannedTable {
     /// Its folder.
     pub path: String,
     /// The time to be covered.
-    pub asked: Option<Window>,
+    #[serde(alias = "asked")]
+    pub requested: Option<Window>,
 }
 
 /// Where heartbeats lie.

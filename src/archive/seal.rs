@@ -6,19 +6,36 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::bag::{self, Hashes};
-use super::catalog::{self, ArtifactFile, RunEntry};
-use super::commit::Commit;
-use super::index::{State, record_key};
-use super::runs::Beating;
-use super::sweep::{Owner, stranger};
-use super::{
-    Archive, CHUNKS, COMMITS, MANIFEST, MARKER, RECORDS, RUN, Seal, TABLES, TAG_MANIFEST,
-    commit_key, hash_object, marker, name, runs, to_json, two_versions,
+use crate::archive::bag;
+use crate::archive::bag::Hashes;
+use crate::archive::catalog;
+use crate::archive::catalog::to_json;
+use crate::archive::commit::Commit;
+use crate::archive::commit::{commit_key, two_versions};
+use crate::archive::index::{ArchiveIndex, record_key};
+use crate::archive::keys::marker;
+use crate::archive::keys::{
+    self, CHUNKS, COMMITS, MANIFEST, MARKER, RECORDS, RUN, TABLES, TAG_MANIFEST,
 };
+use crate::archive::open::Archive;
+use crate::archive::run_json::{ArtifactFile, RunEntry};
+use crate::archive::runs;
+use crate::archive::runs::Beating;
+use crate::archive::sweep::{Owner, stranger};
 use crate::error::{Error, Result};
 use crate::hash::sha256;
-use crate::source::{Division, TableId};
+use crate::model::Artifact;
+use crate::model::{Division, TableId};
+use crate::store::hash_object;
+
+/// What a seal adds to the commits.
+#[derive(Debug)]
+pub struct Seal<'a> {
+    /// The run that seals.
+    pub run: RunEntry,
+    /// What is not rows.
+    pub artifacts: &'a [(String, Artifact)],
+}
 
 /// How often what is to be removed is removed, where the store keeps it.
 const REMOVALS: usize = 3;
@@ -118,9 +135,9 @@ impl Archive {
         let mut known = Known::new(self.state().await?.as_ref());
         // This run writes no more: of its own files, too, only those that were committed count.
         self.sweep(me, false).await?;
+        let mut taken = HashSet::new();
         let keyed = seal.artifacts.iter().map(|(source, artifact)| {
-            let key = format!("data/{}/_artifacts/{}", name::segment(source), artifact.path);
-            (key, artifact.content.clone())
+            (keys::artifact_key(source, artifact, &mut taken), artifact.content.clone())
         });
         let artifacts: BTreeMap<String, Bytes> = keyed.collect();
         let written: Hashes =
@@ -208,7 +225,7 @@ impl Archive {
     }
 
     /// Keys of loose commits that are in the catalog, or that lost to one that is.
-    fn catalogued(&self, state: &State) -> HashSet<String> {
+    fn catalogued(&self, state: &ArchiveIndex) -> HashSet<String> {
         state.commits.iter().chain(&state.superseded).map(|commit| commit_key(commit)).collect()
     }
 
@@ -257,7 +274,7 @@ impl Archive {
                 }
             }
             for staged in self.store.staged().await? {
-                if name::parts_of_file(&staged.key).is_none()
+                if keys::parts_of_file(&staged.key).is_none()
                     && !staged.key.starts_with(".moveout/")
                 {
                     return Err(stranger(staged.name()));
@@ -272,7 +289,7 @@ impl Archive {
             .hint("look at the disk or the bucket, then run the same command again"))
     }
 
-    fn judge(&self, state: &State, key: &str, me: &str, lost: &BTreeSet<String>) -> Judged {
+    fn judge(&self, state: &ArchiveIndex, key: &str, me: &str, lost: &BTreeSet<String>) -> Judged {
         let living = |run: &str| state.runs.iter().any(|beat| beat.run == run && beat.alive);
         if let Some(run) = runs::of_key(key) {
             let mine = run == me && key.starts_with(runs::HEARTBEATS);
@@ -290,7 +307,7 @@ impl Archive {
         if key == "report.html" || key.starts_with(".moveout/doctor-") {
             return Judged::Stays;
         }
-        match name::parts_of_file(key) {
+        match keys::parts_of_file(key) {
             Some((_, _, run)) if living(run) => Judged::Stays,
             _ => Judged::Stranger,
         }
@@ -300,7 +317,7 @@ impl Archive {
     /// those were made, artifacts by who wrote them.
     async fn payload(
         &self,
-        state: &State,
+        state: &ArchiveIndex,
         mut sizes: BTreeMap<String, u64>,
         known: &Known,
     ) -> Result<BTreeMap<String, (String, u64)>> {
@@ -363,7 +380,7 @@ struct Known {
 }
 
 impl Known {
-    fn new(state: &State) -> Self {
+    fn new(state: &ArchiveIndex) -> Self {
         let recorded = state.records.clone();
         Self { written: Hashes::new(), no_record: recorded.is_empty(), recorded }
     }
@@ -394,7 +411,7 @@ fn gone(key: &str) -> Error {
     Error::different(format!("{key} is gone although {what}; the archive is not sealed")).hint(hint)
 }
 
-fn keys(state: &State) -> Vec<(TableId, String, &str)> {
+fn keys(state: &ArchiveIndex) -> Vec<(TableId, String, &str)> {
     state.commits.iter().map(|c| (c.id(), c.slice.to_string(), c.run.as_str())).collect()
 }
 

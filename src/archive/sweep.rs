@@ -4,9 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::commit::Commit;
-use super::index::State;
-use super::{Archive, MANIFEST, RUN, bag, index, name, runs};
+use crate::archive::commit::Commit;
+use crate::archive::index::ArchiveIndex;
+use crate::archive::keys::marker;
+use crate::archive::keys::{self, CHUNKS, MANIFEST, MARKER, RECORDS, RUN, TAG_FILES, TAG_MANIFEST};
+use crate::archive::open::Archive;
+use crate::archive::{bag, index, runs};
 use crate::error::{Error, Result};
 use crate::store::{Entry, Staged};
 use crate::window::Slice;
@@ -36,7 +39,7 @@ pub(super) enum Owner {
 /// Files of a chunk, each with its chunk.
 type Committed<'a> = HashMap<&'a str, &'a Arc<Commit>>;
 
-impl State {
+impl ArchiveIndex {
     fn committed(&self) -> Committed<'_> {
         let of = |commit| commit_files(commit).map(move |key| (key, commit));
         self.commits.iter().flat_map(of).collect()
@@ -108,13 +111,13 @@ impl Archive {
     }
 
     /// Every tag file of a sealed archive is the one that was sealed. Returns the payload that it lists.
-    async fn check_seal(&self, state: &State) -> Result<bag::Hashes> {
+    async fn check_seal(&self, state: &ArchiveIndex) -> Result<bag::Hashes> {
         let mut manifest = bag::Hashes::new();
         if !state.sealed {
             return Ok(manifest);
         }
         for (key, hash) in state.tags.iter() {
-            if [super::CHUNKS, RUN].contains(&key.as_str()) {
+            if [CHUNKS, RUN].contains(&key.as_str()) {
                 continue; // compared when they were read
             }
             let bytes = self.store.get(key).await?;
@@ -128,7 +131,7 @@ impl Archive {
     }
 
     /// Commits whose files are not as they were. A listing alone does not tell that one is gone.
-    async fn damaged(&self, state: &State, payload: &[Entry]) -> Result<Vec<Arc<Commit>>> {
+    async fn damaged(&self, state: &ArchiveIndex, payload: &[Entry]) -> Result<Vec<Arc<Commit>>> {
         let sizes: HashMap<&str, u64> =
             payload.iter().map(|entry| (entry.key.as_str(), entry.size_bytes)).collect();
         let mut damaged = Vec::new();
@@ -147,11 +150,16 @@ impl Archive {
         Ok(damaged)
     }
 
-    pub(super) fn owner(&self, state: &State, committed: &Committed<'_>, key: &str) -> Owner {
+    pub(super) fn owner(
+        &self,
+        state: &ArchiveIndex,
+        committed: &Committed<'_>,
+        key: &str,
+    ) -> Owner {
         if committed.contains_key(key) {
             return Owner::Archive;
         }
-        let Some((path, slice, run)) = name::parts_of_file(key) else { return Owner::Stranger };
+        let Some((path, slice, run)) = keys::parts_of_file(key) else { return Owner::Stranger };
         if state.runs.iter().any(|beat| beat.run == run && beat.alive) {
             return Owner::Living;
         }
@@ -166,16 +174,16 @@ impl Archive {
         }
     }
 
-    fn owner_of_staged(&self, state: &State, staged: &Staged) -> Owner {
+    fn owner_of_staged(&self, state: &ArchiveIndex, staged: &Staged) -> Owner {
         let key = &staged.key;
-        if name::parts_of_file(key).is_some() {
+        if keys::parts_of_file(key).is_some() {
             return self.owner(state, &HashMap::new(), key);
         }
         let ours = key.starts_with(".moveout/")
             || key.starts_with("catalog/")
             || key.split('/').nth(2) == Some("_artifacts")
-            || super::TAG_FILES.contains(&key.as_str())
-            || key == super::TAG_MANIFEST;
+            || TAG_FILES.contains(&key.as_str())
+            || key == TAG_MANIFEST;
         // Commits, heartbeats and catalogs are staged for an instant only, but by anyone.
         match (ours, state.runs.iter().any(|beat| beat.alive)) {
             (true, true) => Owner::Living,
@@ -220,12 +228,12 @@ impl Archive {
 
     /// The state as it is seen by a run that writes no more: its own files, too, are nobody's unless they
     /// were committed.
-    pub(super) async fn state_without(&self, me: &str, at_work: bool) -> Result<Arc<State>> {
+    pub(super) async fn state_without(&self, me: &str, at_work: bool) -> Result<Arc<ArchiveIndex>> {
         let state = self.state().await?;
         if at_work {
             return Ok(state);
         }
-        let mut mine = State::clone(&state);
+        let mut mine = ArchiveIndex::clone(&state);
         mine.runs.retain(|beat| beat.run != me);
         mine.unfinished.insert(me.to_owned());
         Ok(Arc::new(mine))
@@ -238,9 +246,9 @@ impl Archive {
         me: &str,
         over: &mut BTreeMap<String, bool>,
     ) -> Result<bool> {
-        let Some((path, slice, run)) = name::parts_of_file(key) else { return Ok(true) };
+        let Some((path, slice, run)) = keys::parts_of_file(key) else { return Ok(true) };
         for commit_key in
-            [name::commit_key(path, slice), name::replacing_commit_key(path, slice, run)]
+            [keys::commit_key(path, slice), keys::replacing_commit_key(path, slice, run)]
         {
             let Some((bytes, version)) = self.store.get_version(&commit_key).await? else {
                 continue;
@@ -272,7 +280,7 @@ impl Archive {
                 let mine = run == me && key.starts_with(runs::HEARTBEATS);
                 !living.contains(run) && !mine
             });
-            if of_run.unwrap_or(key == super::MARKER || key.starts_with(super::RECORDS)) {
+            if of_run.unwrap_or(key == MARKER || key.starts_with(RECORDS)) {
                 self.store.delete(&key).await?;
             }
         }
@@ -291,4 +299,9 @@ pub(super) fn stranger(key: &str) -> Error {
         key.escape_debug()
     ))
     .hint("move it away, then run the same command again; nothing was removed")
+}
+
+/// Whether a file is the mark of an archive that is being written.
+pub fn is_marker(key: &str, bytes: &[u8]) -> bool {
+    (key == MARKER && bytes == marker().as_bytes()) || key == index::record_key(bytes)
 }

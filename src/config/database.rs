@@ -4,11 +4,14 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
+use percent_encoding::percent_decode_str;
 use url::Url;
 
-use super::file::FileSource;
-use super::source::{percent_decode, without_password};
-use super::{Binding, ClientCertificate, Database, Secret, Select, ServerKey, Tls, TlsMode};
+use crate::config::file::FileSource;
+use crate::config::select::Select;
+use crate::config::server::{
+    Binding, ClientCertificate, Database, Secret, ServerKey, Tls, TlsMode, without_password,
+};
 use crate::error::{Error, Result};
 
 /// What the clients of a server are used to.
@@ -72,7 +75,8 @@ pub(super) fn database(
         return Err(bad("there is a `#` after the database"));
     }
     let decoded = |text: &str| {
-        String::from_utf8(percent_decode(text)).map_err(|_| bad("a name in it is not UTF-8"))
+        let decoded = percent_decode_str(text).decode_utf8();
+        decoded.map(String::from).map_err(|_| bad("a name in it is not UTF-8"))
     };
     let host = match url.host_str().unwrap_or_default() {
         "" => var(dialect.host_var).unwrap_or_else(|| "localhost".to_owned()),

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::{Preset, Secret};
+use crate::config::location::Preset;
+use crate::config::server::Secret;
 use crate::error::{Error, Result};
 
 #[derive(Debug, Default, Deserialize)]

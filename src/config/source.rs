@@ -5,15 +5,19 @@ use std::env;
 use std::path::Path;
 use std::time::Duration;
 
+use percent_encoding::percent_decode_str;
 use url::Url;
 
-use super::database::{MYSQL, POSTGRES, database};
-use super::file::FileSource;
-use super::{
-    Credentials, InfluxDb, Prices, QuotaChoice, Secret, Select, SourceKind, SourceSpec, Version,
-    duration, size,
+use crate::config::database::{MYSQL, POSTGRES, database};
+use crate::config::file::FileSource;
+use crate::config::job::{SourceKind, SourceSpec};
+use crate::config::select::Select;
+use crate::config::server::{
+    Credentials, InfluxDb, QuotaChoice, Secret, Version, without_password,
 };
+use crate::config::units::{duration, size};
 use crate::error::{Error, Result};
+use crate::model::Prices;
 
 /// A source of the file.
 pub(super) fn source_of_file(source: &FileSource, folder: &Path) -> Result<SourceSpec> {
@@ -148,8 +152,8 @@ fn influxdb(
         return Err(bad("there is something after the database"));
     }
     let decoded = |text: &str| {
-        let bytes = percent_decode(text);
-        String::from_utf8(bytes).map_err(|_| bad("a name in it is not UTF-8"))
+        let decoded = percent_decode_str(text).decode_utf8();
+        decoded.map(String::from).map_err(|_| bad("a name in it is not UTF-8"))
     };
     let database = decoded(url.path().trim_start_matches('/'))?;
     if !database.is_empty() {
@@ -242,31 +246,4 @@ fn named_credentials(
         }
         (None, None, _) => Credentials::None,
     })
-}
-
-pub(super) fn percent_decode(text: &str) -> Vec<u8> {
-    let bytes = text.as_bytes();
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let escape = text.get(at + 1..at + 3).filter(|_| bytes[at] == b'%');
-        match escape.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            Some(byte) => {
-                decoded.push(byte);
-                at += 3;
-            }
-            None => {
-                decoded.push(bytes[at]);
-                at += 1;
-            }
-        }
-    }
-    decoded
-}
-
-/// A URL as it may be shown, also one that is none because it was mistyped.
-pub(super) fn without_password(text: &str) -> String {
-    let Some(at) = text.rfind('@') else { return text.to_owned() };
-    let from = text.find("://").map(|scheme| scheme + 3).filter(|from| *from <= at).unwrap_or(0);
-    format!("{}***{}", &text[..from], &text[at..])
 }

@@ -12,8 +12,8 @@ use parquet::arrow::arrow_writer::{
 use parquet::errors::{ParquetError, Result};
 use parquet::file::writer::SerializedFileWriter;
 
-use super::cores::Cores;
-use crate::stats::Stats;
+use crate::column_stats::Stats;
+use crate::encode::cores::Cores;
 
 /// The row group that a file is at.
 pub(super) struct RowGroup {

@@ -6,7 +6,7 @@ use arrow::datatypes::{DataType, Field};
 use parquet::file::properties::{EnabledStatistics, WriterPropertiesBuilder};
 use parquet::schema::types::ColumnPath;
 
-use crate::source::size_bytes;
+use crate::source::channel::size_bytes;
 
 /// A batch of a source ends long before, unless a single value is as large.
 const HUGE_BYTES: usize = 16 << 20;

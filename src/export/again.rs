@@ -3,12 +3,12 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::Run;
-use super::summary::NotCompared;
-use crate::archive::catalog::Kept;
 use crate::archive::commit::Commit;
+use crate::archive::run_json::Kept;
+use crate::column_stats::ColumnStats;
 use crate::error::Result;
-use crate::stats::ColumnStats;
+use crate::export::run::Run;
+use crate::export::summary::NotCompared;
 use crate::survey::{Known, Survey};
 use crate::window::Slice;
 

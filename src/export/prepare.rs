@@ -7,29 +7,33 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
-use super::Run;
-use super::again::{Again, divide};
-use super::relist::union;
-use super::summary::{Failed, ReadAgain, Summary, UNREADABLE};
-use super::worker::Shared;
-use crate::archive::catalog::RangeText;
 use crate::archive::commit::Commit;
-use crate::archive::name::Paths;
+use crate::archive::keys::Paths;
 use crate::archive::runs::{Beating, PlannedTable, RunPlan};
-use crate::archive::{Archive, Found, State};
-use crate::chunk::Writer;
+use crate::archive::{Archive, ArchiveIndex, Found};
 use crate::config::Job;
 use crate::coverage::Coverage;
 use crate::encode::{Cores, EncodeOptions};
 use crate::error::{Error, Exit, Result};
-use crate::plan::{Queue, learned_width, same_division};
+use crate::export::again::{Again, divide};
+use crate::export::chunk_writer::ChunkWriter;
+use crate::export::queue::Queue;
+use crate::export::relist::union;
+use crate::export::run::Run;
+use crate::export::summary::{Failed, ReadAgain, Summary, UNREADABLE};
+use crate::export::window_sizing::learned_width;
+use crate::export::worker::Shared;
+use crate::model::ArtifactOutcome;
+use crate::model::TableId;
 use crate::progress::Progress;
+use crate::range::RangeText;
 use crate::retry::Retry;
-use crate::source::TableId;
+use crate::survey::division::same_division;
 use crate::survey::{Known, Survey, Surveyed, survey};
 use crate::window::{Slice, now, rfc3339};
 
-pub(super) async fn prepare<'a>(
+/// Surveys the sources, holds them against the archive, and says what is to be done.
+pub async fn prepare<'a>(
     job: &'a Job,
     archive: &Archive,
     beating: &Beating,
@@ -57,12 +61,12 @@ pub(super) async fn prepare<'a>(
     let (again, left) = divide(&survey, &Known::of(&state, &[]), job.keep);
     let (queue, paths, surveyed, plan) = plan(job, &survey, &state, &again, &run)?;
     let sealed = state.sealed && !state.uncatalogued && state.superseded.is_empty();
-    let asked = state.run.iter().flat_map(|run| &run.asked);
-    let known: HashSet<&TableId> = asked.map(|asked| &asked.table).collect();
+    let requested = state.run.iter().flat_map(|run| &run.requested);
+    let known: HashSet<&TableId> = requested.map(|requested| &requested.table).collect();
     // Definitions that the last run could not save are tried again.
     let last = state.run.iter().flat_map(|run| &run.artifacts);
     let unsaved = last
-        .filter(|artifact| artifact.is_failed())
+        .filter(|artifact| matches!(artifact.status, ArtifactOutcome::Failed(_)))
         .any(|artifact| job.sources.iter().any(|source| source.name == artifact.source));
     let idle = sealed
         && !unsaved
@@ -110,7 +114,7 @@ pub(super) async fn prepare<'a>(
         exit: Exit::Incomplete,
         hint: (!survey.unreadable.is_empty()).then(|| UNREADABLE.to_owned()),
     };
-    let writer = Writer {
+    let writer = ChunkWriter {
         options: encode_options(job, archive.store().part_bytes()),
         store: archive.store().clone(),
         run,
@@ -157,7 +161,7 @@ async fn read_again(archive: &Archive, survey: &mut Survey, found: &Found) -> Re
             ))
             .hint("restore the files from a copy, or name the source that has the table; nothing was changed"));
         };
-        surveyed.asked = union(surveyed.asked, commit.slice.window());
+        surveyed.requested = union(surveyed.requested, commit.slice.window());
     }
     archive.read_again(found.damaged.iter().map(|commit| &**commit)).await;
     Ok(())
@@ -177,7 +181,13 @@ fn encode_options(job: &Job, part_bytes: usize) -> EncodeOptions {
 
 type Planned = (Queue, HashMap<TableId, String>, Vec<usize>, RunPlan);
 
-fn plan(job: &Job, survey: &Survey, state: &State, again: &Again, run: &str) -> Result<Planned> {
+fn plan(
+    job: &Job,
+    survey: &Survey,
+    state: &ArchiveIndex,
+    again: &Again,
+    run: &str,
+) -> Result<Planned> {
     let committed = state.by_table();
     let mut given = Paths::default();
     for (id, commits) in &committed {
@@ -194,7 +204,7 @@ fn plan(job: &Job, survey: &Survey, state: &State, again: &Again, run: &str) -> 
     };
     let (mut queue, mut surveyed, mut paths) = (Queue::default(), Vec::new(), HashMap::new());
     for (at, surveyed_table) in survey.tables.iter().enumerate() {
-        let Surveyed { table, bounds, asked, .. } = surveyed_table;
+        let Surveyed { table, bounds, requested, .. } = surveyed_table;
         let path = given.path(&table.id);
         let commits = committed.get(&table.id).map(Vec::as_slice).unwrap_or_default();
         let is_again = |slice: Slice| again.before.contains_key(&(at, slice));
@@ -208,7 +218,11 @@ fn plan(job: &Job, survey: &Survey, state: &State, again: &Again, run: &str) -> 
             queue.add(Arc::clone(table), *bounds, todo, null_time, width(job, commits));
             surveyed.push(at);
         }
-        plan.tables.push(PlannedTable { id: table.id.clone(), path: path.clone(), asked: *asked });
+        plan.tables.push(PlannedTable {
+            id: table.id.clone(),
+            path: path.clone(),
+            requested: *requested,
+        });
         paths.insert(table.id.clone(), path);
     }
     Ok((queue, paths, surveyed, plan))
@@ -222,5 +236,5 @@ pub(super) fn width(job: &Job, commits: &[&Commit]) -> i64 {
         let elapsed = Duration::from_millis(commit.elapsed_ms);
         Some(learned_width(commit.slice.window()?.width(), commit.rows, elapsed, None))
     });
-    learned.map_or(job.limits.window, |width| width.max(crate::plan::MIN_WIDTH))
+    learned.map_or(job.limits.window, |width| width.max(crate::window::MIN_WIDTH))
 }

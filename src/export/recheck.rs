@@ -4,14 +4,15 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::Run;
-use crate::archive::State;
+use crate::archive::ArchiveIndex;
 use crate::archive::commit::Commit;
-use crate::archive::name::commit_key;
+use crate::archive::keys::commit_key;
 use crate::error::{Error, Result};
-use crate::plan::MIN_WIDTH;
-use crate::source::{Listing, Source, Table, TableId};
+use crate::export::run::Run;
+use crate::model::{Listing, Table, TableId};
+use crate::source::Source;
 use crate::survey::Surveyed;
+use crate::window::MIN_WIDTH;
 use crate::window::{Slice, Window};
 
 /// How often a table is read again before the run gives up.
@@ -21,7 +22,7 @@ const NAMED: usize = 5;
 
 impl Run<'_> {
     /// Lists all sources again. `true` where something was taken out of the archive, to be read again.
-    pub(super) async fn take_back_what_changed(&mut self, state: &State) -> Result<bool> {
+    pub(super) async fn take_back_what_changed(&mut self, state: &ArchiveIndex) -> Result<bool> {
         self.writer.progress.doing("asking again what there is");
         let mut doubted = Vec::new();
         for (number, source) in self.survey.sources.clone().into_iter().enumerate() {
@@ -43,7 +44,7 @@ impl Run<'_> {
         }
         let mut again = BTreeMap::<usize, Vec<Slice>>::new();
         for (surveyed, commit) in &doubted {
-            self.take_back(*surveyed, commit).await?;
+            self.uncount(*surveyed, commit).await?;
             again.entry(*surveyed).or_default().push(commit.slice);
         }
         again.into_iter().for_each(|(surveyed, slices)| self.queue_again(surveyed, &slices));
@@ -68,7 +69,7 @@ impl Run<'_> {
         number: usize,
         source: &Arc<dyn Source>,
         listing: Listing,
-        state: &State,
+        state: &ArchiveIndex,
     ) -> Result<Vec<(usize, Commit)>> {
         let tables = listing.tables.into_iter();
         let mut now: HashMap<TableId, Table> =
@@ -99,8 +100,8 @@ impl Run<'_> {
                 let known = match known {
                     Some(known) => known,
                     None => {
-                        let asked = || source.missed(&read, &now);
-                        let windows = self.retry.with_retry(source.name(), asked).await?;
+                        let find = || source.missed(&read, &now);
+                        let windows = self.retry.with_retry(source.name(), find).await?;
                         missed.push((read, windows));
                         missed.len() - 1
                     }
@@ -151,12 +152,12 @@ impl Run<'_> {
 /// A table as a commit says that it was read.
 fn as_read(now: &Table, commit: &Commit) -> Table {
     let columns = commit.columns.iter().map(|column| {
-        let same = |now: &&crate::source::Column| {
+        let same = |now: &&crate::model::Column| {
             (&now.name, &now.key, now.role, &now.source_type)
                 == (&column.name, &column.key, column.role, &column.source_type)
         };
         let data_type = now.columns.iter().find(same).map(|now| now.data_type.clone());
-        crate::source::Column {
+        crate::model::Column {
             name: column.name.clone(),
             key: column.key.clone(),
             role: column.role,
@@ -169,8 +170,8 @@ fn as_read(now: &Table, commit: &Commit) -> Table {
 
 fn same(one: &Arc<Table>, other: &Arc<Table>) -> bool {
     Arc::ptr_eq(one, other)
-        || (&one.columns, &one.occupied, &one.cuts)
-            == (&other.columns, &other.occupied, &other.cuts)
+        || (&one.columns, &one.data_ranges, &one.split_points)
+            == (&other.columns, &other.data_ranges, &other.split_points)
 }
 
 fn named<'a>(ids: impl Iterator<Item = &'a TableId>) -> Option<String> {

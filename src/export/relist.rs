@@ -4,12 +4,13 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::Run;
 use crate::archive::commit::Commit;
 use crate::coverage::Coverage;
 use crate::error::{Error, Result};
-use crate::plan::{asked, same_division};
-use crate::source::{Chunk, TableId};
+use crate::export::run::Run;
+use crate::model::{Chunk, TableId};
+use crate::range::requested;
+use crate::survey::division::same_division;
 use crate::window::{Slice, Window, now};
 
 /// How often a table may be listed again without a change that explains why.
@@ -31,7 +32,7 @@ impl Run<'_> {
     pub(super) async fn relist(&mut self, at: usize, chunk: &Chunk, error: Error) -> Result<()> {
         if self.queue.table(at).columns != chunk.table.columns {
             // Another chunk was first, and this one was still read the old way.
-            self.queue.give_back(at, &[chunk.slice]);
+            self.queue.requeue(at, &[chunk.slice]);
             return Ok(());
         }
         let source = Arc::clone(self.source(at));
@@ -53,8 +54,8 @@ impl Run<'_> {
             surveyed.table = Arc::clone(table);
             // Under a newer state there may be rows beyond the old bounds; the seal looks for gaps.
             if let Some(bounds) = bounds.as_ref().map(|bounds| bounds[found]) {
-                let asked = asked(table, bounds, self.job.from, self.job.to, now());
-                surveyed.asked = union(surveyed.asked, asked);
+                let requested = requested(table, bounds, self.job.from, self.job.to, now());
+                surveyed.requested = union(surveyed.requested, requested);
                 surveyed.bounds = union(surveyed.bounds, bounds);
             }
         }
@@ -65,7 +66,7 @@ impl Run<'_> {
                 self.restart(other, is_first).await?;
             } else if self.queue.table(other).is_retyped(before) {
                 let slices = self.retract(other, &before.id).await?;
-                self.queue.give_back(other, &slices);
+                self.queue.requeue(other, &slices);
             }
         }
         if replaced.contains(&chunk.table.id) {
@@ -79,7 +80,7 @@ impl Run<'_> {
             self.queue.restart(at, Vec::new(), false);
             return Ok(());
         }
-        self.queue.give_back(at, &[chunk.slice]);
+        self.queue.requeue(at, &[chunk.slice]);
         if self.queue.table(at).columns == chunk.table.columns {
             // Nothing was learned: of that there must be an end.
             let strikes = self.strikes.entry(chunk.table.id.clone()).or_default();
@@ -132,7 +133,7 @@ impl Run<'_> {
         for commit in state.commits.iter().filter(|commit| commit.id() == *table) {
             // What is committed and not settled yet comes back by itself.
             if self.settled.contains_key(&(surveyed, commit.slice)) {
-                self.take_back(surveyed, commit).await?;
+                self.uncount(surveyed, commit).await?;
                 slices.push(commit.slice);
             }
         }
@@ -140,7 +141,7 @@ impl Run<'_> {
     }
 
     /// Takes a commit out of the archive, and out of what this run did if it was its own.
-    pub(super) async fn take_back(&mut self, surveyed: usize, commit: &Commit) -> Result<()> {
+    pub(super) async fn uncount(&mut self, surveyed: usize, commit: &Commit) -> Result<()> {
         self.archive.retract(commit).await?;
         if self.settled.remove(&(surveyed, commit.slice)).is_some() {
             self.summary.chunks = self.summary.chunks.saturating_sub(1);

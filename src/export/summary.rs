@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 
-use crate::archive::catalog::{Kept, Outside};
+use crate::archive::run_json::{Kept, Outside};
 use crate::error::Exit;
-use crate::source::{ArtifactStatus, Excluded, TableId};
+use crate::model::{ArtifactOutcome, ArtifactStatus, Excluded, TableId};
 use crate::window::Window;
 
 /// What a run did, for people and for `--json`.
@@ -42,7 +42,7 @@ pub struct Summary {
     pub not_compared: NotCompared,
     /// Seconds it took.
     pub elapsed_seconds: f64,
-    /// Rows outside of the asked range.
+    /// Rows outside of the requested range.
     pub outside: Vec<Outside>,
     /// What was left out, and why.
     pub excluded: Vec<Excluded>,
@@ -110,10 +110,12 @@ impl Failed {
 
     /// Definitions that could not be saved.
     pub(super) fn unsaved(artifacts: &[ArtifactStatus]) -> Vec<Self> {
-        let unsaved = artifacts.iter().filter(|artifact| artifact.is_failed());
+        let unsaved = artifacts
+            .iter()
+            .filter(|artifact| matches!(artifact.status, ArtifactOutcome::Failed(_)));
         let failed = |artifact: &ArtifactStatus| Self {
             chunk: format!("{} of {}", artifact.kind, artifact.source),
-            error: artifact.status.clone(),
+            error: artifact.status.to_string(),
             exit: Exit::Failed,
         };
         unsaved.map(failed).collect()

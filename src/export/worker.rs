@@ -8,10 +8,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::archive::Archive;
 use crate::archive::commit::Commit;
-use crate::chunk::Writer;
 use crate::error::{Class, Error, Result};
+use crate::export::chunk_writer::ChunkWriter;
+use crate::model::Chunk;
 use crate::retry::Retry;
-use crate::source::{Chunk, Source};
+use crate::source::Source;
 
 /// So many halved windows weigh like one failed attempt.
 const SPLITS_A_FAILURE: u32 = 8;
@@ -45,7 +46,7 @@ pub(super) enum Outcome {
 /// One chunk in flight, with its attempts.
 pub(super) struct Worker {
     pub(super) archive: Archive,
-    pub(super) writer: Writer,
+    pub(super) writer: ChunkWriter,
     pub(super) shared: Arc<Shared>,
     pub(super) retry: Retry,
     pub(super) path: String,

@@ -4,11 +4,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::knock::{Door, knock};
-use super::{Source, SourceInfo, open};
 use crate::config::{Limits, SourceSpec};
 use crate::error::{Class, Error, Result};
+use crate::model::SourceInfo;
 use crate::retry::Retry;
+use crate::source::Source;
+use crate::source::knock::{Door, knock};
+use crate::source::registry::open;
 
 /// A server that has not answered by then may be one that waits for its client to speak another language.
 const STRANGE: Duration = Duration::from_secs(5);

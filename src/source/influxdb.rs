@@ -6,24 +6,27 @@ pub(in crate::source) mod budget;
 pub(in crate::source) mod cloud;
 pub(in crate::source) mod core;
 pub(in crate::source) mod family;
+pub mod flight;
 pub(in crate::source) mod http;
+pub mod http_query;
+pub mod influxql;
+pub mod points;
 pub(in crate::source) mod sql;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::budget::Quota;
-
 use self::budget::Budget;
 use self::cloud::{Cloud, Storage};
 use self::family::{Family, Product};
 use self::http::Server;
-use super::fallback::Fallback;
-use super::flight::{Client, Flight};
-use super::influxql::InfluxQl;
-use super::{Source, SourceSpec};
-use crate::config::{InfluxDb, Limits, QuotaChoice, Version};
+use crate::config::{InfluxDb, Limits, QuotaChoice, SourceSpec, Version};
 use crate::error::{Class, Error, Result};
+use crate::model::Quota;
+use crate::source::Source;
+use crate::source::influxdb::flight::{Client, Flight};
+use crate::source::influxdb::http_query::HttpQuery;
+use crate::source::influxdb::influxql::InfluxQl;
 
 /// The length of a window of Serverless's quota.
 const QUOTA_WINDOW: Duration = Duration::from_secs(300);
@@ -89,7 +92,7 @@ pub(super) async fn open(
                          and may write -0 as 0; let HTTP/2 pass to read them by Flight",
                         family.server.address()
                     ));
-                    Ok(Arc::new(Fallback::open(family).await?))
+                    Ok(Arc::new(HttpQuery::open(family).await?))
                 }
             }
         }

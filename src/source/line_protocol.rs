@@ -5,64 +5,38 @@
 mod batches;
 mod buffer;
 mod cells;
+mod fault;
 mod header;
 mod input;
 mod lines;
 mod load;
 mod merge;
+mod options;
 mod parse;
 mod schema;
 mod spool;
 mod tags;
 mod text;
+mod values;
 
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use tokio::sync::OnceCell;
 
 use self::batches::Batches;
 use self::load::{Loaded, Ready};
-use self::merge::Sink;
-use super::{
-    Artifact, ArtifactStatus, BatchSender, Chunk, Done, Listing, RowCount, Source, SourceInfo,
-    Table, TableId,
-};
+pub use self::options::{Options, Selects};
+use self::spool::Sink;
 use crate::error::{Error, Result};
+use crate::model::{
+    ArtifactOutcome, Artifacts, Chunk, Listing, ReadSummary, RowCount, SourceInfo, Table,
+};
+use crate::source::Source;
+use crate::source::channel::BatchSender;
 use crate::window::Window;
-
-/// Says of a table whether it is to be exported.
-pub type Selects = Arc<dyn Fn(&TableId) -> bool + Send + Sync>;
-
-/// What a file does not say itself.
-#[derive(Clone)]
-pub struct Options {
-    /// Database of points before which the file names none; if missing, the name of the file.
-    pub database: Option<String>,
-    /// Retention policy likewise; if missing, `autogen`.
-    pub retention_policy: Option<String>,
-    /// How many nanoseconds a timestamp counts in: 1 for `ns`, 1,000,000,000 for `s`.
-    pub precision_nanos: i64,
-    /// Bound of all buffers together; what does not fit waits in a temporary file.
-    pub memory_bytes: usize,
-    /// Which tables to export; of others the lines are counted.
-    pub selects: Selects,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            database: None,
-            retention_policy: None,
-            precision_nanos: 1,
-            memory_bytes: 256 << 20,
-            selects: Arc::new(|_| true),
-        }
-    }
-}
 
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -162,29 +136,28 @@ impl Source for LineProtocolSource {
         Ok(RowCount { rows, exact: true })
     }
 
-    async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<Done> {
+    async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<ReadSummary> {
         let (loaded, at) = self.find(&chunk.table).await?;
         let Some(window) = chunk.slice.window() else {
-            return Ok(Done::default()); // every point has a time
+            return Ok(ReadSummary::default()); // every point has a time
         };
         let table = chunk.table.clone();
         let memory_bytes = self.options.memory_bytes / 2;
         let work = move || send(&loaded, at, &table, window, memory_bytes, batches);
         blocking(work).await.map_err(|error| error.context(format!("reading {chunk}")))?;
-        Ok(Done::default())
+        Ok(ReadSummary::default())
     }
 
-    async fn artifacts(&self) -> Result<(Vec<Artifact>, Vec<ArtifactStatus>)> {
+    async fn artifacts(&self) -> Result<Artifacts> {
         let loaded = self.loaded().await?;
-        let found = !loaded.ddl.is_empty();
-        let status = ArtifactStatus {
-            source: self.name.clone(),
-            kind: "ddl".to_owned(),
-            status: if found { "saved" } else { "none" }.to_owned(),
-        };
-        let content = Bytes::from(loaded.ddl.join("\n") + "\n");
-        let artifact = found.then(|| Artifact { path: "ddl.influxql".to_owned(), content });
-        Ok((artifact.into_iter().collect(), vec![status]))
+        let mut artifacts = Artifacts::of(&self.name);
+        if loaded.ddl.is_empty() {
+            artifacts.ended("ddl", ArtifactOutcome::None);
+        } else {
+            artifacts.file("", "ddl", "influxql", loaded.ddl.join("\n") + "\n");
+            artifacts.ended("ddl", ArtifactOutcome::Saved(String::new()));
+        }
+        Ok(artifacts)
     }
 }
 

@@ -33,14 +33,16 @@ use self::rows::Unfit;
 use self::select::Part;
 use self::session::{Pool, Session};
 use self::status::Fault;
-use super::relational::cancel::{Cancel, blocking};
-use super::relational::lessons::{Lesson, Lessons};
-use super::{
-    Artifact, ArtifactStatus, BatchSender, Chunk, Done, Listing, Object, RowCount, ServerIdentity,
-    Source, SourceInfo, Table, TableId,
-};
 use crate::config::{Database, Limits, Select, SourceSpec};
 use crate::error::{Class, Error, Result};
+use crate::model::{
+    Artifacts, Chunk, Listing, Object, ReadSummary, RowCount, ServerIdentity, SourceInfo, Table,
+    TableId,
+};
+use crate::source::Source;
+use crate::source::channel::BatchSender;
+use crate::source::relational::cancel::{Cancel, blocking};
+use crate::source::relational::type_overrides::{TypeOverride, TypeOverrides};
 use crate::window::{Slice, Window};
 
 /// Opens one.
@@ -56,7 +58,7 @@ pub(super) fn open(
         pool: Arc::new(Pool::new(database, limits)),
         numbered: AtomicBool::new(false),
         learned: Mutex::default(),
-        lessons: Lessons::default(),
+        type_overrides: TypeOverrides::default(),
     }))))
 }
 
@@ -71,7 +73,7 @@ struct Inner {
     /// Whether InnoDB's numbers tell tables apart.
     numbered: AtomicBool,
     learned: Mutex<Learned>,
-    lessons: Lessons,
+    type_overrides: TypeOverrides,
 }
 
 /// What is known of tables besides what is listed of them.
@@ -178,7 +180,7 @@ impl Source for MySql {
         self.0.learned().rows.get(table).copied()
     }
 
-    async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<Done> {
+    async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<ReadSummary> {
         let (this, chunk) = (Arc::clone(&self.0), chunk.clone());
         let mut lease = this.pool.lease().await?;
         blocking(move |cancel| {
@@ -187,7 +189,9 @@ impl Source for MySql {
                 Ok((outcome, session.state.clone()))
             });
             let read = read.and_then(|(outcome, state)| match outcome {
-                Outcome::Complete => Ok(Done { snapshot: Some(state), ..Done::default() }),
+                Outcome::Complete => {
+                    Ok(ReadSummary { snapshot: Some(state), ..ReadSummary::default() })
+                }
                 Outcome::Stopped(error) => Err(error),
                 Outcome::Unfit(unfit) => Err(this.retype(&chunk.table, &unfit)),
             });
@@ -196,7 +200,7 @@ impl Source for MySql {
         .await
     }
 
-    async fn artifacts(&self) -> Result<(Vec<Artifact>, Vec<ArtifactStatus>)> {
+    async fn artifacts(&self) -> Result<Artifacts> {
         let this = Arc::clone(&self.0);
         blocking(move |cancel| {
             let collect = |client: &mut _| artifacts::collect(client, &this.name, &this.select);
@@ -296,12 +300,12 @@ impl Inner {
     fn retype(&self, table: &Table, unfit: &[Unfit]) -> Error {
         let learned = unfit.iter().map(|unfit| match unfit {
             Unfit::Date(at) => {
-                (&table.columns[*at], Lesson::Text, "a date that is none, as 0000-00-00")
+                (&table.columns[*at], TypeOverride::Text, "a date that is none, as 0000-00-00")
             }
             Unfit::Text(at) => {
-                (&table.columns[*at], Lesson::Bytes, "bytes that are not text of its charset")
+                (&table.columns[*at], TypeOverride::Bytes, "bytes that are not text of its charset")
             }
         });
-        self.lessons.learn(&table.id, learned)
+        self.type_overrides.learn(&table.id, learned)
     }
 }

@@ -28,19 +28,22 @@ use self::errors::LOCKED;
 use self::read::{RANGE_BYTES, bounds_of, read_chunk};
 use self::snapshot::{Pool, RELEASE, Session};
 use self::types::{Cast, Kind, Types};
-use super::names::Names;
-use super::relational::cancel::{Cancel, blocking};
-use super::relational::databases::{self, Found};
-use super::relational::lessons::Lessons;
-use super::relational::slice::condition;
-use super::relational::time_column::{self, Candidate, choose};
-use super::{
-    Artifact, ArtifactStatus, BatchSender, Chunk, Column, Cuts, Division, Done, Excluded, Identity,
-    LEFT_OUT, Listing, Object, Reading, Role, RowCount, ServerIdentity, Source, SourceInfo,
-    SourceSpec, Table, TableId,
-};
-use crate::config::{Database, Limits, Select};
+use crate::config::{Database, Limits, Select, SourceSpec};
 use crate::error::{Class, Error, Result};
+use crate::model::{
+    Artifacts, Chunk, Column, Division, Excluded, Identity, LEFT_OUT, Listing, Object, ReadMode,
+    ReadSummary, Role, RowCount, ServerIdentity, SourceInfo, SplitPoints, Table, TableId,
+};
+use crate::source::Source;
+use crate::source::channel::BatchSender;
+use crate::source::names::Names;
+use crate::source::relational::cancel::{Cancel, blocking};
+use crate::source::relational::databases;
+use crate::source::relational::databases::Found;
+use crate::source::relational::slice::condition;
+use crate::source::relational::time_column;
+use crate::source::relational::time_column::{Candidate, choose};
+use crate::source::relational::type_overrides::TypeOverrides;
 use crate::window::{Slice, Window};
 
 /// An index serves windows cheaply where its order is about that of the table.
@@ -67,7 +70,7 @@ struct Inner {
     /// One for each stream that may be read at once.
     streams: Arc<Semaphore>,
     known: Mutex<Known>,
-    lessons: Lessons,
+    type_overrides: TypeOverrides,
 }
 
 #[derive(Default)]
@@ -108,7 +111,7 @@ pub(super) fn open(
             streams: Arc::new(Semaphore::new(limits.concurrency)),
             limits: limits.clone(),
             known: Mutex::default(),
-            lessons: Lessons::default(),
+            type_overrides: TypeOverrides::default(),
         }),
     }))
 }
@@ -326,8 +329,8 @@ impl Inner {
         let (mut names, mut columns) = (Names::default(), Vec::new());
         let (mut asked, mut kinds) = (Vec::new(), Vec::new());
         for attribute in &relation.columns {
-            let lesson = self.lessons.of(&id, &attribute.name);
-            let (kind, cast) = types.resolve(attribute.type_oid, attribute.modifier, lesson);
+            let type_override = self.type_overrides.of(&id, &attribute.name);
+            let (kind, cast) = types.resolve(attribute.type_oid, attribute.modifier, type_override);
             asked.push(sql::column(&attribute.name, cast));
             columns.push(Column {
                 name: names.take(&attribute.name),
@@ -340,12 +343,12 @@ impl Inner {
         }
         let from = sql::only(&relation.schema, &relation.name);
         let time = self.time_column(&id, relation, types, warnings)?;
-        let (reading, bounds, occupied) = match &time {
-            None => (Reading::Whole, Some(Window::ALL), vec![Window::ALL]),
+        let (read_mode, bounds, data_ranges) = match &time {
+            None => (ReadMode::Whole, Some(Window::ALL), vec![Window::ALL]),
             Some((time, may_be_null)) => {
                 let times = bounds_of(connection, &from, time);
                 let times = times.map_err(|error| error.context("asking for its bounds"))?;
-                (times.reading(*may_be_null), times.bounds(), times.occupied())
+                (times.read_mode(*may_be_null), times.bounds(), times.data_ranges())
             }
         };
         let time = time.map(|(time, _)| time);
@@ -368,10 +371,10 @@ impl Inner {
         Ok(Table {
             id,
             columns,
-            occupied,
+            data_ranges,
             time_column,
-            cuts: Cuts::None,
-            reading,
+            split_points: SplitPoints::None,
+            read_mode,
             identity: Identity { division, object: Some(object) },
         })
     }
@@ -464,7 +467,7 @@ impl Source for Postgres {
         u64::try_from(self.inner.readable(table).ok()?.rows_estimate).ok()
     }
 
-    async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<Done> {
+    async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<ReadSummary> {
         let readable = self.inner.readable(&chunk.table.id)?;
         let object = chunk.table.identity.object.as_ref();
         if readable.listed != chunk.table.columns || object != Some(&readable.object) {
@@ -478,10 +481,10 @@ impl Source for Postgres {
             read_chunk(&inner, &readable, &chunk, &batches, cancel)
         };
         let state = blocking(work).await;
-        state.map(|state| Done { snapshot: Some(state), ..Done::default() })
+        state.map(|state| ReadSummary { snapshot: Some(state), ..ReadSummary::default() })
     }
 
-    async fn artifacts(&self) -> Result<(Vec<Artifact>, Vec<ArtifactStatus>)> {
+    async fn artifacts(&self) -> Result<Artifacts> {
         // They need connections of their own, and some servers grant few.
         self.inner.known().pools.values().for_each(|pool| pool.close_idle());
         let inner = Arc::clone(&self.inner);

@@ -1,6 +1,6 @@
 //! What PostgreSQL and MySQL solve alike: which databases are exported (`databases`), which column the windows are
 //! made of (`time_column`), the WHERE of a slice (`slice`), where the rows of a table lie (`times`), columns whose type
-//! was too narrow (`lessons`), whether a table is still the one that was listed (`outside`), a chunk that several
+//! was too narrow (`type_overrides`), whether a table is still the one that was listed (`outside`), a chunk that several
 //! sessions read (`fan_out`), work on threads that may block (`cancel`), and what a connection that breaks means for a
 //! run (`broken`). Each of the two keeps its wire, catalog,
 //! snapshots and values. Knows no protocol.
@@ -9,11 +9,11 @@ pub(super) mod broken;
 pub(super) mod cancel;
 pub(super) mod databases;
 pub(super) mod fan_out;
-pub(super) mod lessons;
 pub(super) mod outside;
 pub(super) mod slice;
 pub(super) mod time_column;
 pub(super) mod times;
+pub(super) mod type_overrides;
 
 /// A batch ends at so many rows, or at so many bytes as the server sent them.
 pub(super) const BATCH_ROWS: usize = 16 << 10;

@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{MAIN_SEPARATOR, Path, PathBuf};
 use std::time::SystemTime;
 
-use super::Entry;
+use crate::store::Entry;
 
 /// The path that an archive's URL means; `None` where it means no folder.
 pub(super) fn path_of(url: &str) -> Option<PathBuf> {

@@ -5,8 +5,9 @@ use object_store::path::Path;
 use object_store::{MultipartUpload, ObjectStoreExt, PutPayload};
 use tokio::task::JoinSet;
 
-use super::{Store, store_error};
 use crate::error::{Error, Result};
+use crate::store::Store;
+use crate::store::errors::store_error;
 
 /// Parts of one upload that may be on their way at once.
 const PARTS_IN_FLIGHT: usize = 2;
@@ -29,7 +30,7 @@ struct Parts {
 
 impl Upload {
     /// Nothing is asked of the store before there is a second part: what fits into one is put whole.
-    pub(super) fn new(store: Store, key: &str) -> Self {
+    pub fn new(store: Store, key: &str) -> Self {
         Self { store, key: key.to_owned(), first: None, parts: None, size_bytes: 0 }
     }
 

@@ -3,9 +3,9 @@
 //! wrote (counters are reset, unlogged tables are emptied by a crash, a log can be switched off). The hash of
 //! a file does. So whatever else was read whole is read again by each run over what was sealed.
 
-use super::same::Known;
 use crate::archive::commit::Commit;
-use crate::source::{Reading, Table};
+use crate::model::{ReadMode, Table};
+use crate::survey::same::Known;
 use crate::window::Slice;
 
 /// What an archive has of a table that a run may have to read again.
@@ -22,13 +22,13 @@ impl<'a> Known<'a> {
     /// among it: that is going on.
     pub fn again(&self, table: &Table) -> Again<'a> {
         let mut again = Again::default();
-        if table.reading == Reading::OnePass {
+        if table.read_mode == ReadMode::OnePass {
             return again;
         }
         for commit in self.commits(&table.id).iter().filter(|commit| self.is_sealed(commit)) {
             match commit.slice {
                 Slice::NullTime => again.stale.push(commit),
-                Slice::All if table.reading == Reading::Whole => again.stale.push(commit),
+                Slice::All if table.read_mode == ReadMode::Whole => again.stale.push(commit),
                 Slice::All | Slice::Window(_) => again.windows += 1,
             }
         }

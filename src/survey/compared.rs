@@ -1,10 +1,11 @@
 //! What to make of the tables of a source that the archive may hold already, where no identity tells.
 
-use super::same::{Comparison, Known, Sign};
 use crate::config::{Job, SourceSpec};
 use crate::error::{Class, Error, Result};
+use crate::model::{Table, TableId};
 use crate::retry::Retry;
-use crate::source::{Source, Table, TableId};
+use crate::source::Source;
+use crate::survey::same::{Comparison, Known, Sign};
 use crate::window::Window;
 
 /// Tables of which a window is counted to find one that is as it was.

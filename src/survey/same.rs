@@ -4,14 +4,15 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use crate::archive::ArchiveIndex;
 use crate::archive::commit::Commit;
+use crate::archive::commit::commit_key;
 use crate::archive::runs::RunPlan;
-use crate::archive::{State, commit_key};
 use crate::config::SourceSpec;
 use crate::coverage::Coverage;
 use crate::error::{Error, Result};
-use crate::plan::same_division;
-use crate::source::{Reading, Role, ServerIdentity, SourceInfo, Table, TableId};
+use crate::model::{ReadMode, Role, ServerIdentity, SourceInfo, Table, TableId};
+use crate::survey::division::same_division;
 use crate::window::{Window, rfc3339};
 
 /// Tables that a message names before the rest is only counted.
@@ -37,7 +38,7 @@ pub(super) struct Named {
 
 impl<'a> Known<'a> {
     /// By the records of the runs that sealed the archive, the plans of those that did not, and the commits.
-    pub fn of(state: &'a State, plans: &'a [RunPlan]) -> Self {
+    pub fn of(state: &'a ArchiveIndex, plans: &'a [RunPlan]) -> Self {
         let runs = state.run.iter().flat_map(|run| run.runs());
         let infos = runs.flat_map(|run| &run.sources);
         let mut identities = BTreeMap::<&str, Option<ServerIdentity>>::new();
@@ -281,16 +282,16 @@ fn first_row(table: &Table, commits: &[&Commit]) -> Option<i64> {
 }
 
 fn sign(table: &Table, bounds: Option<Window>, commits: &[&Commit]) -> Sign {
-    match table.reading {
+    match table.read_mode {
         // What was read in one pass is known by its hash.
-        Reading::OnePass => {
+        ReadMode::OnePass => {
             match commits.iter().all(|c| same_division(table, c.state.as_deref()).is_ok()) {
                 true => Sign::Same,
                 false => Sign::Changed("is of another file".to_owned()),
             }
         }
-        Reading::Whole => Sign::None,
-        Reading::Windows | Reading::WindowsAndNullTime => {
+        ReadMode::Whole => Sign::None,
+        ReadMode::Windows | ReadMode::WindowsAndNullTime => {
             let Some(first) = first_row(table, commits) else { return Sign::None };
             let coverage: Coverage = commits.iter().filter_map(|c| c.slice.window()).collect();
             match bounds {
@@ -320,7 +321,7 @@ fn covers(coverage: &Coverage, time: i64) -> bool {
 
 /// Whether rows that were exported are of other columns than the table has now.
 fn columns_changed(table: &Table, bounds: Option<Window>, commits: &[&Commit]) -> Option<String> {
-    let in_windows = matches!(table.reading, Reading::Windows | Reading::WindowsAndNullTime);
+    let in_windows = matches!(table.read_mode, ReadMode::Windows | ReadMode::WindowsAndNullTime);
     if !in_windows {
         return None; // read again, or known by its hash
     }

@@ -19,11 +19,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use moveout::archive::commit::Commit;
-use moveout::config::Place;
+use moveout::commands::export::export;
+use moveout::commands::verify::{Options, verify};
+use moveout::config::Location;
 use moveout::error::Exit;
-use moveout::export::{Summary, export};
+use moveout::export::summary::Summary;
+use moveout::model::Artifacts;
 use moveout::progress::Progress;
-use moveout::verify::{Options, verify};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use support::Scripted;
 use support::memory::{Ask, Handle, Memory, Wrong};
@@ -34,8 +36,8 @@ const DAY: i64 = 86_400_000_000_000;
 /// 2024-01-01.
 const NEW_YEAR: i64 = 1_704_067_200_000_000_000;
 
-fn place(store: &Arc<Memory>) -> Place {
-    Place::given("memory", Arc::new(Handle(Arc::clone(store))))
+fn place(store: &Arc<Memory>) -> Location {
+    Location::given("memory", Arc::new(Handle(Arc::clone(store))))
 }
 
 async fn run(source: &Arc<Scripted>, store: &Arc<Memory>) -> moveout::error::Result<Summary> {
@@ -66,11 +68,9 @@ fn two_tables() -> Arc<Scripted> {
     let rows =
         |from: i64| (0..3).map(move |i| (Some(NEW_YEAR + (from + i) * DAY), i)).collect::<Vec<_>>();
     let source = Scripted::new([numbers("one", &rows(0)), numbers("two", &rows(1))]);
-    let artifact = moveout::source::Artifact {
-        path: "schema.sql".to_owned(),
-        content: "CREATE TABLE one ();".into(),
-    };
-    source.keep(vec![artifact], Vec::new());
+    let mut artifacts = Artifacts::of("s");
+    artifacts.file("", "schema", "sql", "CREATE TABLE one ();");
+    source.keep(artifacts);
     source
 }
 

@@ -12,7 +12,7 @@ use moveout::archive::is_artifact;
 use moveout::coverage::Coverage;
 use moveout::error::Exit;
 use moveout::hash::sha256;
-use moveout::source::{Artifact, TableId};
+use moveout::model::{Artifacts, TableId};
 use tokio::sync::{Notify, oneshot};
 
 use super::support::Scripted;
@@ -203,8 +203,9 @@ async fn in_order(
 fn days(number: i64) -> Arc<Scripted> {
     let rows: Vec<_> = (0..number).map(|day| (Some(NEW_YEAR + day * DAY), day)).collect();
     let source = Scripted::new([numbers("one", &rows)]);
-    let content = "CREATE TABLE one ();".into();
-    source.keep(vec![Artifact { path: "schema.sql".to_owned(), content }], Vec::new());
+    let mut artifacts = Artifacts::of("s");
+    artifacts.file("", "schema", "sql", "CREATE TABLE one ();");
+    source.keep(artifacts);
     source
 }
 

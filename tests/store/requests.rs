@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use moveout::commands::status::status;
 use moveout::error::Exit;
-use moveout::status::status;
 
 use super::support::Scripted;
 use super::support::memory::{Ask, Memory, Wrong};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use moveout::error::Exit;
-use moveout::source::Division;
+use moveout::model::Division;
 
 use super::support::memory::{Ask, Memory, Wrong};
 use super::support::scripted::numbers;

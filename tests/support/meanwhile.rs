@@ -6,14 +6,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use moveout::commands::export::export;
 use moveout::config::{Flags, Job, SourceKind};
 use moveout::error::Result;
-use moveout::export::{Summary, export};
-use moveout::progress::Progress;
-use moveout::source::{
-    Artifact, ArtifactStatus, BatchSender, Bill, Chunk, Done, Listing, RowCount, ServerIdentity,
-    Source, SourceInfo, Table, TableId, open,
+use moveout::export::summary::Summary;
+use moveout::model::{
+    Artifacts, Chunk, Listing, Metering, ReadSummary, RowCount, ServerIdentity, SourceInfo, Table,
+    TableId,
 };
+use moveout::progress::Progress;
+use moveout::source::Source;
+use moveout::source::channel::BatchSender;
+use moveout::source::registry::open;
 use moveout::window::Window;
 use tokio::sync::watch;
 
@@ -93,7 +97,7 @@ impl Source for Meanwhile {
         self.source.rows_estimate(table)
     }
 
-    async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<Done> {
+    async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<ReadSummary> {
         self.read.lock().unwrap().push(chunk.to_string());
         let event = self.events.lock().unwrap().remove(&self.reads.fetch_add(1, Ordering::SeqCst));
         if let Some(event) = event {
@@ -106,11 +110,11 @@ impl Source for Meanwhile {
         self.source.chunk_rows(table)
     }
 
-    fn bill(&self) -> Option<Bill> {
-        self.source.bill()
+    fn metering(&self) -> Option<Metering> {
+        self.source.metering()
     }
 
-    async fn artifacts(&self) -> Result<(Vec<Artifact>, Vec<ArtifactStatus>)> {
+    async fn artifacts(&self) -> Result<Artifacts> {
         self.source.artifacts().await
     }
 }

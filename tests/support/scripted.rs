@@ -12,12 +12,14 @@ use arrow::array::{
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Int64Type, TimeUnit};
 use async_trait::async_trait;
-use moveout::config::{Job, Limits, Place, Select, SourceKind, SourceSpec};
+use moveout::config::{Job, Limits, Location, Select, SourceKind, SourceSpec};
 use moveout::error::{Error, Result};
-use moveout::source::{
-    Artifact, ArtifactStatus, BatchSender, Chunk, Column, Cuts, Done, Identity, Listing, Reading,
-    Role, RowCount, Source, SourceInfo, Table, TableId,
+use moveout::model::{
+    Artifacts, Chunk, Column, Identity, Listing, ReadMode, ReadSummary, Role, RowCount, SourceInfo,
+    SplitPoints, Table, TableId,
 };
+use moveout::source::Source;
+use moveout::source::channel::BatchSender;
 use moveout::window::{Bound, Slice, Window};
 
 /// What a source can be asked. `Display` is how it stands in the record of what was asked.
@@ -63,7 +65,7 @@ pub(crate) struct Scripted {
     name: String,
     tables: Mutex<Vec<(Table, RecordBatch)>>,
     listing: Mutex<Listing>,
-    artifacts: Mutex<(Vec<Artifact>, Vec<ArtifactStatus>)>,
+    artifacts: Mutex<Artifacts>,
     script: Mutex<Script>,
     asked: Mutex<Vec<String>>,
 }
@@ -75,7 +77,7 @@ impl Scripted {
             name: "scripted".to_owned(),
             tables: Mutex::new(tables.into_iter().collect()),
             listing: Mutex::default(),
-            artifacts: Mutex::default(),
+            artifacts: Mutex::new(Artifacts::of("s")),
             script: Mutex::new(Box::new(|_| None)),
             asked: Mutex::default(),
         })
@@ -99,8 +101,8 @@ impl Scripted {
     }
 
     /// What it has besides rows.
-    pub(crate) fn keep(&self, artifacts: Vec<Artifact>, statuses: Vec<ArtifactStatus>) {
-        *self.artifacts.lock().unwrap() = (artifacts, statuses);
+    pub(crate) fn keep(&self, artifacts: Artifacts) {
+        *self.artifacts.lock().unwrap() = artifacts;
     }
 
     /// Everything it was asked, in order.
@@ -216,17 +218,17 @@ impl Source for Scripted {
         Ok(RowCount { rows, exact: true })
     }
 
-    async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<Done> {
+    async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<ReadSummary> {
         let error = self.question(Question::Read(chunk.clone())).await?;
         let rows = of_slice(&self.rows(&chunk.table.id)?, chunk.slice);
         let most = error.as_ref().map_or(usize::MAX, |(rows, _)| *rows);
         for from in (0..rows.num_rows().min(most)).step_by(100) {
             batches.send(rows.slice(from, 100.min(rows.num_rows().min(most) - from))).await?;
         }
-        error.map_or_else(|| Ok(Done::default()), |(_, error)| Err(error))
+        error.map_or_else(|| Ok(ReadSummary::default()), |(_, error)| Err(error))
     }
 
-    async fn artifacts(&self) -> Result<(Vec<Artifact>, Vec<ArtifactStatus>)> {
+    async fn artifacts(&self) -> Result<Artifacts> {
         self.question(Question::Artifacts).await?;
         Ok(self.artifacts.lock().unwrap().clone())
     }
@@ -251,22 +253,22 @@ pub(crate) fn numbers(name: &str, rows: &[(Option<i64>, i64)]) -> (Table, Record
             table: name.to_owned(),
         },
         columns: vec![column("at", "timestamp", &time), column("v", "bigint", &DataType::Int64)],
-        occupied: Vec::new(),
+        data_ranges: Vec::new(),
         time_column: Some("at".to_owned()),
-        cuts: Cuts::None,
-        reading: if null_times { Reading::WindowsAndNullTime } else { Reading::Windows },
+        split_points: SplitPoints::None,
+        read_mode: if null_times { ReadMode::WindowsAndNullTime } else { ReadMode::Windows },
         identity: Identity::default(),
     };
     let times: TimestampNanosecondArray = rows.iter().map(|(time, _)| *time).collect();
     let values: Int64Array = rows.iter().map(|(_, value)| Some(*value)).collect();
     let columns: Vec<ArrayRef> = vec![Arc::new(times.with_timezone("UTC")), Arc::new(values)];
     let batch = RecordBatch::try_new(table.arrow_schema(), columns).unwrap();
-    table.occupied.extend(bounds_of(&batch));
+    table.data_ranges.extend(bounds_of(&batch));
     (table, batch)
 }
 
 /// A job that exports this source, all of it, to that archive.
-pub(crate) fn job(source: &Arc<Scripted>, archive: impl Into<Place>) -> Job {
+pub(crate) fn job(source: &Arc<Scripted>, archive: impl Into<Location>) -> Job {
     let kind = SourceKind::Given(Arc::clone(source) as Arc<dyn Source>);
     Job {
         sources: vec![SourceSpec {

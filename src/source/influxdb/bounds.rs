@@ -7,10 +7,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt};
 
-use super::family::Product;
 use crate::error::{Class, Error, Result};
-use crate::plan::MIN_WIDTH;
-use crate::source::{Column, RowCount, Table, TableId};
+use crate::model::{Column, RowCount, Table, TableId};
+use crate::source::influxdb::family::Product;
+use crate::window::MIN_WIDTH;
 use crate::window::{DAY, Window};
 
 /// What a server that can answer at all needs for it.

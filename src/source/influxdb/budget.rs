@@ -2,30 +2,10 @@
 //! of a source share it. Knows no protocol.
 
 use std::collections::{HashMap, VecDeque};
-use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A quota, as a plan has it: so many bytes of answers in a fixed window of time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Quota {
-    /// Bytes of answers.
-    pub bytes: u64,
-    /// Length of the window.
-    pub window: Duration,
-}
-
-/// `300 MB in 5 minutes`.
-impl fmt::Display for Quota {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = self.window.as_secs_f64();
-        let bytes = self.bytes as f64 / 1e6;
-        match seconds {
-            60.0.. => write!(f, "{bytes} MB in {} minutes", seconds / 60.0),
-            _ => write!(f, "{bytes} MB in {seconds} s"),
-        }
-    }
-}
+use crate::model::Quota;
 
 /// Chunks are made so small that about this many fit into a window: what stays unused before its end
 /// is less than one.

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
-use super::http::{Got, Server};
 use crate::error::{Class, Error, Result};
-use crate::source::{Artifact, ArtifactStatus};
+use crate::model::{ArtifactOutcome, Artifacts};
+use crate::source::influxdb::http::{Got, Server};
 
 /// How an organization is stored, which decides how it can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,8 +57,8 @@ const LISTS: [(&str, &str, &str, usize); 10] = [
     ("tokens", "authorizations", "authorizations", 100),
 ];
 
-/// What could be had of a kind, or the status to write down.
-type Had = std::result::Result<Vec<Value>, String>;
+/// What could be had of a kind, or why it could not.
+type Had<T = Vec<Value>> = std::result::Result<T, ArtifactOutcome>;
 
 impl Cloud {
     pub(super) fn new(server: Server, org: String) -> Self {
@@ -94,7 +94,7 @@ impl Cloud {
 
     /// Database and retention policy that `/query` knows a bucket by, for each bucket that has some.
     pub(in crate::source) async fn mappings(&self) -> Result<HashMap<String, (String, String)>> {
-        let refused = |what: &str, status: &str| {
+        let refused = |what: &str, status: &ArtifactOutcome| {
             Error::stop(format!("{}: {what}: {status}", self.server.address())).hint(
                 "/query finds a bucket by its DBRP mapping alone: the token must be allowed to read buckets and \
                  mappings, or HTTP/2 must pass, so that Flight can be used",
@@ -114,18 +114,15 @@ impl Cloud {
     }
 
     /// Each kind that the cancel page, or the specification, names.
-    pub(in crate::source) async fn artifacts(
-        &self,
-        source: &str,
-    ) -> Result<(Vec<Artifact>, Vec<ArtifactStatus>)> {
-        let mut kept = Kept { source, artifacts: Vec::new(), statuses: Vec::new() };
+    pub(in crate::source) async fn artifacts(&self, source: &str) -> Result<Artifacts> {
+        let mut kept = Artifacts::of(source);
         let telegrafs = self.list("telegrafs", "configurations", 0).await?;
         for telegraf in telegrafs.iter().flatten() {
             let (config, _) =
                 without_secrets_in_toml(telegraf["config"].as_str().unwrap_or_default());
-            kept.file(&format!("telegrafs/{}.toml", file_name(telegraf)), config.into_bytes());
+            kept.file("telegrafs", &file_name(telegraf), "toml", config);
         }
-        kept.rows("telegrafs", telegrafs);
+        add(&mut kept, "telegrafs", telegrafs);
 
         let buckets = self.list("buckets", "buckets", 100).await?;
         let mut schemas = buckets.as_ref().map(|_| Vec::new()).map_err(Clone::clone);
@@ -138,8 +135,8 @@ impl Cloud {
                 Ok(all)
             });
         }
-        kept.rows("buckets", buckets);
-        kept.rows("bucket-schemas", schemas);
+        add(&mut kept, "buckets", buckets);
+        add(&mut kept, "bucket-schemas", schemas);
 
         let dashboards = self.list("dashboards", "dashboards", 100).await?;
         let mut whole = dashboards.as_ref().map(|_| Vec::new()).map_err(Clone::clone);
@@ -152,27 +149,27 @@ impl Cloud {
                 Ok(all)
             });
         }
-        kept.rows("dashboards", whole);
+        add(&mut kept, "dashboards", whole);
 
         for (kind, path, key, page) in LISTS {
             let rows = self.list(path, key, page).await?;
             if kind == "tasks" {
                 for task in rows.iter().flatten() {
                     let flux = task["flux"].as_str().unwrap_or_default().to_owned();
-                    kept.file(&format!("tasks/{}.flux", file_name(task)), flux.into_bytes());
+                    kept.file("tasks", &file_name(task), "flux", flux);
                 }
             }
-            kept.rows(kind, rows);
+            add(&mut kept, kind, rows);
         }
         for (kind, key) in [("secrets", "secrets"), ("members", "users"), ("owners", "users")] {
             let path = format!("orgs/{}/{kind}", self.org);
             let names = if kind == "secrets" { "secret-names" } else { kind };
-            kept.rows(names, self.list(&path, key, 0).await?);
+            add(&mut kept, names, self.list(&path, key, 0).await?);
         }
         let limits = self.one(&format!("orgs/{}/limits", self.org), &[]).await?;
-        kept.rows("limits", limits.map(|limits| vec![limits]));
-        kept.rows("template", self.template().await?);
-        Ok((kept.artifacts, kept.statuses))
+        add(&mut kept, "limits", limits.map(|limits| vec![limits]));
+        add(&mut kept, "template", self.template().await?);
+        Ok(kept)
     }
 
     /// All pages of a list.
@@ -212,19 +209,16 @@ impl Cloud {
         }
     }
 
-    async fn one(
-        &self,
-        path: &str,
-        query: &[(&str, &str)],
-    ) -> Result<std::result::Result<Value, String>> {
+    async fn one(&self, path: &str, query: &[(&str, &str)]) -> Result<Had<Value>> {
         let got = match self.server.get(&format!("api/v2/{path}"), query, "application/json").await
         {
             Ok(got) => got,
             Err(error) if matches!(error.class(), Class::Wait(_)) => return Err(error),
-            Err(error) => return Ok(Err(format!("failed: {error}"))),
+            Err(error) => return Ok(Err(ArtifactOutcome::Failed(error.to_string()))),
         };
         Ok(said(&got).and_then(|()| {
-            serde_json::from_str(&got.text).map_err(|error| format!("failed: not JSON: {error}"))
+            serde_json::from_str(&got.text)
+                .map_err(|error| ArtifactOutcome::Failed(format!("not JSON: {error}")))
         }))
     }
 
@@ -235,66 +229,41 @@ impl Cloud {
         let got = match self.server.post_json("api/v2/templates/export", &body).await {
             Ok(got) => got,
             Err(error) if matches!(error.class(), Class::Wait(_)) => return Err(error),
-            Err(error) => return Ok(Err(format!("failed: {error}"))),
+            Err(error) => return Ok(Err(ArtifactOutcome::Failed(error.to_string()))),
         };
         Ok(said(&got).and_then(|()| {
-            serde_json::from_str(&got.text).map_err(|error| format!("failed: not JSON: {error}"))
+            serde_json::from_str(&got.text)
+                .map_err(|error| ArtifactOutcome::Failed(format!("not JSON: {error}")))
         }))
     }
 }
 
-fn said(got: &Got) -> std::result::Result<(), String> {
+fn said(got: &Got) -> Had<()> {
     match got.status {
         200..=299 => Ok(()),
-        status @ (401 | 403 | 404 | 405) => {
-            Err(format!("not available on this plan or to this token (HTTP status {status})"))
-        }
-        status => Err(format!("failed: HTTP status {status}")),
+        status @ (401 | 403 | 404 | 405) => Err(ArtifactOutcome::NotAvailable(format!(
+            "not on this plan, or not to this token (HTTP status {status})"
+        ))),
+        status => Err(ArtifactOutcome::Failed(format!("HTTP status {status}"))),
     }
 }
 
-struct Kept<'a> {
-    source: &'a str,
-    artifacts: Vec<Artifact>,
-    statuses: Vec<ArtifactStatus>,
+/// Adds a kind without the values of secrets.
+fn add(kept: &mut Artifacts, kind: &str, rows: Had) {
+    let mut removed = 0;
+    let rows =
+        rows.map(|rows| rows.into_iter().map(|row| without_secrets(row, &mut removed)).collect());
+    let saved = match removed {
+        0 => String::new(),
+        _ => format!("without the values of {removed} secrets"),
+    };
+    kept.list(kind, rows, saved);
 }
 
-impl Kept<'_> {
-    fn file(&mut self, path: &str, content: Vec<u8>) {
-        self.artifacts.push(Artifact { path: path.to_owned(), content: content.into() });
-    }
-
-    fn rows(&mut self, kind: &str, rows: Had) {
-        let status = match rows {
-            Ok(rows) if rows.is_empty() => "none".to_owned(),
-            Ok(rows) => {
-                let mut removed = 0;
-                let rows: Vec<Value> =
-                    rows.into_iter().map(|row| without_secrets(row, &mut removed)).collect();
-                match serde_json::to_vec_pretty(&rows) {
-                    Ok(content) => {
-                        self.file(&format!("{kind}.json"), content);
-                        match removed {
-                            0 => "saved".to_owned(),
-                            _ => format!("saved, without the values of {removed} secrets"),
-                        }
-                    }
-                    Err(error) => format!("failed: {error}"),
-                }
-            }
-            Err(status) => status,
-        };
-        let (source, kind) = (self.source.to_owned(), kind.to_owned());
-        self.statuses.push(ArtifactStatus { source, kind, status });
-    }
-}
-
-/// `NAME-ID`, of characters that are safe everywhere.
+/// `NAME-ID`.
 fn file_name(resource: &Value) -> String {
-    let safe = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' };
-    let name = resource["name"].as_str().unwrap_or("unnamed").chars().take(60).map(safe);
-    let id = resource["id"].as_str().unwrap_or("0").chars().map(safe);
-    name.chain(['-']).chain(id).collect()
+    let name: String = resource["name"].as_str().unwrap_or("unnamed").chars().take(60).collect();
+    format!("{name}-{}", resource["id"].as_str().unwrap_or("0"))
 }
 
 const REMOVED: &str = "removed by moveout";

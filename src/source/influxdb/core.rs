@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::http::Server;
 use crate::error::{Class, Error, Result};
-use crate::source::{Artifact, ArtifactStatus};
+use crate::model::{ArtifactOutcome, Artifacts};
+use crate::source::influxdb::http::Server;
 
 /// All databases: name, and whether it is the server's own. Deleted ones cannot be read.
 pub(in crate::source) async fn databases(server: &Server) -> Result<Vec<(String, bool)>> {
@@ -40,20 +40,13 @@ pub(in crate::source) async fn query_sql(
 }
 
 /// There is not much besides rows.
-pub(in crate::source) async fn artifacts(
-    server: &Server,
-    source: &str,
-) -> Result<(Vec<Artifact>, Vec<ArtifactStatus>)> {
-    let (artifacts, status) = match databases(server).await {
-        Ok(names) => {
-            let names: Vec<_> =
-                names.into_iter().map(|(name, _)| json!({ "name": name })).collect();
-            let content = Value::from(names).to_string().into();
-            (vec![Artifact { path: "databases.json".to_owned(), content }], "saved".to_owned())
-        }
-        Err(error) if error.class() == Class::Stop => (vec![], format!("not available: {error}")),
-        Err(error) => (vec![], format!("failed: {error}")),
-    };
-    let (source, kind) = (source.to_owned(), "databases".to_owned());
-    Ok((artifacts, vec![ArtifactStatus { source, kind, status }]))
+pub(in crate::source) async fn artifacts(server: &Server, source: &str) -> Result<Artifacts> {
+    let mut artifacts = Artifacts::of(source);
+    let names = databases(server).await.map_err(|error| match error.class() {
+        Class::Stop => ArtifactOutcome::NotAvailable(error.to_string()),
+        _ => ArtifactOutcome::Failed(error.to_string()),
+    });
+    let names = names.map(|names| names.into_iter().map(|(name, _)| json!({ "name": name })));
+    artifacts.list("databases", names.map(Iterator::collect), String::new());
+    Ok(artifacts)
 }

@@ -1,17 +1,18 @@
 //! What the family of InfluxDB 3 has in common, whichever way its rows come: which product it is, its
 //! databases, its quota and its artifacts. Asks over HTTP, by `cloud` and `core`.
 
-use super::budget::{Admitted, Budget, Quota};
-use super::cloud::Cloud;
-use super::core;
-use super::http::Server;
-use crate::config::{Prices, Select};
+use crate::config::Select;
 use crate::error::{Class, Error, Result};
-use crate::source::points::Keys;
-use crate::source::{
-    Artifact, ArtifactStatus, Bill, Cuts, Excluded, Identity, Listing, Reading, SourceInfo, Table,
-    TableId,
+use crate::model::Prices;
+use crate::model::{
+    Artifacts, Excluded, Identity, Listing, Metering, Quota, ReadMode, SourceInfo, SplitPoints,
+    Table, TableId,
 };
+use crate::source::influxdb::budget::{Admitted, Budget};
+use crate::source::influxdb::cloud::Cloud;
+use crate::source::influxdb::core;
+use crate::source::influxdb::http::Server;
+use crate::source::influxdb::points::Keys;
 use crate::window::Window;
 
 /// Which of the family it is: they list their databases in different ways.
@@ -119,10 +120,10 @@ impl Family {
                 Ok(columns) => listing.tables.push(Table {
                     id,
                     columns,
-                    occupied: vec![Window::ALL],
-                    cuts: Cuts::None,
+                    data_ranges: vec![Window::ALL],
+                    split_points: SplitPoints::None,
                     time_column: None,
-                    reading: Reading::Windows,
+                    read_mode: ReadMode::Windows,
                     identity: Identity::default(),
                 }),
                 Err(why) => listing.unreadable.push((id, why)),
@@ -147,19 +148,17 @@ impl Family {
         self.budget.chunk_rows(&key(table))
     }
 
-    pub(in crate::source) fn bill(&self) -> Option<Bill> {
+    pub(in crate::source) fn metering(&self) -> Option<Metering> {
         let quota: Option<Quota> = self.budget.quota();
         let billed = matches!(self.product, Product::Serverless(_)) || quota.is_some();
-        billed.then_some(Bill { quota, prices: self.prices })
+        billed.then_some(Metering { quota, prices: self.prices })
     }
 
-    pub(in crate::source) async fn artifacts(
-        &self,
-    ) -> Result<(Vec<Artifact>, Vec<ArtifactStatus>)> {
+    pub(in crate::source) async fn artifacts(&self) -> Result<Artifacts> {
         match &self.product {
             Product::Serverless(cloud) => cloud.artifacts(&self.name).await,
             Product::Core => core::artifacts(&self.server, &self.name).await,
-            Product::Dedicated => Ok((Vec::new(), Vec::new())),
+            Product::Dedicated => Ok(Artifacts::of(&self.name)),
         }
     }
 }

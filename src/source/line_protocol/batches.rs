@@ -3,13 +3,14 @@
 
 use std::collections::HashMap;
 
-use super::cells::{Cells, damaged};
-use super::merge::Sink;
-use super::schema::Slot;
-use super::tags;
 use crate::error::{Error, Result};
-use crate::source::points::PointBuilder;
-use crate::source::{BatchSender, Role, Table};
+use crate::model::{Role, Table};
+use crate::source::channel::BatchSender;
+use crate::source::influxdb::points::PointBuilder;
+use crate::source::line_protocol::cells::{Cells, damaged};
+use crate::source::line_protocol::schema::Slot;
+use crate::source::line_protocol::spool::Sink;
+use crate::source::line_protocol::tags;
 use crate::window::Window;
 
 const MOST_ROWS: usize = 8192;

@@ -3,11 +3,11 @@
 
 use std::collections::HashMap;
 
-use super::cells::Union;
-use super::merge::Sink;
-use super::schema::Draft;
-use super::spool::Writer;
 use crate::error::Result;
+use crate::source::line_protocol::cells::Union;
+use crate::source::line_protocol::schema::Draft;
+use crate::source::line_protocol::spool::Sink;
+use crate::source::line_protocol::spool::Writer;
 
 /// A series of this buffer; the number is forgotten when the buffer is emptied.
 #[derive(Debug, Clone, Copy, PartialEq)]

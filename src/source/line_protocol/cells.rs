@@ -2,7 +2,7 @@
 //! value of a field wins, and it is remembered when an earlier one was different.
 
 use crate::error::{Error, Result};
-use crate::source::points::{FieldType, FieldValue};
+use crate::source::influxdb::points::{FieldType, FieldValue};
 
 /// The values of one point lie one after the other, each as a head (a varint of slot, conflict and
 /// type) and the value. A slot stands for a field of one type in its table.

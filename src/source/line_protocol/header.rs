@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::Options;
+use crate::source::line_protocol::options::Options;
 
 /// What was said so far.
 pub(super) struct Header {

@@ -5,17 +5,18 @@ use std::collections::HashMap;
 
 use memchr::memchr;
 
-use super::Options;
-use super::buffer::{Buffer, SeriesRef};
-use super::cells;
-use super::header::{Context, Header};
-use super::parse::{self, Fault, NAME, Parsed, STRING, Value, bad};
-use super::schema::{Draft, FieldRef, Fields, utf8};
-use super::spool::{Spool, Writer};
-use super::tags;
 use crate::error::Result;
-use crate::source::TableId;
-use crate::source::points::FieldType;
+use crate::model::TableId;
+use crate::source::influxdb::points::FieldType;
+use crate::source::line_protocol::buffer::{Buffer, SeriesRef};
+use crate::source::line_protocol::cells;
+use crate::source::line_protocol::header::{Context, Header};
+use crate::source::line_protocol::options::Options;
+use crate::source::line_protocol::parse;
+use crate::source::line_protocol::parse::{Fault, NAME, Parsed, STRING, Value, bad};
+use crate::source::line_protocol::schema::{Draft, FieldRef, Fields, utf8};
+use crate::source::line_protocol::spool::{Spool, Writer};
+use crate::source::line_protocol::tags;
 
 /// All that lines have said so far.
 pub(super) struct Lines<'a> {

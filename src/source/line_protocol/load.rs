@@ -4,17 +4,19 @@
 use std::path::Path;
 use std::sync::mpsc::sync_channel;
 
-use super::Options;
-use super::header::Header;
-use super::input;
-use super::lines::{Commented, Lines};
-use super::merge::{self, Survey};
-use super::parse::{self, Fault};
-use super::schema::{Draft, Slot};
-use super::spool::{Segment, Spool};
-use super::text::Text;
 use crate::error::{Error, Result};
-use crate::source::{Cuts, Division, Excluded, Identity, Reading, Table};
+use crate::model::{Division, Excluded, Identity, ReadMode, SplitPoints, Table};
+use crate::source::line_protocol::header::Header;
+use crate::source::line_protocol::input;
+use crate::source::line_protocol::lines::{Commented, Lines};
+use crate::source::line_protocol::merge;
+use crate::source::line_protocol::merge::Survey;
+use crate::source::line_protocol::options::Options;
+use crate::source::line_protocol::parse;
+use crate::source::line_protocol::parse::Fault;
+use crate::source::line_protocol::schema::{Draft, Slot};
+use crate::source::line_protocol::spool::{Segment, Spool};
+use crate::source::line_protocol::text::Text;
 use crate::window::Window;
 
 /// A file that was read: its tables, and their points in a spool.
@@ -39,7 +41,7 @@ pub(super) struct Ready {
 impl Ready {
     /// `[first, last + 1 ns)`.
     pub(super) fn bounds(&self) -> Option<Window> {
-        self.table.occupied.first().copied()
+        self.table.data_ranges.first().copied()
     }
 }
 
@@ -185,7 +187,7 @@ impl Loader<'_> {
 
 fn ready(draft: Draft, spool: &Spool, memory_bytes: usize, hash: &str) -> Result<Ready> {
     let columns = draft.columns();
-    let occupied = Window::new(draft.first, draft.last.saturating_add(1));
+    let data_ranges = Window::new(draft.first, draft.last.saturating_add(1));
     let segments = merge::reduce(spool, draft.segments, memory_bytes)?;
     let (rows, conflicts) = match segments.as_slice() {
         [only] => (only.rows, only.conflicts),
@@ -198,10 +200,10 @@ fn ready(draft: Draft, spool: &Spool, memory_bytes: usize, hash: &str) -> Result
     let table = Table {
         id: draft.id,
         columns,
-        occupied: occupied.into_iter().collect(),
-        cuts: Cuts::None,
+        data_ranges: data_ranges.into_iter().collect(),
+        split_points: SplitPoints::None,
         time_column: None,
-        reading: Reading::OnePass,
+        read_mode: ReadMode::OnePass,
         identity: Identity { division: Some(Division::File(hash.to_owned())), object: None },
     };
     Ok(Ready { table, slots: draft.fields.slots, segments, rows, conflicts })

@@ -1,17 +1,9 @@
 //! Reads the sorted segments of a table as one: series in byte order of their tags, points in order
 //! of time, and the lines of one point as one. Memory is a small buffer for each segment.
 
-use super::cells::{Union, damaged, take_varint};
-use super::spool::{POINT, SERIES, Segment, Spool, Writer};
 use crate::error::Result;
-
-/// Takes points in order.
-pub(super) trait Sink {
-    /// The points that follow have these tags.
-    fn series(&mut self, tags: &[u8]) -> Result<()>;
-    /// A point, each of its fields once.
-    fn point(&mut self, time: i64, cells: &[u8]) -> Result<()>;
-}
+use crate::source::line_protocol::cells::{Union, damaged, take_varint};
+use crate::source::line_protocol::spool::{POINT, SERIES, Segment, Sink, Spool, Writer};
 
 /// More segments are first made into fewer, so that the buffers stay few.
 pub(super) const MOST_SEGMENTS: usize = 64;
@@ -243,9 +235,10 @@ impl Sink for Survey {
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::super::cells::{self, Cells};
     use super::*;
-    use crate::source::points::{FieldType, FieldValue};
+    use crate::source::influxdb::points::{FieldType, FieldValue};
+    use crate::source::line_protocol::cells;
+    use crate::source::line_protocol::cells::Cells;
     use proptest::prelude::*;
 
     type Row = (Vec<u8>, i64);

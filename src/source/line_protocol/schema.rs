@@ -3,10 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::parse::{self, NAME, Parsed, bad};
-use super::spool::Segment;
-use crate::source::points::{self, FieldType};
-use crate::source::{Column, TableId};
+use crate::model::{Column, TableId};
+use crate::source::influxdb::points;
+use crate::source::influxdb::points::FieldType;
+use crate::source::line_protocol::parse;
+use crate::source::line_protocol::parse::{NAME, Parsed, bad};
+use crate::source::line_protocol::spool::Segment;
 
 /// A table while the file is read.
 pub(super) struct Draft {

@@ -5,9 +5,16 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::sync::{Mutex, PoisonError};
 
-use super::cells::{Cells, damaged, put_varint};
-use super::merge::Sink;
 use crate::error::{Error, Result};
+use crate::source::line_protocol::cells::{Cells, damaged, put_varint};
+
+/// Takes points in order.
+pub(super) trait Sink {
+    /// The points that follow have these tags.
+    fn series(&mut self, tags: &[u8]) -> Result<()>;
+    /// A point, each of its fields once.
+    fn point(&mut self, time: i64, cells: &[u8]) -> Result<()>;
+}
 
 /// Sorted points of one table: for each series its tags, then its points in order of time, each
 /// time once.

@@ -1,8 +1,9 @@
 //! PURE: a tag set as bytes whose order is that of its keys and values. A tag is its key, a zero byte,
 //! its value, a zero byte; a zero byte within is followed by 0xff, which no UTF-8 text has.
 
-use super::parse::{self, Parsed, Series, TAG, bad};
-use super::schema::utf8;
+use crate::source::line_protocol::parse;
+use crate::source::line_protocol::parse::{Parsed, Series, TAG, bad};
+use crate::source::line_protocol::schema::utf8;
 
 /// A tag that has a value.
 pub(super) type Tag = (String, String);

@@ -1,5 +1,7 @@
 //! Whole files through the source, against a model that is a map.
 
+mod properties;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
@@ -10,8 +12,8 @@ use arrow::datatypes::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::source::Role;
-use crate::source::{Division, Reading};
+use crate::model::{Division, ReadMode};
+use crate::model::{Role, TableId};
 use crate::window::Slice;
 
 type Tags = BTreeMap<String, String>;
@@ -104,7 +106,7 @@ async fn rows_of(opened: &Opened) -> Result<(Rows, Listing)> {
         let count: usize = all.iter().map(RecordBatch::num_rows).sum();
         let counted = source.count(table, Window::ALL).await?;
         assert_eq!(counted, RowCount { rows: count as u64, exact: true });
-        assert_eq!(table.occupied, [bounds.unwrap()]);
+        assert_eq!(table.data_ranges, [bounds.unwrap()]);
         all.iter().for_each(|batch| add_rows(table, batch, &mut rows));
         assert!(batches(source, table, Slice::NullTime).await?.is_empty());
     }
@@ -171,7 +173,7 @@ fn an_export_of_influx_inspect_is_read() {
     let (_, listing) = rows_of(&opened).unwrap();
     assert!(listing.warnings.is_empty(), "{:?}", listing.warnings);
     assert!(listing.tables.iter().all(|table| {
-        table.reading == Reading::OnePass
+        table.read_mode == ReadMode::OnePass
             && matches!(table.identity.division, Some(Division::File(_)))
     }));
 }
@@ -179,14 +181,17 @@ fn an_export_of_influx_inspect_is_read() {
 #[tokio::test]
 async fn statements_become_an_artifact() {
     let opened = open(b"# DDL\nCREATE DATABASE \"x\"\n# DML\nm f=1 1\n", small(1 << 20));
-    let (artifacts, statuses) = opened.source.artifacts().await.unwrap();
-    assert_eq!(artifacts[0].path, "ddl.influxql");
+    let Artifacts { files: artifacts, statuses, .. } = opened.source.artifacts().await.unwrap();
+    assert_eq!((artifacts[0].name.as_str(), artifacts[0].extension), ("ddl", "influxql"));
     assert_eq!(artifacts[0].content, "CREATE DATABASE \"x\"\n");
-    assert_eq!((statuses[0].kind.as_str(), statuses[0].status.as_str()), ("ddl", "saved"));
+    assert_eq!(
+        (statuses[0].kind.as_str(), &statuses[0].status),
+        ("ddl", &ArtifactOutcome::Saved(String::new()))
+    );
     let opened = open(b"m f=1 1\n", small(1 << 20));
-    let (artifacts, statuses) = opened.source.artifacts().await.unwrap();
+    let Artifacts { files: artifacts, statuses, .. } = opened.source.artifacts().await.unwrap();
     assert!(artifacts.is_empty());
-    assert_eq!(statuses[0].status, "none");
+    assert_eq!(statuses[0].status, ArtifactOutcome::None);
 }
 
 #[test]
@@ -374,7 +379,7 @@ async fn a_window_reads_its_own_rows_and_only_those() {
     let opened = open(content.as_bytes(), small(100_000));
     let source = &opened.source;
     let table = source.list().await.unwrap().tables.remove(0);
-    assert_eq!(table.occupied, [Window { from: 0, to: 5000 }]);
+    assert_eq!(table.data_ranges, [Window { from: 0, to: 5000 }]);
     let window = Window { from: 1000, to: 4500 };
     let (mut all, mut some) = (Rows::new(), Rows::new());
     let batches_of = async |slice| batches(source, &table, slice).await.unwrap();
@@ -423,144 +428,4 @@ async fn a_reader_that_goes_away_ends_the_read() {
     let (sender, receiver) = BatchSender::channel(1);
     drop(receiver);
     assert!(opened.source.read(&chunk, sender).await.is_err());
-}
-
-/// A point with one value, as a line says it.
-#[derive(Debug, Clone)]
-struct Line {
-    measurement: String,
-    tags: Tags,
-    fields: Vec<(String, Given)>,
-    time: i64,
-}
-
-#[derive(Debug, Clone)]
-enum Given {
-    Float(f64),
-    Integer(i64),
-    Unsigned(u64),
-    Boolean(bool),
-    String(String),
-}
-
-// InfluxDB's own way of writing (models.MakeKey, escape.Bytes, EscapeStringField).
-fn escape(text: &str, special: &str) -> String {
-    text.chars().flat_map(|c| special.contains(c).then_some('\\').into_iter().chain([c])).collect()
-}
-
-impl Line {
-    fn write(&self) -> String {
-        let mut line = escape(&self.measurement, ",= \"");
-        for (key, value) in &self.tags {
-            line += &format!(",{}={}", escape(key, ",= "), escape(value, ",= "));
-        }
-        for (at, (key, value)) in self.fields.iter().enumerate() {
-            line += if at == 0 { " " } else { "," };
-            line += &escape(key, ",= \"");
-            line += "=";
-            line += &match value {
-                Given::Float(value) => format!("{value:?}"),
-                Given::Integer(value) => format!("{value}i"),
-                Given::Unsigned(value) => format!("{value}u"),
-                Given::Boolean(value) => value.to_string(),
-                Given::String(value) => format!("\"{}\"", escape(value, "\"\\")),
-            };
-        }
-        format!("{line} {}\n", self.time)
-    }
-
-    fn put(&self, rows: &mut Rows, different: &mut BTreeSet<String>) {
-        let table = format!("db.autogen.{}", self.measurement);
-        let key = (table, self.tags.clone(), self.time);
-        for (field, value) in &self.fields {
-            let (kind, text) = match value {
-                Given::Float(value) => ("float", format!("{:x}", value.to_bits())),
-                Given::Integer(value) => ("integer", value.to_string()),
-                Given::Unsigned(value) => ("unsigned", value.to_string()),
-                Given::Boolean(value) => ("boolean", value.to_string()),
-                Given::String(value) => ("string", value.clone()),
-            };
-            let fields = rows.entry(key.clone()).or_default();
-            let name = (field.clone(), kind.to_owned());
-            if fields.insert(name.clone(), text.clone()).is_some_and(|before| before != text) {
-                different.insert(format!("{key:?}{name:?}"));
-            }
-        }
-    }
-}
-
-fn name() -> impl Strategy<Value = String> {
-    "[a-c,= \"\\\\é#]{0,5}[a-cé\"]".prop_filter("would be a comment", |name| !name.starts_with('#'))
-}
-
-fn given() -> impl Strategy<Value = Given> {
-    prop_oneof![
-        any::<f64>().prop_filter("finite", |f| f.is_finite()).prop_map(Given::Float),
-        any::<i64>().prop_map(Given::Integer),
-        any::<u64>().prop_map(Given::Unsigned),
-        any::<bool>().prop_map(Given::Boolean),
-        "[ab\"\\\\\n\r,= #é\0]{0,8}".prop_map(Given::String),
-    ]
-}
-
-fn line() -> impl Strategy<Value = Line> {
-    let tags = prop::collection::btree_map(name(), name(), 0..3);
-    let fields = prop::collection::vec((name(), given()), 1..4);
-    let time = i64::MIN + 2..i64::MAX;
-    (name(), tags, fields, time).prop_map(|(measurement, tags, fields, time)| Line {
-        measurement,
-        tags,
-        fields,
-        time,
-    })
-}
-
-/// Lines that often speak of the same point, each of one field, in any order.
-fn scattered() -> impl Strategy<Value = Vec<Line>> {
-    let measurement = prop::sample::select(vec!["m", "n"]).prop_map(str::to_owned);
-    let tags = prop::sample::select(vec![vec![], vec![("a", "1")], vec![("a", "1"), ("b", "2")]]);
-    let tags = tags.prop_map(|tags| {
-        tags.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
-    });
-    let field = prop::sample::select(vec!["x", "y", "z"]).prop_map(str::to_owned);
-    let value = prop_oneof![
-        (0..3i64).prop_map(Given::Integer),
-        (0..3i64).prop_map(|v| Given::Float(v as f64)),
-        "[ab]".prop_map(Given::String),
-    ];
-    let line = (measurement, tags, field, value, 0..5i64).prop_map(
-        |(measurement, tags, field, value, time)| Line {
-            measurement,
-            tags,
-            fields: vec![(field, value)],
-            time,
-        },
-    );
-    prop::collection::vec(line, 1..250)
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
-
-    #[test]
-    fn what_influxdb_writes_comes_back(lines in prop::collection::vec(line(), 0..8), memory in 0..2000usize) {
-        let content: String = lines.iter().map(Line::write).collect();
-        let (mut model, mut different) = (Rows::new(), BTreeSet::new());
-        lines.iter().for_each(|line| line.put(&mut model, &mut different));
-        let (rows, _) = rows_of(&open(content.as_bytes(), small(memory))).unwrap();
-        prop_assert_eq!(rows, model);
-    }
-
-    #[test]
-    fn scattered_lines_become_the_rows_of_a_map(lines in scattered(), memory in 0..20_000usize) {
-        let content: String = lines.iter().map(Line::write).collect();
-        let (mut model, mut different) = (Rows::new(), BTreeSet::new());
-        lines.iter().for_each(|line| line.put(&mut model, &mut different));
-        let (rows, listing) = rows_of(&open(content.as_bytes(), small(memory))).unwrap();
-        prop_assert_eq!(rows, model);
-        let reported = listing.warnings.first().map_or(0, |warning| {
-            warning.split(' ').next().unwrap().parse().unwrap()
-        });
-        prop_assert_eq!(reported, different.len());
-    }
 }

@@ -6,13 +6,12 @@ use std::fmt::Write;
 
 use serde_json::{Map, Value};
 
-use super::catalog::databases;
-use super::client::{Client, TextRow};
-use super::select::{literal, quoted};
-use super::status::Fault;
-use crate::archive::name::segment;
 use crate::config::Select;
-use crate::source::{Artifact, ArtifactStatus};
+use crate::model::{ArtifactOutcome, Artifacts};
+use crate::source::mysql::catalog::databases;
+use crate::source::mysql::client::{Client, TextRow};
+use crate::source::mysql::select::{literal, quoted};
+use crate::source::mysql::status::Fault;
 use crate::text::escaped;
 
 /// A kind of object of a database.
@@ -108,13 +107,12 @@ struct Tally {
 }
 
 impl Tally {
-    fn status(&self, source: &str, kind: &str) -> ArtifactStatus {
-        let status = match (self.saved, self.failed.as_slice()) {
-            (0, []) => "none".to_owned(),
-            (_, []) => "saved".to_owned(),
-            (_, failed) => format!("failed: {}", failed.join("; ")),
-        };
-        ArtifactStatus { source: source.to_owned(), kind: kind.to_owned(), status }
+    fn outcome(&self) -> ArtifactOutcome {
+        match (self.saved, self.failed.as_slice()) {
+            (0, []) => ArtifactOutcome::None,
+            (_, []) => ArtifactOutcome::Saved(String::new()),
+            (_, failed) => ArtifactOutcome::Failed(failed.join("; ")),
+        }
     }
 }
 
@@ -123,12 +121,12 @@ pub(super) fn collect(
     client: &mut Client,
     source: &str,
     select: &Select,
-) -> Result<(Vec<Artifact>, Vec<ArtifactStatus>), Fault> {
+) -> Result<Artifacts, Fault> {
     let catalog = databases(client, select)?;
     let kinds: Vec<&Kind> =
         KINDS.iter().filter(|kind| client.is_mariadb || !kind.mariadb_only).collect();
     let mut tallies: Vec<Tally> = kinds.iter().map(|_| Tally::default()).collect();
-    let (mut artifacts, mut paths) = (Vec::new(), HashSet::new());
+    let mut artifacts = Artifacts::of(source);
     for database in &catalog.databases {
         let mut script = String::from(
             "-- Written by moveout for the `mysql` client. Load it with a user that may create all of this.\n\
@@ -142,29 +140,24 @@ pub(super) fn collect(
         for (kind, tally) in kinds.iter().zip(&mut tallies) {
             of_kind(client, database, kind, tally, &mut script)?;
         }
-        // Names that differ by case alone are one on some disks.
-        let mut path = format!("ddl/{}.sql", segment(database));
-        while !paths.insert(path.to_lowercase()) {
-            path = format!("{}_2.sql", path.trim_end_matches(".sql"));
-        }
-        artifacts.push(Artifact { path, content: script.into() });
+        artifacts.file("ddl", database, "sql", script);
     }
-    let mut statuses: Vec<_> =
-        kinds.iter().zip(&tallies).map(|(kind, tally)| tally.status(source, kind.name)).collect();
-    let mut add = |kind: &str, path: &str, content: Result<String, String>| {
-        let status = match content {
+    for (kind, tally) in kinds.iter().zip(&tallies) {
+        artifacts.ended(kind.name, tally.outcome());
+    }
+    let mut add = |kind: &str, extension, content: Result<String, String>| {
+        let outcome = match content {
             Ok(content) => {
-                let artifact = Artifact { path: path.to_owned(), content: content.into() };
-                artifacts.push(artifact);
-                "saved".to_owned()
+                artifacts.file("", kind, extension, content);
+                ArtifactOutcome::Saved(String::new())
             }
-            Err(why) => format!("not available: {why}"),
+            Err(why) => ArtifactOutcome::NotAvailable(why),
         };
-        statuses.push(ArtifactStatus { source: source.to_owned(), kind: kind.to_owned(), status });
+        artifacts.ended(kind, outcome);
     };
-    add("users", "users.sql", users(client)?);
-    add("variables", "variables.json", variables(client)?);
-    Ok((artifacts, statuses))
+    add("users", "sql", users(client)?);
+    add("variables", "json", variables(client)?);
+    Ok(artifacts)
 }
 
 /// All objects of a kind in a database.

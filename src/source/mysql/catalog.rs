@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, HashSet};
 
 use arrow::datatypes::{DataType, TimeUnit};
 
-use super::client::Client;
-use super::select::literal;
-use super::status::Fault;
-use super::types::{Declared, data_type};
 use crate::config::Select;
+use crate::model::{Column, Role, TableId};
+use crate::source::mysql::client::Client;
+use crate::source::mysql::select::literal;
+use crate::source::mysql::status::Fault;
+use crate::source::mysql::types::{Declared, data_type};
 use crate::source::relational::databases::{Chosen, Found, choose};
-use crate::source::relational::lessons::{Lesson, Lessons};
-use crate::source::{Column, Role, TableId};
+use crate::source::relational::type_overrides::{TypeOverride, TypeOverrides};
 
 /// What is the server's own.
 const SYSTEM: [&str; 4] = ["information_schema", "performance_schema", "mysql", "sys"];
@@ -85,7 +85,7 @@ pub(super) fn tables(
     client: &mut Client,
     source: &str,
     catalog: &mut Catalog,
-    lessons: &Lessons,
+    type_overrides: &TypeOverrides,
 ) -> Result<(), Fault> {
     if catalog.databases.is_empty() {
         return Ok(());
@@ -123,7 +123,7 @@ pub(super) fn tables(
                 schema: String::new(),
                 table: name.1,
             };
-            add_column(entry, &id, rest, lessons);
+            add_column(entry, &id, rest, type_overrides);
         }
     })?;
     let sql = format!(
@@ -146,14 +146,14 @@ pub(super) fn tables(
 pub(super) fn columns(
     client: &mut Client,
     id: &TableId,
-    lessons: &Lessons,
+    type_overrides: &TypeOverrides,
 ) -> Result<Vec<Column>, Fault> {
     let (database, table) = (literal(&id.database), literal(&id.table));
     let sql = columns_of(&format!("TABLE_SCHEMA = {database} AND TABLE_NAME = {table}"));
     let mut entry = Entry::default();
     each(client, &sql, |[database, table, rest @ ..]: [Option<&str>; 10]| {
         if (database, table) == (Some(&id.database), Some(&id.table)) {
-            add_column(&mut entry, id, rest, lessons);
+            add_column(&mut entry, id, rest, type_overrides);
         }
     })?;
     Ok(entry.columns)
@@ -168,7 +168,12 @@ fn columns_of(condition: &str) -> String {
     )
 }
 
-fn add_column(entry: &mut Entry, id: &TableId, row: [Option<&str>; 8], lessons: &Lessons) {
+fn add_column(
+    entry: &mut Entry,
+    id: &TableId,
+    row: [Option<&str>; 8],
+    type_overrides: &TypeOverrides,
+) {
     let [Some(name), kind, full, precision, scale, charset, nullable, rights] = row else { return };
     let full = full.unwrap_or_default();
     let declared = Declared {
@@ -178,16 +183,16 @@ fn add_column(entry: &mut Entry, id: &TableId, row: [Option<&str>; 8], lessons: 
         scale: scale.and_then(|digits| digits.parse().ok()),
         has_charset: charset.is_some(),
     };
-    let lesson = lessons.of(id, name).map(|lesson| match lesson {
-        Lesson::Text => DataType::Utf8,
-        Lesson::Bytes => DataType::Binary,
+    let type_override = type_overrides.of(id, name).map(|type_override| match type_override {
+        TypeOverride::Text => DataType::Utf8,
+        TypeOverride::Bytes => DataType::Binary,
     });
     entry.columns.push(Column {
         name: name.to_owned(),
         key: name.to_owned(),
         role: Role::Column,
         source_type: full.to_owned(),
-        data_type: lesson.unwrap_or_else(|| data_type(&declared)),
+        data_type: type_override.unwrap_or_else(|| data_type(&declared)),
     });
     if nullable == Some("YES") {
         entry.nullable.insert(name.to_owned());

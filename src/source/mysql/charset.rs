@@ -3,8 +3,8 @@
 
 use std::collections::HashMap;
 
-use super::client::Client;
-use super::status::Fault;
+use crate::source::mysql::client::Client;
+use crate::source::mysql::status::Fault;
 
 /// What is to be done with bytes of a charset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

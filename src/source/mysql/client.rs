@@ -4,12 +4,12 @@
 use std::io;
 use std::time::Duration;
 
-use super::handshake::{server_error, shake};
-use super::packet::{Packets, Parts};
-use super::status::Fault;
 use crate::config::{Database, TlsMode};
 use crate::error::{Error, Result};
-use crate::source::wire::{Hangup, Wire};
+use crate::source::mysql::handshake::{server_error, shake};
+use crate::source::mysql::packet::{Packets, Parts};
+use crate::source::mysql::status::Fault;
+use crate::source::tcp::{Hangup, TcpTransport};
 use crate::text::escaped;
 
 const COM_QUIT: u8 = 0x01;
@@ -60,7 +60,7 @@ impl Client {
         idle: Duration,
         on_wire: &dyn Fn(Hangup),
     ) -> Result<Self> {
-        let wire = Wire::connect(&database.host, database.port, idle)?;
+        let wire = TcpTransport::connect(&database.host, database.port, idle)?;
         on_wire(wire.hangup().map_err(Fault::from)?);
         let encrypted = database.tls.mode != TlsMode::Disable;
         let (packets, greeting) = shake(Packets::new(wire), database).map_err(|fault| {

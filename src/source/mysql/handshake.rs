@@ -1,11 +1,11 @@
 //! Being let in: the server's greeting, TLS, and the ways of proving who asks. Secrets go no further than
 //! the wire, and never in clear over a connection that is not encrypted.
 
-use super::packet::{Packets, Parts};
-use super::proofs::{LONG_NONCE, encrypted, parsec, proof};
-use super::status::{Fault, ServerError};
 use crate::config::{Database, ServerKey, TlsMode};
 use crate::error::Error;
+use crate::source::mysql::packet::{Packets, Parts};
+use crate::source::mysql::proofs::{LONG_NONCE, encrypted, parsec, proof};
+use crate::source::mysql::status::{Fault, ServerError};
 
 /// What this client can do. Not CLIENT_DEPRECATE_EOF: the older form ends results on every server alike.
 const CAPABILITIES: u32 = LONG_PASSWORD

@@ -3,15 +3,16 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::catalog::{self, Entry, Name};
-use super::client::Client;
-use super::select::literal;
-use super::status::Fault;
 use crate::error::{Error, Result};
-use crate::source::relational::lessons::Lessons;
+use crate::model::{Column, Object, ObjectColumn, TableId};
+use crate::source::mysql::catalog;
+use crate::source::mysql::catalog::{Entry, Name};
+use crate::source::mysql::client::Client;
+use crate::source::mysql::select::literal;
+use crate::source::mysql::status::Fault;
 use crate::source::relational::outside::Connected;
-use crate::source::wire::Hangup;
-use crate::source::{Column, Object, ObjectColumn, TableId};
+use crate::source::relational::type_overrides::TypeOverrides;
+use crate::source::tcp::Hangup;
 
 /// InnoDB looks at all of its tables for the number of one. With more tables than these it is not asked after each
 /// read, or the work would grow with the square of their number.
@@ -155,7 +156,7 @@ pub(super) fn now(client: &mut Client, id: &TableId, numbered: bool) -> Result<O
     let condition = format!("TABLE_SCHEMA = {database} AND TABLE_NAME = {table}");
     let marks = Marks::ask(client, &condition, numbered).map_err(Error::from)?;
     let Some(mark) = marks.of(&(id.database.clone(), id.table.clone())) else { return Ok(None) };
-    let columns = catalog::columns(client, id, &Lessons::default()).map_err(Error::from)?;
+    let columns = catalog::columns(client, id, &TypeOverrides::default()).map_err(Error::from)?;
     Ok(Some(object(mark, &columns)))
 }
 

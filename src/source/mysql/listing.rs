@@ -3,24 +3,27 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
-use super::catalog::{self, Catalog, Entry};
-use super::client::Client;
-use super::identity::{self, Marks};
-use super::ranges::MANY_ROWS;
-use super::rights::{self, Sight};
-use super::select::{quoted, table_name};
-use super::session::{Lease, Session};
-use super::snapshot::Proof;
-use super::status::Fault;
-use super::time::{DateTime, Precision};
-use super::{Inner, read};
 use crate::error::Result;
+use crate::model::{
+    Column, Division, Excluded, Identity, Listing, Object, ReadMode, SplitPoints, Table, TableId,
+};
+use crate::source::mysql::catalog;
+use crate::source::mysql::catalog::{Catalog, Entry};
+use crate::source::mysql::client::Client;
+use crate::source::mysql::identity;
+use crate::source::mysql::identity::Marks;
+use crate::source::mysql::ranges::MANY_ROWS;
+use crate::source::mysql::rights;
+use crate::source::mysql::rights::Sight;
+use crate::source::mysql::select::{quoted, table_name};
+use crate::source::mysql::session::{Lease, Session};
+use crate::source::mysql::snapshot::Proof;
+use crate::source::mysql::status::Fault;
+use crate::source::mysql::time::{DateTime, Precision};
+use crate::source::mysql::{Inner, read};
 use crate::source::relational::cancel::Cancel;
 use crate::source::relational::time_column::{self, Candidate, choose};
 use crate::source::relational::times::Times;
-use crate::source::{
-    Column, Cuts, Division, Excluded, Identity, Listing, Object, Reading, Table, TableId,
-};
 use crate::text::escaped;
 use crate::window::{SECOND, Window};
 
@@ -35,7 +38,7 @@ pub(super) fn list(this: &Inner, lease: &mut Lease, cancel: &Cancel) -> Result<L
         .pool
         .outside(cancel, |client| {
             let mut catalog = catalog::databases(client, &this.select)?;
-            catalog::tables(client, &this.name, &mut catalog, &this.lessons)?;
+            catalog::tables(client, &this.name, &mut catalog, &this.type_overrides)?;
             let marks = Marks::of_catalog(client, &catalog.tables)?;
             let sight = rights::sight(client)?;
             if !sight.everything {
@@ -125,10 +128,10 @@ fn list_one(
     let mut table = Table {
         id: id.clone(),
         columns: entry.columns.clone(),
-        occupied: Vec::new(),
+        data_ranges: Vec::new(),
         time_column,
-        cuts: Cuts::None,
-        reading: Reading::Whole,
+        split_points: SplitPoints::None,
+        read_mode: ReadMode::Whole,
         identity: Identity { division, object: Some(object) },
     };
     if entry.is_versioned {
@@ -139,7 +142,7 @@ fn list_one(
         /// ER_BAD_FIELD_ERROR: they have names of their own, and are listed.
         const NO_SUCH_COLUMN: u16 = 1054;
         let hidden = format!("SELECT ROW_START FROM {} LIMIT 0; {}", table_name(id), read::FREE);
-        let own = |column: &crate::source::Column| column.key.eq_ignore_ascii_case("row_start");
+        let own = |column: &crate::model::Column| column.key.eq_ignore_ascii_case("row_start");
         if !table.columns.iter().any(own) {
             match session.client.query(&hidden) {
                 Ok(_) => table.columns.extend(catalog::history()),
@@ -151,11 +154,11 @@ fn list_one(
     let mut bounds = Some(Window::ALL);
     let time = table.columns.iter().find(|column| Some(&column.key) == table.time_column.as_ref());
     match time.and_then(|column| Some((&*column.key, Precision::of(&column.source_type)?))) {
-        None => table.occupied.push(Window::ALL),
+        None => table.data_ranges.push(Window::ALL),
         Some((column, precision)) => {
             let times = find_times(session, id, (column, precision), entry.is_versioned)?;
-            table.reading = times.reading(entry.nullable.contains(column));
-            table.occupied = times.occupied();
+            table.read_mode = times.read_mode(entry.nullable.contains(column));
+            table.data_ranges = times.data_ranges();
             bounds = times.bounds();
         }
     }

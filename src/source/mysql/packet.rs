@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::config::Tls;
 use crate::error::Result;
-use crate::source::wire::{Hangup, Wire};
+use crate::source::tcp::{Hangup, TcpTransport};
 
 /// What is read from the socket at once.
 const BUFFER: usize = 256 << 10;
@@ -17,7 +17,7 @@ const LARGEST: usize = 2 << 30;
 
 /// A connection as packets.
 pub(super) struct Packets {
-    wire: Wire,
+    wire: TcpTransport,
     buffer: Vec<u8>,
     start: usize,
     end: usize,
@@ -27,7 +27,7 @@ pub(super) struct Packets {
 }
 
 impl Packets {
-    pub(super) fn new(wire: Wire) -> Self {
+    pub(super) fn new(wire: TcpTransport) -> Self {
         let (buffer, large) = (vec![0; BUFFER], Vec::new());
         Self { wire, buffer, start: 0, end: 0, large, sequence: 0 }
     }

@@ -4,12 +4,13 @@
 use std::ops::Range;
 use std::thread;
 
-use super::read::{self, Aside, Outcome, Sink};
-use super::select::{Part, quoted};
-use super::session::{Lease, Pool, Session};
-use super::status::Fault;
 use crate::error::{Class, Error, Result};
-use crate::source::BatchSender;
+use crate::source::channel::BatchSender;
+use crate::source::mysql::read;
+use crate::source::mysql::read::{Aside, Outcome, Sink};
+use crate::source::mysql::select::{Part, quoted};
+use crate::source::mysql::session::{Lease, Pool, Session};
+use crate::source::mysql::status::Fault;
 use crate::source::relational::cancel::Cancel;
 use crate::source::relational::fan_out::Parts;
 

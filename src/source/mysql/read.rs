@@ -1,15 +1,16 @@
 //! Rows of a slice from a session to the batches of its chunk. Complete is what the server has ended well,
 //! and counts as many rows of as were decoded.
 
-use super::charset::Charsets;
-use super::client::{Client, Statement, WireColumn};
-use super::rows::{Rows, Unfit};
-use super::select::{Part, quoted};
-use super::session::Session;
-use super::status::Fault;
-use super::types::{Decode, decode};
 use crate::error::{Class, Error, Result};
-use crate::source::{BatchSender, Table};
+use crate::model::Table;
+use crate::source::channel::BatchSender;
+use crate::source::mysql::charset::Charsets;
+use crate::source::mysql::client::{Client, Statement, WireColumn};
+use crate::source::mysql::rows::{Rows, Unfit};
+use crate::source::mysql::select::{Part, quoted};
+use crate::source::mysql::session::Session;
+use crate::source::mysql::status::Fault;
+use crate::source::mysql::types::{Decode, decode};
 
 /// How a read ended of which the session is whole.
 pub(super) enum Outcome {

@@ -1,11 +1,11 @@
 //! What the user may see. The catalog shows nothing of what it may not, not even that it is there: of a table
 //! of which it may read some columns it shows these, as if they were all.
 
-use super::catalog::{Catalog, Entry};
-use super::client::Client;
-use super::select::{quoted, table_name};
-use super::status::Fault;
-use crate::source::TableId;
+use crate::model::TableId;
+use crate::source::mysql::catalog::{Catalog, Entry};
+use crate::source::mysql::client::Client;
+use crate::source::mysql::select::{quoted, table_name};
+use crate::source::mysql::status::Fault;
 
 /// What `SHOW GRANTS` says.
 #[derive(Debug, Default, PartialEq, Eq)]

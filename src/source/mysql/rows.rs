@@ -14,11 +14,11 @@ use arrow::datatypes::{
     UInt64Type,
 };
 
-use super::charset::push_latin1;
-use super::packet::Parts;
-use super::time::{Calendar, DateTime, push_time};
-use super::types::Decode;
 use crate::error::{Error, Result};
+use crate::source::mysql::charset::push_latin1;
+use crate::source::mysql::packet::Parts;
+use crate::source::mysql::time::{Calendar, DateTime, push_time};
+use crate::source::mysql::types::Decode;
 use crate::source::relational::{BATCH_BYTES, BATCH_ROWS};
 
 /// Rows on their way into a batch.

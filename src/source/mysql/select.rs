@@ -1,8 +1,8 @@
 //! PURE: the statements that read a table, as text.
 
-use super::time::Precision;
+use crate::model::{Table, TableId};
+use crate::source::mysql::time::Precision;
 use crate::source::relational::slice::{self, TimeSql};
-use crate::source::{Table, TableId};
 use crate::window::Slice;
 
 /// A name within a statement.

@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::charset::Charsets;
-use super::client::Client;
-use super::snapshot::{self, Proof};
-use super::status::Fault;
 use crate::config::{Database, Limits};
 use crate::error::{Error, Result};
+use crate::source::mysql::charset::Charsets;
+use crate::source::mysql::client::Client;
+use crate::source::mysql::snapshot;
+use crate::source::mysql::snapshot::Proof;
+use crate::source::mysql::status::Fault;
 use crate::source::relational::broken::may_be_repeated;
 use crate::source::relational::cancel::Cancel;
 use crate::source::relational::outside::Outside;

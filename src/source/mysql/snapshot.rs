@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::client::Client;
-use super::status::Fault;
 use crate::error::Error;
+use crate::source::mysql::client::Client;
+use crate::source::mysql::status::Fault;
 use crate::window::{now, rfc3339};
 
 /// For how long to try for one moment, where the server is being written to.

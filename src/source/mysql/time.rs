@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use super::packet::Parts;
+use crate::source::mysql::packet::Parts;
 use crate::window::SECOND;
 
 const MICROS_A_DAY: i64 = 86_400 * 1_000_000;

@@ -3,8 +3,8 @@
 
 use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, TimeUnit};
 
-use super::charset::Charset;
-use super::client::WireColumn;
+use crate::source::mysql::charset::Charset;
+use crate::source::mysql::client::WireColumn;
 
 /// A column's type as the catalog has it.
 pub(super) struct Declared<'a> {
@@ -85,7 +85,7 @@ pub(super) enum Decode {
 
 /// Text in a charset that only the server can decode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Foreign;
+pub(super) struct ServerDecoded;
 
 /// How to read what comes on the wire into what was listed; `None` where the two do not fit, because the
 /// column was altered meanwhile. `charset` is that of the column.
@@ -93,7 +93,7 @@ pub(super) fn decode(
     wire: WireColumn,
     target: &DataType,
     charset: Charset,
-) -> Option<Result<Decode, Foreign>> {
+) -> Option<Result<Decode, ServerDecoded>> {
     // Numbers of types on the wire.
     const DECIMAL: u8 = 0xf6;
     const TIME: u8 = 0x0b;
@@ -130,7 +130,7 @@ pub(super) fn decode(
         (0x0f | 0xf5 | 0xf7..=0xfe, DataType::Utf8) => match charset {
             Charset::Utf8 => Decode::Utf8,
             Charset::Latin1 => Decode::Latin1,
-            Charset::Other => return Some(Err(Foreign)),
+            Charset::Other => return Some(Err(ServerDecoded)),
         },
         _ => return None,
     };

@@ -6,12 +6,11 @@ mod dump;
 mod inventory;
 mod secrets;
 
-use super::connection::Connection;
-use super::snapshot::set_up;
-use super::{Inner, catalog};
-use crate::archive::name::segment;
 use crate::error::{Class, Error, Result};
-use crate::source::{Artifact, ArtifactStatus, Listing};
+use crate::model::{ArtifactOutcome, Artifacts, Listing};
+use crate::source::postgres::connection::Connection;
+use crate::source::postgres::snapshot::set_up;
+use crate::source::postgres::{Inner, catalog};
 
 /// SQL for psql, and what it should have and has not.
 struct Script {
@@ -19,50 +18,37 @@ struct Script {
     missing: Vec<String>,
 }
 
-/// What was saved, and how each kind went.
-struct Kept<'a> {
-    source: &'a str,
-    artifacts: Vec<Artifact>,
-    statuses: Vec<ArtifactStatus>,
-}
-
-impl Kept<'_> {
-    fn file(&mut self, path: String, content: impl Into<bytes::Bytes>) {
-        self.artifacts.push(Artifact { path, content: content.into() });
-    }
-
-    fn status(&mut self, kind: impl Into<String>, status: impl Into<String>) {
-        let (source, kind) = (self.source.to_owned(), kind.into());
-        self.statuses.push(ArtifactStatus { source, kind, status: status.into() });
-    }
-}
-
 /// Asks for each kind; what cannot be had is said, not an error. It is one where the server is not reached at
 /// all, so that the run can wait for it.
-pub(super) fn collect(inner: &Inner) -> Result<(Vec<Artifact>, Vec<ArtifactStatus>)> {
-    let mut kept = Kept { source: &inner.name, artifacts: Vec::new(), statuses: Vec::new() };
+pub(super) fn collect(inner: &Inner) -> Result<Artifacts> {
+    let mut kept = Artifacts::of(&inner.name);
     let mut listing = Listing::default();
     let databases = inner.databases(&mut listing)?;
     for (id, why) in &listing.unreadable {
-        kept.status(format!("ddl of {}", one_line(&id.database)), format!("not available: {why}"));
+        kept.ended(
+            &format!("ddl of {}", one_line(&id.database)),
+            ArtifactOutcome::NotAvailable(why.clone()),
+        );
     }
     for database in &databases {
         let status = match define(inner, database) {
             Ok((script, how)) => {
-                let why = match script.missing.is_empty() {
-                    true => format!("saved: {how}"),
-                    false => format!("failed: not complete: {}; {how}", script.missing.join("; ")),
-                };
-                kept.file(format!("ddl/{}.sql", segment(database)), script.sql);
-                why
+                kept.file("ddl", database, "sql", script.sql);
+                match script.missing.is_empty() {
+                    true => ArtifactOutcome::Saved(how),
+                    false => ArtifactOutcome::Failed(format!(
+                        "not complete: {}; {how}",
+                        script.missing.join("; ")
+                    )),
+                }
             }
             Err(error) if is_final(&error) => return Err(error),
-            Err(error) => format!("failed: {error}"),
+            Err(error) => ArtifactOutcome::Failed(error.to_string()),
         };
-        kept.status(format!("ddl of {}", one_line(database)), status);
+        kept.ended(&format!("ddl of {}", one_line(database)), status);
     }
     inventory::collect(inner, &databases, &mut kept)?;
-    Ok((kept.artifacts, kept.statuses))
+    Ok(kept)
 }
 
 /// Nothing else will work either.

@@ -3,9 +3,9 @@
 
 use std::collections::HashMap;
 
-use super::connection::{Connection, Row};
-use super::types::{Type, Types};
 use crate::error::{Error, Result};
+use crate::source::postgres::connection::{Connection, Row};
+use crate::source::postgres::types::{Type, Types};
 
 /// A table, a materialized view or a foreign table.
 #[derive(Debug, Clone)]

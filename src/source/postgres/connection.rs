@@ -11,12 +11,12 @@ use postgres_protocol::authentication::sasl::{
 };
 use postgres_protocol::message::frontend;
 
-use super::errors::{Refusal, broken, malformed};
-use super::input::{FRAME_BYTES, Input, Piece};
-use super::names::{bytes_of, text_of};
 use crate::config::{Binding, Database, TlsMode};
 use crate::error::{Class, Error, Result};
-use crate::source::wire::{Hangup, Wire};
+use crate::source::postgres::errors::{Refusal, broken, malformed};
+use crate::source::postgres::input::{FRAME_BYTES, Input, Piece};
+use crate::source::postgres::names::{bytes_of, text_of};
+use crate::source::tcp::{Hangup, TcpTransport};
 
 /// What a server says before it lets somebody in is short; nobody else may make us take more.
 const GREETING_BYTES: usize = 64 * 1024;
@@ -26,7 +26,7 @@ const LOOKING: u32 = 20;
 
 /// A connection that has been let in.
 pub(super) struct Connection {
-    wire: Wire,
+    wire: TcpTransport,
     input: Input,
     address: String,
     idle: Duration,
@@ -43,7 +43,7 @@ impl Connection {
     /// Connects to one database of the server.
     pub(super) fn open(server: &Database, name: &str, idle: Duration) -> Result<Self> {
         let address = format!("{}:{}/{name}", server.host, server.port);
-        let connect = || Wire::connect(&server.host, server.port, idle);
+        let connect = || TcpTransport::connect(&server.host, server.port, idle);
         let mut wire = connect()?;
         if server.tls.mode != TlsMode::Disable {
             let mut request = BytesMut::new();

@@ -14,8 +14,8 @@ use arrow::datatypes::{
     Int64Type, SchemaRef, Time64MicrosecondType, TimestampMicrosecondType, UInt32Type,
 };
 
-use super::types::{Kind, element_field, interval_fields};
-use crate::source::relational::lessons::Lesson;
+use crate::source::postgres::types::{Kind, element_field, interval_fields};
+use crate::source::relational::type_overrides::TypeOverride;
 
 /// Days, and microseconds, from 1970 to 2000, from which PostgreSQL counts.
 const EPOCH_DAYS: i32 = 10_957;
@@ -83,16 +83,16 @@ impl Rows {
     }
 
     /// The rows so far as a batch; an error names a column of text that is not UTF-8.
-    pub(super) fn finish(&mut self) -> std::result::Result<RecordBatch, (usize, Lesson)> {
+    pub(super) fn finish(&mut self) -> std::result::Result<RecordBatch, (usize, TypeOverride)> {
         let mut arrays = Vec::with_capacity(self.columns.len());
         for (at, column) in self.columns.iter_mut().enumerate() {
-            arrays.push(column.finish().ok_or((at, Lesson::Bytes))?);
+            arrays.push(column.finish().ok_or((at, TypeOverride::Bytes))?);
         }
         let options = RecordBatchOptions::new().with_row_count(Some(self.rows));
         (self.rows, self.bytes) = (0, 0);
         // The schema's types are those of the kinds that the columns were made of.
         RecordBatch::try_new_with_options(Arc::clone(&self.schema), arrays, &options)
-            .map_err(|_| (0, Lesson::Text))
+            .map_err(|_| (0, TypeOverride::Text))
     }
 }
 

@@ -1,14 +1,14 @@
 //! Text that cannot be had in UTF-8, since the database's encoding has bytes that stand for no character: its
 //! column becomes the bytes that are stored. Blocks.
 
-use super::errors::UNTRANSLATABLE;
-use super::snapshot::{Pool, RELEASE, Session};
-use super::types::Kind;
-use super::{Readable, sql};
 use crate::error::{Error, Result};
-use crate::source::Table;
+use crate::model::Table;
+use crate::source::postgres::errors::UNTRANSLATABLE;
+use crate::source::postgres::snapshot::{Pool, RELEASE, Session};
+use crate::source::postgres::types::Kind;
+use crate::source::postgres::{Readable, sql};
 use crate::source::relational::cancel::Cancel;
-use crate::source::relational::lessons::{Lesson, Lessons};
+use crate::source::relational::type_overrides::{TypeOverride, TypeOverrides};
 
 fn is_text(kind: &Kind) -> bool {
     match kind {
@@ -23,7 +23,7 @@ fn is_text(kind: &Kind) -> bool {
 pub(super) fn learn(
     pool: &Pool,
     cancel: &Cancel,
-    lessons: &Lessons,
+    type_overrides: &TypeOverrides,
     table: &Table,
     readable: &Readable,
     refused: Error,
@@ -38,7 +38,11 @@ pub(super) fn learn(
             match connection.query(&sql::translated(&column.key, &readable.from)) {
                 Ok(_) => {}
                 Err(_) if connection.was_refused_by(UNTRANSLATABLE) => {
-                    learned.push((column, Lesson::Bytes, "text that has no characters in UTF-8"));
+                    learned.push((
+                        column,
+                        TypeOverride::Bytes,
+                        "text that has no characters in UTF-8",
+                    ));
                 }
                 Err(error) => return Err(error),
             }
@@ -49,6 +53,6 @@ pub(super) fn learn(
     pool.work(pool.take()?, cancel, &mut ask)?;
     match learned.is_empty() {
         true => Err(refused),
-        false => Err(lessons.learn(&table.id, learned)),
+        false => Err(type_overrides.learn(&table.id, learned)),
     }
 }

@@ -3,12 +3,13 @@
 //! `COPY` by name resolves names by the catalog of now and reads the rows of the snapshot, so that after a `RENAME`
 //! the values of one column come under the name of another, and neither the file of the table nor its name tells.
 
-use super::catalog::{self, Relation};
-use super::connection::Connection;
 use crate::error::{Error, Result};
+use crate::model::{Object, ObjectColumn};
+use crate::source::postgres::catalog;
+use crate::source::postgres::catalog::Relation;
+use crate::source::postgres::connection::Connection;
 use crate::source::relational::outside::Connected;
-use crate::source::wire::Hangup;
-use crate::source::{Object, ObjectColumn};
+use crate::source::tcp::Hangup;
 
 impl Connected for Connection {
     fn handle(&self) -> Result<Hangup> {

@@ -3,8 +3,8 @@
 
 use std::io::{self, Read};
 
-use super::errors::{broken, malformed};
 use crate::error::Result;
+use crate::source::postgres::errors::{broken, malformed};
 
 /// No message of PostgreSQL is longer.
 pub(super) const FRAME_BYTES: usize = 1 << 30;

@@ -6,21 +6,22 @@ use std::thread;
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::connection::Connection;
-use super::copy_binary::{Copy, Malformed};
-use super::decode::{Fault, Misfit, Rows};
-use super::errors::{UNTRANSLATABLE, malformed};
-use super::snapshot::{Pool, RELEASE, Session};
-use super::types::Kind;
-use super::{Inner, Readable, encoding, sql};
 use crate::error::{Class, Error, Result};
+use crate::model::Chunk;
+use crate::source::channel::BatchSender;
+use crate::source::postgres::connection::Connection;
+use crate::source::postgres::copy_binary::{Copy, Malformed};
+use crate::source::postgres::decode::{Fault, Misfit, Rows};
+use crate::source::postgres::errors::{UNTRANSLATABLE, malformed};
+use crate::source::postgres::snapshot::{Pool, RELEASE, Session};
+use crate::source::postgres::types::Kind;
+use crate::source::postgres::{Inner, Readable, encoding, sql};
 use crate::source::relational::cancel::Cancel;
 use crate::source::relational::fan_out::Parts;
-use crate::source::relational::lessons::Lesson;
 use crate::source::relational::slice::condition;
 use crate::source::relational::times::Times;
+use crate::source::relational::type_overrides::TypeOverride;
 use crate::source::relational::{BATCH_BYTES, BATCH_ROWS};
-use crate::source::{BatchSender, Chunk};
 use crate::window::Slice;
 
 /// Bytes of a range of blocks: small enough that streams end together, large enough that its statement costs
@@ -28,7 +29,7 @@ use crate::window::Slice;
 pub(super) const RANGE_BYTES: u64 = 16 << 20;
 
 /// What the streams of a chunk share.
-struct Reading<'a> {
+struct ReadMode<'a> {
     inner: &'a Inner,
     readable: &'a Readable,
     chunk: &'a Chunk,
@@ -52,7 +53,7 @@ pub(super) fn read_chunk(
     let session = pool.take()?;
     let ranges = ranges(readable, chunk);
     let extra = extra_streams(inner, ranges.len());
-    let reading = Reading {
+    let reading = ReadMode {
         inner,
         readable,
         chunk,
@@ -124,7 +125,7 @@ impl From<Malformed> for Ended {
     }
 }
 
-impl Reading<'_> {
+impl ReadMode<'_> {
     /// A further stream, if the server lets it in.
     fn stream_in(&self, state: &Arc<str>) {
         match self.pool.take() {
@@ -184,8 +185,8 @@ impl Reading<'_> {
                 Ended::Error(error) => error,
                 Ended::Fault(Fault { column, misfit: Misfit::Cannot(what) }) => {
                     let column = &self.chunk.table.columns[column];
-                    let learned = [(column, Lesson::Text, what)];
-                    self.inner.lessons.learn(&self.chunk.table.id, learned)
+                    let learned = [(column, TypeOverride::Text, what)];
+                    self.inner.type_overrides.learn(&self.chunk.table.id, learned)
                 }
                 Ended::Malformed | Ended::Fault(_) => malformed(address),
             });
@@ -193,11 +194,11 @@ impl Reading<'_> {
         let sent = match answer {
             Ok(sent) => sent,
             Err(error) if session.connection.was_refused_by(UNTRANSLATABLE) => {
-                let (lessons, table) = (&self.inner.lessons, &self.chunk.table);
+                let (type_overrides, table) = (&self.inner.type_overrides, &self.chunk.table);
                 return encoding::learn(
                     self.pool,
                     self.cancel,
-                    lessons,
+                    type_overrides,
                     table,
                     self.readable,
                     error,
@@ -229,9 +230,12 @@ impl Reading<'_> {
         }
         match rows.finish() {
             Ok(batch) => self.batches.blocking_send(batch),
-            Err((at, lesson)) => {
+            Err((at, type_override)) => {
                 let (id, column) = (&self.chunk.table.id, &self.chunk.table.columns[at]);
-                Err(self.inner.lessons.learn(id, [(column, lesson, "text that is not UTF-8")]))
+                Err(self
+                    .inner
+                    .type_overrides
+                    .learn(id, [(column, type_override, "text that is not UTF-8")]))
             }
         }
     }

@@ -4,12 +4,12 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::catalog::text;
-use super::connection::Connection;
-use super::identity;
 use crate::config::Database;
 use crate::error::{Class, Error, Result};
-use crate::source::Object;
+use crate::model::Object;
+use crate::source::postgres::catalog::text;
+use crate::source::postgres::connection::Connection;
+use crate::source::postgres::identity;
 use crate::source::relational::cancel::Cancel;
 use crate::source::relational::outside::Outside;
 
@@ -77,12 +77,12 @@ pub(super) struct Pool {
 
 #[derive(Default)]
 struct Open {
-    leader: Option<Leader>,
+    leader: Option<SnapshotHolder>,
     idle: Vec<Session>,
 }
 
 /// Holds the snapshot as long as its transaction lasts, and does nothing else.
-struct Leader {
+struct SnapshotHolder {
     _connection: Connection,
     id: String,
     state: Arc<str>,
@@ -150,7 +150,7 @@ impl Pool {
         Session::new(connection, &leader.state)
     }
 
-    fn lead(&self) -> Result<Leader> {
+    fn lead(&self) -> Result<SnapshotHolder> {
         let mut connection = self.connect()?;
         let mut text = |sql: &str| -> Result<String> {
             let rows = connection.query(sql)?;
@@ -171,7 +171,7 @@ impl Pool {
             }
         };
         let state = format!("{system}/{}/{state}", self.name).into();
-        Ok(Leader { _connection: connection, id, state })
+        Ok(SnapshotHolder { _connection: connection, id, state })
     }
 
     /// Works with a session in the snapshot. It is lost unless the work ends well, since nobody knows then what state
@@ -187,11 +187,11 @@ impl Pool {
             session.connection.query(RELEASE)?;
             Ok::<T, Error>(worked)
         })?;
-        self.give_back(session);
+        self.requeue(session);
         Ok(worked)
     }
 
-    fn give_back(&self, session: Session) {
+    fn requeue(&self, session: Session) {
         let mut open = self.lock();
         let current = open.leader.as_ref().is_some_and(|leader| leader.state == session.state);
         if current {

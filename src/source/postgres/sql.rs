@@ -2,7 +2,7 @@
 
 use chrono::DateTime;
 
-use super::types::{Cast, Kind};
+use crate::source::postgres::types::{Cast, Kind};
 use crate::source::relational::slice::TimeSql;
 
 /// A name in double quotes.

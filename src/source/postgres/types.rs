@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Fields, TimeUnit};
 
-use crate::source::relational::lessons::Lesson;
+use crate::source::relational::type_overrides::TypeOverride;
 
 /// How a value is sent, and what it becomes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,12 +126,17 @@ pub(super) struct Types(pub(super) HashMap<u32, Type>);
 
 impl Types {
     /// How a column of a type is asked for, and what it becomes.
-    pub(super) fn resolve(&self, oid: u32, modifier: i32, lesson: Option<Lesson>) -> (Kind, Cast) {
-        match (lesson, self.text(oid)) {
+    pub(super) fn resolve(
+        &self,
+        oid: u32,
+        modifier: i32,
+        type_override: Option<TypeOverride>,
+    ) -> (Kind, Cast) {
+        match (type_override, self.text(oid)) {
             (None, _) => self.kind(oid, modifier, 0),
-            (Some(Lesson::Text), text) => (Kind::Text, text),
-            (Some(Lesson::Bytes), Cast::Output) => (Kind::Bytes, Cast::OutputBytes),
-            (Some(Lesson::Bytes), _) => (Kind::Bytes, Cast::TextBytes),
+            (Some(TypeOverride::Text), text) => (Kind::Text, text),
+            (Some(TypeOverride::Bytes), Cast::Output) => (Kind::Bytes, Cast::OutputBytes),
+            (Some(TypeOverride::Bytes), _) => (Kind::Bytes, Cast::TextBytes),
         }
     }
 
@@ -262,13 +267,16 @@ mod tests {
         let list = (Kind::List(Box::new(Kind::Int32)), Cast::None);
         for oid in [1007, 9002] {
             assert_eq!(types.resolve(oid, -1, None), list, "nothing is cast");
-            assert_eq!(types.resolve(oid, -1, Some(Lesson::Text)), (Kind::Text, Cast::Output));
-            let bytes = types.resolve(oid, -1, Some(Lesson::Bytes));
+            assert_eq!(
+                types.resolve(oid, -1, Some(TypeOverride::Text)),
+                (Kind::Text, Cast::Output)
+            );
+            let bytes = types.resolve(oid, -1, Some(TypeOverride::Bytes));
             assert_eq!(bytes, (Kind::Bytes, Cast::OutputBytes));
         }
         assert_eq!(types.resolve(1041, -1, None), (Kind::Text, Cast::Text));
         assert_eq!(types.resolve(23, -1, None), (Kind::Int32, Cast::None));
-        assert_eq!(types.resolve(23, -1, Some(Lesson::Text)), (Kind::Text, Cast::Output));
+        assert_eq!(types.resolve(23, -1, Some(TypeOverride::Text)), (Kind::Text, Cast::Output));
     }
 
     #[test]
@@ -279,7 +287,7 @@ mod tests {
             (Kind::List(Box::new(Kind::Text)), Cast::Texts)
         );
         assert_eq!(types().resolve(9001, -1, None), (Kind::Text, Cast::Text), "another's int4");
-        assert_eq!(types().resolve(23, -1, Some(Lesson::Text)), (Kind::Text, Cast::Text));
+        assert_eq!(types().resolve(23, -1, Some(TypeOverride::Text)), (Kind::Text, Cast::Text));
         assert_eq!(types().resolve(4711, -1, None), (Kind::Text, Cast::Text), "unknown");
     }
 }

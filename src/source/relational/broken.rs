@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::error::{Class, Error};
-use crate::source::wire::refuses_certificate;
+use crate::source::tcp::refuses_certificate;
 
 /// The connection broke. An answer that breaks off each time may be too much for whatever is between here and the
 /// server, so that less is asked for at once when it repeats.

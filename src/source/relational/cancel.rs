@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, Result};
-use crate::source::wire::Hangup;
+use crate::source::tcp::Hangup;
 
 /// The connections of a piece of work.
 #[derive(Clone, Default)]

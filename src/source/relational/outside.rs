@@ -4,10 +4,10 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::broken::may_be_repeated;
-use super::cancel::Cancel;
 use crate::error::Result;
-use crate::source::wire::Hangup;
+use crate::source::relational::broken::may_be_repeated;
+use crate::source::relational::cancel::Cancel;
+use crate::source::tcp::Hangup;
 
 /// A connection of some protocol.
 pub(in crate::source) trait Connected {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::config::matches;
 use crate::error::{Error, Result};
-use crate::source::TableId;
+use crate::model::TableId;
 
 /// A column of a type that is a time.
 #[derive(Debug, Clone)]

@@ -1,6 +1,6 @@
 //! PURE: where the rows of a table lie in time, as windows.
 
-use crate::source::Reading;
+use crate::model::ReadMode;
 use crate::window::Window;
 
 /// What a source says of the times of a table.
@@ -17,12 +17,12 @@ pub(in crate::source) struct Times {
 impl Times {
     /// `None` where no row has a time.
     pub(in crate::source) fn bounds(&self) -> Option<Window> {
-        let windows = self.occupied();
+        let windows = self.data_ranges();
         Window::new(windows.first()?.from, windows.last()?.to)
     }
 
     /// Where rows are. What lies beyond 64 bits of nanoseconds is at the end of all of time.
-    pub(in crate::source) fn occupied(&self) -> Vec<Window> {
+    pub(in crate::source) fn data_ranges(&self) -> Vec<Window> {
         let nanos = |time: i128| time.clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64;
         let first = Window { from: i64::MIN, to: i64::MIN + 1 };
         let last = Window { from: i64::MAX - 1, to: i64::MAX };
@@ -38,10 +38,10 @@ impl Times {
 
     /// What can be read of a table at a time. One that has no time at all has no window that a commit could be
     /// of, so that the commit of its rows without a time shows that it is there.
-    pub(in crate::source) fn reading(&self, may_be_null: bool) -> Reading {
+    pub(in crate::source) fn read_mode(&self, may_be_null: bool) -> ReadMode {
         match may_be_null || self.bounds().is_none() {
-            true => Reading::WindowsAndNullTime,
-            false => Reading::Windows,
+            true => ReadMode::WindowsAndNullTime,
+            false => ReadMode::Windows,
         }
     }
 }
@@ -57,20 +57,20 @@ mod tests {
         let beyond = i128::from(i64::MAX) * 2;
         let times = |ends| Times { ends, ..Times::default() };
         assert_eq!(times(None).bounds(), None);
-        assert_eq!(times(Some((3, 5))).occupied(), [Window { from: 3, to: 6 }]);
-        assert_eq!(times(Some((-beyond, -beyond))).occupied(), [first]);
-        assert_eq!(times(Some((beyond, beyond))).occupied(), [last]);
+        assert_eq!(times(Some((3, 5))).data_ranges(), [Window { from: 3, to: 6 }]);
+        assert_eq!(times(Some((-beyond, -beyond))).data_ranges(), [first]);
+        assert_eq!(times(Some((beyond, beyond))).data_ranges(), [last]);
         assert_eq!(times(Some((-beyond, beyond))).bounds(), Some(Window::ALL));
         let all = Times { ends: Some((3, 5)), before: true, after: true };
-        assert_eq!(all.occupied(), [first, Window { from: 3, to: 6 }, last]);
+        assert_eq!(all.data_ranges(), [first, Window { from: 3, to: 6 }, last]);
         assert_eq!(all.bounds(), Some(Window::ALL));
     }
 
     #[test]
     fn a_table_without_times_has_a_slice_all_the_same() {
         let some = Times { ends: Some((3, 5)), ..Times::default() };
-        assert_eq!(some.reading(false), Reading::Windows);
-        assert_eq!(some.reading(true), Reading::WindowsAndNullTime);
-        assert_eq!(Times::default().reading(false), Reading::WindowsAndNullTime);
+        assert_eq!(some.read_mode(false), ReadMode::Windows);
+        assert_eq!(some.read_mode(true), ReadMode::WindowsAndNullTime);
+        assert_eq!(Times::default().read_mode(false), ReadMode::WindowsAndNullTime);
     }
 }

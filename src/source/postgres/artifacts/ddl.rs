@@ -4,9 +4,9 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use super::secrets;
-use super::{Script, one_line};
 use crate::error::{Class, Result};
+use crate::source::postgres::artifacts::secrets;
+use crate::source::postgres::artifacts::{Script, one_line};
 use crate::source::postgres::catalog::text;
 use crate::source::postgres::connection::{Connection, Row};
 

@@ -8,9 +8,9 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Script, one_line, secrets};
 use crate::config::{Binding, ClientCertificate, Database, TlsMode};
 use crate::error::Result;
+use crate::source::postgres::artifacts::{Script, one_line, secrets};
 use crate::source::postgres::catalog::text;
 use crate::source::postgres::connection::Connection;
 

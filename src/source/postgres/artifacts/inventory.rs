@@ -1,9 +1,10 @@
 //! What a server has, as lists of JSON, an object a line: made by the server, gathered over its databases. And
 //! roles and databases as SQL, which no dump of a single database has.
 
-use super::{Kept, connect, is_final, secrets};
 use crate::error::{Class, Error, Result};
+use crate::model::{ArtifactOutcome, Artifacts};
 use crate::source::postgres::Inner;
+use crate::source::postgres::artifacts::{connect, is_final, one_line, secrets};
 use crate::source::postgres::catalog::text;
 use crate::source::postgres::connection::{Connection, Row};
 
@@ -126,7 +127,7 @@ const PARAMETERS: &str = "SELECT format('GRANT %s ON PARAMETER %s TO %s%s;', \
 type Ask<'a, T> = &'a dyn Fn(&mut Connection) -> Result<T>;
 
 /// Each database's rows in one file, and the server's own.
-pub(super) fn collect(inner: &Inner, databases: &[String], kept: &mut Kept<'_>) -> Result<()> {
+pub(super) fn collect(inner: &Inner, databases: &[String], kept: &mut Artifacts) -> Result<()> {
     let listed: [(&str, Ask<'_, Vec<String>>); 5] = [
         ("tables", &|connection| objects(connection, &tables())),
         ("sequences", &sequences),
@@ -140,7 +141,7 @@ pub(super) fn collect(inner: &Inner, databases: &[String], kept: &mut Kept<'_>) 
         for database in databases {
             match patient(inner, database, ask)? {
                 Ok(found) => rows.extend(found),
-                Err(why) => troubles.push(format!("{}: {why}", super::one_line(database))),
+                Err(why) => troubles.push(format!("{}: {why}", one_line(database))),
             }
         }
         keep(kept, kind, rows, &troubles);
@@ -150,36 +151,35 @@ pub(super) fn collect(inner: &Inner, databases: &[String], kept: &mut Kept<'_>) 
     let Some(database) = usual.or(databases.first()) else { return Ok(()) };
     match patient(inner, database, &|connection| objects(connection, ROLES))? {
         Ok(rows) => keep(kept, "roles", rows, &[]),
-        Err(why) => kept.status("roles", format!("failed: {why}")),
+        Err(why) => kept.ended("roles", ArtifactOutcome::Failed(why)),
     }
-    for (kind, ask) in [
-        ("roles.sql", &roles_sql as Ask<'_, String>),
-        ("databases.sql", &databases_sql),
-        ("settings", &settings),
+    for (kind, name, extension, ask) in [
+        ("roles.sql", "roles", "sql", &roles_sql as Ask<'_, String>),
+        ("databases.sql", "databases", "sql", &databases_sql),
+        ("settings", "settings", "json", &settings),
     ] {
-        let status = match patient(inner, database, ask)? {
+        let outcome = match patient(inner, database, ask)? {
             Ok(content) => {
-                let path = if kind == "settings" { "settings.json" } else { kind };
-                kept.file(path.to_owned(), content);
-                "saved".to_owned()
+                kept.file("", name, extension, content);
+                ArtifactOutcome::Saved(String::new())
             }
-            Err(why) => format!("failed: {why}"),
+            Err(why) => ArtifactOutcome::Failed(why),
         };
-        kept.status(kind, status);
+        kept.ended(kind, outcome);
     }
     Ok(())
 }
 
-fn keep(kept: &mut Kept<'_>, kind: &str, rows: Vec<String>, troubles: &[String]) {
-    let status = match (rows.is_empty(), troubles.is_empty()) {
-        (true, true) => "none".to_owned(),
-        (false, true) => "saved".to_owned(),
-        (_, false) => format!("failed: {}", troubles.join("; ")),
+fn keep(kept: &mut Artifacts, kind: &str, rows: Vec<String>, troubles: &[String]) {
+    let outcome = match (rows.is_empty(), troubles.is_empty()) {
+        (true, true) => ArtifactOutcome::None,
+        (false, true) => ArtifactOutcome::Saved(String::new()),
+        (_, false) => ArtifactOutcome::Failed(troubles.join("; ")),
     };
     if !rows.is_empty() {
-        kept.file(format!("{kind}.json"), list(&rows) + "\n");
+        kept.file("", kind, "json", list(&rows) + "\n");
     }
-    kept.status(kind, status);
+    kept.ended(kind, outcome);
 }
 
 /// On a connection of its own, and on another if that breaks; `Err` inside says why it cannot be had.

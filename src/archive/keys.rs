@@ -1,0 +1,245 @@
+//! PURE: names of tables and files as keys that every file system, object store, BagIt validator and
+//! `sha256sum` takes without quoting. Distinct tables get distinct paths, also when case is folded.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::hash::sha256;
+use crate::model::{Artifact, TableId};
+use crate::window::Slice;
+
+/// Version of the archive format; a reader refuses a newer one.
+pub const FORMAT: u32 = 1;
+/// Hash of every payload file.
+pub const MANIFEST: &str = "manifest-sha256.txt";
+/// Hash of every other file; written last: with it the archive is sealed.
+pub const TAG_MANIFEST: &str = "tagmanifest-sha256.txt";
+/// The tables.
+pub const TABLES: &str = "catalog/tables.json";
+/// The chunks.
+pub const CHUNKS: &str = "catalog/chunks.parquet";
+/// The run.
+pub const RUN: &str = "catalog/run.json";
+/// Every tag file of a sealed archive, but the last.
+pub const TAG_FILES: [&str; 7] =
+    [TABLES, CHUNKS, RUN, "README.txt", "bagit.txt", "bag-info.txt", MANIFEST];
+pub(super) const MARKER: &str = ".moveout/archive.json";
+
+pub(super) const COMMITS: &str = ".moveout/commits/";
+/// What seals that were begun say of the catalog and the artifacts.
+pub(super) const RECORDS: &str = ".moveout/seals/";
+
+/// What the file says that marks an archive.
+pub(super) fn marker() -> String {
+    format!("{{\"format\":{FORMAT}}}\n")
+}
+
+/// Longest name of a folder; file systems allow 255 bytes.
+const LONGEST: usize = 120;
+
+/// One name as one path segment. Letters, digits, `.`, `-` and `_` stand for themselves, every
+/// other byte is `_xHH`; so is an underscore that could be mistaken for an escape, and a leading
+/// dot. What is too long is cut and ends in a hash of the whole name.
+pub fn segment(name: &str) -> String {
+    let bytes = name.as_bytes();
+    let mut text = String::with_capacity(bytes.len());
+    for (at, byte) in bytes.iter().enumerate() {
+        let plain = match byte {
+            b'_' => at > 0 && bytes.get(at + 1) != Some(&b'x'),
+            b'.' => at > 0,
+            b'-' => true,
+            _ => byte.is_ascii_alphanumeric(),
+        };
+        match plain {
+            true => text.push(char::from(*byte)),
+            false => text.push_str(&format!("_x{byte:02X}")),
+        }
+    }
+    if text.is_empty() {
+        return "_x".to_owned(); // an escape without digits: no other name gives it
+    }
+    if text.len() > LONGEST {
+        text.truncate(LONGEST - 17);
+        text = format!("{text}-{}", hash(name));
+    }
+    text
+}
+
+fn hash(name: &str) -> String {
+    let mut hash = sha256(name.as_bytes());
+    hash.truncate(16);
+    hash
+}
+
+/// The folder of a table: `data/SOURCE/DATABASE/[SCHEMA/]TABLE`.
+fn plain_path(id: &TableId) -> String {
+    let mut path = format!("data/{}/{}", segment(&id.source), segment(&id.database));
+    if !id.schema.is_empty() {
+        path = format!("{path}/{}", segment(&id.schema));
+    }
+    format!("{path}/{}", segment(&id.table))
+}
+
+/// The folders of tables, each with its own. Once given, a path stays: `known` is what the archive
+/// has already.
+#[derive(Debug, Default)]
+pub struct Paths {
+    by_table: HashMap<TableId, String>,
+    by_path: HashMap<String, TableId>,
+}
+
+impl Paths {
+    /// Remembers a path that the archive has.
+    pub fn remember(&mut self, id: &TableId, path: &str) {
+        self.by_path.insert(path.to_lowercase(), id.clone());
+        self.by_table.insert(id.clone(), path.to_owned());
+    }
+
+    /// The path of a table. Where another table has it, perhaps in other case, it ends in a hash.
+    pub fn path(&mut self, id: &TableId) -> String {
+        if let Some(path) = self.by_table.get(id) {
+            return path.clone();
+        }
+        let mut path = plain_path(id);
+        if self.by_path.contains_key(&path.to_lowercase()) {
+            path = with_hash(&path, id);
+        }
+        self.remember(id, &path);
+        path
+    }
+}
+
+/// Whether a folder is one that [`Paths`] may have given to a table: that of its names, or the same with the
+/// hash that tells it from another table's.
+pub fn may_be_path(id: &TableId, path: &str) -> bool {
+    let plain = plain_path(id);
+    path == plain || path == with_hash(&plain, id)
+}
+
+fn with_hash(path: &str, id: &TableId) -> String {
+    let whole = [&id.source, &id.database, &id.schema, &id.table].map(|name| segment(name));
+    format!("{path}-{}", hash(&whole.join("/")))
+}
+
+/// Key of a data file: `PATH/SLICE.RUN.parquet`, from the second file of a chunk on `….pN.parquet`.
+pub fn file_key(path: &str, slice: Slice, run: &str, number: usize) -> String {
+    match number {
+        1 => format!("{path}/{slice}.{run}.parquet"),
+        _ => format!("{path}/{slice}.{run}.p{number}.parquet"),
+    }
+}
+
+/// The folder, the slice and the run of a data file, from its key; `None` for a file that moveout did not
+/// name.
+pub fn parts_of_file(key: &str) -> Option<(&str, Slice, &str)> {
+    let (path, name) = key.rsplit_once('/')?;
+    let name = name.strip_suffix(".parquet").filter(|_| path.starts_with("data/"))?;
+    let name = match name.rsplit_once(".p") {
+        Some((rest, number)) if number.parse::<u32>().is_ok() => rest,
+        _ => name,
+    };
+    let (slice, run) = name.rsplit_once('.')?;
+    Some((path, slice.parse().ok()?, run))
+}
+
+/// Key of the commit of a chunk, the same for every run, so that only one of them can create it.
+pub fn commit_key(path: &str, slice: Slice) -> String {
+    format!(".moveout/commits/{}/{slice}.json", path.trim_start_matches("data/"))
+}
+
+/// Key of a commit that replaces another, which may still lie under the key of the chunk.
+pub fn replacing_commit_key(path: &str, slice: Slice, run: &str) -> String {
+    format!(".moveout/commits/{}/{slice}.{run}.json", path.trim_start_matches("data/"))
+}
+
+/// The key of an artifact, its own also on a disk that folds case: `taken` holds those that were given out, folded.
+pub(super) fn artifact_key(
+    source: &str,
+    artifact: &Artifact,
+    taken: &mut HashSet<String>,
+) -> String {
+    let Artifact { folder, name, extension, .. } = artifact;
+    let slash = if folder.is_empty() { "" } else { "/" };
+    let stem = format!("data/{}/_artifacts/{folder}{slash}{}", segment(source), segment(name));
+    let numbered = (2..).map(|number| format!("{stem}_{number}.{extension}"));
+    let free = std::iter::once(format!("{stem}.{extension}"))
+        .chain(numbered)
+        .find(|key| !taken.contains(&key.to_lowercase()))
+        .unwrap_or_default(); // the numbers do not end before the names taken do
+    taken.insert(free.to_lowercase());
+    free
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn id(database: &str, table: &str) -> TableId {
+        TableId {
+            source: "s".into(),
+            database: database.into(),
+            schema: "autogen".into(),
+            table: table.into(),
+        }
+    }
+
+    #[test]
+    fn names_are_safe_and_readable() {
+        for (name, expected) in [
+            ("cpu", "cpu"),
+            ("cpu.load-1_m", "cpu.load-1_m"),
+            ("_internal", "_x5Finternal"),
+            ("a_x41", "a_x5Fx41"),
+            (".", "_x2E"),
+            ("..", "_x2E."),
+            ("db/rp", "db_x2Frp"),
+            ("é", "_xC3_xA9"),
+            ("", "_x"),
+        ] {
+            assert_eq!(segment(name), expected, "{name}");
+        }
+        assert_eq!(segment(&"a".repeat(300)).len(), LONGEST);
+        assert_ne!(segment(&"a".repeat(300)), segment(&"a".repeat(301)));
+    }
+
+    #[test]
+    fn tables_that_differ_in_case_alone_get_paths_that_do_not() {
+        let mut paths = Paths::default();
+        let (one, two) = (paths.path(&id("db", "CPU")), paths.path(&id("db", "cpu")));
+        assert_eq!(one, "data/s/db/autogen/CPU");
+        assert_ne!(one.to_lowercase(), two.to_lowercase());
+        assert_ne!(paths.path(&id("DB", "cpu")).to_lowercase(), two.to_lowercase());
+        let mut later = Paths::default();
+        later.remember(&id("db", "cpu"), &two);
+        assert_eq!(later.path(&id("db", "cpu")), two, "a path once given stays");
+    }
+
+    #[test]
+    fn the_run_is_read_from_the_name_of_a_file() {
+        let slice = "19691231T235959.999999999Z_20240102T000000Z".parse().unwrap();
+        for number in [1, 2, 17] {
+            assert_eq!(
+                parts_of_file(&file_key("data/s/d/t.p2", slice, "r1", number)),
+                Some(("data/s/d/t.p2", slice, "r1"))
+            );
+        }
+        assert_eq!(
+            parts_of_file("data/s/d/t/all.r1.parquet"),
+            Some(("data/s/d/t", Slice::All, "r1"))
+        );
+        assert_eq!(parts_of_file("data/s/d/t/mine.parquet"), None);
+        assert_eq!(parts_of_file("data/s/d/t/notes.r1.txt"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn distinct_names_have_distinct_segments(a in ".{0,6}", b in ".{0,6}") {
+            prop_assert_eq!(segment(&a) == segment(&b), a == b);
+        }
+
+        #[test]
+        fn names_that_look_like_escapes_stay_apart(a in "[_x4Fa.]{0,6}", b in "[_x4Fa.]{0,6}") {
+            prop_assert_eq!(segment(&a) == segment(&b), a == b);
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! PURE: what a commit says of each column: count of values, minimum, maximum and sum, in the way
+//! that a source can compute too. Knows arrow; used while writing and again while verifying.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{
+    ArrowPrimitiveType, DataType, Decimal128Type, DecimalType, Float64Type, Int64Type, TimeUnit,
+    UInt64Type,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Column, Role};
+
+/// Statistics of one column over one chunk. Numbers are text, so that no reader rounds them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ColumnStats {
+    /// Name in the Parquet files.
+    pub name: String,
+    /// Name in the source.
+    pub key: String,
+    /// What the source calls it.
+    pub role: Role,
+    /// Type in the source's own words.
+    #[serde(rename = "type")]
+    pub source_type: String,
+    /// Values that are not null.
+    pub count: u64,
+    /// Smallest value of a number; nanoseconds for a time.
+    pub min: Option<String>,
+    /// Largest value.
+    pub max: Option<String>,
+    /// Exact sum for integers; for floats the sum in the order of the file; true values of booleans.
+    pub sum: Option<String>,
+}
+
+/// Gathers the statistics of all columns of a table, batch by batch.
+#[derive(Debug)]
+pub struct Stats {
+    columns: Vec<Column>,
+    gathered: Vec<Gathered>,
+}
+
+/// What is known of one column so far.
+#[derive(Debug)]
+pub enum Gathered {
+    /// Units of so many nanoseconds.
+    Time(Range<i64>, i128),
+    /// With the sum.
+    Integer(Range<i64>, i128),
+    /// With the sum.
+    Unsigned(Range<u64>, u128),
+    /// Keys of the values (see `order`), and the sum.
+    Float(Range<i64>, f64),
+    /// With so many digits after the point.
+    Decimal(Range<i128>, u8, i8),
+    /// Values, and those that are true.
+    Boolean {
+        /// Values.
+        count: u64,
+        /// Those that are true.
+        trues: u64,
+    },
+    /// Of which nothing but the number is known.
+    Other {
+        /// Values.
+        count: u64,
+    },
+}
+
+/// Count and ends of values.
+#[derive(Debug)]
+pub struct Range<T> {
+    count: u64,
+    ends: Option<(T, T)>,
+}
+
+impl<T: Copy + Ord> Range<T> {
+    fn new() -> Self {
+        Self { count: 0, ends: None }
+    }
+
+    fn add(&mut self, values: impl Iterator<Item = T> + Clone) {
+        self.count += values.clone().count() as u64;
+        // Two passes over what is in the cache: each of them is one that compilers vectorise.
+        let (Some(min), Some(max)) = (values.clone().min(), values.max()) else { return };
+        self.ends = Some(match self.ends {
+            None => (min, max),
+            Some((least, most)) => (least.min(min), most.max(max)),
+        });
+    }
+
+    fn text(&self, print: impl Fn(&T) -> String) -> (u64, Option<String>, Option<String>) {
+        (self.count, self.ends.map(|(min, _)| print(&min)), self.ends.map(|(_, max)| print(&max)))
+    }
+}
+
+/// An integer which is ordered as `f64::total_cmp` orders the value; its own inverse.
+#[inline]
+fn order(bits: i64) -> i64 {
+    bits ^ (((bits >> 63).cast_unsigned() >> 1).cast_signed())
+}
+
+/// Values to take at once: what stays in the nearest cache between two passes.
+const RUN: usize = 1024;
+
+/// The values that are not null, in runs, in their order.
+fn runs<P: ArrowPrimitiveType>(array: &PrimitiveArray<P>, mut add: impl FnMut(&[P::Native])) {
+    let values = array.values();
+    match array.nulls().filter(|nulls| nulls.null_count() > 0) {
+        None => values.chunks(RUN).for_each(add),
+        Some(nulls) => nulls
+            .valid_slices()
+            .for_each(|(from, to)| values[from..to].chunks(RUN).for_each(&mut add)),
+    }
+}
+
+/// The values in the widest type of their kind, in which each of them has a place.
+fn widened(array: &ArrayRef, wide: &DataType) -> ArrayRef {
+    match array.data_type() == wide {
+        true => Arc::clone(array),
+        // Both are primitive, so none of these casts can fail.
+        false => match array.data_type() {
+            DataType::Date32 => cast(array, &DataType::Int32).and_then(|days| cast(&days, wide)),
+            _ => cast(array, wide),
+        }
+        .unwrap_or_else(|_| arrow::array::new_null_array(wide, array.len())),
+    }
+}
+
+impl Gathered {
+    fn new(data_type: &DataType) -> Self {
+        match data_type {
+            DataType::Timestamp(unit, _) | DataType::Time64(unit) => {
+                let nanos = match unit {
+                    TimeUnit::Second => 1_000_000_000,
+                    TimeUnit::Millisecond => 1_000_000,
+                    TimeUnit::Microsecond => 1_000,
+                    TimeUnit::Nanosecond => 1,
+                };
+                Self::Time(Range::new(), nanos)
+            }
+            DataType::Date32 => Self::Time(Range::new(), 86_400 * 1_000_000_000),
+            DataType::Decimal128(precision, scale) => {
+                Self::Decimal(Range::new(), *precision, *scale)
+            }
+            DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Int64 => {
+                Self::Integer(Range::new(), 0)
+            }
+            DataType::UInt8 | DataType::UInt16 | DataType::UInt32 | DataType::UInt64 => {
+                Self::Unsigned(Range::new(), 0)
+            }
+            // The sum of nothing is -0.0: adding it leaves any first value as it is.
+            DataType::Float32 | DataType::Float64 => Self::Float(Range::new(), -0.0),
+            DataType::Boolean => Self::Boolean { count: 0, trues: 0 },
+            _ => Self::Other { count: 0 },
+        }
+    }
+
+    /// Adds the next values of the column, one after the other, so that a sum of floats does not
+    /// depend on where batches end.
+    pub fn add(&mut self, array: &ArrayRef) {
+        match self {
+            Self::Time(range, _) => {
+                runs(widened(array, &DataType::Int64).as_primitive::<Int64Type>(), |values| {
+                    range.add(values.iter().copied());
+                });
+            }
+            Self::Decimal(range, ..) => {
+                runs(array.as_primitive::<Decimal128Type>(), |values| {
+                    range.add(values.iter().copied());
+                });
+            }
+            Self::Integer(range, sum) => {
+                runs(widened(array, &DataType::Int64).as_primitive::<Int64Type>(), |values| {
+                    range.add(values.iter().copied());
+                    *sum += values.iter().map(|value| i128::from(*value)).sum::<i128>();
+                });
+            }
+            Self::Unsigned(range, sum) => {
+                runs(widened(array, &DataType::UInt64).as_primitive::<UInt64Type>(), |values| {
+                    range.add(values.iter().copied());
+                    *sum += values.iter().map(|value| u128::from(*value)).sum::<u128>();
+                });
+            }
+            Self::Float(range, sum) => {
+                runs(widened(array, &DataType::Float64).as_primitive::<Float64Type>(), |values| {
+                    range.add(values.iter().map(|value| order(value.to_bits().cast_signed())));
+                    values.iter().for_each(|value| *sum += value);
+                });
+            }
+            Self::Boolean { count, trues } => {
+                let array = array.as_boolean();
+                *count += (array.len() - array.null_count()) as u64;
+                *trues += array.true_count() as u64;
+            }
+            Self::Other { count } => {
+                *count += (array.len() - array.logical_null_count()) as u64;
+            }
+        }
+    }
+}
+
+impl Stats {
+    /// Nothing gathered yet.
+    pub fn new(columns: &[Column]) -> Self {
+        let gathered = columns.iter().map(|column| Gathered::new(&column.data_type));
+        Self { gathered: gathered.collect(), columns: columns.to_vec() }
+    }
+
+    /// Adds a batch with the columns of the table, in their order.
+    pub fn add(&mut self, batch: &RecordBatch) {
+        for (gathered, array) in self.gathered.iter_mut().zip(batch.columns()) {
+            gathered.add(array);
+        }
+    }
+
+    /// Each column by itself, in their order.
+    pub fn columns(&mut self) -> std::slice::IterMut<'_, Gathered> {
+        self.gathered.iter_mut()
+    }
+
+    /// The statistics of all batches together.
+    pub fn finish(self) -> Vec<ColumnStats> {
+        let pairs = self.columns.into_iter().zip(self.gathered);
+        pairs
+            .map(|(column, gathered)| {
+                let ((count, min, max), sum) = match gathered {
+                    Gathered::Time(range, nanos) => {
+                        (range.text(|value| (i128::from(*value) * nanos).to_string()), None)
+                    }
+                    Gathered::Decimal(range, precision, scale) => {
+                        let print =
+                            |value: &i128| Decimal128Type::format_decimal(*value, precision, scale);
+                        (range.text(print), None)
+                    }
+                    Gathered::Integer(range, sum) => {
+                        (range.text(i64::to_string), Some(sum.to_string()))
+                    }
+                    Gathered::Unsigned(range, sum) => {
+                        (range.text(u64::to_string), Some(sum.to_string()))
+                    }
+                    Gathered::Float(range, sum) => {
+                        let print = |key: &i64| {
+                            format!("{:?}", f64::from_bits(order(*key).cast_unsigned()))
+                        };
+                        (range.text(print), Some(format!("{sum:?}")))
+                    }
+                    Gathered::Boolean { count, trues } => {
+                        ((count, None, None), Some(trues.to_string()))
+                    }
+                    Gathered::Other { count } => ((count, None, None), None),
+                };
+                ColumnStats {
+                    name: column.name,
+                    key: column.key,
+                    role: column.role,
+                    source_type: column.source_type,
+                    count,
+                    min,
+                    max,
+                    sum: sum.filter(|_| count > 0),
+                }
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{Float64Array, Int64Array};
+    use proptest::prelude::*;
+    use std::sync::Arc;
+
+    fn text(
+        kind: &DataType,
+        array: ArrayRef,
+    ) -> (u64, Option<String>, Option<String>, Option<String>) {
+        let column = Column {
+            name: "c".into(),
+            key: "c".into(),
+            role: Role::Field,
+            source_type: String::new(),
+            data_type: kind.clone(),
+        };
+        let mut stats = Stats::new(&[column]);
+        // In two batches: what came before must not matter.
+        let half = array.len() / 2;
+        for part in [array.slice(0, half), array.slice(half, array.len() - half)] {
+            stats.columns().for_each(|gathered| gathered.add(&part));
+        }
+        let found = stats.finish().remove(0);
+        (found.count, found.min, found.max, found.sum)
+    }
+
+    proptest! {
+        #[test]
+        fn floats_are_ordered_and_summed_one_by_one(
+            values in prop::collection::vec(prop::option::weighted(0.8, any::<f64>()), 0..3000)
+        ) {
+            let there: Vec<f64> = values.iter().flatten().copied().collect();
+            let print = |value: &f64| format!("{value:?}");
+            let sum = there.iter().fold(-0.0, |sum, value| sum + value);
+            let expected = (
+                there.len() as u64,
+                there.iter().min_by(|a, b| a.total_cmp(b)).map(print),
+                there.iter().max_by(|a, b| a.total_cmp(b)).map(print),
+                (!there.is_empty()).then(|| print(&sum)),
+            );
+            prop_assert_eq!(text(&DataType::Float64, Arc::new(Float64Array::from(values))), expected);
+        }
+
+        #[test]
+        fn integers_are_summed_beyond_their_own_range(
+            values in prop::collection::vec(prop::option::weighted(0.8, any::<i64>()), 0..3000)
+        ) {
+            let there: Vec<i64> = values.iter().flatten().copied().collect();
+            let sum: i128 = there.iter().map(|value| i128::from(*value)).sum();
+            let expected = (
+                there.len() as u64,
+                there.iter().min().map(i64::to_string),
+                there.iter().max().map(i64::to_string),
+                (!there.is_empty()).then(|| sum.to_string()),
+            );
+            prop_assert_eq!(text(&DataType::Int64, Arc::new(Int64Array::from(values))), expected);
+        }
+    }
+}

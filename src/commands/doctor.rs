@@ -1,0 +1,311 @@
+//! The verb `doctor`: tries every source and the destination, and says what would fail. What it writes
+//! on the way it removes again.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use serde::Serialize;
+use tokio::sync::watch;
+
+use crate::archive::runs::new_run_id;
+use crate::config::{Job, Limits, Location, SourceSpec};
+use crate::error::{Error, Exit, Result};
+use crate::export::summary::UNREADABLE;
+use crate::hash::sha256;
+use crate::model::Table;
+use crate::progress::Progress;
+use crate::retry::{Interrupt, Retry};
+use crate::source::Source;
+use crate::source::contact::contact;
+use crate::store::Store;
+use crate::store::upload::Upload;
+use crate::survey::list;
+
+/// For how long a source that has answered is asked again.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// For how long tables are asked, so many at once.
+const READING: Duration = Duration::from_secs(20);
+const TABLES_AT_ONCE: usize = 50;
+
+/// Clocks that differ by more make signatures fail, and `now` mean another time.
+const CLOCK_SECONDS: i64 = 5;
+
+/// What was tried.
+#[derive(Debug, Serialize)]
+pub struct Diagnosis {
+    /// `doctor`.
+    pub command: &'static str,
+    /// `ok` or `failed`.
+    pub status: &'static str,
+    /// Each thing that was tried, in order.
+    pub checks: Vec<Check>,
+    /// How the process ends.
+    #[serde(skip)]
+    pub exit: Exit,
+}
+
+/// One thing that was tried.
+#[derive(Debug, Serialize)]
+pub struct Check {
+    /// Name of the source, or the archive.
+    pub of: String,
+    /// What was tried.
+    pub what: &'static str,
+    /// `ok`, `warning` (an export works all the same) or `failed`.
+    pub status: &'static str,
+    /// What came of it.
+    pub found: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+    /// How long it took.
+    pub elapsed_ms: u64,
+}
+
+/// Tries everything that an export with the same options would use.
+pub async fn doctor(
+    job: &Job,
+    progress: &Progress,
+    interrupted: watch::Receiver<bool>,
+) -> Result<Diagnosis> {
+    let interrupt = Interrupt::new(interrupted);
+    let limits = Limits { patience: job.limits.patience.min(PATIENCE), ..job.limits.clone() };
+    let retry = Retry::new(&limits, progress, interrupt.clone());
+    interrupt.or(async { Ok(examine(job, progress, &retry).await) }).await
+}
+
+async fn examine(job: &Job, progress: &Progress, retry: &Retry) -> Diagnosis {
+    let mut checks = Vec::new();
+    for spec in &job.sources {
+        progress.doing(&format!("trying {}", spec.name));
+        let mut of = Checks { of: spec.name.clone(), checks: &mut checks };
+        let reached = of.step("reach", contact(spec, &job.limits, retry), |(_, info)| {
+            format!("{}, {}", info.version, info.address)
+        });
+        if let Some((source, _)) = reached.await {
+            try_source(spec, source.as_ref(), retry, &mut of).await;
+        }
+    }
+    if let Some(place) = &job.archive {
+        progress.doing(&format!("trying {place}"));
+        let mut of = Checks { of: place.url.clone(), checks: &mut checks };
+        try_store(place, &mut of).await;
+    }
+    progress.end();
+    let failed = checks.iter().any(|check| check.status == "failed");
+    let (status, exit) = if failed { ("failed", Exit::Failed) } else { ("ok", Exit::Done) };
+    Diagnosis { command: "doctor", status, checks, exit }
+}
+
+struct Checks<'a> {
+    of: String,
+    checks: &'a mut Vec<Check>,
+}
+
+impl Checks<'_> {
+    fn add(&mut self, what: &'static str, began: Instant, status: &'static str, found: String) {
+        self.checks.push(Check {
+            of: self.of.clone(),
+            what,
+            status,
+            found,
+            hint: None,
+            elapsed_ms: began.elapsed().as_millis() as u64,
+        });
+    }
+
+    fn failed(&mut self, what: &'static str, began: Instant, error: &Error) {
+        self.add(what, began, "failed", error.to_string());
+        if let Some(check) = self.checks.last_mut() {
+            check.hint = error.hint_text().map(str::to_owned);
+        }
+    }
+
+    /// Runs a step; `None` when it failed, which ends what builds on it.
+    async fn step<T>(
+        &mut self,
+        what: &'static str,
+        work: impl Future<Output = Result<T>>,
+        found: impl FnOnce(&T) -> String,
+    ) -> Option<T> {
+        let began = Instant::now();
+        match work.await {
+            Ok(done) => {
+                self.add(what, began, "ok", found(&done));
+                Some(done)
+            }
+            Err(error) => {
+                self.failed(what, began, &error);
+                None
+            }
+        }
+    }
+}
+
+async fn try_source(spec: &SourceSpec, source: &dyn Source, retry: &Retry, of: &mut Checks<'_>) {
+    let began = Instant::now();
+    match source.clock_ahead().await {
+        Ok(None) => {}
+        Ok(Some(seconds)) if seconds.abs() <= CLOCK_SECONDS => {
+            of.add("clock", began, "ok", "as here".to_owned());
+        }
+        Ok(Some(seconds)) => of.add(
+            "clock",
+            began,
+            "warning",
+            format!(
+                "{} s {} this one",
+                seconds.abs(),
+                if seconds > 0 { "ahead of" } else { "behind" }
+            ),
+        ),
+        Err(error) => of.failed("clock", began, &error),
+    }
+    // The same list as an export's, so that both fail for the same tables.
+    let listed = of.step("list", list(spec, source, retry), |listing| {
+        let mut found = format!("{} tables", listing.tables.len());
+        if !listing.excluded.is_empty() {
+            found.push_str(&format!(", {} things left out", listing.excluded.len()));
+        }
+        found
+    });
+    let Some(listing) = listed.await else { return };
+    for warning in listing.warnings {
+        of.add("list", Instant::now(), "warning", warning);
+    }
+    for (table, why) in &listing.unreadable {
+        let error = Error::fail(format!("{table} cannot be read: {why}")).hint(UNREADABLE);
+        of.failed("list", Instant::now(), &error);
+    }
+    try_tables(source, &listing.tables, retry, of).await;
+}
+
+/// Asks as many tables as the time allows for their first and last row, which an export does next.
+async fn try_tables(source: &dyn Source, tables: &[Table], retry: &Retry, of: &mut Checks<'_>) {
+    if tables.is_empty() {
+        return;
+    }
+    let began = Instant::now();
+    let mut asked = 0;
+    for some in tables.chunks(TABLES_AT_ONCE) {
+        // Where reading is billed, one stands for all.
+        let some = if source.metering().is_some() { &some[..1] } else { some };
+        if let Err(error) = retry.with_retry(source.name(), || source.bounds(some)).await {
+            return of.failed("read", began, &error);
+        }
+        asked += some.len();
+        if began.elapsed() > READING || source.metering().is_some() {
+            break;
+        }
+    }
+    let all = tables.len();
+    let mut found = match asked == all {
+        true => format!("all {all} tables can be listed and asked for their bounds"),
+        false => {
+            format!("{all} tables can be listed, and {asked} of them were asked for their bounds")
+        }
+    };
+    found.push_str("; not checked: every row, and the definitions beside them");
+    of.add("read", began, "ok", found);
+}
+
+async fn try_store(place: &Location, of: &mut Checks<'_>) {
+    let Some(probe) =
+        of.step("open", async { Store::probe(place) }, |probe| probe.description.clone()).await
+    else {
+        return;
+    };
+    let store = &probe.store;
+    if let Some(free) = probe.free_bytes {
+        let found = format!("{:.1} GiB free", free as f64 / f64::from(1 << 30));
+        of.add("space", Instant::now(), "ok", found);
+    }
+    let folder = format!(".moveout/doctor-{}", new_run_id());
+    let key = format!("{folder}/small");
+    let text = || Bytes::from_static(b"moveout was here");
+    let nothing = |(): &()| String::new();
+    if of.step("put", store.put(&key, text()), nothing).await.is_some() {
+        let same = |found: Option<Bytes>| match found {
+            Some(bytes) if bytes == text() => Ok(()),
+            Some(_) => Err(Error::stop("what was put comes back as something else")),
+            None => Err(Error::stop("what was put is not there")),
+        };
+        of.step("get", async { same(store.get(&key).await?) }, nothing).await;
+        let range = async {
+            match store.range(&key, 8..11).await? {
+                bytes if bytes.as_ref() == b"was" => Ok(()),
+                bytes => Err(Error::stop(format!(
+                    "{} other bytes came than were asked for",
+                    bytes.len()
+                ))),
+            }
+        };
+        of.step("get a range", range, nothing).await;
+        let began = Instant::now();
+        match store.put_if_absent(&key, Bytes::from_static(b"overwritten")).await {
+            Ok(false) => of.add("put if absent", began, "ok", String::new()),
+            // Nothing rests on it.
+            Ok(true) => {
+                of.add("put if absent", began, "ok", "the store ignores it; not needed".to_owned())
+            }
+            Err(error) => of.failed("put if absent", began, &error),
+        }
+        of.step("upload in parts", upload(store, &format!("{folder}/parts")), nothing).await;
+        let list = async {
+            match store.list(&folder).await?.len() {
+                2 => Ok(()),
+                found => Err(Error::stop(format!("{found} objects are listed of 2"))),
+            }
+        };
+        of.step("list", list, nothing).await;
+        let began = Instant::now();
+        match store.lists_staged().await {
+            Ok(true) => of.add("list unfinished uploads", began, "ok", String::new()),
+            Ok(false) => {
+                of.add(
+                    "list unfinished uploads",
+                    began,
+                    "warning",
+                    "the store does not".to_owned(),
+                );
+                if let Some(check) = of.checks.last_mut() {
+                    check.hint = Some(
+                        "let a lifecycle rule of the bucket remove uploads that a killed run left"
+                            .to_owned(),
+                    );
+                }
+            }
+            Err(error) => of.failed("list unfinished uploads", began, &error),
+        }
+    }
+    let delete = async {
+        for (key, _) in store.list(&folder).await? {
+            store.delete(&key).await?;
+        }
+        match store.list(&folder).await?.len() {
+            0 => Ok(()),
+            left => Err(Error::stop(format!("{left} objects are still there"))),
+        }
+    };
+    of.step("delete", delete, nothing).await;
+    probe.tidy(&folder);
+}
+
+/// Two parts, of which the second is short, and the bytes back.
+async fn upload(store: &Store, key: &str) -> Result<()> {
+    let bytes: Vec<u8> = (0..store.part_bytes() + 1000).map(|at| (at % 251) as u8).collect();
+    let hash = sha256(&bytes);
+    let bytes = Bytes::from(bytes);
+    let mut upload = Upload::new(store.clone(), key);
+    for part in [bytes.slice(..store.part_bytes()), bytes.slice(store.part_bytes()..)] {
+        if let Err(error) = upload.write(part).await {
+            upload.abort().await;
+            return Err(error);
+        }
+    }
+    upload.complete().await?;
+    match crate::store::hash_object(store, key).await? {
+        Some((found, _)) if found == hash => Ok(()),
+        Some(_) => Err(Error::stop("what was uploaded comes back as something else")),
+        None => Err(Error::stop("what was uploaded is not there")),
+    }
+}

@@ -1,0 +1,366 @@
+//! The verb `plan`: what an export with the same options would do, and about how long it would take.
+//! Writes nothing; reads a sample of the rows, for two seconds at most, to measure the speed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow::datatypes::DataType;
+use futures::StreamExt;
+use serde::Serialize;
+use tokio::sync::watch;
+
+use crate::archive::run_json::Outside;
+use crate::archive::runs::RunPlan;
+use crate::archive::{Archive, ArchiveIndex};
+use crate::config::Job;
+use crate::coverage::Coverage;
+use crate::error::{Class, Exit, Result};
+use crate::export::queue::Queue;
+use crate::export::summary::{Failed, UNREADABLE};
+use crate::model::{Chunk, Excluded, Metering, SourceInfo, Table, TableId};
+use crate::progress::Progress;
+use crate::retry::{Interrupt, Retry};
+use crate::source::Source;
+use crate::source::channel::{BatchSender, size_bytes};
+use crate::survey::{Known, Survey, Surveyed, survey};
+use crate::window::{DAY, Slice, Window};
+
+/// How long to read rows to learn the speed.
+const SAMPLE: Duration = Duration::from_secs(2);
+/// Rows of a sample of a source that counts what is read.
+const BILLED_SAMPLE_ROWS: usize = 50_000;
+/// How long to count rows at most, over all tables.
+const COUNTING: Duration = Duration::from_secs(30);
+
+/// What an export would do, for people and for `--json`.
+#[derive(Debug, Serialize)]
+pub struct Preview {
+    /// Always `plan`.
+    pub command: &'static str,
+    /// The sources.
+    pub sources: Vec<SourceInfo>,
+    /// The tables, each with what is left of it.
+    pub tables: Vec<TablePreview>,
+    /// Windows of the configured width that are left; widths adapt, so there may be fewer.
+    pub windows: u64,
+    /// About how many rows are left; `null` where they could not be counted in time.
+    pub rows_estimate: Option<u64>,
+    /// About how many bytes of Parquet.
+    pub bytes_estimate: Option<u64>,
+    /// About how many seconds one stream takes, at the speed of a sample.
+    pub seconds_estimate: Option<u64>,
+    /// What it takes of sources whose reading is limited or billed.
+    pub quotas: Vec<QuotaPreview>,
+    /// Rows outside of the requested range.
+    pub outside: Vec<Outside>,
+    /// What would be left out, and why.
+    pub excluded: Vec<Excluded>,
+    /// What was found out and is no reason to worry.
+    pub notes: Vec<String>,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+    /// What an export would fail for, each with the reason.
+    pub failed: Vec<Failed>,
+    /// How the process ends: as an export would because of these.
+    #[serde(skip)]
+    pub exit: Exit,
+    /// What the reader can do about it.
+    pub hint: Option<String>,
+}
+
+/// What an export would do with one table.
+#[derive(Debug, Serialize)]
+pub struct TablePreview {
+    /// The table.
+    pub table: TableId,
+    /// Number of columns.
+    pub columns: usize,
+    /// The column whose values are the time, where a table has several that could be.
+    pub time_column: Option<String>,
+    /// From its first to just after its last row.
+    pub bounds: Option<Window>,
+    /// The time to be covered.
+    pub requested: Option<Window>,
+    /// What of it is not in the archive yet.
+    pub remaining: Vec<Window>,
+    /// What was read whole by an earlier run, and would be read again.
+    pub again: Vec<Slice>,
+    /// Windows of the configured width.
+    pub windows: u64,
+    /// About how many rows are left.
+    pub rows_estimate: Option<u64>,
+    /// About how many bytes of Parquet.
+    pub bytes_estimate: Option<u64>,
+}
+
+/// What reading a source takes of its quota, and of its owner's money.
+#[derive(Debug, Serialize)]
+pub struct QuotaPreview {
+    /// Name of the source.
+    pub source: String,
+    /// The quota in words.
+    #[serde(skip)]
+    pub quota: Option<String>,
+    /// Bytes that may be read in a window of time; `null` without a limit.
+    pub bytes: Option<u64>,
+    /// Length of that window.
+    pub window_seconds: Option<f64>,
+    /// About how many bytes of answers are to be read; `null` where the rows could not be counted in time.
+    pub read_bytes_estimate: Option<u64>,
+    /// About how many queries that takes.
+    pub queries_estimate: u64,
+    /// How many seconds the quota makes of it at least.
+    pub seconds_at_least: Option<u64>,
+    /// About what that costs, by the prices of the configuration.
+    pub cost_estimate: Option<f64>,
+}
+
+/// Asks the sources and reckons.
+pub async fn preview(
+    job: &Job,
+    progress: &Progress,
+    interrupted: watch::Receiver<bool>,
+) -> Result<Preview> {
+    let interrupt = Interrupt::new(interrupted);
+    let retry = Retry::new(&job.limits, progress, interrupt.clone());
+    interrupt.or(look(job, progress, &retry)).await
+}
+
+async fn look(job: &Job, progress: &Progress, retry: &Retry) -> Result<Preview> {
+    let (state, plans) = archived(job).await?;
+    let known = Known::of(&state, &plans);
+    let survey = survey(job, progress, retry, &known).await?;
+    progress.doing("counting rows");
+    let until = Instant::now() + COUNTING;
+    let tables: Vec<TablePreview> = futures::stream::iter(&survey.tables)
+        .map(|surveyed| preview_table(job, &survey, surveyed, &known, until))
+        .buffered(4)
+        .collect()
+        .await;
+    progress.doing("measuring the speed");
+    let mut wire = HashMap::new();
+    let mut speed = None;
+    for number in 0..survey.sources.len() {
+        let Some((table, window)) = largest(&survey, &tables, number) else { continue };
+        let source = survey.sources[number].as_ref();
+        // One sample tells the speed; where bytes are counted, each source's own tells what a row takes.
+        if speed.is_some() && source.metering().is_none() {
+            continue;
+        }
+        if let Some(sample) = read_sample(source, table, window).await {
+            speed = speed.or(Some(sample.rows_per_second));
+            wire.insert(number, sample.bytes_per_row / wire_bytes_per_row(table).max(1.0));
+        }
+    }
+    let quotas = quotas(&survey, &tables, &wire);
+    progress.end();
+    let sum = |of: fn(&TablePreview) -> Option<u64>| {
+        tables.iter().map(of).try_fold(0u64, |sum, of_table| Some(sum.saturating_add(of_table?)))
+    };
+    let rows_estimate = sum(|table| table.rows_estimate);
+    Ok(Preview {
+        command: "plan",
+        sources: survey.infos,
+        windows: tables.iter().fold(0, |sum, table| table.windows.saturating_add(sum)),
+        rows_estimate,
+        bytes_estimate: sum(|table| table.bytes_estimate),
+        seconds_estimate: rows_estimate.zip(speed).map(|(rows, speed)| {
+            let by_quota = quotas.iter().filter_map(|quota| quota.seconds_at_least).max();
+            ((rows as f64 / speed).ceil() as u64).max(by_quota.unwrap_or(0))
+        }),
+        quotas,
+        tables,
+        outside: survey.outside,
+        excluded: survey.excluded,
+        notes: survey.notes,
+        warnings: job.warnings.iter().cloned().chain(survey.warnings).collect(),
+        exit: if survey.unreadable.is_empty() { Exit::Done } else { Exit::Failed },
+        hint: (!survey.unreadable.is_empty()).then(|| UNREADABLE.to_owned()),
+        failed: Failed::unreadable(&survey.unreadable),
+    })
+}
+
+/// What the archive has; nothing where there is none yet.
+async fn archived(job: &Job) -> Result<(Arc<ArchiveIndex>, Vec<RunPlan>)> {
+    let Some(place) = &job.archive else { return Ok(Default::default()) };
+    // What cannot be reached is an error; what is not there yet, or not ours, holds nothing.
+    let archive = match Archive::open(place).await {
+        Ok(archive) => archive,
+        Err(error) if place.is_bucket() && error.class() == Class::Retry => return Err(error),
+        Err(_) => return Ok(Default::default()),
+    };
+    Ok((archive.state().await?, archive.plans().await?))
+}
+
+async fn preview_table(
+    job: &Job,
+    survey: &Survey,
+    surveyed: &Surveyed,
+    known: &Known<'_>,
+    until: Instant,
+) -> TablePreview {
+    let Surveyed { table, source, bounds, requested } = surveyed;
+    let again = if job.keep { Vec::new() } else { known.again(table).stale };
+    let is_again = |slice: Slice| again.iter().any(|commit| commit.slice == slice);
+    let stay = known.commits(&table.id).iter().filter(|commit| !is_again(commit.slice));
+    let coverage: Coverage = stay.map(|commit| commit.slice).collect();
+    let (left, mut null_time) = surveyed.left(&coverage);
+    null_time |= is_again(Slice::NullTime);
+    let mut queue = Queue::default();
+    queue.add(Arc::clone(table), *bounds, left.clone(), null_time, job.limits.window);
+    let source = survey.sources[*source].as_ref();
+    let rows_estimate = match left.is_empty() {
+        true => Some(0),
+        false => rows(job, source, table, *bounds, &left, until).await,
+    };
+    TablePreview {
+        table: table.id.clone(),
+        columns: table.columns.len(),
+        time_column: table.time_column.clone(),
+        bounds: *bounds,
+        requested: *requested,
+        windows: queue.chunks_left(),
+        remaining: left,
+        again: again.iter().map(|commit| commit.slice).collect(),
+        rows_estimate,
+        bytes_estimate: rows_estimate.map(|rows| (rows as f64 * bytes_per_row(table)) as u64),
+    }
+}
+
+/// Counts the newest window and takes the others to be like it; one window alone is counted.
+async fn rows(
+    job: &Job,
+    source: &dyn Source,
+    table: &Table,
+    bounds: Option<Window>,
+    left: &[Window],
+    until: Instant,
+) -> Option<u64> {
+    let Some(bounds) = bounds else { return Some(0) };
+    let here = table.data_ranges.iter().filter_map(|window| window.intersect(&bounds));
+    let spans: Vec<Window> = here
+        .flat_map(|window| left.iter().filter_map(move |left| left.intersect(&window)))
+        .collect();
+    // The server's own estimate is of the whole table.
+    if let Some(estimate) = source.rows_estimate(&table.id)
+        && left.iter().any(|left| left.intersect(&bounds) == Some(bounds))
+    {
+        return Some(estimate);
+    }
+    let Some(newest) = spans.last() else { return Some(0) };
+    let width = if table.read_mode.is_one_pass() { i64::MAX } else { job.limits.window };
+    let sample = Window { from: newest.from.max(newest.to.saturating_sub(width)), ..*newest };
+    let time = until.checked_duration_since(Instant::now())?;
+    let count = tokio::time::timeout(time, source.count(table, sample)).await.ok()?.ok()?;
+    let span: f64 = spans.iter().map(|window| window.width() as f64).sum();
+    Some((count.rows as f64 * (span / sample.width() as f64)).round() as u64)
+}
+
+// What zstd leaves of each type in time series that were measured; good for an order of magnitude.
+fn bytes_per_row(table: &Table) -> f64 {
+    let of_type = |data_type: &DataType| match data_type {
+        DataType::Float64 => 3.5,
+        DataType::Utf8 => 4.0,
+        DataType::Boolean | DataType::Dictionary(..) => 0.1,
+        DataType::Timestamp(..) => 0.5,
+        _ => 2.0,
+    };
+    table.columns.iter().map(|column| of_type(&column.data_type)).sum()
+}
+
+// What a row takes on the wire as Arrow; a sample says how far that is off.
+fn wire_bytes_per_row(table: &Table) -> f64 {
+    let of_type = |data_type: &DataType| match data_type {
+        DataType::Utf8 | DataType::Dictionary(..) => 16.0,
+        DataType::Boolean => 0.25,
+        _ => 8.125,
+    };
+    table.columns.iter().map(|column| of_type(&column.data_type)).sum()
+}
+
+fn quotas(
+    survey: &Survey,
+    tables: &[TablePreview],
+    wire: &HashMap<usize, f64>,
+) -> Vec<QuotaPreview> {
+    let mut quotas = Vec::new();
+    for (number, source) in survey.sources.iter().enumerate() {
+        let Some(Metering { quota, prices }) = source.metering() else { continue };
+        let pairs = survey.tables.iter().zip(tables).filter(|(table, _)| table.source == number);
+        let factor = wire.get(&number).copied().unwrap_or(1.0);
+        let bytes = pairs.clone().map(|(table, preview)| {
+            let a_row = wire_bytes_per_row(&table.table) * factor;
+            Some((preview.rows_estimate? as f64 * a_row) as u64)
+        });
+        let bytes: Option<u64> = bytes.sum();
+        // Besides the windows: the list of tables, the bounds of each, and a count.
+        let queries: u64 = pairs.map(|(_, preview)| preview.windows + 2).sum::<u64>() + 1;
+        let seconds = quota.zip(bytes).map(|(quota, bytes)| {
+            let full_windows = bytes.saturating_sub(1) / quota.bytes.max(1);
+            (full_windows as f64 * quota.window.as_secs_f64()).ceil() as u64
+        });
+        quotas.push(QuotaPreview {
+            source: source.name().to_owned(),
+            quota: quota.map(|quota| quota.to_string()),
+            bytes: quota.map(|quota| quota.bytes),
+            window_seconds: quota.map(|quota| quota.window.as_secs_f64()),
+            read_bytes_estimate: bytes,
+            queries_estimate: queries,
+            seconds_at_least: seconds,
+            cost_estimate: bytes.map(|bytes| {
+                queries as f64 * prices.per_query + bytes as f64 / 1e9 * prices.per_gigabyte
+            }),
+        });
+    }
+    quotas
+}
+
+fn largest<'a>(
+    survey: &'a Survey,
+    tables: &[TablePreview],
+    source: usize,
+) -> Option<(&'a Arc<Table>, Window)> {
+    let pairs = survey.tables.iter().zip(tables).filter(|(table, _)| table.source == source);
+    let (surveyed, preview) = pairs.max_by_key(|(_, preview)| preview.rows_estimate)?;
+    let newest = preview.remaining.last()?.intersect(&surveyed.bounds?)?;
+    Some((&surveyed.table, newest))
+}
+
+struct Sample {
+    rows_per_second: f64,
+    bytes_per_row: f64,
+}
+
+async fn read_sample(source: &dyn Source, table: &Arc<Table>, window: Window) -> Option<Sample> {
+    let (sender, mut batches) = BatchSender::channel(1);
+    // Where bytes are counted, a small part of a quota tells as much.
+    let billed = source.metering().is_some();
+    let window = match billed {
+        true => Window { from: window.from.max(window.to.saturating_sub(DAY)), ..window },
+        false => window,
+    };
+    let most_rows = if billed { BILLED_SAMPLE_ROWS } else { usize::MAX };
+    let chunk = Chunk { table: Arc::clone(table), slice: Slice::from(window) };
+    let (began, mut rows, mut bytes, mut last) = (Instant::now(), 0, 0, Duration::ZERO);
+    let counted = async {
+        while let Some(batch) = batches.recv().await {
+            rows += batch.num_rows();
+            bytes += batch.columns().iter().map(size_bytes).sum::<usize>();
+            last = began.elapsed();
+            if rows >= most_rows {
+                break;
+            }
+        }
+        batches.close();
+    };
+    // Either all of it was read in the time, or enough to know the speed.
+    let _ =
+        tokio::time::timeout(SAMPLE, async { tokio::join!(source.read(&chunk, sender), counted) })
+            .await;
+    let per = |sum: f64, of: f64| (rows > 0).then(|| sum / of);
+    Some(Sample {
+        rows_per_second: per(rows as f64, last.as_secs_f64().max(1e-3))?,
+        bytes_per_row: per(bytes as f64, rows as f64)?,
+    })
+}

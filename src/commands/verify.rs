@@ -1,0 +1,356 @@
+//! The verb `verify`: bytes against manifests, files against the catalog, the catalog against itself, and each
+//! the other way round. It believes none of them alone, and changes nothing.
+//!
+//! `records` compares the manifests and the catalog, `file` decodes the files of a chunk, `pages` tells how
+//! much memory that takes.
+
+mod file;
+mod pages;
+mod records;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Serialize;
+use tokio::task::JoinSet;
+
+use crate::archive::bag::Hashes;
+use crate::archive::commit::{Commit, FileRecord};
+use crate::archive::{Archive, CHUNKS, MANIFEST, TAG_MANIFEST, is_artifact};
+use crate::config::Location;
+use crate::error::{Exit, Result};
+use crate::progress::Progress;
+use crate::store::Store;
+use crate::store::hash_object;
+
+/// How many chunks are checked at once.
+const AT_ONCE: usize = 2;
+
+/// How an archive is verified.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Compare sizes and manifests only.
+    pub quick: bool,
+    /// How much memory decoding may take, in bytes.
+    pub memory_bytes: usize,
+}
+
+impl Default for Options {
+    /// Everything, in a gigabyte: a single value of PostgreSQL may have as much.
+    fn default() -> Self {
+        Self { quick: false, memory_bytes: 1 << 30 }
+    }
+}
+
+/// What was found, for people and for `--json`.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// Always `verify`.
+    pub command: &'static str,
+    /// `ok`, `different`, `unsealed` or `unfinished`.
+    pub status: &'static str,
+    /// Where the archive is.
+    pub archive: String,
+    /// Whether only sizes and manifests were looked at.
+    pub quick: bool,
+    /// Whether the archive is sealed.
+    pub sealed: bool,
+    /// Tables in the catalog.
+    pub tables: usize,
+    /// Chunks in the catalog.
+    pub chunks: usize,
+    /// Data files and artifacts that were read to their end (with `--quick`: whose size was compared).
+    pub files: u64,
+    /// Data files and artifacts that the archive should hold.
+    pub files_listed: u64,
+    /// Bytes of those that were read.
+    pub bytes: u64,
+    /// Rows decoded (with `--quick`: counted in the catalog).
+    pub rows: u64,
+    /// Everything that is wrong: what is wrong with the data comes first, what follows from it last.
+    pub faults: Vec<Fault>,
+    /// Files that could not be decoded within `--memory`.
+    pub unchecked: Vec<Fault>,
+    /// What the reader can do about it.
+    pub hint: Option<&'static str>,
+    /// How the process ends.
+    #[serde(skip)]
+    pub exit: Exit,
+}
+
+/// What a fault concerns, in the order in which a reader wants to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Concern {
+    /// The rows: a payload file is missing, changed, or no plain file.
+    Data,
+    /// What is recorded of them: manifests and catalog.
+    Records,
+    /// Sums over records, which are wrong whenever a record is.
+    Sums,
+}
+
+/// Something that is wrong, and where.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Fault {
+    /// What it concerns.
+    pub concern: Concern,
+    /// Key of the file, or name of the table.
+    pub place: String,
+    /// What is wrong with it.
+    pub fault: String,
+}
+
+/// Verifies an archive.
+pub async fn verify(place: &Location, options: Options, progress: &Progress) -> Result<Report> {
+    let archive = Archive::open(place).await?;
+    let mut check = Check {
+        store: archive.store().clone(),
+        options,
+        progress: progress.clone(),
+        present: archive.store().list("").await?.into_iter().collect(),
+        irregular: archive.store().irregular().await?,
+        faults: BTreeSet::new(),
+        unchecked: BTreeSet::new(),
+        unfinished: false,
+        files: 0,
+        bytes: 0,
+        rows: 0,
+    };
+    check.name_irregular();
+    let has_seal = check.present.contains_key(TAG_MANIFEST);
+    let records = match has_seal {
+        true => check.sealed(&archive).await?,
+        false => check.unsealed(&archive).await?,
+    };
+    let (tables, chunks) = (records.tables, records.commits.len());
+    let files_listed = check.files(records).await?;
+    progress.end();
+    let sealed = has_seal && !check.unfinished;
+    let (status, exit) = match (check.faults.is_empty(), sealed, check.unchecked.is_empty()) {
+        (false, ..) => ("different", Exit::Different),
+        (true, false, _) => ("unsealed", Exit::Incomplete),
+        (true, true, false) => ("unfinished", Exit::Incomplete),
+        (true, true, true) => ("ok", Exit::Done),
+    };
+    Ok(Report {
+        command: "verify",
+        status,
+        archive: place.url.clone(),
+        quick: options.quick,
+        sealed,
+        tables,
+        chunks,
+        files: check.files,
+        files_listed,
+        bytes: check.bytes,
+        rows: check.rows,
+        hint: check.hint(sealed),
+        faults: check.faults.into_iter().collect(),
+        unchecked: check.unchecked.into_iter().collect(),
+        exit,
+    })
+}
+
+struct Check {
+    store: Store,
+    options: Options,
+    progress: Progress,
+    /// The files that are there, with their sizes.
+    present: BTreeMap<String, u64>,
+    /// What is there and is no plain file.
+    irregular: Vec<(String, &'static str)>,
+    faults: BTreeSet<Fault>,
+    unchecked: BTreeSet<Fault>,
+    /// A run has begun to extend a sealed archive, and was killed before it had taken off the seal.
+    unfinished: bool,
+    files: u64,
+    bytes: u64,
+    rows: u64,
+}
+
+/// What the manifests and the catalog say, which the files are to be compared with.
+#[derive(Default)]
+struct Records {
+    tables: usize,
+    commits: Vec<Commit>,
+    hashes: Hashes,
+}
+
+impl Check {
+    fn fault(&mut self, concern: Concern, place: &str, fault: impl Into<String>) {
+        self.faults.insert(Fault { concern, place: place.to_owned(), fault: fault.into() });
+    }
+
+    /// A fault of a file: of the data, if it is payload.
+    fn file_fault(&mut self, key: &str, fault: impl Into<String>) {
+        let concern = if key.starts_with("data/") { Concern::Data } else { Concern::Records };
+        self.fault(concern, key, fault);
+    }
+
+    /// An archive is a tree of plain files. What lies behind a link is not in it, and a pipe would be waited
+    /// for without end, so none of them is opened.
+    fn name_irregular(&mut self) {
+        for (key, what) in self.irregular.clone() {
+            self.file_fault(&key, format!("it is {what}"));
+        }
+    }
+
+    /// The content of a file; `None` where there is none that could be read, which is named elsewhere.
+    async fn read(&self, key: &str) -> Result<Option<Bytes>> {
+        match self.present.contains_key(key) {
+            true => self.store.get(key).await,
+            false => Ok(None),
+        }
+    }
+
+    fn hint(&self, sealed: bool) -> Option<&'static str> {
+        // Of artifacts no run can tell whether what it would read is what was lost.
+        let damaged = |fault: &Fault| fault.concern == Concern::Data && !is_artifact(&fault.place);
+        match () {
+            () if self.faults.iter().any(damaged) => Some(
+                "as long as the source exists, move the changed files away and run the same `moveout export` again: \
+                 it reads again what is missing",
+            ),
+            () if !self.faults.is_empty() => {
+                Some("restore these files from a copy, or export into a new archive")
+            }
+            () if !sealed => {
+                Some("run the same `moveout export` again: it goes on and seals the archive")
+            }
+            () if !self.unchecked.is_empty() => Some("give it more, such as --memory 4GiB"),
+            () => None,
+        }
+    }
+
+    /// An archive without a seal: what was committed must be there and whole.
+    async fn unsealed(&mut self, archive: &Archive) -> Result<Records> {
+        match archive.state().await {
+            Ok(state) => {
+                let tables = state.by_table().len();
+                let commits = state.commits.iter().map(|commit| Commit::clone(commit)).collect();
+                Ok(Records { tables, commits, hashes: Hashes::new() })
+            }
+            Err(error) if error.exit() == Exit::Different => {
+                self.fault(Concern::Records, CHUNKS, error.to_string());
+                Ok(Records::default())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads the files of each chunk, a few chunks at once, and then the artifacts. Returns how many files
+    /// there should be.
+    async fn files(&mut self, records: Records) -> Result<u64> {
+        let Records { commits, hashes, .. } = records;
+        let named: BTreeSet<&String> =
+            commits.iter().flat_map(|commit| &commit.files).map(|file| &file.key).collect();
+        let others: Vec<(String, String)> = hashes
+            .iter()
+            .filter(|(key, _)| !named.contains(key))
+            .map(|(key, hash)| (key.clone(), hash.clone()))
+            .collect();
+        let listed = (named.len() + others.len()) as u64;
+        let mut left = commits.len() as u64;
+        self.progress.left(left);
+        let mut commits = commits.into_iter().map(Arc::new);
+        let mut flight = JoinSet::new();
+        let mut names = BTreeMap::new();
+        loop {
+            while flight.len() < AT_ONCE {
+                let Some(commit) = commits.next() else { break };
+                let sizes: Vec<Option<u64>> =
+                    commit.files.iter().map(|file| self.present.get(&file.key).copied()).collect();
+                let task =
+                    check_commit(self.store.clone(), Arc::clone(&commit), self.options, sizes);
+                names.insert(flight.spawn(task).id(), commit);
+            }
+            let Some(checked) = flight.join_next_with_id().await else { break };
+            left -= 1;
+            match checked {
+                Ok((_, checked)) => self.take(checked?),
+                // A file made to break its reader must not end the check of the others.
+                Err(error) => {
+                    let commit = names.remove(&error.id());
+                    let place = commit.map(|c| format!("{}/{}", c.path, c.slice));
+                    let fault = "its files cannot be decoded";
+                    self.fault(Concern::Data, &place.unwrap_or_default(), fault);
+                }
+            }
+            self.progress.chunk_done();
+            self.progress.left(left);
+        }
+        for (key, hash) in &others {
+            if !self.present.contains_key(key) {
+                continue; // it is named as missing
+            }
+            let Some((found, bytes)) = hash_object(&self.store, key).await? else { continue };
+            self.files += 1;
+            self.bytes += bytes;
+            if found != *hash {
+                self.file_fault(key, format!("its bytes are not those that {MANIFEST} records"));
+            }
+        }
+        Ok(listed)
+    }
+
+    fn take(&mut self, checked: file::Checked) {
+        self.files += checked.files;
+        self.rows += checked.rows;
+        self.bytes += checked.bytes;
+        self.progress.add_rows(checked.rows);
+        self.progress.add_bytes(checked.bytes);
+        for (place, fault) in checked.faults {
+            self.fault(Concern::Data, &place, fault);
+        }
+        for (place, fault) in checked.unchecked {
+            self.unchecked.insert(Fault { concern: Concern::Data, place, fault });
+        }
+    }
+}
+
+async fn check_commit(
+    store: Store,
+    commit: Arc<Commit>,
+    options: Options,
+    sizes: Vec<Option<u64>>,
+) -> Result<file::Checked> {
+    let mut checked = file::Checked::default();
+    for (file, size) in commit.files.iter().zip(sizes) {
+        match check_bytes(&store, file, size, options.quick).await? {
+            Some(fault) => checked.faults.push((file.key.clone(), fault)),
+            None => {
+                checked.files += 1;
+                checked.bytes += file.bytes;
+            }
+        }
+    }
+    if options.quick {
+        checked.rows = commit.rows;
+    } else if checked.faults.is_empty() {
+        // What is not the file that was written need not be decoded to be named.
+        let share = options.memory_bytes / AT_ONCE;
+        file::check_chunk(&store, &commit, share, &mut checked).await?;
+    }
+    Ok(checked)
+}
+
+async fn check_bytes(
+    store: &Store,
+    file: &FileRecord,
+    size: Option<u64>,
+    quick: bool,
+) -> Result<Option<String>> {
+    Ok(match size {
+        None => Some("it is missing".to_owned()),
+        Some(size) if size != file.bytes => {
+            Some(format!("it has {size} bytes, the catalog says {}", file.bytes))
+        }
+        Some(_) if quick => None,
+        Some(_) => match hash_object(store, &file.key).await? {
+            Some((hash, _)) if hash == file.sha256 => None,
+            _ => Some("its bytes are not those that the catalog records".to_owned()),
+        },
+    })
+}

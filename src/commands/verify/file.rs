@@ -1,0 +1,260 @@
+//! One chunk's files, decoded to the last page and compared with what its commit says of them: rows,
+//! columns, statistics, names in the metadata.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::datatypes::{Schema, TimeUnit};
+use bytes::Bytes;
+use parquet::DecodeResult;
+use parquet::arrow::push_decoder::ParquetPushDecoderBuilder;
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataPushDecoder};
+
+use crate::archive::commit::{Commit, FileRecord};
+use crate::column_stats::Stats;
+use crate::commands::verify::pages;
+use crate::error::Result;
+use crate::model::{Column, Role};
+use crate::store::Store;
+
+/// What came of the files of a chunk.
+#[derive(Debug, Default)]
+pub(super) struct Checked {
+    pub(super) files: u64,
+    pub(super) bytes: u64,
+    pub(super) rows: u64,
+    pub(super) faults: Vec<Fault>,
+    pub(super) unchecked: Vec<Fault>,
+}
+
+/// What is wrong with a file: its key and the fault.
+pub(super) type Fault = (String, String);
+
+/// What keeps a file from being decoded to its end.
+enum Broken {
+    /// It is not what the commit says.
+    Fault(String),
+    /// It would take more memory than there is.
+    TooLarge(String),
+}
+
+/// Decodes all files of a chunk within a share of the memory, in bytes. `Err` is for a store that cannot be
+/// read.
+pub(super) async fn check_chunk(
+    store: &Store,
+    commit: &Commit,
+    share: usize,
+    checked: &mut Checked,
+) -> Result<()> {
+    let mut stats: Option<Stats> = None;
+    for file in &commit.files {
+        match decode(store, commit, file, share, &mut stats).await? {
+            Ok(rows) => checked.rows += rows,
+            Err(Broken::Fault(fault)) => checked.faults.push((file.key.clone(), fault)),
+            Err(Broken::TooLarge(why)) => checked.unchecked.push((file.key.clone(), why)),
+        }
+    }
+    if !checked.faults.is_empty() || !checked.unchecked.is_empty() {
+        return Ok(());
+    }
+    let (rows, faults) = (checked.rows, &mut checked.faults);
+    let place = || match commit.files.first() {
+        Some(file) => file.key.clone(),
+        None => format!("{} {}", commit.path, commit.slice),
+    };
+    if rows != commit.rows {
+        faults
+            .push((place(), format!("{rows} rows, its chunk has {} in the catalog", commit.rows)));
+    }
+    if let Some(stats) = stats {
+        for (found, recorded) in stats.finish().into_iter().zip(&commit.columns) {
+            if found != *recorded {
+                faults.push((
+                    place(),
+                    format!(
+                        "column `{}` has {} values, min {}, max {}, sum {}; the catalog says {}, {}, {}, {}",
+                        found.name,
+                        found.count,
+                        shown(&found.min),
+                        shown(&found.max),
+                        shown(&found.sum),
+                        recorded.count,
+                        shown(&recorded.min),
+                        shown(&recorded.max),
+                        shown(&recorded.sum),
+                    ),
+                ));
+            }
+        }
+    }
+    if let Some(outside) = time_outside(commit) {
+        faults.push((place(), outside));
+    }
+    Ok(())
+}
+
+fn shown(value: &Option<String>) -> &str {
+    value.as_deref().unwrap_or("none")
+}
+
+fn time_outside(commit: &Commit) -> Option<String> {
+    let time = commit.columns.iter().find(|column| column.role == Role::Time)?;
+    let window = commit.slice.window()?;
+    // InfluxDB 3 takes the very last nanosecond, after which no window can end.
+    let last = |time: i64| time == i64::MAX && window.to == i64::MAX;
+    let within = |time: i64| window.contains(time) || last(time);
+    let inside =
+        |text: &Option<String>| text.as_ref().is_none_or(|text| text.parse().is_ok_and(within));
+    (!inside(&time.min) || !inside(&time.max))
+        .then(|| "it has rows outside of its window".to_owned())
+}
+
+/// The rows of one file, added to the statistics of its chunk.
+async fn decode(
+    store: &Store,
+    commit: &Commit,
+    file: &FileRecord,
+    share: usize,
+    stats: &mut Option<Stats>,
+) -> Result<std::result::Result<u64, Broken>> {
+    let fault = |fault: String| Ok(Err(Broken::Fault(fault)));
+    let metadata = match metadata(store, file).await? {
+        Ok(metadata) => metadata,
+        Err(broken) => return fault(broken),
+    };
+    if let Some(foreign) = foreign(&metadata, commit) {
+        return fault(foreign);
+    }
+    if let Err(why) = pages::fits(&metadata, share) {
+        return Ok(Err(Broken::TooLarge(why)));
+    }
+    let metadata = Arc::new(metadata);
+    let built = ParquetPushDecoderBuilder::try_new_decoder(Arc::clone(&metadata));
+    let built = built.and_then(|builder| {
+        let columns = columns_of(builder.schema());
+        let batch_rows = pages::batch_rows(&metadata);
+        builder.with_batch_size(batch_rows).build().map(|decoder| (columns, decoder))
+    });
+    let undecodable = |error: &dyn std::fmt::Display| format!("it cannot be decoded: {error}");
+    let (columns, mut decoder) = match built {
+        Ok(built) => built,
+        Err(error) => return fault(undecodable(&error)),
+    };
+    if let Some(other) = other_columns(&columns, commit) {
+        return fault(other);
+    }
+    let stats = stats.get_or_insert_with(|| Stats::new(&columns));
+    let mut rows = 0;
+    loop {
+        match decoder.try_decode() {
+            Ok(DecodeResult::NeedsData(ranges)) => {
+                let data = fetch(store, file, &ranges).await?;
+                if let Err(why) = pages::fit(&metadata, &ranges, &data, share) {
+                    return Ok(Err(Broken::TooLarge(why)));
+                }
+                if let Err(error) = decoder.push_ranges(ranges, data) {
+                    return fault(undecodable(&error));
+                }
+            }
+            Ok(DecodeResult::Data(batch)) => {
+                rows += batch.num_rows() as u64;
+                stats.add(&batch);
+            }
+            Ok(DecodeResult::Finished) => break,
+            Err(error) => return fault(undecodable(&error)),
+        }
+    }
+    match rows == file.rows {
+        true => Ok(Ok(rows)),
+        false => fault(format!("{rows} rows, the catalog says {}", file.rows)),
+    }
+}
+
+async fn metadata(
+    store: &Store,
+    file: &FileRecord,
+) -> Result<std::result::Result<ParquetMetaData, String>> {
+    let broken =
+        |error: parquet::errors::ParquetError| Ok(Err(format!("its footer is broken: {error}")));
+    let mut decoder = match ParquetMetaDataPushDecoder::try_new(file.bytes) {
+        Ok(decoder) => decoder,
+        Err(error) => return broken(error),
+    };
+    loop {
+        match decoder.try_decode() {
+            Ok(DecodeResult::NeedsData(ranges)) => {
+                let data = fetch(store, file, &ranges).await?;
+                if let Err(error) = decoder.push_ranges(ranges, data) {
+                    return broken(error);
+                }
+            }
+            Ok(DecodeResult::Data(metadata)) => return Ok(Ok(metadata)),
+            Ok(DecodeResult::Finished) => return Ok(Err("its footer is missing".to_owned())),
+            Err(error) => return broken(error),
+        }
+    }
+}
+
+async fn fetch(store: &Store, file: &FileRecord, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+    let mut data = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        data.push(store.range(&file.key, range.clone()).await?);
+    }
+    Ok(data)
+}
+
+// A file explains itself; one that was swapped for another explains that.
+fn foreign(metadata: &ParquetMetaData, commit: &Commit) -> Option<String> {
+    let slice = commit.slice.to_string();
+    let expected = [
+        ("moveout.source", &commit.source),
+        ("moveout.database", &commit.database),
+        ("moveout.schema", &commit.schema),
+        ("moveout.table", &commit.table),
+        ("moveout.slice", &slice),
+        ("moveout.run", &commit.run),
+    ];
+    let entries = metadata.file_metadata().key_value_metadata();
+    let found =
+        |key: &str| entries.into_iter().flatten().find(|entry| entry.key == key)?.value.as_deref();
+    expected.into_iter().find(|(key, value)| found(key) != Some(value.as_str())).map(
+        |(key, value)| {
+            format!(
+                "its metadata says {key} is `{}`, the catalog says `{value}`",
+                found(key).unwrap_or_default()
+            )
+        },
+    )
+}
+
+fn columns_of(schema: &Schema) -> Vec<Column> {
+    let columns = schema.fields().iter().map(|field| {
+        let text = |key: &str| field.metadata().get(key).cloned().unwrap_or_default();
+        let role = match text("moveout.role").as_str() {
+            "time" => Role::Time,
+            "tag" => Role::Tag,
+            "field" => Role::Field,
+            _ => Role::Column,
+        };
+        Column {
+            name: field.name().clone(),
+            key: text("moveout.key"),
+            role,
+            source_type: text("moveout.type"),
+            data_type: field.data_type().clone(),
+        }
+    });
+    columns.collect()
+}
+
+fn other_columns(columns: &[Column], commit: &Commit) -> Option<String> {
+    let same = columns.len() == commit.columns.len()
+        && columns.iter().zip(&commit.columns).all(|(found, recorded)| {
+            (&found.name, &found.key, found.role, &found.source_type)
+                == (&recorded.name, &recorded.key, recorded.role, &recorded.source_type)
+        });
+    let timed = columns.iter().filter(|column| column.role == Role::Time).all(|column| {
+        matches!(&column.data_type, arrow::datatypes::DataType::Timestamp(TimeUnit::Nanosecond, Some(zone)) if &**zone == "UTC")
+    });
+    (!same || !timed).then(|| "its columns are not those in the catalog".to_owned())
+}

@@ -1,0 +1,170 @@
+//! How a server is reached, and what it asks of those who come.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use url::Url;
+
+use crate::model::Prices;
+
+/// A relational database as configured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Database {
+    /// Name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Who asks.
+    pub user: String,
+    /// How to be let in; some servers ask for none.
+    pub password: Option<Secret>,
+    /// How the connection is protected.
+    pub tls: Tls,
+    /// The column of time by tables: `SCHEMA.TABLE` or a pattern, to the column's name.
+    pub time_columns: BTreeMap<String, String>,
+    /// Keep all writers out while the snapshots are taken (MySQL, MariaDB).
+    pub lock: bool,
+    /// The server's public key, for a password that is wanted itself without TLS (MySQL).
+    pub server_key: Option<ServerKey>,
+}
+
+/// Where the public RSA key of a MySQL comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServerKey {
+    /// A file, in PEM.
+    File(PathBuf),
+    /// The server itself, in clear: whoever stands in its place could send his own.
+    Fetch,
+}
+
+/// How a connection is protected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// As the servers' own clients call it.
+    pub mode: TlsMode,
+    /// File of the authorities to trust, in PEM; the system's where there is none.
+    pub ca: Option<PathBuf>,
+    /// What the client proves who it is with, where the server asks for that.
+    pub client: Option<ClientCertificate>,
+    /// Whether the password is tied to the connection's certificate.
+    pub binding: Binding,
+}
+
+/// Files of a client's certificate, in PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// The certificate, followed by those of its authorities, if the server needs them.
+    pub certificate: PathBuf,
+    /// Its private key, without a password.
+    pub key: PathBuf,
+}
+
+/// What is asked of a login, as libpq's `channel_binding` has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Binding {
+    /// Never.
+    Disable,
+    /// Where the server offers it.
+    Prefer,
+    /// Else no login.
+    Require,
+}
+
+/// What is asked of a connection, as libpq's `sslmode` has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsMode {
+    /// No TLS.
+    Disable,
+    /// TLS if the server has it; nobody is verified.
+    Prefer,
+    /// TLS; nobody is verified.
+    Require,
+    /// TLS, and a certificate by an authority that is trusted.
+    VerifyCa,
+    /// That, and the certificate is the host's.
+    VerifyFull,
+}
+
+/// An InfluxDB as configured.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InfluxDb {
+    /// Scheme, host and port.
+    pub base: Url,
+    /// How to be let in.
+    pub credentials: Credentials,
+    /// Which one it is, where the user says so.
+    pub version: Option<Version>,
+    /// How much may be read in a window of time.
+    pub quota: QuotaChoice,
+    /// What reading costs.
+    pub prices: Prices,
+}
+
+/// A major version of InfluxDB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// 1.x.
+    One,
+    /// 2.x, and Cloud TSM.
+    Two,
+    /// 3: Core, Enterprise, Cloud Serverless, Dedicated, Clustered.
+    Three,
+}
+
+/// Where a quota comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QuotaChoice {
+    /// The server's own limits.
+    Ask,
+    /// The user's word.
+    Bytes {
+        /// Bytes of answers in a window.
+        bytes: u64,
+        /// Its length, where it is not the plan's.
+        window: Option<Duration>,
+    },
+    /// There is none.
+    None,
+}
+
+/// How to be let in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Credentials {
+    /// Without.
+    None,
+    /// HTTP Basic.
+    Password {
+        /// User.
+        user: String,
+        /// Password.
+        password: Secret,
+    },
+    /// A token.
+    Token(Secret),
+}
+
+/// A secret that does not print.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub(super) String);
+
+impl Secret {
+    /// The secret itself, for the wire alone.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// A URL as it may be shown, also one that is none because it was mistyped.
+pub(super) fn without_password(text: &str) -> String {
+    let Some(at) = text.rfind('@') else { return text.to_owned() };
+    let from = text.find("://").map(|scheme| scheme + 3).filter(|from| *from <= at).unwrap_or(0);
+    format!("{}***{}", &text[..from], &text[at..])
+}

@@ -1,0 +1,305 @@
+//! One chunk from its source to a commit: read, encode on a thread, upload, read back. All or
+//! nothing: whatever fails leaves no file behind.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+use parquet::file::metadata::{FooterTail, ParquetMetaDataReader};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::task::JoinSet;
+
+use crate::archive::commit::{Commit, FileRecord};
+use crate::archive::keys::file_key;
+use crate::encode::{EncodeOptions, EncodedFile, Encoder, Output, encode};
+use crate::error::{Class, Error, Result};
+use crate::model::{Chunk, ReadSummary};
+use crate::progress::Progress;
+use crate::retry::Interrupt;
+use crate::source::Source;
+use crate::source::channel::{BatchSender, Batches};
+use crate::store::Store;
+use crate::store::hash_object;
+use crate::store::upload::Upload;
+use crate::window::{now, rfc3339};
+
+/// Batches between source and encoder at most: as many as are encoded together, where there is memory,
+/// so that the next ones come while these are encoded. A server's are of 8,192 rows, about a MiB.
+const BATCHES: usize = 8;
+const BATCH_BYTES: usize = 2 << 20;
+/// Files of a chunk that are read back while the next one is written, at most.
+const FILES_READ_BACK: usize = 2;
+
+/// What all chunks of a run share.
+#[derive(Debug, Clone)]
+pub struct ChunkWriter {
+    /// Where files go.
+    pub store: Store,
+    /// Short id of the run.
+    pub run: String,
+    /// How to encode.
+    pub options: EncodeOptions,
+    /// Where to count.
+    pub progress: Progress,
+    /// The user's wish to stop.
+    pub interrupt: Interrupt,
+}
+
+impl ChunkWriter {
+    /// Brings a chunk into the store and reads it back. What is returned is durable, but counts
+    /// only once it is committed. The permit is given back when all is written: while the chunk is only
+    /// read back, its source and its memory are free for another.
+    pub async fn write(
+        &self,
+        source: &dyn Source,
+        chunk: &Chunk,
+        path: &str,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<Commit> {
+        let (began, started) = (Instant::now(), rfc3339(now()));
+        let counted = Arc::new(Counted::default());
+        let (batch_sender, batches) = BatchSender::channel(
+            (self.options.row_group_bytes / 2 / BATCH_BYTES).clamp(2, BATCHES),
+        );
+        let (output, parts) = mpsc::channel(1);
+        let ended = Arc::new(AtomicBool::new(false));
+
+        let encoder =
+            Encoder::new(&chunk.table, self.metadata(chunk), self.options.clone(), output);
+        let encoding = self.spawn_encoder(encoder, batches, &ended, &counted);
+        let uploading = tokio::spawn(upload_files(
+            self.clone(),
+            path.to_owned(),
+            chunk.clone(),
+            parts,
+            Arc::clone(&counted),
+        ));
+
+        // The channel must not close before it is known whether the stream ended well.
+        let open = batch_sender.clone();
+        let read = self.interrupt.or(source.read(chunk, batch_sender)).await;
+        ended.store(read.is_ok(), Ordering::Release);
+        drop(open);
+
+        let encoded = joined(encoding.await);
+        let (Uploaded { files, checks }, uploaded) = match uploading.await {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                (Uploaded::default(), Err(Error::stop(format!("the upload ended: {error}"))))
+            }
+        };
+        drop(permit);
+        // The nearest to the disk first: what fails there makes the others fail.
+        let outcome = match uploaded.and_then(|()| read_first(encoded, read)) {
+            Ok((encoded, done)) => {
+                let checked = read_back_all(checks, &files, encoded.rows).await;
+                checked.map(|()| (encoded, done))
+            }
+            Err(error) => Err(error),
+        };
+        let (encoded, done) = match outcome {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                for file in &files {
+                    let _ = self.store.delete(&file.key).await; // a sweep finds what is left
+                }
+                counted.uncount(&self.progress);
+                return Err(error);
+            }
+        };
+        let id = chunk.table.id.clone();
+        Ok(Commit {
+            source: id.source,
+            database: id.database,
+            schema: id.schema,
+            table: id.table,
+            path: path.to_owned(),
+            slice: chunk.slice,
+            rows: encoded.rows,
+            files,
+            columns: encoded.columns,
+            run: self.run.clone(),
+            started,
+            elapsed_ms: began.elapsed().saturating_sub(done.queued).as_millis() as u64,
+            committed: rfc3339(now()),
+            verified: "stored bytes read back and hashed, rows counted by the footer".to_owned(),
+            state: chunk.table.identity.division.as_ref().map(ToString::to_string),
+            snapshot: done.snapshot,
+            replaces: Vec::new(),
+        })
+    }
+
+    fn spawn_encoder(
+        &self,
+        encoder: Encoder,
+        batches: Batches,
+        ended: &Arc<AtomicBool>,
+        counted: &Arc<Counted>,
+    ) -> tokio::task::JoinHandle<Result<Option<crate::encode::Encoded>>> {
+        let (ended, counted, progress) =
+            (Arc::clone(ended), Arc::clone(counted), self.progress.clone());
+        tokio::task::spawn_blocking(move || {
+            encode(encoder, batches, &ended, |batch| {
+                let rows = batch.num_rows() as u64;
+                counted.rows.fetch_add(rows, Ordering::Relaxed);
+                progress.add_rows(rows);
+            })
+        })
+    }
+
+    fn metadata(&self, chunk: &Chunk) -> Vec<(String, String)> {
+        let id = &chunk.table.id;
+        [
+            ("moveout.version", env!("CARGO_PKG_VERSION").to_owned()),
+            ("moveout.source", id.source.clone()),
+            ("moveout.database", id.database.clone()),
+            ("moveout.schema", id.schema.clone()),
+            ("moveout.table", id.table.clone()),
+            ("moveout.slice", chunk.slice.to_string()),
+            ("moveout.run", self.run.clone()),
+        ]
+        .map(|(key, value)| (key.to_owned(), value))
+        .into()
+    }
+}
+
+/// A file as it stands in the store, not as it was sent: bytes, footer, rows.
+async fn read_back(store: Store, file: FileRecord) -> Result<()> {
+    let differs =
+        |what: String| Err(Error::of(Class::Retry, format!("{}: read back, {what}", file.key)));
+    match hash_object(&store, &file.key).await? {
+        Some((hash, bytes)) if hash == file.sha256 && bytes == file.bytes => {}
+        Some((_, bytes)) => {
+            return differs(format!("{bytes} bytes differ from the {} written", file.bytes));
+        }
+        None => return differs("it is not there".to_owned()),
+    }
+    match footer_rows(&store, &file).await? {
+        stored if stored == file.rows => Ok(()),
+        stored => differs(format!("its footer counts {stored} rows of {}", file.rows)),
+    }
+}
+
+/// Waits for all files of a chunk to be read back.
+async fn read_back_all(
+    mut checks: JoinSet<Result<()>>,
+    files: &[FileRecord],
+    rows: u64,
+) -> Result<()> {
+    while let Some(outcome) = checks.join_next().await {
+        joined(outcome)?;
+    }
+    let sum: u64 = files.iter().map(|file| file.rows).sum();
+    match sum == rows {
+        true => Ok(()),
+        false => Err(Error::stop(format!("{sum} rows in files, {rows} were encoded"))),
+    }
+}
+
+#[derive(Debug, Default)]
+struct Counted {
+    rows: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Counted {
+    fn uncount(&self, progress: &Progress) {
+        progress.uncount(self.rows.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed));
+    }
+}
+
+fn joined<T>(outcome: std::result::Result<Result<T>, tokio::task::JoinError>) -> Result<T> {
+    outcome.unwrap_or_else(|error| Err(Error::stop(format!("a task of the chunk ended: {error}"))))
+}
+
+// A failed encoder makes the read fail ("the writer has ended"); a failed read makes the encoder
+// end without a result, and without an error.
+fn read_first(
+    encoded: Result<Option<crate::encode::Encoded>>,
+    read: Result<ReadSummary>,
+) -> Result<(crate::encode::Encoded, ReadSummary)> {
+    match (encoded?, read) {
+        (_, Err(error)) => Err(error),
+        (Some(encoded), Ok(done)) => Ok((encoded, done)),
+        (None, Ok(_)) => Err(Error::stop("the encoder did not see the end of the stream")),
+    }
+}
+
+/// What is in the store of a chunk.
+#[derive(Debug, Default)]
+struct Uploaded {
+    /// Files that are complete; also when a later one fails, so that they can be removed.
+    files: Vec<FileRecord>,
+    /// Those that are still being read back.
+    checks: JoinSet<Result<()>>,
+}
+
+/// Writes the parts of each file under its key, and begins to read back what is complete.
+async fn upload_files(
+    writer: ChunkWriter,
+    path: String,
+    chunk: Chunk,
+    outputs: mpsc::Receiver<Output>,
+    counted: Arc<Counted>,
+) -> (Uploaded, Result<()>) {
+    let mut done = Uploaded::default();
+    let mut open = None;
+    let key = |number| file_key(&path, chunk.slice, &writer.run, number);
+    let result = upload_parts(&writer, key, outputs, &counted, &mut done, &mut open).await;
+    // No end of the file came, or it failed.
+    if let Some(upload) = open {
+        upload.abort().await;
+    }
+    (done, result)
+}
+
+async fn upload_parts(
+    writer: &ChunkWriter,
+    key: impl Fn(usize) -> String,
+    mut outputs: mpsc::Receiver<Output>,
+    counted: &Counted,
+    done: &mut Uploaded,
+    open: &mut Option<Upload>,
+) -> Result<()> {
+    while let Some(output) = outputs.recv().await {
+        let key = key(done.files.len() + 1);
+        match output {
+            Output::Part(part) => {
+                counted.bytes.fetch_add(part.len() as u64, Ordering::Relaxed);
+                writer.progress.add_bytes(part.len() as u64);
+                open.get_or_insert_with(|| Upload::new(writer.store.clone(), &key))
+                    .write(part)
+                    .await?;
+            }
+            Output::FileEnd(EncodedFile { rows, size_bytes, sha256 }) => {
+                let Some(upload) = open.take() else { continue };
+                let completed = upload.complete().await;
+                let file = FileRecord { key, bytes: size_bytes, sha256, rows };
+                done.files.push(file.clone());
+                completed?;
+                if done.checks.len() >= FILES_READ_BACK
+                    && let Some(outcome) = done.checks.join_next().await
+                {
+                    joined(outcome)?;
+                }
+                done.checks.spawn(read_back(writer.store.clone(), file));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Rows that the footer of a stored file counts.
+async fn footer_rows(store: &Store, file: &FileRecord) -> Result<u64> {
+    let broken = |error: &dyn std::fmt::Display| {
+        Error::of(Class::Retry, format!("{}: read back, its footer is broken: {error}", file.key))
+    };
+    let tail = store.range(&file.key, file.bytes.saturating_sub(8)..file.bytes).await?;
+    let tail: &[u8; 8] = tail.as_ref().try_into().map_err(|error| broken(&error))?;
+    let length = FooterTail::try_new(tail).map_err(|error| broken(&error))?.metadata_length();
+    let end = file.bytes.saturating_sub(8);
+    let footer = store.range(&file.key, end.saturating_sub(length as u64)..end).await?;
+    let metadata =
+        ParquetMetaDataReader::decode_metadata(&footer).map_err(|error| broken(&error))?;
+    Ok(metadata.file_metadata().num_rows().unsigned_abs())
+}

@@ -1,0 +1,377 @@
+//! PURE: tables and what is left of them become chunks, oldest first, in windows whose width is
+//! learned. Knows no source and no archive.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::coverage::Coverage;
+use crate::export::window_sizing::WindowSizing;
+use crate::model::{Chunk, Table};
+use crate::window::{DAY, MIN_WIDTH, Slice, Window};
+
+/// What is left to do, over all tables.
+#[derive(Debug, Default)]
+pub struct Queue {
+    tables: Vec<TableQueue>,
+    oldest: BinaryHeap<Reverse<(i64, usize)>>,
+}
+
+#[derive(Debug)]
+struct TableQueue {
+    table: Arc<Table>,
+    null_time: bool,
+    todo: VecDeque<Window>,
+    data_ranges: Vec<Window>,
+    sizing: WindowSizing,
+}
+
+impl Queue {
+    /// Adds a table with what is left of it: windows, and the rows without a time or not. Returns its
+    /// number here.
+    pub fn add(
+        &mut self,
+        table: Arc<Table>,
+        bounds: Option<Window>,
+        todo: Vec<Window>,
+        null_time: bool,
+        width: i64,
+    ) -> usize {
+        let data_ranges: Coverage =
+            table.data_ranges.iter().filter_map(|window| window.intersect(&bounds?)).collect();
+        let at = self.tables.len();
+        self.tables.push(TableQueue {
+            table,
+            null_time,
+            todo: todo.into(),
+            data_ranges: data_ranges.windows().to_vec(),
+            sizing: WindowSizing::new(width),
+        });
+        self.oldest.extend(self.tables[at].oldest(at));
+        at
+    }
+
+    /// The oldest chunk that is left, with the number of its table.
+    pub fn take(&mut self) -> Option<(usize, Chunk)> {
+        let Reverse((_, at)) = self.oldest.pop()?;
+        let table = self.tables.get_mut(at)?;
+        let slice = match std::mem::take(&mut table.null_time) {
+            true => Slice::NullTime,
+            false => {
+                let left = table.todo.pop_front()?;
+                let end = table.end(left);
+                if let Some(rest) = Window::new(end, left.to) {
+                    table.todo.push_front(rest);
+                }
+                Slice::from(Window { from: left.from, to: end })
+            }
+        };
+        let chunk = Chunk { table: Arc::clone(&table.table), slice };
+        self.oldest.extend(table.oldest(at));
+        Some((at, chunk))
+    }
+
+    /// Gives slices back to be done again.
+    pub fn requeue(&mut self, at: usize, slices: &[Slice]) {
+        let table = &mut self.tables[at];
+        for slice in slices {
+            match slice.window() {
+                None => table.null_time = true,
+                Some(window) => {
+                    let place = table.todo.partition_point(|left| left.from < window.from);
+                    table.todo.insert(place, window);
+                }
+            }
+        }
+        // Entries of the heap that are no longer the front's are stale, not wrong: the front is
+        // what gets done.
+        let mut others: Vec<_> =
+            self.oldest.drain().filter(|Reverse((_, other))| *other != at).collect();
+        others.extend(table.oldest(at));
+        self.oldest = others.into();
+    }
+
+    /// Forgets what was left of a table; this is left of it now.
+    pub fn restart(&mut self, at: usize, todo: Vec<Window>, null_time: bool) {
+        (self.tables[at].todo, self.tables[at].null_time) = (todo.into(), null_time);
+        self.requeue(at, &[]);
+    }
+
+    /// Halves a chunk that was too much, and remembers the width. `false` when it is too narrow.
+    pub fn split(&mut self, at: usize, chunk: &Chunk) -> bool {
+        let Slice::Window(window) = chunk.slice else { return false };
+        if chunk.table.read_mode.is_one_pass() {
+            return false;
+        }
+        let table = &mut self.tables[at];
+        let core = table.core(window);
+        let Some((left, _)) = core.halves(MIN_WIDTH) else { return false };
+        table.sizing.was_too_much(core.width());
+        let halves =
+            [Window { from: window.from, to: left.to }, Window { from: left.to, to: window.to }];
+        self.requeue(at, &halves.map(Slice::from));
+        true
+    }
+
+    /// Whether `split` could halve a chunk.
+    pub fn can_split(&self, at: usize, chunk: &Chunk) -> bool {
+        let Slice::Window(window) = chunk.slice else { return false };
+        !chunk.table.read_mode.is_one_pass()
+            && self.tables[at].core(window).halves(MIN_WIDTH).is_some()
+    }
+
+    /// Learns from a chunk that is done. `most_rows` is what a chunk should have at most, where there is a
+    /// quota.
+    pub fn learn(
+        &mut self,
+        at: usize,
+        window: Window,
+        rows: u64,
+        elapsed: Duration,
+        most_rows: Option<u64>,
+    ) {
+        let table = &mut self.tables[at];
+        let first = table.data_ranges.first().map_or(window.from, |w| w.from);
+        let last = table.data_ranges.last().map_or(window.to, |w| w.to);
+        let core = window.intersect(&Window { from: first, to: last });
+        let core_width = core.map(|core| core.width());
+        table.sizing.learn(core_width, window.width(), rows, elapsed, most_rows);
+    }
+
+    /// How many tables there are.
+    pub fn len(&self) -> usize {
+        self.tables.len()
+    }
+
+    /// A table as it is read now.
+    pub fn table(&self, at: usize) -> &Arc<Table> {
+        &self.tables[at].table
+    }
+
+    /// Replaces the tables by newly listed ones, where columns were added meanwhile.
+    pub fn relisted(&mut self, listed: &[Arc<Table>]) {
+        let listed: HashMap<_, _> = listed.iter().map(|table| (&table.id, table)).collect();
+        for queue in &mut self.tables {
+            if let Some(table) = listed.get(&queue.table.id) {
+                queue.table = Arc::clone(table);
+                // There may be rows where there were none.
+                queue.data_ranges.clone_from(&table.data_ranges);
+            }
+        }
+    }
+
+    /// About how many chunks are left at the widths learned so far.
+    pub fn chunks_left(&self) -> u64 {
+        self.tables.iter().map(TableQueue::chunks_left).sum()
+    }
+
+    /// Whether nothing is left.
+    pub fn is_empty(&self) -> bool {
+        self.oldest.is_empty()
+    }
+}
+
+impl TableQueue {
+    /// Its place among the others; `None` when nothing is left.
+    fn oldest(&self, at: usize) -> Option<Reverse<(i64, usize)>> {
+        match (self.null_time, self.todo.front()) {
+            (true, _) => Some(Reverse((i64::MIN, at))),
+            (false, first) => first.map(|window| Reverse((window.from, at))),
+        }
+    }
+
+    /// The part of a window that can hold rows, which alone matters for its width.
+    fn core(&self, window: Window) -> Window {
+        let first = self.data_ranges.first().map_or(window.from, |w| w.from);
+        let last = self.data_ranges.last().map_or(window.to, |w| w.to);
+        Window::new(first, last).and_then(|all| window.intersect(&all)).unwrap_or(window)
+    }
+
+    /// Where the window that begins what is left should end. Time without rows costs no window of
+    /// its own: it is read together with the rows after it, or with the last ones.
+    fn end(&self, left: Window) -> i64 {
+        if self.table.read_mode.is_one_pass() {
+            return left.to;
+        }
+        let first_from = |time: i64| {
+            let next = self.data_ranges.partition_point(|window| window.to <= time);
+            self.data_ranges.get(next).map(|window| window.from.max(time))
+        };
+        let Some(first) = first_from(left.from).filter(|first| *first < left.to) else {
+            return left.to;
+        };
+        // Aligned to midnight whatever the width; widths below a day that divide it are aligned to
+        // their own multiples as well.
+        let unit = i128::from(self.sizing.width().min(DAY));
+        let end = i128::from(first).div_euclid(unit) * unit + i128::from(self.sizing.width());
+        let mut end = i64::try_from(end).map_or(left.to, |end| end.min(left.to));
+        if let Some(cut) = self.table.split_points.next(first) {
+            end = end.min(cut);
+        }
+        match first_from(end) {
+            Some(next) if next < left.to => end,
+            _ => left.to,
+        }
+    }
+
+    fn chunks_left(&self) -> u64 {
+        let of_window = |left: &Window| {
+            let spans = self.data_ranges.iter().filter_map(|window| window.intersect(left));
+            let span: u64 =
+                spans.map(|window| window.width().unsigned_abs()).fold(0, u64::saturating_add);
+            span.div_ceil(self.sizing.width().unsigned_abs().max(1)).max(1)
+        };
+        let windows: u64 = match self.table.read_mode.is_one_pass() {
+            true => self.todo.len() as u64,
+            false => self.todo.iter().map(of_window).sum(),
+        };
+        windows + u64::from(self.null_time)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Identity, ReadMode, SplitPoints, TableId};
+    use crate::window::SECOND;
+    use proptest::prelude::*;
+
+    fn table(data_ranges: Vec<Window>, split_points: SplitPoints) -> Arc<Table> {
+        let id = TableId {
+            source: "s".into(),
+            database: "d".into(),
+            schema: "r".into(),
+            table: "t".into(),
+        };
+        Arc::new(Table {
+            id,
+            columns: vec![],
+            data_ranges,
+            split_points,
+            time_column: None,
+            read_mode: ReadMode::Windows,
+            identity: Identity::default(),
+        })
+    }
+
+    fn window(from: i64, to: i64) -> Window {
+        Window { from, to }
+    }
+
+    fn drain(queue: &mut Queue) -> Vec<Window> {
+        let mut windows = Vec::new();
+        while let Some((_, chunk)) = queue.take() {
+            windows.push(chunk.slice.window().unwrap());
+            assert!(windows.len() < 10_000, "the queue does not end");
+        }
+        windows
+    }
+
+    #[test]
+    fn two_points_centuries_apart_are_two_windows() {
+        let bounds = window(-200 * 365 * DAY, 200 * 365 * DAY + 1);
+        let shards = vec![
+            window(bounds.from - DAY, bounds.from + 6 * DAY),
+            window(bounds.to - 1, bounds.to + 7 * DAY),
+        ];
+        let mut queue = Queue::default();
+        queue.add(table(shards, SplitPoints::None), Some(bounds), vec![bounds], false, 30 * DAY);
+        let windows = drain(&mut queue);
+        assert_eq!(windows.len(), 2, "{windows:?}");
+    }
+
+    #[test]
+    fn the_oldest_of_all_tables_comes_first() {
+        let mut queue = Queue::default();
+        for from in [5, 3, 4] {
+            let all = window(from * DAY, 10 * DAY);
+            queue.add(
+                table(vec![Window::ALL], SplitPoints::None),
+                Some(all),
+                vec![all],
+                false,
+                20 * DAY,
+            );
+        }
+        let order: Vec<i64> = drain(&mut queue).iter().map(|w| w.from / DAY).collect();
+        assert_eq!(order, [3, 4, 5]);
+    }
+
+    /// A server whose cost grows with the square of the rows of a query.
+    #[test]
+    fn the_width_seeks_the_best_speed() {
+        let all = window(0, 4096 * DAY);
+        let speed = |width: i64| {
+            let (mut queue, mut elapsed) = (Queue::default(), Duration::ZERO);
+            queue.add(
+                table(vec![Window::ALL], SplitPoints::None),
+                Some(all),
+                vec![all],
+                false,
+                width,
+            );
+            while let Some((at, chunk)) = queue.take() {
+                let window = chunk.slice.window().unwrap();
+                let days = window.width() as f64 / DAY as f64;
+                let took = Duration::from_secs_f64(0.01 + 0.06 * days + 0.01 * days * days);
+                elapsed += took;
+                queue.learn(at, window, (66_700.0 * days) as u64, took, None);
+            }
+            4096.0 / elapsed.as_secs_f64()
+        };
+        let best = 1.0 / (0.01 + 0.06 + 0.01);
+        for start in [DAY / 24, DAY, 32 * DAY] {
+            assert!(speed(start) > 0.75 * best, "{} from {start}", speed(start) / best);
+        }
+    }
+
+    fn windows(max: i64) -> impl Strategy<Value = Vec<Window>> {
+        prop::collection::vec((0..max, 1..max / 4), 0..6).prop_map(|pairs| {
+            let coverage: Coverage =
+                pairs.into_iter().map(|(from, width)| window(from, from + width)).collect();
+            coverage.windows().to_vec()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn chunks_cover_what_is_left_exactly_once(
+            todo in windows(1000),
+            data_ranges in windows(1000),
+            cuts in prop::collection::btree_set(0i64..1000, 0..5),
+            width in 1i64..300,
+            splits in prop::collection::vec(any::<bool>(), 0..40),
+        ) {
+            // One unit is a second here, so that windows are wide enough to be halved.
+            let scale = |w: &Window| window(w.from * SECOND, w.to * SECOND);
+            let todo: Vec<Window> = todo.iter().map(scale).collect();
+            let data_ranges: Vec<Window> = data_ranges.iter().map(scale).collect();
+            let cuts: Vec<i64> = cuts.into_iter().map(|cut| cut * SECOND).collect();
+            let bounds = window(0, 2000 * SECOND);
+            let mut queue = Queue::default();
+            queue.add(table(data_ranges.clone(), SplitPoints::At(cuts.clone())), Some(bounds), todo.clone(), false, width * SECOND);
+            let mut done = Vec::new();
+            let mut splits = splits.into_iter();
+            while let Some((at, chunk)) = queue.take() {
+                prop_assert!(done.len() < 10_000);
+                if splits.next().unwrap_or(false) && queue.split(at, &chunk) {
+                    continue;
+                }
+                let found = chunk.slice.window().unwrap();
+                for cut in &cuts {
+                    let crosses = found.from < *cut && *cut < found.to;
+                    let rows = |side: Window| data_ranges.iter().any(|o| o.overlaps(&side));
+                    let both = crosses && rows(window(found.from, *cut)) && rows(window(*cut, found.to));
+                    prop_assert!(!both, "rows on both sides of a cut in one window");
+                }
+                done.push(found);
+                queue.learn(at, found, 1000, Duration::from_secs(5), None);
+            }
+            done.sort_unstable();
+            prop_assert!(done.windows(2).all(|pair| pair[0].to <= pair[1].from), "twice");
+            let covered: Coverage = done.into_iter().collect();
+            prop_assert_eq!(covered, todo.into_iter().collect());
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! PURE: how wide the next window of a table is. What a window took says how wide one should be that takes a few
+//! seconds; the speeds of the widths that were tried say whether a wider one is worth it; what was too much for the
+//! server is a ceiling, which rises again once narrower windows have passed.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use crate::window::MIN_WIDTH;
+
+/// What a chunk should take: long enough that what it costs besides its rows does not matter, short
+/// enough that a stop loses little.
+const TARGET_ELAPSED: Duration = Duration::from_secs(5);
+const TARGET_ROWS: u64 = 2_000_000;
+/// So many rows tell how fast a width is.
+const TELLING_ROWS: u64 = 10_000;
+/// A width that is slower than this part of another's speed is not worth it.
+const SLOWER: f64 = 0.85;
+/// How much wider the next window is at most, once rows tell.
+const STRIDE: i64 = 4;
+/// A window that takes so long is worth the question whether half of it would be faster.
+const SLOW: Duration = Duration::from_secs(3);
+/// How many windows must pass before one wider than what was once too much is tried: at first, and
+/// at most, where that keeps failing.
+const FIRST_PATIENCE: u32 = 2;
+const LAST_PATIENCE: u32 = 64;
+/// Growth from one window to the next at most.
+const MAX_GROWTH: f64 = 64.0;
+
+/// What is known of the widths of one table.
+#[derive(Debug)]
+pub struct WindowSizing {
+    width: i64,
+    /// What was too much halves it; windows that pass raise it again, since a server that was slow
+    /// for a minute must not make the rest of a run slow.
+    ceiling: i64,
+    passed: u32,
+    patience: u32,
+    probing: bool,
+    /// Rows per second, by the binary logarithm of the width. A server that merges all files of a query
+    /// may be 25 times as fast by the day as by the month.
+    speeds: HashMap<u32, f64>,
+}
+
+impl WindowSizing {
+    /// Nothing is known yet: this is where the width starts, in nanoseconds.
+    pub fn new(width: i64) -> Self {
+        Self {
+            width,
+            ceiling: i64::MAX,
+            passed: 0,
+            patience: FIRST_PATIENCE,
+            probing: false,
+            speeds: HashMap::new(),
+        }
+    }
+
+    /// The width that the next window should have.
+    pub fn width(&self) -> i64 {
+        self.width
+    }
+
+    /// A window of a width was too much for the server.
+    pub fn was_too_much(&mut self, width: i64) {
+        self.ceiling = self.ceiling.min(width / 2).max(MIN_WIDTH);
+        if self.probing {
+            self.patience = (2 * self.patience).min(LAST_PATIENCE);
+        }
+        (self.passed, self.probing) = (0, false);
+        self.width = self.width.min(self.ceiling);
+    }
+
+    /// A window was read. `core_width` is the width of the part of it that can hold rows, `None` where none can.
+    /// `most_rows` is what a chunk should have at most, where there is a quota.
+    pub fn learn(
+        &mut self,
+        core_width: Option<i64>,
+        window_width: i64,
+        rows: u64,
+        elapsed: Duration,
+        most_rows: Option<u64>,
+    ) {
+        let used = core_width.unwrap_or(self.width).max(1);
+        let wide = used.max(self.width.min(window_width));
+        let target = learned_width(wide, rows, elapsed, most_rows);
+        let target = self.faster(used, target, rows, elapsed);
+        if used > self.ceiling / 2 && target > used {
+            self.passed += 1;
+            if std::mem::take(&mut self.probing) {
+                self.patience = FIRST_PATIENCE;
+            }
+            if self.passed >= self.patience {
+                self.ceiling = self.ceiling.saturating_mul(2);
+                (self.passed, self.probing) = (0, true);
+            }
+        }
+        self.width = match target > used {
+            true => self.width.max(target),
+            false => self.width.min(target),
+        }
+        .clamp(MIN_WIDTH, self.ceiling.max(MIN_WIDTH));
+    }
+
+    /// The width to take instead of a target, by the speed of those that were tried.
+    fn faster(&mut self, used: i64, target: i64, rows: u64, elapsed: Duration) -> i64 {
+        if rows < TELLING_ROWS {
+            return target;
+        }
+        let step = used.ilog2();
+        let speed = rows as f64 / elapsed.as_secs_f64().max(1e-3);
+        let known = self.speeds.entry(step).or_insert(speed);
+        *known = (*known + speed) / 2.0;
+        let speed = *known;
+        let best = |known: &dyn Fn(&u32) -> bool| {
+            let speeds =
+                self.speeds.iter().filter(|(step, _)| known(step)).map(|(_, speed)| *speed);
+            speeds.reduce(f64::max)
+        };
+        let narrower = best(&|other| *other < step);
+        if narrower.is_some_and(|narrower| speed < SLOWER * narrower) {
+            return target.min(used / 2);
+        }
+        let half_is_known = step.checked_sub(1).is_some_and(|half| self.speeds.contains_key(&half));
+        if !half_is_known && narrower.is_none() && elapsed >= SLOW {
+            return target.min(used / 2);
+        }
+        // Of those that are wider, the nearest that was tried.
+        let wider =
+            self.speeds.iter().filter(|(other, _)| **other > step).min_by_key(|(other, _)| **other);
+        let most = match wider.map(|(wider, there)| (*wider - step, *there < SLOWER * speed)) {
+            // Step by step: what is far beyond the best width takes minutes to find out.
+            None => used.saturating_mul(STRIDE),
+            Some((doublings, false)) => used.saturating_mul(1 << doublings.min(8)),
+            // Between this and one that is too wide there may be a better one.
+            Some((2.., true)) => used.saturating_mul(2),
+            // The width matters here: half of it may be better still.
+            Some((_, true)) if !half_is_known => used / 2,
+            Some((_, true)) => used,
+        };
+        target.min(most)
+    }
+}
+
+/// The width that would have taken the target, from one that took `elapsed` for `rows`; a power of
+/// two times the old one, so that edges stay on days.
+pub fn learned_width(width: i64, rows: u64, elapsed: Duration, most_rows: Option<u64>) -> i64 {
+    let by_time = TARGET_ELAPSED.as_secs_f64() / elapsed.as_secs_f64().max(1e-3);
+    let target_rows = most_rows.map_or(TARGET_ROWS, |most| most.min(TARGET_ROWS));
+    let by_rows = target_rows as f64 / rows.max(1) as f64;
+    let factor = by_time.min(by_rows).clamp(0.25, MAX_GROWTH);
+    let doublings = factor.log2().floor() as i32;
+    match doublings {
+        0.. => width.saturating_mul(1 << doublings).min(i64::MAX / 4),
+        -1 => width, // between half and the whole of the target is good enough
+        _ => (width / 2).max(MIN_WIDTH),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::window::DAY;
+
+    #[test]
+    fn widths_grow_for_tiny_tables_and_shrink_for_slow_ones() {
+        assert_eq!(learned_width(DAY, 0, Duration::from_millis(1), None), 64 * DAY);
+        assert_eq!(learned_width(DAY, 1_000_000, Duration::from_secs(3), None), DAY);
+        assert_eq!(learned_width(DAY, 100, Duration::from_secs(60), None), DAY / 2);
+        assert_eq!(learned_width(DAY, 50_000_000, Duration::from_secs(4), None), DAY / 2);
+    }
+}

@@ -1,0 +1,334 @@
+//! PURE: what sources, the archive and an export speak of: tables with their columns, chunks, what a source says of
+//! itself. Knows no source, no file and no network.
+
+mod artifacts;
+mod identity;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use serde::{Deserialize, Serialize};
+
+pub use self::artifacts::{Artifact, ArtifactOutcome, ArtifactStatus, Artifacts};
+pub use self::identity::{Division, Identity, Object, ObjectColumn};
+use crate::text::escaped;
+use crate::window::{Slice, Window};
+
+/// The full name of a table. `schema` is the schema or the retention policy.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct TableId {
+    /// Name of the source, from the configuration or its URL.
+    pub source: String,
+    /// Database (or bucket).
+    pub database: String,
+    /// Schema or retention policy; empty where the source has none.
+    pub schema: String,
+    /// Relation or measurement.
+    pub table: String,
+}
+
+/// For people: `db.autogen.cpu`.
+impl fmt::Display for TableId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self.schema.as_str() {
+            "" => format!("{}.{}", self.database, self.table),
+            schema => format!("{}.{schema}.{}", self.database, self.table),
+        };
+        // A name comes from a database.
+        write!(f, "{}", escaped(&name))
+    }
+}
+
+/// What a column is to its source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// InfluxDB's time.
+    Time,
+    /// InfluxDB's tag.
+    Tag,
+    /// InfluxDB's field.
+    Field,
+    /// A column of a relation.
+    Column,
+}
+
+impl Role {
+    /// As it stands in Arrow field metadata and in the catalog.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Time => "time",
+            Self::Tag => "tag",
+            Self::Field => "field",
+            Self::Column => "column",
+        }
+    }
+}
+
+/// A column of the archive: its name there, and what it is in the source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Column {
+    /// Name in the Parquet files; unique in its table, also when case is folded.
+    pub name: String,
+    /// Name in the source; several columns may share one.
+    pub key: String,
+    /// What the source calls it.
+    pub role: Role,
+    /// Type in the source's own words.
+    pub source_type: String,
+    /// Type in the archive.
+    pub data_type: DataType,
+}
+
+/// A table as a source lists it.
+#[derive(Debug, Clone)]
+pub struct Table {
+    /// Its full name.
+    pub id: TableId,
+    /// All of its columns, in the order of the archive.
+    pub columns: Vec<Column>,
+    /// Where its rows may be: sorted windows; outside of them there is nothing.
+    pub data_ranges: Vec<Window>,
+    /// The column whose values are the time, where the source has no time of its own.
+    pub time_column: Option<String>,
+    /// Instants that no window may cross.
+    pub split_points: SplitPoints,
+    /// What the source can give of it at a time.
+    pub read_mode: ReadMode,
+    /// What must not change about it, between runs or within one.
+    pub identity: Identity,
+}
+
+impl Table {
+    /// Whether this is not the table that `other` was, or not all of it is divided in the same way: what was read
+    /// of the one says nothing of the other.
+    pub fn is_another(&self, other: &Self) -> bool {
+        self.identity != other.identity
+    }
+
+    /// Whether a column has another type in the archive than it has in `other`.
+    pub fn is_retyped(&self, other: &Self) -> bool {
+        self.columns.iter().any(|column| {
+            let same_name = |other: &&Column| other.name == column.name;
+            let before = other.columns.iter().find(same_name);
+            before.is_some_and(|before| before.data_type != column.data_type)
+        })
+    }
+
+    /// The Arrow schema of all files of this table, with what the source called each column.
+    pub fn arrow_schema(&self) -> SchemaRef {
+        let fields = self.columns.iter().map(|column| {
+            let nullable = column.role != Role::Time;
+            let metadata = HashMap::from([
+                ("moveout.role".to_owned(), column.role.as_str().to_owned()),
+                ("moveout.key".to_owned(), column.key.clone()),
+                ("moveout.type".to_owned(), column.source_type.clone()),
+            ]);
+            Field::new(&column.name, column.data_type.clone(), nullable).with_metadata(metadata)
+        });
+        Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+    }
+}
+
+/// What a source can give of a table at a time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ReadMode {
+    /// Any window, cheaply.
+    #[default]
+    Windows,
+    /// Any window, and the rows whose time is null besides.
+    WindowsAndNullTime,
+    /// The whole of it is read for any window, so that it is asked only once.
+    OnePass,
+    /// It has no time: it is taken whole, whatever range is asked for.
+    Whole,
+}
+
+impl ReadMode {
+    /// Whether the table is asked for all of its rows at once.
+    pub fn is_one_pass(self) -> bool {
+        matches!(self, Self::OnePass | Self::Whole)
+    }
+}
+
+/// Instants that no window of a table may cross, because the source answers exactly only between
+/// two of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum SplitPoints {
+    /// Any window will do.
+    #[default]
+    None,
+    /// These, sorted.
+    At(Vec<i64>),
+    /// All multiples of a width in nanoseconds, counted from the year 1 as Go does.
+    Every(i64),
+}
+
+impl SplitPoints {
+    /// The first cut after an instant.
+    pub fn next(&self, after: i64) -> Option<i64> {
+        const YEAR_ONE: i128 = -62_135_596_800 * 1_000_000_000;
+        match self {
+            Self::None => None,
+            Self::At(cuts) => cuts.get(cuts.partition_point(|cut| *cut <= after)).copied(),
+            Self::Every(width) => {
+                let width = i128::from(*width);
+                let next =
+                    ((i128::from(after) - YEAR_ONE).div_euclid(width) + 1) * width + YEAR_ONE;
+                i64::try_from(next).ok()
+            }
+        }
+    }
+}
+
+/// One table × one slice: the unit of work, retry and commit.
+#[derive(Debug, Clone)]
+pub struct Chunk {
+    /// The table, as it was listed for this run.
+    pub table: Arc<Table>,
+    /// The part of it to read.
+    pub slice: Slice,
+}
+
+impl fmt::Display for Chunk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.slice {
+            Slice::Window(window) => write!(f, "{} {window}", self.table.id),
+            slice => write!(f, "{} {slice}", self.table.id),
+        }
+    }
+}
+
+/// What a source has, and what it has that will not be exported.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// The tables to export.
+    pub tables: Vec<Table>,
+    /// What was left out, and why.
+    pub excluded: Vec<Excluded>,
+    /// Tables that are there and cannot be read, and why: each is a failure of the run.
+    pub unreadable: Vec<(TableId, String)>,
+    /// What the user should know before trusting the result.
+    pub warnings: Vec<String>,
+}
+
+impl Listing {
+    /// The names of all tables that are there, readable or not.
+    pub fn ids(&self) -> impl Iterator<Item = &TableId> {
+        self.tables.iter().map(|table| &table.id).chain(self.unreadable.iter().map(|(id, _)| id))
+    }
+}
+
+/// Something that a source has and the archive will not, with the reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Excluded {
+    /// Which source.
+    pub source: String,
+    /// What was left out.
+    pub what: String,
+    /// Why.
+    pub why: String,
+}
+
+/// A number of rows, and whether it is exact or a lower bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowCount {
+    /// Rows.
+    pub rows: u64,
+    /// `false` where there may be more.
+    pub exact: bool,
+}
+
+/// What a source says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceInfo {
+    /// Name in the archive.
+    pub name: String,
+    /// Address without any secret.
+    pub address: String,
+    /// Product and version, as far as it says.
+    pub version: String,
+    /// What tells it from all others, where it has that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<ServerIdentity>,
+}
+
+impl SourceInfo {
+    /// Whether both are certainly one server.
+    pub fn is_same_server(&self, other: &Self) -> bool {
+        let pair = self.identity.as_ref().zip(other.identity.as_ref());
+        pair.is_some_and(|(one, other)| one.server == other.server)
+    }
+}
+
+/// What tells a server from all others, whatever address leads to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerIdentity {
+    /// The server's own word, with its product before it; a copy of its files may share it.
+    pub server: String,
+    /// What the server calls each database besides its name: one that was dropped and created again under
+    /// the same name is another.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub databases: BTreeMap<String, String>,
+}
+
+/// A quota, as a plan has it: so many bytes of answers in a fixed window of time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quota {
+    /// Bytes of answers.
+    pub bytes: u64,
+    /// Length of the window.
+    pub window: Duration,
+}
+
+/// `300 MB in 5 minutes`.
+impl fmt::Display for Quota {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.window.as_secs_f64();
+        let bytes = self.bytes as f64 / 1e6;
+        match seconds {
+            60.0.. => write!(f, "{bytes} MB in {} minutes", seconds / 60.0),
+            _ => write!(f, "{bytes} MB in {seconds} s"),
+        }
+    }
+}
+
+/// What reading costs, in the currency of the bill. The defaults are the list prices of the usage plan of
+/// InfluxDB Cloud in US dollars.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Prices {
+    /// Of a query execution.
+    pub per_query: f64,
+    /// Of a gigabyte (10⁹ bytes) of answers.
+    pub per_gigabyte: f64,
+}
+
+impl Default for Prices {
+    fn default() -> Self {
+        Self { per_query: 0.012 / 100.0, per_gigabyte: 0.09 }
+    }
+}
+
+/// Under what terms a source is read.
+#[derive(Debug, Clone, Copy)]
+pub struct Metering {
+    /// How much may be read in a time.
+    pub quota: Option<Quota>,
+    /// What it costs.
+    pub prices: Prices,
+}
+
+/// What a source says of a read that ended well.
+#[derive(Debug, Clone, Default)]
+pub struct ReadSummary {
+    /// Name of the state that was read, where the source has one: chunks with the same are of one moment.
+    pub snapshot: Option<String>,
+    /// How long the query stood in the server's queue, which says nothing about its width.
+    pub queued: Duration,
+}
+
+/// Why a table is left out that `exclude` names.
+pub(crate) const LEFT_OUT: &str = "left out by `exclude`";

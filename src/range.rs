@@ -1,0 +1,91 @@
+//! PURE: the range that was requested of a table, and what of the table lies outside of it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{ReadMode, Table};
+use crate::window::{Bound, Window};
+
+/// The requested range in the user's words.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RangeText {
+    /// `--from`.
+    pub from: String,
+    /// `--to`.
+    pub to: String,
+}
+
+/// The range asked for of one table, given its true bounds; `None` where that is nothing.
+pub fn requested(
+    table: &Table,
+    bounds: Option<Window>,
+    from: Bound,
+    to: Bound,
+    now: i64,
+) -> Option<Window> {
+    match table.read_mode {
+        ReadMode::Whole => return Some(Window::ALL),
+        ReadMode::OnePass if (from, to) == (Bound::Min, Bound::Max) => {
+            return bounds.map(|_| Window::ALL);
+        }
+        _ => {}
+    }
+    let one_pass = table.read_mode.is_one_pass();
+    let from = match from {
+        Bound::At(time) => time,
+        _ => bounds?.from,
+    };
+    let to = match to {
+        // What has not been yet cannot be covered: a later run must find it missing.
+        Bound::At(time) if !one_pass => time.min(bounds.map_or(now, |bounds| bounds.to.max(now))),
+        Bound::At(time) => time,
+        _ => bounds?.to,
+    };
+    Window::new(from, to)
+}
+
+/// The parts of a table's bounds before and after the requested range.
+pub fn outside(bounds: Window, requested: Option<Window>) -> Vec<Window> {
+    let Some(requested) = requested else { return vec![bounds] };
+    let before = Window::new(bounds.from, bounds.to.min(requested.from));
+    let after = Window::new(bounds.from.max(requested.to), bounds.to);
+    before.into_iter().chain(after).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Identity, SplitPoints, TableId};
+    use crate::window::DAY;
+
+    fn table(data_ranges: Vec<Window>, split_points: SplitPoints) -> Table {
+        let id = TableId {
+            source: "s".into(),
+            database: "d".into(),
+            schema: "r".into(),
+            table: "t".into(),
+        };
+        Table {
+            id,
+            columns: vec![],
+            data_ranges,
+            split_points,
+            time_column: None,
+            read_mode: ReadMode::Windows,
+            identity: Identity::default(),
+        }
+    }
+
+    fn window(from: i64, to: i64) -> Window {
+        Window { from, to }
+    }
+
+    #[test]
+    fn what_is_not_yet_is_not_covered() {
+        let table = table(vec![Window::ALL], SplitPoints::None);
+        let to = Bound::At(100 * DAY);
+        let at = |bounds| requested(&table, bounds, Bound::At(0), to, 50 * DAY);
+        assert_eq!(at(Some(window(1, 7 * DAY))), Some(window(0, 50 * DAY)));
+        assert_eq!(at(Some(window(1, 70 * DAY))), Some(window(0, 70 * DAY)));
+        assert_eq!(at(Some(window(1, 700 * DAY))), Some(window(0, 100 * DAY)));
+    }
+}

@@ -1,0 +1,233 @@
+//! InfluxDB 3 over Flight: Cloud Serverless, Dedicated and Clustered, Core and Enterprise. Lists tables by
+//! SQL and reads windows as Arrow batches, under the quota of its plan.
+
+mod batches;
+mod client;
+mod status;
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Int64Type, TimeUnit, TimestampNanosecondType};
+use async_trait::async_trait;
+
+pub(super) use crate::source::influxdb::flight::client::Client;
+
+use crate::error::{Class, Error, Result};
+use crate::model::{
+    Artifacts, Chunk, Column, Listing, Metering, ReadSummary, RowCount, SourceInfo, Table, TableId,
+};
+use crate::source::Source;
+use crate::source::channel::BatchSender;
+use crate::source::influxdb::bounds;
+use crate::source::influxdb::bounds::Asked;
+use crate::source::influxdb::family::{Family, Product};
+use crate::source::influxdb::flight::batches::Shape;
+use crate::source::influxdb::points::{FieldType, Keys};
+use crate::source::influxdb::sql;
+use crate::window::Window;
+
+/// An InfluxDB 3.
+pub struct Flight {
+    family: Family,
+    client: Client,
+}
+
+impl Flight {
+    pub(super) fn new(family: Family, client: Client) -> Self {
+        Self { family, client }
+    }
+
+    /// All batches of a query that answers little; its bytes count.
+    async fn all(&self, database: &str, sql: &str) -> Result<Vec<RecordBatch>> {
+        let (batches, bytes) = self.client.all(database, sql).await?;
+        self.family.budget.spend(bytes);
+        Ok(batches)
+    }
+
+    /// From the first to the last time of an answer of two columns.
+    async fn ends(&self, database: &str, sql: &str) -> Result<Option<Window>> {
+        let batches = self.all(database, sql).await?;
+        let first = batches.iter().find_map(|batch| time(batch, 0));
+        let last = batches.iter().find_map(|batch| time(batch, 1));
+        Ok(first.zip(last).and_then(|(first, last)| Window::new(first, last.saturating_add(1))))
+    }
+
+    async fn keys(&self, database: &str) -> Result<Keys> {
+        let mut keys = Keys::default();
+        for batch in &self.all(database, sql::COLUMNS).await? {
+            for [table, column, data_type] in texts(batch)? {
+                let kind = match data_type.as_str() {
+                    "Float64" => Some(FieldType::Float),
+                    "Int64" => Some(FieldType::Integer),
+                    "UInt64" => Some(FieldType::Unsigned),
+                    "Boolean" => Some(FieldType::Boolean),
+                    "Utf8" => Some(FieldType::String),
+                    tag if tag.starts_with("Dictionary") => {
+                        keys.tag(&table, column);
+                        continue;
+                    }
+                    time if time.starts_with("Timestamp") && column == "time" => {
+                        keys.table(&table);
+                        continue;
+                    }
+                    _ => None,
+                };
+                keys.field(&table, column, kind, &data_type);
+            }
+        }
+        Ok(keys)
+    }
+}
+
+#[async_trait]
+impl Asked for Flight {
+    async fn min_max(&self, table: &TableId, window: Window) -> Result<Option<Window>> {
+        self.ends(&table.database, &sql::bounds(&table.table, window)).await
+    }
+
+    async fn min_max_of(&self, table: &TableId, column: &Column) -> Result<Option<Window>> {
+        self.ends(&table.database, &sql::bounds_of(&table.table, &column.key)).await
+    }
+
+    /// By its plan, which costs no reading.
+    async fn may_have_rows(&self, table: &TableId, window: Window) -> Result<bool> {
+        let batches = self.all(&table.database, &sql::explain(&table.table, window)).await?;
+        Ok(!sql::is_empty_plan(&physical_plan(&batches)))
+    }
+
+    async fn count_once(&self, table: &TableId, window: Window) -> Result<RowCount> {
+        let batches = self.all(&table.database, &sql::count(&table.table, window)).await?;
+        let count = batches.first().and_then(|batch| batch.columns().first().cloned());
+        let count = count.and_then(|array| Some(array.as_primitive_opt::<Int64Type>()?.value(0)));
+        let rows = count.and_then(|count| u64::try_from(count).ok()).ok_or_else(|| {
+            Error::of(
+                Class::Retry,
+                format!("{}: an answer that is no count", self.client.address()),
+            )
+        })?;
+        Ok(RowCount { rows, exact: true })
+    }
+
+    fn product(&self) -> &Product {
+        &self.family.product
+    }
+}
+
+fn time(batch: &RecordBatch, column: usize) -> Option<i64> {
+    let array = batch.columns().get(column)?;
+    match array.data_type() {
+        DataType::Timestamp(TimeUnit::Nanosecond, _) => {
+            let times = array.as_primitive::<TimestampNanosecondType>();
+            (!times.is_empty() && times.is_valid(0)).then(|| times.value(0))
+        }
+        _ => None,
+    }
+}
+
+fn physical_plan(batches: &[RecordBatch]) -> String {
+    let mut physical = String::new();
+    for batch in batches {
+        let texts = |at: usize| batch.columns().get(at)?.as_string_opt::<i32>();
+        let (Some(kinds), Some(plans)) = (texts(0), texts(1)) else { continue };
+        for (kind, plan) in kinds.iter().zip(plans) {
+            if kind.is_some_and(|kind| kind.starts_with("physical")) {
+                physical.push_str(plan.unwrap_or_default());
+            }
+        }
+    }
+    physical
+}
+
+fn texts(batch: &RecordBatch) -> Result<Vec<[String; 3]>> {
+    let strings =
+        || Error::stop("the server lists its columns in another form than any that is known");
+    let columns = batch.columns().iter().take(3).map(|column| {
+        arrow::compute::cast(column, &arrow::datatypes::DataType::Utf8).map_err(|_| strings())
+    });
+    let columns = columns.collect::<Result<Vec<_>>>()?;
+    let [table, column, data_type] = columns.as_slice() else { return Err(strings()) };
+    let text = |array: &arrow::array::ArrayRef, row: usize| -> Result<String> {
+        let array = array.as_string_opt::<i32>().ok_or_else(strings)?;
+        Ok(if array.is_valid(row) { array.value(row).to_owned() } else { String::new() })
+    };
+    (0..batch.num_rows())
+        .map(|row| Ok([text(table, row)?, text(column, row)?, text(data_type, row)?]))
+        .collect()
+}
+
+#[async_trait]
+impl Source for Flight {
+    fn name(&self) -> &str {
+        &self.family.name
+    }
+
+    async fn describe(&self) -> Result<SourceInfo> {
+        Ok(self.family.info("Flight"))
+    }
+
+    async fn clock_ahead(&self) -> Result<Option<i64>> {
+        self.family.server.clock_ahead().await
+    }
+
+    async fn list(&self) -> Result<Listing> {
+        let (databases, mut listing) = self.family.databases().await?;
+        for database in databases {
+            let keys = self.keys(&database).await;
+            let doing = |error: Error| error.context(format!("listing the tables of {database}"));
+            self.family.add_tables(&database, keys.map_err(doing)?, &mut listing);
+        }
+        Ok(listing)
+    }
+
+    async fn bounds(&self, tables: &[Table]) -> Result<Vec<Option<Window>>> {
+        bounds::bounds(self, tables).await
+    }
+
+    async fn missed(&self, read: &Table, now: &Table) -> Result<Vec<Window>> {
+        bounds::missed(self, read, now).await
+    }
+
+    async fn count(&self, table: &Table, window: Window) -> Result<RowCount> {
+        bounds::count(self, &table.id, window).await
+    }
+
+    async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<ReadSummary> {
+        let id = &chunk.table.id;
+        let mut admitted = self.family.admit()?;
+        let sql = sql::read(&id.table, chunk.slice);
+        let mut answer = self.client.query(&id.database, &sql).await?;
+        let (mut shape, mut rows, mut came) = (None, 0, 0);
+        let inexact = chunk.slice.window().filter(|window| !sql::is_exact(*window));
+        while let Some(batch) = answer.next().await? {
+            admitted.spend(answer.came() - came);
+            came = answer.came();
+            if batch.num_rows() == 0 {
+                continue; // a sign of life, every five seconds
+            }
+            rows += batch.num_rows() as u64;
+            let shape = match &shape {
+                Some(shape) => shape,
+                None => shape.insert(Shape::new(&chunk.table, &batch.schema())?),
+            };
+            let batch = shape.arrange(&batch)?;
+            let batch = match inexact {
+                None => batch,
+                Some(window) => batches::within(&batch, window)?,
+            };
+            batches.send(batch).await?;
+        }
+        self.family.learn(id, rows, came);
+        Ok(ReadSummary { queued: answer.queued(), ..ReadSummary::default() })
+    }
+
+    fn chunk_rows(&self, table: &TableId) -> Option<u64> {
+        self.family.chunk_rows(table)
+    }
+
+    fn metering(&self) -> Option<Metering> {
+        self.family.metering()
+    }
+
+    async fn artifacts(&self) -> Result<Artifacts> {
+        self.family.artifacts().await
+    }
+}

@@ -1,0 +1,339 @@
+//! InfluxDB's data model as Arrow: names and types of the columns of a measurement, and the builder
+//! that turns points into record batches. Shared by every source that speaks of points.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, BooleanBuilder, Float64Builder, Int64Builder, RecordBatch, StringBuilder,
+    StringDictionaryBuilder, TimestampNanosecondBuilder, UInt64Builder,
+};
+use arrow::datatypes::{DataType, Int32Type, SchemaRef, TimeUnit};
+
+use crate::error::{Error, Result};
+use crate::model::{Column, Role};
+use crate::source::names::Names;
+
+/// Type of a field value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FieldType {
+    /// 64-bit floating point.
+    Float,
+    /// Signed 64-bit integer.
+    Integer,
+    /// Unsigned 64-bit integer (2.x, and 1.x builds with `uint64`).
+    Unsigned,
+    /// UTF-8 text.
+    String,
+    /// `true` or `false`.
+    Boolean,
+}
+
+impl FieldType {
+    /// InfluxDB's own word for it, also the suffix of a column for one of several types.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Float => "float",
+            Self::Integer => "integer",
+            Self::Unsigned => "unsigned",
+            Self::String => "string",
+            Self::Boolean => "boolean",
+        }
+    }
+
+    /// Reads InfluxDB's word.
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Float, Self::Integer, Self::Unsigned, Self::String, Self::Boolean]
+            .into_iter()
+            .find(|kind| kind.as_str() == word)
+    }
+
+    fn data_type(self) -> DataType {
+        match self {
+            Self::Float => DataType::Float64,
+            Self::Integer => DataType::Int64,
+            Self::Unsigned => DataType::UInt64,
+            Self::String => DataType::Utf8,
+            Self::Boolean => DataType::Boolean,
+        }
+    }
+}
+
+/// The keys of the measurements of a database, as a server lists them.
+#[derive(Debug, Default)]
+pub(in crate::source) struct Keys(BTreeMap<String, KeysOf>);
+
+#[derive(Debug, Default)]
+struct KeysOf {
+    tags: BTreeSet<String>,
+    fields: BTreeMap<String, BTreeSet<FieldType>>,
+    unknown: Option<String>,
+}
+
+impl Keys {
+    /// A measurement, which may have no key.
+    pub(in crate::source) fn table(&mut self, table: &str) {
+        self.0.entry(table.to_owned()).or_default();
+    }
+
+    /// A tag of a measurement.
+    pub(in crate::source) fn tag(&mut self, table: &str, key: String) {
+        self.0.entry(table.to_owned()).or_default().tags.insert(key);
+    }
+
+    /// A field of a measurement; `None` where its type, a word of the server's, is not known.
+    pub(in crate::source) fn field(
+        &mut self,
+        table: &str,
+        key: String,
+        kind: Option<FieldType>,
+        word: &str,
+    ) {
+        let keys = self.0.entry(table.to_owned()).or_default();
+        match kind {
+            Some(kind) => {
+                keys.fields.entry(key).or_default().insert(kind);
+            }
+            None => {
+                let (key, word) = (key.escape_debug(), word.escape_debug());
+                let why = format!("its field `{key}` is of the type `{word}`, which is not known");
+                keys.unknown.get_or_insert(why);
+            }
+        }
+    }
+
+    /// Each measurement with its columns, or with why it cannot be read.
+    pub(in crate::source) fn into_tables(
+        self,
+    ) -> impl Iterator<Item = (String, std::result::Result<Vec<Column>, String>)> {
+        self.0.into_iter().map(|(table, keys)| match keys.unknown {
+            Some(why) => (table, Err(why)),
+            None => (table, Ok(columns(&keys.tags, &keys.fields))),
+        })
+    }
+}
+
+/// The columns of a measurement: time, then tags, then fields, each in byte order of their names.
+/// Every column gets a name of its own, also when case is folded; nothing is dropped.
+pub fn columns(
+    tags: &BTreeSet<String>,
+    fields: &BTreeMap<String, BTreeSet<FieldType>>,
+) -> Vec<Column> {
+    let mut names = Names::default();
+    let mut columns = vec![Column {
+        name: names.take("time"),
+        key: "time".to_owned(),
+        role: Role::Time,
+        source_type: "time".to_owned(),
+        data_type: DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into())),
+    }];
+    for tag in tags {
+        let wanted = match fields.contains_key(tag) {
+            true => format!("{tag}_tag"),
+            false => tag.clone(),
+        };
+        columns.push(Column {
+            name: names.take(&wanted),
+            key: tag.clone(),
+            role: Role::Tag,
+            source_type: "string".to_owned(),
+            data_type: DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8)),
+        });
+    }
+    for (field, kinds) in fields {
+        for kind in kinds {
+            let wanted = match kinds.len() {
+                1 => field.clone(),
+                _ => format!("{field}_{}", kind.as_str()),
+            };
+            columns.push(Column {
+                name: names.take(&wanted),
+                key: field.clone(),
+                role: Role::Field,
+                source_type: kind.as_str().to_owned(),
+                data_type: kind.data_type(),
+            });
+        }
+    }
+    columns
+}
+
+/// The value of a field.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum FieldValue<'a> {
+    /// 64-bit floating point.
+    Float(f64),
+    /// Signed integer.
+    Integer(i64),
+    /// Unsigned integer.
+    Unsigned(u64),
+    /// Text.
+    String(&'a str),
+    /// Truth.
+    Boolean(bool),
+}
+
+/// Builds record batches out of points. Columns are addressed by their place in the table; a value
+/// goes to the current row, and whatever a row does not set is null there.
+pub struct PointBuilder {
+    schema: SchemaRef,
+    time: TimestampNanosecondBuilder,
+    rest: Vec<ColumnBuilder>,
+    rows: usize,
+    bytes: usize,
+}
+
+enum ColumnBuilder {
+    Tag(StringDictionaryBuilder<Int32Type>),
+    Float(Float64Builder),
+    Integer(Int64Builder),
+    Unsigned(UInt64Builder),
+    String(StringBuilder),
+    Boolean(BooleanBuilder),
+}
+
+/// Runs the same expression on whichever builder it is.
+macro_rules! each {
+    ($builder:expr, $b:ident => $do:expr) => {
+        match $builder {
+            ColumnBuilder::Tag($b) => $do,
+            ColumnBuilder::Float($b) => $do,
+            ColumnBuilder::Integer($b) => $do,
+            ColumnBuilder::Unsigned($b) => $do,
+            ColumnBuilder::String($b) => $do,
+            ColumnBuilder::Boolean($b) => $do,
+        }
+    };
+}
+
+impl ColumnBuilder {
+    fn new(data_type: &DataType) -> Self {
+        match data_type {
+            DataType::Dictionary(..) => Self::Tag(StringDictionaryBuilder::new()),
+            DataType::Float64 => Self::Float(Float64Builder::new()),
+            DataType::Int64 => Self::Integer(Int64Builder::new()),
+            DataType::UInt64 => Self::Unsigned(UInt64Builder::new()),
+            DataType::Boolean => Self::Boolean(BooleanBuilder::new()),
+            _ => Self::String(StringBuilder::new()),
+        }
+    }
+
+    // Columns are filled lazily: rows that set nothing cost nothing until the next value comes.
+    #[inline]
+    fn pad(&mut self, rows: usize) {
+        use arrow::array::ArrayBuilder;
+        each!(self, b => {
+            let len = b.len();
+            if len < rows {
+                b.append_nulls(rows - len);
+            }
+        });
+    }
+}
+
+impl PointBuilder {
+    /// A builder for the columns of a table (the first is the time) and its Arrow schema.
+    pub fn new(schema: SchemaRef) -> Self {
+        let time = TimestampNanosecondBuilder::new().with_timezone("UTC");
+        let rest =
+            schema.fields().iter().skip(1).map(|f| ColumnBuilder::new(f.data_type())).collect();
+        Self { schema, time, rest, rows: 0, bytes: 0 }
+    }
+
+    /// Begins a row; the values that follow are its own.
+    #[inline]
+    pub fn row(&mut self, time: i64) {
+        self.time.append_value(time);
+        self.rows += 1;
+        self.bytes += 8;
+    }
+
+    /// Sets a field of the current row. `column` is the place in the table (1 is the first after
+    /// the time). An error when the column is of another type or set already.
+    #[inline]
+    pub fn field(&mut self, column: usize, value: FieldValue<'_>) -> Result<()> {
+        let builder = &mut self.rest[column - 1];
+        builder.pad(self.rows - 1);
+        match (builder, value) {
+            (ColumnBuilder::Float(b), FieldValue::Float(v)) => b.append_value(v),
+            (ColumnBuilder::Integer(b), FieldValue::Integer(v)) => b.append_value(v),
+            (ColumnBuilder::Unsigned(b), FieldValue::Unsigned(v)) => b.append_value(v),
+            (ColumnBuilder::Boolean(b), FieldValue::Boolean(v)) => b.append_value(v),
+            (ColumnBuilder::String(b), FieldValue::String(v)) => {
+                b.append_value(v);
+                self.bytes += v.len();
+            }
+            _ => {
+                return Err(Error::stop(format!(
+                    "column {column} has another type than {value:?}"
+                )));
+            }
+        }
+        self.bytes += 8;
+        Ok(())
+    }
+
+    /// Sets a tag for the last `count` rows.
+    pub fn tag(&mut self, column: usize, value: &str, count: usize) -> Result<()> {
+        let builder = &mut self.rest[column - 1];
+        builder.pad(self.rows - count);
+        match builder {
+            ColumnBuilder::Tag(b) => b.append_values(value, count),
+            _ => return Err(Error::stop(format!("column {column} is not a tag"))),
+        }
+        self.bytes += 4 * count + value.len();
+        Ok(())
+    }
+
+    /// Rows so far.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// About how much memory the rows so far take, in bytes.
+    pub fn size_bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The rows so far as a batch; the builder starts anew.
+    pub fn finish(&mut self) -> Result<RecordBatch> {
+        let rows = std::mem::take(&mut self.rows);
+        self.bytes = 0;
+        let mut arrays: Vec<ArrayRef> = vec![Arc::new(self.time.finish())];
+        for builder in &mut self.rest {
+            builder.pad(rows);
+            arrays.push(each!(builder, b => Arc::new(b.finish())));
+        }
+        RecordBatch::try_new(self.schema.clone(), arrays)
+            .map_err(|error| Error::stop(format!("a batch of {rows} rows does not fit: {error}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(tags: &[&str], fields: &[(&str, &[FieldType])]) -> Vec<String> {
+        let tags = tags.iter().map(|tag| (*tag).to_owned()).collect();
+        let fields = fields
+            .iter()
+            .map(|(name, kinds)| ((*name).to_owned(), kinds.iter().copied().collect()))
+            .collect();
+        columns(&tags, &fields).into_iter().map(|column| column.name).collect()
+    }
+
+    #[test]
+    fn every_column_has_a_name_of_its_own() {
+        use FieldType::{Float, Integer, String};
+        assert_eq!(names(&["host"], &[("load", &[Float])]), ["time", "host", "load"]);
+        assert_eq!(names(&["f"], &[("f", &[Float])]), ["time", "f_tag", "f"]);
+        assert_eq!(
+            names(&[], &[("v", &[Float, Integer, String])]),
+            ["time", "v_float", "v_integer", "v_string"]
+        );
+        assert_eq!(
+            names(&["A", "a", "Time", "f_tag", "f"], &[("f", &[Float]), ("F", &[Float])]),
+            ["time", "A", "Time_2", "a_2", "f_tag", "f_tag_2", "F", "f_2"]
+        );
+    }
+}

@@ -1,0 +1,33 @@
+//! The one list of sources: from a configured source to what reads it.
+
+use std::sync::Arc;
+
+use crate::config::{Limits, SourceKind, SourceSpec};
+use crate::error::Result;
+use crate::source::{Source, influxdb, line_protocol, mysql, postgres};
+
+/// The one list of sources. Asks a server what it is, where an address does not say.
+pub async fn open(spec: &SourceSpec, limits: &Limits) -> Result<Arc<dyn Source>> {
+    let name = spec.name.clone();
+    Ok(match &spec.kind {
+        SourceKind::InfluxDb(influxdb) => influxdb::open(spec, influxdb, limits).await?,
+        SourceKind::Postgres(database) => postgres::open(spec, database, limits)?,
+        SourceKind::MySql(database) => mysql::open(spec, database, limits)?,
+        SourceKind::Given(source) => Arc::clone(source),
+        SourceKind::LineProtocol { file, database, retention_policy, precision } => {
+            let select = spec.select.clone();
+            let options = line_protocol::Options {
+                database: database.clone(),
+                retention_policy: retention_policy.clone(),
+                precision_nanos: *precision,
+                memory_bytes: limits.memory_bytes / 4,
+                selects: Arc::new(move |id| {
+                    (select.databases.is_empty() || select.databases.contains(&id.database))
+                        && select.takes_schema(&id.schema)
+                        && select.takes_table(&id.table)
+                }),
+            };
+            Arc::new(line_protocol::LineProtocolSource::new(name, file.clone(), options))
+        }
+    })
+}
