@@ -242,4 +242,19 @@ mod tests {
             prop_assert_eq!(segment(&a) == segment(&b), a == b);
         }
     }
+
+    #[test]
+    fn artifacts_have_safe_names_of_their_own() {
+        let mut taken = HashSet::new();
+        let mut key = |name: &str| {
+            let (name, content) = (name.to_owned(), "".into());
+            let artifact = Artifact { folder: "tasks", name, extension: "flux", content };
+            artifact_key("a b", &artifact, &mut taken)
+        };
+        assert_eq!(key("../x-1"), "data/a_x20b/_artifacts/tasks/_x2E._x2Fx-1.flux");
+        assert_eq!(key("Load"), "data/a_x20b/_artifacts/tasks/Load.flux");
+        assert_eq!(key("load"), "data/a_x20b/_artifacts/tasks/load_2.flux");
+        assert_eq!(key("LOAD"), "data/a_x20b/_artifacts/tasks/LOAD_3.flux");
+        assert!(key(&"n".repeat(300)).ends_with(".flux"));
+    }
 }

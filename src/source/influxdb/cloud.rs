@@ -357,9 +357,4 @@ mod tests {
              moveout\"\n  token = \"$T\"\n"
         );
     }
-
-    #[test]
-    fn names_of_files_are_safe() {
-        assert_eq!(file_name(&json!({ "name": "a/b ü", "id": "07" })), "a_b__-07");
-    }
 }
