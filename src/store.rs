@@ -24,6 +24,7 @@ pub use self::errors::io_error;
 use self::errors::{io_cause, is_absent, list_error, store_error};
 use self::s3::Bucket;
 use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
 
 use crate::config::Location;
 use crate::error::{Error, Result};
@@ -31,6 +32,8 @@ use crate::hash::hex;
 
 /// Bytes of a file that are read at once.
 const PIECE_BYTES: u64 = 1 << 20;
+/// Pieces that wait to be hashed at most.
+const PIECES: usize = 4;
 /// Objects that are removed at once.
 const DELETES: usize = 16;
 /// How often a small object is written before it counts as one that the store does not keep.
@@ -479,15 +482,34 @@ impl Store {
     }
 }
 
-/// Hashes an object as it stands in the store; `None` where there is none. Returns hash and size.
+/// Hashes an object as it stands in the store; `None` where there is none. Returns hash and size in bytes. Whatever is
+/// larger than one piece is hashed on a thread of its own, so that several objects are hashed on all cores.
 pub async fn hash_object(store: &Store, key: &str) -> Result<Option<(String, u64)>> {
     let Some(mut stream) = store.stream(key).await? else { return Ok(None) };
     let mut hash = Sha256::new();
-    let mut size = 0;
-    while let Some(bytes) = stream.next().await {
-        let bytes = bytes?;
-        hash.update(&bytes);
-        size += bytes.len() as u64;
+    let first = stream.next().await.transpose()?.unwrap_or_default();
+    let mut size = first.len() as u64;
+    let Some(second) = stream.next().await.transpose()? else {
+        hash.update(&first);
+        return Ok(Some((hex(&hash.finalize()), size)));
+    };
+    let (sender, mut pieces) = mpsc::channel::<Bytes>(PIECES);
+    let hashing = tokio::task::spawn_blocking(move || {
+        hash.update(&first);
+        while let Some(piece) = pieces.blocking_recv() {
+            hash.update(&piece);
+        }
+        hash
+    });
+    let mut next = Some(second);
+    while let Some(piece) = next {
+        size += piece.len() as u64;
+        if sender.send(piece).await.is_err() {
+            break; // the thread has ended, which its result says
+        }
+        next = stream.next().await.transpose()?;
     }
+    drop(sender);
+    let hash = hashing.await.map_err(|error| Error::stop(format!("hashing {key}: {error}")))?;
     Ok(Some((hex(&hash.finalize()), size)))
 }

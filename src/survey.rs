@@ -1,5 +1,5 @@
-//! What the sources have and what of it is asked for: the first part of `export`, all of `plan`.
-//! Reads no rows but the first and the last of each table.
+//! Finds out what the sources have and which part of it is requested. This is the first step of `export` and all of
+//! `plan`. Of the rows only the first and the last of each table are read.
 
 mod again;
 mod compared;
@@ -41,13 +41,13 @@ pub struct Survey {
     pub unreadable: Vec<(TableId, String)>,
     /// Rows outside of the requested range.
     pub outside: Vec<Outside>,
-    /// What was found out and is no reason to worry.
+    /// What was found out and is harmless.
     pub notes: Vec<String>,
     /// What the user should know.
     pub warnings: Vec<String>,
 }
 
-/// A table, and what is asked of it.
+/// A table, and what is requested of it.
 #[derive(Debug)]
 pub struct Surveyed {
     /// The table.
@@ -61,8 +61,8 @@ pub struct Surveyed {
 }
 
 impl Surveyed {
-    /// What is not covered yet: windows, and whether the rows without a time are.
-    pub fn left(&self, coverage: &Coverage) -> (Vec<Window>, bool) {
+    /// What remains to be read: windows, and whether the rows without a time are among it.
+    pub fn remaining(&self, coverage: &Coverage) -> (Vec<Window>, bool) {
         let windows =
             self.requested.map(|requested| coverage.missing(requested)).unwrap_or_default();
         let null_time = self.table.read_mode == ReadMode::WindowsAndNullTime;
@@ -80,7 +80,7 @@ struct Asking<'a> {
     now: i64,
 }
 
-/// Asks all sources. What is known of those of the archive tells which of them is which.
+/// Surveys all sources. What the archive knows of its sources tells which of them is which.
 pub async fn survey(
     job: &Job,
     progress: &Progress,
@@ -179,7 +179,7 @@ impl Survey {
         Ok((source, SourceInfo { name: named.name, ..info }))
     }
 
-    /// Takes in a table: what is asked of it, and what lies outside of that and of the archive.
+    /// Adds a table with what is requested of it, and counts the rows outside of that and of the archive.
     async fn take(
         &mut self,
         asking: Asking<'_>,
@@ -189,7 +189,7 @@ impl Survey {
     ) -> Result<()> {
         let Asking { job, retry, known, now, .. } = asking;
         let range = requested(&table, bounds, job.from, job.to, now);
-        // What another run has exported is not outside of the archive.
+        // Rows that another run has exported are not outside of the archive.
         let coverage = known.coverage(&table.id);
         let outside = bounds.map(|bounds| outside(bounds, range)).unwrap_or_default();
         let outside: Vec<Window> =
@@ -221,7 +221,7 @@ impl Survey {
     }
 }
 
-/// What a source has of what is asked for; what `exclude` names is among what is left out.
+/// Lists what a source has of what is requested. Tables that `exclude` names are among those left out.
 pub async fn list(spec: &SourceSpec, source: &dyn Source, retry: &Retry) -> Result<Listing> {
     let mut listing = retry.with_retry(source.name(), || source.list()).await?;
     let left_out = |id: &TableId| spec.select.excludes(&id.database, &id.schema, &id.table);
@@ -236,14 +236,14 @@ pub async fn list(spec: &SourceSpec, source: &dyn Source, retry: &Retry) -> Resu
     listing.excluded.extend(excluded);
     listing.unreadable.retain(|(id, _)| !left_out(id));
     if let Some(lost) = unmatched(&spec.select, &listing) {
-        return Err(Error::stop(format!("{}: nothing there is named `{lost}`", source.name()))
+        return Err(Error::stop(format!("{}: it has nothing named `{lost}`", source.name()))
             .hint("`tables`, `schemas` and `retention_policies` name what is to be exported"));
     }
     listing.tables.retain(|table| !left_out(&table.id));
     Ok(listing)
 }
 
-/// A range bounds only what has a time.
+/// Warns that the requested range does not bound tables that have no time.
 fn taken_whole(job: &Job, source: usize, tables: &[Surveyed]) -> Option<String> {
     if (job.from, job.to) == (Bound::Min, Bound::Max) {
         return None;
@@ -256,15 +256,18 @@ fn taken_whole(job: &Job, source: usize, tables: &[Surveyed]) -> Option<String> 
     let more = if names.len() > 5 { ", …" } else { "" };
     (!names.is_empty()).then(|| {
         format!(
-            "taken whole, since no index serves a time of theirs: {} tables ({shown}{more}); `time_columns` in the \
-             configuration names one",
-            names.len()
+            "read whole because no index serves a column of time: {} ({shown}{more}); `time_columns` in the \
+             configuration can name such a column",
+            match names.len() {
+                1 => "1 table".to_owned(),
+                number => format!("{number} tables"),
+            }
         )
     })
 }
 
-/// A name or pattern of the selection that no table has: most likely a slip of the pen, and what it
-/// was meant for would be left out without a word.
+/// A name or pattern of the selection that fits no table. It is most likely a typing error, and what it was meant
+/// for would be left out silently.
 fn unmatched<'a>(select: &'a Select, listing: &Listing) -> Option<&'a String> {
     let table = |pattern: &&String| !listing.ids().any(|id| matches(pattern, &id.table));
     let schema = |pattern: &&String| !listing.ids().any(|id| matches(pattern, &id.schema));
@@ -272,7 +275,7 @@ fn unmatched<'a>(select: &'a Select, listing: &Listing) -> Option<&'a String> {
     lost.or_else(|| select.schemas.iter().find(schema))
 }
 
-// Only counted to be told; what cannot be counted is said to be there.
+// Counted for the report only. Rows that cannot be counted are reported as at least one.
 async fn count(
     retry: &Retry,
     source: &dyn Source,

@@ -205,7 +205,7 @@ async fn preview_table(
     let is_again = |slice: Slice| again.iter().any(|commit| commit.slice == slice);
     let stay = known.commits(&table.id).iter().filter(|commit| !is_again(commit.slice));
     let coverage: Coverage = stay.map(|commit| commit.slice).collect();
-    let (left, mut null_time) = surveyed.left(&coverage);
+    let (left, mut null_time) = surveyed.remaining(&coverage);
     null_time |= is_again(Slice::NullTime);
     let mut queue = Queue::default();
     queue.add(Arc::clone(table), *bounds, left.clone(), null_time, job.limits.window);

@@ -1,5 +1,5 @@
-//! Slices that earlier runs read whole, read again: what became of them. The commits of before stay until the
-//! seal, so that a run that stops half-way loses nothing.
+//! Slices that earlier runs read whole are read again, and this says what became of them. The earlier commits stay
+//! until the seal, so that a run that stops half-way loses nothing.
 
 use std::collections::{HashMap, HashSet};
 
@@ -15,20 +15,20 @@ use crate::window::Slice;
 /// What a run reads again.
 #[derive(Debug, Default)]
 pub(super) struct Again {
-    /// The commit of before, by the place of its table in the survey.
+    /// The earlier commit, by the index of its table in the survey.
     pub(super) before: HashMap<(usize, Slice), Commit>,
     tables: HashSet<usize>,
     changed: HashSet<usize>,
 }
 
-/// What is left as it is.
+/// What is left as it was.
 #[derive(Debug, Default)]
 pub(super) struct Left {
     pub(super) kept: Vec<Kept>,
     pub(super) not_compared: NotCompared,
 }
 
-/// What of the archive is read again, and what is left as it is; with `keep` that is all of it.
+/// Decides what of the archive is read again and what is left as it was; with `keep` nothing is read again.
 pub(super) fn divide(survey: &Survey, known: &Known<'_>, keep: bool) -> (Again, Left) {
     let (mut again, mut left) = (Again::default(), Left::default());
     for (at, surveyed) in survey.tables.iter().enumerate() {
@@ -51,8 +51,8 @@ pub(super) fn divide(survey: &Survey, known: &Known<'_>, keep: bool) -> (Again, 
 }
 
 impl Run<'_> {
-    /// Takes in a commit in place of an earlier one. `false` where it does not count: the table is empty now,
-    /// and nobody else may have the rows that it had.
+    /// Lets a commit replace an earlier one of the same slice. `false` where it does not: the table is empty now, and
+    /// the archive may hold the only copy of its rows.
     pub(super) async fn take_over(&mut self, at: usize, commit: &Commit) -> Result<bool> {
         let at = self.surveyed[at];
         let Some(before) = self.again.before.get(&(at, commit.slice)) else { return Ok(true) };
@@ -62,8 +62,8 @@ impl Run<'_> {
             self.archive.retract(commit).await?;
             self.archive.keep([before]).await;
             let warning = format!(
-                "{} is empty now: the archive keeps its {} rows as of {}; if they are not wanted, export into a new \
-                 archive",
+                "{} is empty now: the archive keeps its {} rows as of {}; export into a new archive if you do not \
+                 want them",
                 commit.id(),
                 before.rows,
                 before.started
@@ -79,7 +79,7 @@ impl Run<'_> {
     }
 }
 
-/// Whether two commits of a slice say the same of its rows: their number, their columns, the statistics.
+/// Whether two commits of a slice agree on the number of rows, the columns and the statistics.
 fn is_alike(before: &Commit, now: &Commit) -> bool {
     let same = |one: &ColumnStats, other: &ColumnStats| {
         let stripped = |stats: &ColumnStats| ColumnStats { sum: None, ..stats.clone() };
@@ -90,7 +90,7 @@ fn is_alike(before: &Commit, now: &Commit) -> bool {
         && before.columns.iter().zip(&now.columns).all(|(one, other)| same(one, other))
 }
 
-/// Floats are added in the order in which they come, which several streams change.
+/// Floats are added in the order in which the rows come, and with several streams that order differs.
 fn same_sum(one: Option<&str>, other: Option<&str>) -> bool {
     if one == other {
         return true;

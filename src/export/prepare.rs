@@ -1,5 +1,5 @@
-//! What a run has to do, before it does any of it: the survey of the sources held against what the archive
-//! has. Until that is known nothing is written, so that a sealed archive stays what it is.
+//! Finds out what a run has to do by comparing a survey of the sources with what the archive has. Nothing is
+//! written before that is known, so that a sealed archive stays as it is.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -45,19 +45,19 @@ pub async fn prepare<'a>(
     let state = archive.state().await?;
     for other in state.living(&run) {
         progress.note(&format!(
-            "another run is at work on this archive: {} since {} (process {}); both will do no harm, but work twice",
+            "another run is at work on this archive: {} since {} (process {}); the two do no harm, but they do the work twice",
             other.run, other.started, other.pid
         ));
     }
-    // May refuse; until then nothing is written, so that a sealed archive stays what it is.
+    // This may refuse. Nothing is written before, so that a sealed archive stays as it is.
     let found = archive.inspect().await?;
     let plans = archive.plans().await?;
     let known = Known::of(&state, &plans);
     let mut survey = survey(job, progress, &retry, &known).await?;
     read_again(archive, &mut survey, &found).await?;
-    // Again, since the survey takes its time and another run may have ended meanwhile.
+    // The archive is looked at again because the survey takes time and another run may have ended in the meantime.
     let state = archive.state().await?;
-    // May refuse; until then nothing is written, so that a sealed archive stays what it is.
+    // This may refuse, too.
     let (again, left) = divide(&survey, &Known::of(&state, &[]), job.keep);
     let (queue, paths, surveyed, plan) = plan(job, &survey, &state, &again, &run)?;
     let sealed = state.sealed && !state.uncatalogued && state.superseded.is_empty();
@@ -82,7 +82,7 @@ pub async fn prepare<'a>(
         if swept > 0 {
             tracing::info!("removed {swept} files that an interrupted run left");
         }
-        // After the sweep, for which what is read again still counts.
+        // This comes after the sweep, for which the commits that are read again still count.
         archive.read_again(again.before.values()).await;
     }
     progress.left(queue.chunks_left());
@@ -141,14 +141,16 @@ pub async fn prepare<'a>(
         began,
         started,
         written: HashSet::new(),
-        settled: HashMap::new(),
-        rounds: (0, 0),
+        committed: HashMap::new(),
+        gap_rounds: 0,
+        change_rounds: 0,
         strikes: HashMap::new(),
         beating: None,
     })
 }
 
-/// Chunks whose files are missing or changed are read again, as far as their source is one of this run's.
+/// Marks chunks whose files are missing or have changed to be read again; an error where no source of this run has
+/// the table.
 async fn read_again(archive: &Archive, survey: &mut Survey, found: &Found) -> Result<()> {
     for commit in &found.damaged {
         let id = commit.id();
@@ -167,8 +169,8 @@ async fn read_again(archive: &Archive, survey: &mut Survey, found: &Found) -> Re
     Ok(())
 }
 
-// Of what a chunk may use, a half is for the open row group, which the writer holds encoded; the
-// rest is for batches, parts and the answer of the source.
+// Half of the memory of a chunk is for the open row group, which the writer holds encoded; the rest is for batches,
+// for parts and for the answer of the source.
 fn encode_options(job: &Job, part_bytes: usize) -> EncodeOptions {
     let of_chunk = job.limits.memory_bytes / job.limits.concurrency;
     EncodeOptions {
@@ -211,8 +213,8 @@ fn plan(
         let stay = || commits.iter().filter(|commit| !is_again(commit.slice));
         stay().try_for_each(|commit| same_division(table, commit.state.as_deref()))?;
         let coverage: Coverage = stay().map(|commit| commit.slice).collect();
-        let (todo, mut null_time) = surveyed_table.left(&coverage);
-        // Also where no row is without a time any more.
+        let (todo, mut null_time) = surveyed_table.remaining(&coverage);
+        // This is read again even if no row is without a time any more.
         null_time |= is_again(Slice::NullTime);
         if !todo.is_empty() || null_time {
             queue.add(Arc::clone(table), *bounds, todo, null_time, width(job, commits));

@@ -1,5 +1,5 @@
-//! Whether what the sources list is still what was read, asked before the seal: what somebody changed meanwhile
-//! may have hidden rows from a read that ended well. What may have missed something is read again.
+//! Before the seal the sources are listed again: a change of a table may have hidden rows from a read that ended
+//! well. Whatever may have missed rows is read again.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -21,9 +21,9 @@ const ROUNDS: u32 = 5;
 const NAMED: usize = 5;
 
 impl Run<'_> {
-    /// Lists all sources again. `true` where something was taken out of the archive, to be read again.
-    pub(super) async fn take_back_what_changed(&mut self, state: &ArchiveIndex) -> Result<bool> {
-        self.writer.progress.doing("asking again what there is");
+    /// Lists all sources again. `true` where something was taken out of the archive and queued again.
+    pub(super) async fn retract_what_changed(&mut self, state: &ArchiveIndex) -> Result<bool> {
+        self.writer.progress.doing("listing the sources again");
         let mut doubted = Vec::new();
         for (number, source) in self.survey.sources.clone().into_iter().enumerate() {
             let listing = self.retry.with_retry(source.name(), || source.list_again()).await?;
@@ -33,12 +33,12 @@ impl Run<'_> {
             }
         }
         let Some((first, _)) = doubted.first() else { return Ok(false) };
-        self.rounds.1 += 1;
-        if self.rounds.1 > ROUNDS {
+        self.change_rounds += 1;
+        if self.change_rounds > ROUNDS {
             let id = &self.survey.tables[*first].table.id;
             return Err(Error::incomplete(format!(
                 "{id} was read {} times, and its columns keep changing, so that rows may be missing each time",
-                self.rounds.1
+                self.change_rounds
             ))
             .hint("stop the writers first; then run the same command again"));
         }
@@ -51,7 +51,7 @@ impl Run<'_> {
         Ok(true)
     }
 
-    /// In the windows of before, each of which was neither too wide nor too narrow.
+    /// Queues slices in the windows that were used before, each of which was neither too wide nor too narrow.
     fn queue_again(&mut self, surveyed: usize, slices: &[Slice]) {
         let Surveyed { table, bounds, .. } = &self.survey.tables[surveyed];
         let mut windows: Vec<Window> = slices.iter().filter_map(|slice| slice.window()).collect();
@@ -62,8 +62,8 @@ impl Run<'_> {
         self.surveyed.push(surveyed);
     }
 
-    /// The commits of a source that may lack something of what its tables are now; the survey learns what
-    /// that is.
+    /// The commits of a source that may lack rows of the tables as they are listed now. The survey takes over the
+    /// new listing.
     async fn doubted(
         &mut self,
         number: usize,
@@ -83,12 +83,12 @@ impl Run<'_> {
                 continue;
             }
             let Some(now) = now.remove(&surveyed.table.id).map(Arc::new) else { continue };
-            // A table is read in few forms, however many its chunks are.
+            // The chunks of a table were read under few different listings.
             let mut missed = Vec::<(Arc<Table>, Vec<Window>)>::new();
             for commit in committed.get(&now.id).into_iter().flatten() {
-                let read = match self.settled.get(&(at, commit.slice)) {
+                let read = match self.committed.get(&(at, commit.slice)) {
                     Some(read) => Arc::clone(read),
-                    // Of a run that ended before it came to this; a sealed archive is as it was sealed.
+                    // The commit is of a run that ended before it came to its seal; sealed commits stay as they are.
                     None if loose.contains(&commit_key(&commit.path, commit.slice))
                         && !state.living(&self.writer.run).any(|run| run.run == commit.run) =>
                     {
@@ -121,7 +121,8 @@ impl Run<'_> {
         Ok(doubted)
     }
 
-    /// Tables that came meanwhile are not in the archive, and of those that went it may have a part.
+    /// Warns of tables that were added in the meantime, which are not in the archive, and of those that were removed,
+    /// of which the archive may have only a part.
     fn warn_of_tables(&mut self, number: usize, listing: &Listing) {
         let select = &self.job.sources[number].select;
         let is_new = |id: &&TableId| {
@@ -130,15 +131,15 @@ impl Run<'_> {
         };
         let came = listing.ids().filter(is_new);
         let came = named(came).map(|names| {
-            format!("not in the archive, since they came while it was made: {names}; run the same command again")
+            format!("not in the archive because they were created during the run: {names}; run the same command again")
         });
         let there: HashSet<&TableId> = listing.ids().collect();
         let surveyed = self.survey.tables.iter().filter(|table| table.source == number);
         let went = surveyed.map(|table| &table.table.id).filter(|id| !there.contains(id));
         let went = named(went).map(|names| {
             format!(
-                "not in the source any more, so that the archive may have only a part of them, as far as it was \
-                 read before: {names}"
+                "not in the source any more, so the archive may have only the part of them that had been read \
+                 before: {names}"
             )
         });
         for warning in came.into_iter().chain(went) {

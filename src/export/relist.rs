@@ -1,5 +1,5 @@
-//! A table that turned out to be another than was listed, while the run is at work: list again, and do again
-//! what was written as it seemed before.
+//! A table turned out to differ from what was listed while the run is at work: the source is listed again, and what
+//! was read under the old listing is read again.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::window::{Slice, Window, now};
 /// How often a table may be listed again without a change that explains why.
 const STRIKES: u32 = 5;
 
-/// From the begin of the earlier to the end of the later.
+/// The window from the earlier beginning to the later end.
 pub(super) fn union(one: Option<Window>, other: Option<Window>) -> Option<Window> {
     match (one, other) {
         (Some(one), Some(other)) => {
@@ -27,18 +27,18 @@ pub(super) fn union(one: Option<Window>, other: Option<Window>) -> Option<Window
 }
 
 impl Run<'_> {
-    /// A table is not what was listed: a column came, a type was too narrow, another table has its name. Lists anew,
-    /// and reads with what is known then what was read as it seemed before.
+    /// Lists the source again because a table differs from what was listed: it has a new column, a type was too
+    /// narrow, or another table has its name. What was read under the old listing is queued again.
     pub(super) async fn relist(&mut self, at: usize, chunk: &Chunk, error: Error) -> Result<()> {
         if self.queue.table(at).columns != chunk.table.columns {
-            // Another chunk was first, and this one was still read the old way.
+            // Another chunk has caused a new listing already; this one was still read under the old listing.
             self.queue.requeue(at, &[chunk.slice]);
             return Ok(());
         }
         let source = Arc::clone(self.source(at));
         let (retry, of) = (&self.retry, source.name());
         let listing = retry.with_retry(of, || source.list()).await?;
-        // Only a source that reads snapshots may have got a newer one by listing; asking others costs.
+        // Listing may have given a source with snapshots a newer one; of other sources the bounds are costly to ask.
         let bounds = match listing.tables.iter().any(|table| table.time_column.is_some()) {
             true => Some(retry.with_retry(of, || source.bounds(&listing.tables)).await?),
             false => None,
@@ -52,7 +52,7 @@ impl Run<'_> {
             let Some(&found) = places.get(&surveyed.table.id) else { continue };
             let table = &tables[found];
             surveyed.table = Arc::clone(table);
-            // Under a newer state there may be rows beyond the old bounds; the seal looks for gaps.
+            // In a newer snapshot there may be rows beyond the old bounds; the seal looks for gaps.
             if let Some(bounds) = bounds.as_ref().map(|bounds| bounds[found]) {
                 let requested = requested(table, bounds, self.job.from, self.job.to, now());
                 surveyed.requested = union(surveyed.requested, requested);
@@ -70,19 +70,22 @@ impl Run<'_> {
             }
         }
         if replaced.contains(&chunk.table.id) {
-            return Ok(()); // all of it is to be read again
+            return Ok(()); // all of the table is read again
         }
         if !places.contains_key(&chunk.table.id) {
             let unreadable = listing.unreadable.iter().find(|(id, _)| *id == chunk.table.id);
             let why = unreadable.map_or("it is not there any more", |(_, why)| why);
             let lost = Error::fail(format!("{error}; {why}"));
-            self.fail(chunk, &lost.hint("it was dropped or renamed while the run was at work"));
+            self.fail(
+                chunk,
+                &lost.hint("the table was dropped or renamed while the run was at work"),
+            );
             self.queue.restart(at, Vec::new(), false);
             return Ok(());
         }
         self.queue.requeue(at, &[chunk.slice]);
         if self.queue.table(at).columns == chunk.table.columns {
-            // Nothing was learned: of that there must be an end.
+            // The listing has not changed, so the next attempt may fail in the same way: this must end some time.
             let strikes = self.strikes.entry(chunk.table.id.clone()).or_default();
             *strikes += 1;
             if *strikes > STRIKES {
@@ -94,9 +97,9 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Another table has the name of this one: nothing that this run has read of the one says anything of the other,
-    /// so that all of it is read anew. What is in flight is thrown away when it lands. A table may stand in the
-    /// queue several times; the first entry gets it all.
+    /// Another table has the name of this one. What this run has read of the old one says nothing about the new one,
+    /// so all of the new one is read. Chunks in flight are thrown away when they end. A table may have several
+    /// entries in the queue; the first one gets all of the work.
     async fn restart(&mut self, at: usize, is_first: bool) -> Result<()> {
         let table = Arc::clone(self.queue.table(at));
         self.writer.progress.note(&format!(
@@ -110,9 +113,9 @@ impl Run<'_> {
         let (mut todo, mut null_time) = (Vec::new(), false);
         if is_first {
             let coverage: Coverage = earlier.iter().map(|commit| commit.slice).collect();
-            (todo, null_time) = self.survey.tables[self.surveyed[at]].left(&coverage);
+            (todo, null_time) = self.survey.tables[self.surveyed[at]].remaining(&coverage);
         }
-        // Earlier runs may have divided it in another way; then windows of both would overlap.
+        // Earlier runs may have divided the table in another way; windows of both ways would overlap.
         let divided =
             earlier.iter().try_for_each(|commit| same_division(&table, commit.state.as_deref()));
         if let Err(error) = divided {
@@ -124,15 +127,15 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Takes back what this run has committed of a table, and says which slices that were. All files that a run
-    /// writes of a table have one schema, and are of one table.
+    /// Takes back what this run has committed of a table and returns the slices. All files that a run writes of a
+    /// table have one schema and come from one table.
     async fn retract(&mut self, at: usize, table: &TableId) -> Result<Vec<Slice>> {
         let state = self.archive.state().await?;
         let surveyed = self.surveyed[at];
         let mut slices = Vec::new();
         for commit in state.commits.iter().filter(|commit| commit.id() == *table) {
-            // What is committed and not settled yet comes back by itself.
-            if self.settled.contains_key(&(surveyed, commit.slice)) {
+            // A commit whose outcome has not been handled yet is taken back when it is.
+            if self.committed.contains_key(&(surveyed, commit.slice)) {
                 self.uncount(surveyed, commit).await?;
                 slices.push(commit.slice);
             }
@@ -140,10 +143,10 @@ impl Run<'_> {
         Ok(slices)
     }
 
-    /// Takes a commit out of the archive, and out of what this run did if it was its own.
+    /// Takes a commit out of the archive, and out of the counts of this run if it is its own.
     pub(super) async fn uncount(&mut self, surveyed: usize, commit: &Commit) -> Result<()> {
         self.archive.retract(commit).await?;
-        if self.settled.remove(&(surveyed, commit.slice)).is_some() {
+        if self.committed.remove(&(surveyed, commit.slice)).is_some() {
             self.summary.chunks = self.summary.chunks.saturating_sub(1);
             self.summary.rows = self.summary.rows.saturating_sub(commit.rows);
             let bytes: u64 = commit.files.iter().map(|file| file.bytes).sum();

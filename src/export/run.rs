@@ -46,16 +46,17 @@ pub struct Run<'a> {
     pub(super) began: Instant,
     pub(super) started: String,
     pub(super) written: HashSet<usize>,
-    /// What this run committed, by the place of its table in the survey, with the table as it was read.
-    pub(super) settled: HashMap<(usize, Slice), Arc<Table>>,
-    /// How often gaps were found where everything seemed to be committed, and how often a table was not any
-    /// more what it had been read as.
-    pub(super) rounds: (u32, u32),
-    /// The archive is sealed and holds all that is asked for.
+    /// What this run committed, by the index of its table in the survey, with the table as it was when it was read.
+    pub(super) committed: HashMap<(usize, Slice), Arc<Table>>,
+    /// How often gaps were found although everything had been committed.
+    pub(super) gap_rounds: u32,
+    /// How often a table had changed since it was read.
+    pub(super) change_rounds: u32,
+    /// Whether the archive is sealed and holds everything that was requested.
     pub(super) idle: bool,
-    /// Chunks that are read again, since files of theirs were missing or changed.
+    /// Chunks that are read again because some of their files were missing or had changed.
     pub(super) damaged: Vec<Arc<Commit>>,
-    /// How often a table was listed again to no avail.
+    /// How often each table was listed again without any change that explains why.
     pub(super) strikes: HashMap<TableId, u32>,
     pub(crate) beating: Option<Beating>,
 }
@@ -65,7 +66,7 @@ impl Run<'_> {
     pub async fn run(mut self) -> Result<Summary> {
         let mut outcome = self.work().await;
         while outcome.is_ok() && self.summary.failed.is_empty() {
-            // Wherever it is dropped, the next run makes it good, as it does after a kill.
+            // The seal may be dropped at any point: the next run completes it, as it does after a kill.
             let interrupt = self.retry.interrupt().clone();
             match interrupt.or(self.finish()).await {
                 Ok(true) => break,
@@ -89,7 +90,7 @@ impl Run<'_> {
             });
         }
         let left = match interrupted {
-            // A store that does not answer must not keep somebody who wants to leave.
+            // A store that does not answer must not hold up a user who wants to stop.
             true => tokio::time::timeout(GRACE, self.leave()).await.unwrap_or(Ok(())),
             false => self.leave().await,
         };
@@ -103,13 +104,13 @@ impl Run<'_> {
         Ok(self.summary)
     }
 
-    /// Takes back the sign of life, and counts what the archive holds.
+    /// Removes the heartbeat and counts what the archive holds.
     async fn leave(&mut self) -> Result<()> {
         if let Some(beating) = self.beating.take() {
             beating.stop().await;
         }
         self.archive.forget_heartbeat(&self.writer.run).await?;
-        // What was to be read again and was not still counts.
+        // A commit that was to be replaced and was not still counts.
         self.archive.keep(self.again.before.values()).await;
         let state = self.archive.state().await?;
         self.summary.rows_total = state.commits.iter().map(|commit| commit.rows).sum();
@@ -130,8 +131,8 @@ impl Run<'_> {
             if flight.is_empty() && !more {
                 return end;
             }
-            // A chunk is taken when it can be read: the one before may have changed the width. As many
-            // as are read may be read back meanwhile.
+            // A chunk is taken from the queue only when it can be read, because the one before it may change the
+            // width of the window. Besides the chunks that are read, as many may be read back.
             let room = more && flight.len() < 2 * self.job.limits.concurrency;
             let permits = Arc::clone(&self.shared.permits);
             let (at, chunk, outcome) = tokio::select! {
@@ -151,7 +152,7 @@ impl Run<'_> {
                     continue;
                 }
             };
-            if let Err(error) = self.settle(at, chunk, outcome).await
+            if let Err(error) = self.handle_outcome(at, chunk, outcome).await
                 && end.is_ok()
             {
                 end = Err(error);
@@ -159,10 +160,10 @@ impl Run<'_> {
         }
     }
 
-    /// Takes in how work on a chunk ended; an error ends the run, once the others have landed.
-    async fn settle(&mut self, at: usize, chunk: Chunk, outcome: Outcome) -> Result<()> {
+    /// Acts on how the work on a chunk ended. An error ends the run once the other chunks in flight have ended.
+    async fn handle_outcome(&mut self, at: usize, chunk: Chunk, outcome: Outcome) -> Result<()> {
         if self.queue.table(at).is_another(&chunk.table) {
-            // It was read as the table that had its name before; all of the new one is in the queue.
+            // The chunk was read from the table that had this name before; all of the new table is in the queue.
             return match outcome {
                 Outcome::Committed(commit) => self.archive.retract(&commit).await,
                 Outcome::Stop(error) => Err(error.context(&chunk)),
@@ -170,7 +171,7 @@ impl Run<'_> {
             };
         }
         match outcome {
-            // A value was found meanwhile that this column's type cannot hold.
+            // Another chunk has found a value that the type of this chunk's column cannot hold.
             Outcome::Committed(commit) if self.queue.table(at).is_retyped(&chunk.table) => {
                 self.archive.retract(&commit).await?;
                 self.queue.requeue(at, &[chunk.slice]);
@@ -179,7 +180,7 @@ impl Run<'_> {
                 self.writer.progress.chunk_done();
             }
             Outcome::Committed(commit) => {
-                self.settled.insert((self.surveyed[at], commit.slice), chunk.table);
+                self.committed.insert((self.surveyed[at], commit.slice), chunk.table);
                 if commit.rows > 0 && self.written.insert(at) {
                     self.summary.tables_written += 1;
                 }
@@ -246,12 +247,12 @@ impl Run<'_> {
         }
     }
 
-    /// Everything is committed: look once more at what the store says, then seal. `false` when it
-    /// shows that something is still to be done.
+    /// Everything is committed: looks at the store once more, then seals. `false` when the store shows that
+    /// something is still to be done.
     async fn finish(&mut self) -> Result<bool> {
         let me = self.writer.run.clone();
         if self.idle {
-            // What runs that died in their survey left beside the seal; no more than that.
+            // Runs that died during their survey may have left files beside the seal; only these are removed.
             self.archive.clear_work(&me).await?;
             self.complete();
             return Ok(true);
@@ -262,23 +263,23 @@ impl Run<'_> {
             self.wait_for_older_runs(&me).await?;
             let state = self.archive.state().await?;
             if let Some(gap) = self.queue_gaps(&state) {
-                self.rounds.0 += 1;
-                return match self.rounds.0 {
+                self.gap_rounds += 1;
+                return match self.gap_rounds {
                     1..=3 => Ok(false),
                     _ => Err(Error::incomplete(format!(
-                        "{gap} was committed and is not any more: somebody else changes the archive"
+                        "{gap} had been committed and has disappeared: something else changes the archive"
                     ))),
                 };
             }
             if let Some((table, time)) = state.uncovered().first_key_value() {
                 let slice = time.windows().first().copied().map_or(Slice::NullTime, Slice::from);
                 return Err(Error::incomplete(format!(
-                    "{table} {slice} was committed by a run that ended, overlaps what another had committed \
-                     before, and no source of this run has it"
+                    "{table} {slice} was committed by a run that has ended, it overlaps an earlier commit of another run, and no source of \
+                     this run has that table"
                 ))
                 .hint("run the command that exports this table again"));
             }
-            if self.take_back_what_changed(&state).await? {
+            if self.retract_what_changed(&state).await? {
                 return Ok(false);
             }
             let artifacts = match &artifacts {
@@ -292,7 +293,8 @@ impl Run<'_> {
         }
     }
 
-    /// `false` where another run has committed meanwhile, so that there is more to look at.
+    /// Seals the archive. `false` where another run has committed in the meantime, so that the archive has to be
+    /// looked at again.
     async fn seal(
         &mut self,
         state: &ArchiveIndex,
@@ -330,7 +332,7 @@ impl Run<'_> {
         }
     }
 
-    /// What was read again in place of damaged files, and whether it is as much as there was.
+    /// Warns of chunks that were read again because of damaged files, with their number of rows before and after.
     fn tell_of_damage(&mut self, state: &ArchiveIndex) {
         let by_table = state.by_table();
         let told: Vec<String> = (self.damaged.iter())
@@ -339,8 +341,8 @@ impl Run<'_> {
                 let again = commits.iter().filter(|c| c.takes_over(lost));
                 let rows: u64 = again.map(|commit| commit.rows).sum();
                 format!(
-                    "{} {} was read again, since files of it were missing or changed: it had {} rows, the source \
-                     gave {rows}",
+                    "{} {} was read again because files of it were missing or had changed: it had {} rows, and the \
+                     source gave {rows}",
                     lost.id(),
                     lost.slice,
                     lost.rows
@@ -350,8 +352,8 @@ impl Run<'_> {
         told.into_iter().for_each(|warning| self.warn(warning));
     }
 
-    /// Where a commit of this run overlaps an earlier one of another, it does not count; what then
-    /// is missing is to be done again, in windows that fit. Returns one of the gaps.
+    /// A commit of this run that overlaps an earlier commit of another run does not count. What is missing
+    /// because of that is queued again, in windows that fit. Returns one of the gaps.
     fn queue_gaps(&mut self, state: &ArchiveIndex) -> Option<String> {
         let (committed, uncovered) = (state.by_table(), state.uncovered());
         let mut found = None;
@@ -359,8 +361,8 @@ impl Run<'_> {
             let Surveyed { table, bounds, .. } = surveyed;
             let commits = committed.get(&table.id).map(Vec::as_slice).unwrap_or_default();
             let coverage: Coverage = commits.iter().map(|commit| commit.slice).collect();
-            let (mut gaps, mut null_time) = surveyed.left(&coverage);
-            // What another run committed beyond that, and what does not count since this one was earlier.
+            let (mut gaps, mut null_time) = surveyed.remaining(&coverage);
+            // Time that another run had committed and that does not count because this run was earlier.
             if let Some(uncovered) = uncovered.get(&table.id) {
                 let all: Coverage = gaps.iter().chain(uncovered.windows()).copied().collect();
                 gaps = all.windows().to_vec();
@@ -378,8 +380,8 @@ impl Run<'_> {
         found
     }
 
-    /// What the archive answers for: what this run asked for, and what an unfinished run of before
-    /// had committed of other tables.
+    /// What the archive answers for: what this run requested, and what unfinished earlier runs had committed of
+    /// other tables.
     fn requested(&self, state: &ArchiveIndex) -> Vec<Requested> {
         let mut requested: BTreeMap<TableId, Coverage> = BTreeMap::new();
         for surveyed in &self.survey.tables {
@@ -394,7 +396,7 @@ impl Run<'_> {
         requested.map(|(table, all)| Requested { table, windows: all.windows().to_vec() }).collect()
     }
 
-    /// The records of runs that did not end; their commits name them.
+    /// The records of runs that did not end, because commits of theirs name them.
     async fn unsealed(&self, state: &ArchiveIndex) -> Result<Vec<RunEntry>> {
         let me = &self.writer.run;
         let plans = self.archive.plans().await?.into_iter();
@@ -403,7 +405,7 @@ impl Run<'_> {
         Ok(dead.map(RunEntry::from).collect())
     }
 
-    /// What dead runs set out to get, beyond this run's range, and did not get.
+    /// Warns of what dead runs had requested beyond the range of this run and did not commit.
     async fn warn_of_abandoned(&mut self, state: &ArchiveIndex) -> Result<()> {
         let committed = state.by_table();
         for planned in self.archive.plans().await?.into_iter().flat_map(|plan| plan.tables) {
@@ -413,7 +415,7 @@ impl Run<'_> {
                 planned.requested.into_iter().flat_map(|requested| coverage.missing(requested))
             {
                 let warning = format!(
-                    "{} {gap} was asked for by an earlier run that did not end, and is not in the archive",
+                    "{} {gap} was requested by an earlier run that did not end, and it is not in the archive",
                     planned.id
                 );
                 self.warn(warning);
@@ -422,7 +424,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Of a source that reads snapshots, rows of several fit together only if nobody wrote meanwhile.
+    /// Warns where the rows of a database were read from several snapshots: they fit together only if nobody wrote
+    /// between these.
     fn warn_of_moments(&mut self, state: &ArchiveIndex) {
         let mut moments = BTreeMap::<(&str, &str), BTreeSet<&str>>::new();
         for commit in &state.commits {
@@ -431,8 +434,9 @@ impl Run<'_> {
         }
         for ((source, database), moments) in moments.into_iter().filter(|(_, all)| all.len() > 1) {
             self.warn(format!(
-                "{database} of {source}: its rows are of {} moments, between which somebody wrote: the chunks of \
-                 each are consistent, all together may not be; `snapshot` in catalog/chunks.parquet tells them apart",
+                "{database} of {source}: its rows were read at {} moments, and somebody wrote between these: the chunks of \
+                 each moment are consistent, but all of them together may not be; `snapshot` in \
+                 catalog/chunks.parquet tells them apart",
                 moments.len()
             ));
         }
@@ -445,20 +449,20 @@ impl Run<'_> {
                 self.summary.status = "complete";
                 self.summary.exit = Exit::Done;
             }
-            // It is sealed with all of its rows; the next run saves definitions anew.
+            // The archive is sealed with all of its rows; the next run saves the definitions.
             false => {
                 self.summary.status = "complete except for definitions";
                 self.summary.failed = unsaved;
                 self.summary.hint = Some(
-                    "every row is in the archive, which is sealed; mend what is said and run the same command \
-                     again to save the definitions"
+                    "every row is in the archive, which is sealed; remove the cause and run the same command again to save \
+                     the definitions"
                         .to_owned(),
                 );
             }
         }
     }
 
-    /// Of several runs that are ready to seal, the oldest does; the others then see what is left.
+    /// When several runs finish together, the oldest seals; the others wait and check again.
     async fn wait_for_older_runs(&self, me: &str) -> Result<()> {
         let mut told = false;
         loop {

@@ -1,4 +1,4 @@
-//! One chunk in flight: its attempts, and what the class of an error makes of it.
+//! One chunk in flight: its attempts, and what follows from the class of an error.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,21 +14,21 @@ use crate::model::Chunk;
 use crate::retry::Retry;
 use crate::source::Source;
 
-/// So many halved windows weigh like one failed attempt.
+/// This many halved windows count like one failed attempt.
 const SPLITS_A_FAILURE: u32 = 8;
-/// After so many halved windows without any success between them, the source is asked whether it is there.
+/// After this many halved windows without any success, the source is probed.
 const SPLITS_A_PROBE: u32 = 16;
-/// So many chunks may fail, without any success between them, before nothing is taken to work any more.
+/// After this many failed chunks without any success, the run ends as incomplete.
 const FAILED_CHUNKS: u32 = 5;
-/// What the archive is called where somebody waits for it.
+/// The name of the archive in messages about waiting.
 const ARCHIVE: &str = "the archive";
 
-/// What the chunks in flight tell each other.
+/// What the chunks in flight share.
 #[derive(Debug)]
 pub(super) struct Shared {
     /// One for each chunk that may be read at once.
     pub(super) permits: Arc<Semaphore>,
-    /// Halved windows and failed chunks since the last success, weighed.
+    /// The weighted number of halved windows and failed chunks since the last success.
     pub(super) failures: Mutex<u32>,
 }
 
@@ -54,7 +54,7 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// Tries until it is committed, or until the error says what else to do.
+    /// Makes attempts until the chunk is committed, or until an error asks for something else.
     pub(super) async fn work(
         &self,
         source: &dyn Source,
@@ -77,7 +77,7 @@ impl Worker {
         let mut is_last = false;
         let mut failing = None;
         loop {
-            // It comes before the pause: what waited for it obeys a quota, too. Nobody closes it.
+            // The permit is taken before the pause for the quota, so that chunks that waited for it heed the quota.
             let permit = match first.take() {
                 Some(permit) => permit,
                 None => retry.interrupt().or(self.permit()).await?,
@@ -109,7 +109,7 @@ impl Worker {
             failures += 1;
             let failing_since = *failing.get_or_insert_with(Instant::now);
             if split {
-                // Of a source that is away, narrow windows are as much too much as wide ones.
+                // If the source is away, narrow windows fail like wide ones.
                 let splits = self.count_failure(1, chunk, &error)?;
                 if splits % SPLITS_A_PROBE == 0 && self.was_away(source, chunk).await? {
                     (failures, failing) = (0, None);
@@ -121,7 +121,7 @@ impl Worker {
                 retry.wait_after(failures, &format!("{chunk}: {error}")).await?;
                 continue;
             }
-            // Where nothing else has worked meanwhile, it may not be the fault of the chunk.
+            // If nothing else has worked in the meantime, the cause may not be this chunk.
             if is_last || retry.has_worked_since(of, failing_since) {
                 self.count_failure(retry.attempts() * SPLITS_A_FAILURE, chunk, &error)?;
                 return Ok(Outcome::Failed(error));
@@ -152,8 +152,8 @@ impl Worker {
         }
     }
 
-    /// Asks the source and the store something until both answer, or until the patience is over. `true`
-    /// when one of them did not at once.
+    /// Probes the source and the store until both answer, or until the patience is over. `true` when one of them did
+    /// not answer at once.
     async fn was_away(&self, source: &dyn Source, chunk: &Chunk) -> Result<bool> {
         let asked = AtomicU32::new(0);
         let ask_source = || async {
@@ -167,7 +167,7 @@ impl Worker {
         };
         match self.retry.with_retry(source.name(), ask_source).await {
             Ok(_) => {}
-            // That is an answer; what it says of the table, its own chunk has said.
+            // This is an answer, too; the chunk's own error says what is wrong with the table.
             Err(error) if error.class() == Class::Fail => {}
             Err(error) => return Err(error),
         }
@@ -175,8 +175,8 @@ impl Worker {
         Ok(asked.load(Ordering::Relaxed) > 2)
     }
 
-    /// Counts what failed although the source answers; an error when so much has failed without any success
-    /// between that nothing works any more. Halving a wide window down to a narrow one takes many steps.
+    /// Counts a failure although the source answers. An error when so much has failed without any success that nothing
+    /// works any more. Halving a wide window down to a narrow one takes many steps, so these weigh less.
     fn count_failure(&self, weight: u32, chunk: &Chunk, error: &Error) -> Result<u32> {
         let mut failures = self.failures();
         *failures += weight;

@@ -1,7 +1,7 @@
-//! PURE: what an archive has that may not be what the source has now. A table without windows says nothing of
-//! whether it has changed: neither the counters of a server nor the name of its snapshot prove that nobody
-//! wrote (counters are reset, unlogged tables are emptied by a crash, a log can be switched off). The hash of
-//! a file does. So whatever else was read whole is read again by each run over what was sealed.
+//! PURE: finds what the archive has and the source may have changed since. Nothing proves cheaply that a table without
+//! windows is unchanged: counters of a server are reset, unlogged tables are emptied by a crash, and a log can be
+//! switched off. Only the hash of a file proves it. So every run over a sealed archive reads all other tables that
+//! were read whole again.
 
 use crate::archive::commit::Commit;
 use crate::model::{ReadMode, Table};
@@ -13,13 +13,13 @@ use crate::window::Slice;
 pub struct Again<'a> {
     /// What was read whole and has been sealed since.
     pub stale: Vec<&'a Commit>,
-    /// Windows that have been sealed, and that nobody compares with the source.
+    /// Sealed windows, which are not compared with the source.
     pub windows: u64,
 }
 
 impl<'a> Known<'a> {
-    /// What of a table was sealed, by whether it is read again. What a run that did not end has read is not
-    /// among it: that is going on.
+    /// What is sealed of a table, divided by whether it is read again. What an unfinished run has read is not part of
+    /// it, because this run continues that one.
     pub fn again(&self, table: &Table) -> Again<'a> {
         let mut again = Again::default();
         if table.read_mode == ReadMode::OnePass {

@@ -1,4 +1,4 @@
-//! What to make of the tables of a source that the archive may hold already, where no identity tells.
+//! Compares the tables of a source with those of the archive, where the source has no identity that could decide.
 
 use crate::config::{Job, SourceSpec};
 use crate::error::{Class, Error, Result};
@@ -8,27 +8,27 @@ use crate::source::Source;
 use crate::survey::same::{Comparison, Known, Sign};
 use crate::window::Window;
 
-/// Tables of which a window is counted to find one that is as it was.
+/// How many tables have a window counted in the search for one that is unchanged.
 const COUNTED: usize = 3;
 
-/// A source whose tables have been listed, beside what the archive has.
+/// A source whose tables have been listed, and what the archive has of it.
 pub(super) struct Compared<'a> {
     pub(super) job: &'a Job,
     pub(super) retry: &'a Retry,
     pub(super) known: &'a Known<'a>,
     pub(super) spec: &'a SourceSpec,
     pub(super) source: &'a dyn Source,
-    /// Whether it says who it is.
+    /// Whether the source has an identity.
     pub(super) has_identity: bool,
     pub(super) tables: &'a [(Table, Option<Window>)],
 }
 
 impl Compared<'_> {
-    /// What has changed of what was exported. Refuses what may be another source than its name says, or may
-    /// be one that the archive has under another name.
+    /// Says what has changed of what was exported. An error where the source may be another one than its name says,
+    /// or may be one that the archive has under another name.
     pub(super) async fn warnings(&self, unreadable: &[(TableId, String)]) -> Result<Vec<String>> {
         let name = self.source.name();
-        // Where both say who they are, that has been compared.
+        // Where both have an identity, these have been compared already.
         let known_both = |name| self.has_identity && self.known.has_identity(name);
         if self.known.names().any(|known| known == name) {
             let own = self.known.compare(name, self.spec, self.tables, unreadable);
@@ -38,18 +38,18 @@ impl Compared<'_> {
                 && !self.counts_agree(name, &own).await?
             {
                 return Err(Error::stop(format!(
-                    "nothing that the archive holds of `{name}` is as it was: another server may have its address \
-                     now, or its rows are gone: {}",
+                    "nothing that the archive holds of `{name}` is unchanged: another server may have its address \
+                     now, or its rows may be gone: {}",
                     own.changes().join("; ")
                 ))
                 .hint(format!(
-                    "if it is the same, say so by `--name {name}`; if it is another, give another `--name`"
+                    "if it is the same source, say so with `--name {name}`; if it is another, give another `--name`"
                 )));
             }
             return Ok(own
                 .changes()
                 .into_iter()
-                .map(|change| format!("{change}; what was exported of it stays as it was"))
+                .map(|change| format!("{change}; what was exported of it stays in the archive"))
                 .collect());
         }
         for other in self.known.names() {
@@ -70,16 +70,16 @@ impl Compared<'_> {
                      {why}"
                 ))
                 .hint(format!(
-                    "if it is the same, give `--name {other}` (or `name` in the configuration); if it is another, \
-                     `--name {name}`"
+                    "if it is the same source, give `--name {other}` (or `name` in the configuration); if it is another, \
+                     give `--name {name}`"
                 )));
             }
         }
         Ok(Vec::new())
     }
 
-    /// Whether a window of any of some tables has as many rows as the archive has of it: where old rows expire,
-    /// the first ones tell nothing.
+    /// Whether a window of any of some tables has as many rows as the archive has of it. Where old rows expire, the
+    /// first rows prove nothing.
     async fn counts_agree(&self, other: &str, comparison: &Comparison) -> Result<bool> {
         let changed = comparison.signs.iter().filter(|(_, sign)| matches!(sign, Sign::Changed(_)));
         for (id, _) in changed.take(COUNTED) {
