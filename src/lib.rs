@@ -1,4 +1,31 @@
-//! Everything out of a hosted database, in time windows, as Parquet, with proof. See ARCHITECTURE.md.
+//! moveout exports everything from a hosted database in time-based batches, as Parquet, into an archive that can be
+//! checked without it, and can be stopped at any moment.
+//!
+//! ```text
+//! source ──list──▶ tables ──plan (requested − coverage)──▶ chunks, oldest first
+//!                                                            │ a bounded number in flight
+//! source.read(chunk) ─▶ record batches ─▶ Parquet encoder ─▶ hash ─▶ object store
+//!                                                            │ read back: bytes, footer, rows
+//!                                                            ▼
+//!                                                          commit ─▶ … ─▶ seal ─▶ verify
+//! ```
+//!
+//! | word | meaning |
+//! |---|---|
+//! | source | one system to leave: an InfluxDB, a PostgreSQL, a MySQL, a file of line protocol ([`source::Source`]) |
+//! | table | a measurement or a relation ([`model::Table`]) |
+//! | window | a half-open time range `[from, to)` in nanoseconds UTC ([`window::Window`]) |
+//! | slice | what one query reads of a table: a window, the rows whose time is null, or the whole ([`window::Slice`]) |
+//! | chunk | one table × one slice: the unit of work, retry and commit ([`model::Chunk`]) |
+//! | commit | the record that a chunk is durable ([`archive::commit::Commit`]) |
+//! | coverage | the slices of a table that are committed ([`coverage::Coverage`]) |
+//! | requested | what a run was told to export ([`range::requested`]) |
+//! | archive | the result at one URL, a BagIt bag ([`archive::Archive`]) |
+//! | seal | closing the bag: catalog, manifests, tag manifest, in that order |
+//! | identity | what must not change about a table between runs ([`model::Identity`]) |
+//! | snapshot | the named state of a source that a chunk was read from |
+//!
+//! `docs/architecture.md` says where things are and what holds at any time.
 
 pub mod archive;
 pub mod cli;

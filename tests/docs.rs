@@ -102,7 +102,7 @@ impl Page {
     }
 }
 
-/// Those for users first; `ARCHITECTURE.md` and the changes have no commands.
+/// Those for users first; the changes have no commands.
 fn pages() -> Vec<Page> {
     let mut names: Vec<String> = fs::read_dir(repository("docs"))
         .unwrap()
@@ -110,7 +110,7 @@ fn pages() -> Vec<Page> {
         .filter(|name| name.ends_with(".md"))
         .collect();
     names.sort();
-    let others = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "ARCHITECTURE.md"];
+    let others = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"];
     let others = others.iter().filter(|name| repository(name).exists());
     others.map(|name| Page::read(name)).chain(names.iter().map(|name| Page::read(name))).collect()
 }
