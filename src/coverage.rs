@@ -1,4 +1,4 @@
-//! PURE: which parts of a table are committed, and what is left to do.
+//! PURE: which parts of a table are committed, and what remains to be done.
 //! Resuming is not a mode: every run starts with *requested range − coverage*.
 
 use crate::window::{Slice, Window};

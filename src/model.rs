@@ -1,5 +1,5 @@
-//! PURE: what sources, the archive and an export speak of: tables with their columns, chunks, what a source says of
-//! itself. Knows no source, no file and no network.
+//! PURE: the values that sources, the archive and an export share: tables with their columns, chunks, what a source says
+//! about itself. This module knows no source, no file and no network.
 
 mod artifacts;
 mod identity;
@@ -42,7 +42,7 @@ impl fmt::Display for TableId {
     }
 }
 
-/// What a column is to its source.
+/// The role of a column in its source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -57,7 +57,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// As it stands in Arrow field metadata and in the catalog.
+    /// The name of the role in Arrow field metadata and in the catalog.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Time => "time",
@@ -90,21 +90,21 @@ pub struct Table {
     pub id: TableId,
     /// All of its columns, in the order of the archive.
     pub columns: Vec<Column>,
-    /// Where its rows may be: sorted windows; outside of them there is nothing.
+    /// Sorted windows outside of which there are no rows.
     pub data_ranges: Vec<Window>,
     /// The column whose values are the time, where the source has no time of its own.
     pub time_column: Option<String>,
     /// Instants that no window may cross.
     pub split_points: SplitPoints,
-    /// What the source can give of it at a time.
+    /// Which parts of it the source can read.
     pub read_mode: ReadMode,
     /// What must not change about it, between runs or within one.
     pub identity: Identity,
 }
 
 impl Table {
-    /// Whether this is not the table that `other` was, or not all of it is divided in the same way: what was read
-    /// of the one says nothing of the other.
+    /// Whether this is not the table that `other` was, or is divided in another way. What was read of the one then says
+    /// nothing about the other.
     pub fn is_another(&self, other: &Self) -> bool {
         self.identity != other.identity
     }
@@ -118,7 +118,7 @@ impl Table {
         })
     }
 
-    /// The Arrow schema of all files of this table, with what the source called each column.
+    /// The Arrow schema of all files of this table, with the original name and type of each column.
     pub fn arrow_schema(&self) -> SchemaRef {
         let fields = self.columns.iter().map(|column| {
             let nullable = column.role != Role::Time;
@@ -133,7 +133,7 @@ impl Table {
     }
 }
 
-/// What a source can give of a table at a time.
+/// Which parts of a table a source can read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ReadMode {
     /// Any window, cheaply.
@@ -141,14 +141,14 @@ pub enum ReadMode {
     Windows,
     /// Any window, and the rows whose time is null besides.
     WindowsAndNullTime,
-    /// The whole of it is read for any window, so that it is asked only once.
+    /// Reading any window costs a scan of the whole table, so the table is read only once.
     OnePass,
-    /// It has no time: it is taken whole, whatever range is asked for.
+    /// The table has no time: it is read whole, whatever range is requested.
     Whole,
 }
 
 impl ReadMode {
-    /// Whether the table is asked for all of its rows at once.
+    /// Whether all rows of the table are read at once.
     pub fn is_one_pass(self) -> bool {
         matches!(self, Self::OnePass | Self::Whole)
     }
@@ -168,7 +168,7 @@ pub enum SplitPoints {
 }
 
 impl SplitPoints {
-    /// The first cut after an instant.
+    /// The first of these instants after another one.
     pub fn next(&self, after: i64) -> Option<i64> {
         const YEAR_ONE: i128 = -62_135_596_800 * 1_000_000_000;
         match self {
@@ -267,15 +267,15 @@ impl SourceInfo {
 /// What tells a server from all others, whatever address leads to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerIdentity {
-    /// The server's own word, with its product before it; a copy of its files may share it.
+    /// The identifier that the server gave itself, with the product before it. A copy of the server's files shares it.
     pub server: String,
-    /// What the server calls each database besides its name: one that was dropped and created again under
-    /// the same name is another.
+    /// The identifier of each database besides its name: a database that was dropped and created again under the same
+    /// name has another one.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub databases: BTreeMap<String, String>,
 }
 
-/// A quota, as a plan has it: so many bytes of answers in a fixed window of time.
+/// A quota: how many bytes of answers may be read in a fixed window of time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quota {
     /// Bytes of answers.
@@ -312,23 +312,24 @@ impl Default for Prices {
     }
 }
 
-/// Under what terms a source is read.
+/// The terms under which a source is read.
 #[derive(Debug, Clone, Copy)]
 pub struct Metering {
-    /// How much may be read in a time.
+    /// How much may be read in which time.
     pub quota: Option<Quota>,
     /// What it costs.
     pub prices: Prices,
 }
 
-/// What a source says of a read that ended well.
+/// What a source says about a read that ended well.
 #[derive(Debug, Clone, Default)]
 pub struct ReadSummary {
-    /// Name of the state that was read, where the source has one: chunks with the same are of one moment.
+    /// The name of the snapshot that was read, where the source has snapshots. Chunks with equal names were read as of
+    /// one moment.
     pub snapshot: Option<String>,
-    /// How long the query stood in the server's queue, which says nothing about its width.
+    /// How long the query waited in the server's queue, which says nothing about the width of its window.
     pub queued: Duration,
 }
 
-/// Why a table is left out that `exclude` names.
+/// The reason for leaving out a table that `exclude` names.
 pub(crate) const LEFT_OUT: &str = "left out by `exclude`";

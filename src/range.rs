@@ -14,7 +14,7 @@ pub struct RangeText {
     pub to: String,
 }
 
-/// The range asked for of one table, given its true bounds; `None` where that is nothing.
+/// The range that is requested of one table, given its true bounds; `None` where that is empty.
 pub fn requested(
     table: &Table,
     bounds: Option<Window>,
@@ -35,7 +35,7 @@ pub fn requested(
         _ => bounds?.from,
     };
     let to = match to {
-        // What has not been yet cannot be covered: a later run must find it missing.
+        // Time that lies in the future must not be covered: a later run has to find it missing.
         Bound::At(time) if !one_pass => time.min(bounds.map_or(now, |bounds| bounds.to.max(now))),
         Bound::At(time) => time,
         _ => bounds?.to,

@@ -1,5 +1,5 @@
-//! How everything that may fail in passing is asked: again and again, with pauses, for as long as the run has
-//! patience, and never past the moment in which the user wants to stop. The one place that waits.
+//! Repeats whatever may fail temporarily, with pauses, until the patience of the run is over or the user wants to stop.
+//! This is the only place that waits.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,14 +11,14 @@ use crate::config::Limits;
 use crate::error::{Class, Error, Result};
 use crate::progress::Progress;
 
-/// How long to wait for a quota that does not say.
+/// How long to wait for a quota when the server does not say how long.
 const DEFAULT_WAIT: Duration = Duration::from_secs(5);
-/// The last attempt before the patience is over comes after this pause at the earliest.
+/// The shortest pause before the last attempt that the patience allows.
 const LEAST_PAUSE: Duration = Duration::from_millis(100);
-/// How long what is under way may take to tidy up after the user wants to stop.
+/// How long the work in flight may take to tidy up after the user wants to stop.
 pub const GRACE: Duration = Duration::from_millis(1500);
 
-/// The user's wish to stop. Only this makes an error that ends the process as interrupted.
+/// The user's wish to stop. Nothing else ends the process as interrupted.
 #[derive(Debug, Clone)]
 pub struct Interrupt(watch::Receiver<bool>);
 
@@ -33,15 +33,15 @@ impl Interrupt {
         *self.0.borrow()
     }
 
-    /// Returns when the user wants to stop. A channel that was closed is no wish: nobody is there to have one.
+    /// Returns when the user wants to stop. A closed channel does not count as that wish.
     pub async fn wait(&self) {
         if self.0.clone().wait_for(|stop| *stop).await.is_err() {
             std::future::pending().await
         }
     }
 
-    /// Does the work unless the user wants to stop: then it is dropped where it stands, and whoever does
-    /// it on a thread finds its connections cut.
+    /// Does the work unless the user wants to stop. In that case the work is dropped at once, and threads that do it
+    /// find their connections closed.
     pub async fn or<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         tokio::select! {
             done = work => done,
@@ -49,7 +49,7 @@ impl Interrupt {
         }
     }
 
-    /// The same for work that can end by itself when the user wants to stop, for which it gets a moment.
+    /// The same, but the work gets a moment to end by itself when the user wants to stop.
     pub async fn or_soon<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         let soon = async {
             self.wait().await;
@@ -62,7 +62,7 @@ impl Interrupt {
     }
 }
 
-/// What a run knows of those it asks, and how patient it is with them. Clones share all of it.
+/// What a run knows about its sources and its archive, and how patient it is with them. Clones share this.
 #[derive(Debug, Clone)]
 pub struct Retry(Arc<Inner>);
 
@@ -76,19 +76,19 @@ struct Inner {
     reaches: Mutex<HashMap<String, Reach>>,
 }
 
-/// How one source or store does.
+/// The state of one source or store.
 #[derive(Debug, Default)]
 struct Reach {
-    /// When the last piece of work began that was done.
+    /// When the last successful piece of work began.
     worked: Option<Instant>,
-    /// The first failure since it has answered.
+    /// When the first failure since the last answer was.
     failing: Option<Instant>,
-    /// Until when its quota holds.
+    /// Until when its quota is used up.
     paused: Option<Instant>,
 }
 
 impl Retry {
-    /// As patient as the limits say.
+    /// Takes the patience from the limits.
     pub fn new(limits: &Limits, progress: &Progress, interrupt: Interrupt) -> Self {
         Self(Arc::new(Inner {
             attempts: limits.attempts,
@@ -105,13 +105,13 @@ impl Retry {
         &self.0.interrupt
     }
 
-    /// Attempts at what may fail by its own fault.
+    /// The number of attempts at something that may itself be the cause of its failures.
     pub fn attempts(&self) -> u32 {
         self.0.attempts
     }
 
-    /// Asks `of` until it answers: waits out quotas, and tries again with back-off what is broken, for as long
-    /// as nothing else has answered there either and the patience lasts.
+    /// Repeats a request to `of` until it succeeds. Quotas are waited for; temporary errors are retried with back-off
+    /// until the attempts are used up although `of` answers other requests, or the patience is over.
     pub async fn with_retry<T, F: Future<Output = Result<T>>>(
         &self,
         of: &str,
@@ -134,7 +134,7 @@ impl Retry {
                     waits += 1;
                     self.quota(of, pause, waits, &error);
                 }
-                // A gateway whose server is away says that this is too much, too.
+                // A gateway reports "too much" also when the server behind it is away.
                 Class::Retry | Class::RetryThenSplit | Class::Split | Class::SchemaChanged => {
                     failures += 1;
                     let failing = self.failed(of, &error)?;
@@ -144,28 +144,27 @@ impl Retry {
         }
     }
 
-    /// Something worked at `of` that began then. What began before a failure proves nothing about it: rows
-    /// that were read before may be written for long after.
+    /// Records that a request to `of` which began at that moment succeeded. Work that began before a failure proves
+    /// nothing about it, because rows that were read earlier may be written long after.
     pub fn answered(&self, of: &str, began: Instant) {
         self.reach(of, |reach| {
             reach.failing = reach.failing.filter(|failing| *failing > began);
         });
     }
 
-    /// A whole piece of work was done with `of` that began then, up to its commit in the archive.
+    /// Records that a whole piece of work which began at that moment was done, up to its commit.
     pub fn worked(&self, of: &str, began: Instant) {
         self.answered(of, began);
         self.reach(of, |reach| reach.worked = reach.worked.max(Some(began)));
     }
 
-    /// Whether a whole piece of work was done with `of` that began after then. That it answers is not enough: the
-    /// archive may be what is away.
+    /// Whether a whole piece of work with `of` that began after that moment was done. An answer alone is not enough:
+    /// the archive may be away.
     pub fn has_worked_since(&self, of: &str, then: Instant) -> bool {
         self.reach(of, |reach| reach.worked.is_some_and(|worked| worked > then))
     }
 
-    /// Something failed at `of`. Returns for how long everything has failed there, and an error when the
-    /// patience is over.
+    /// Records a failure at `of`. Returns how long everything has failed there, or an error when the patience is over.
     fn failed(&self, of: &str, error: &Error) -> Result<Duration> {
         let (failing, is_first) = self.reach(of, |reach| {
             let is_first = reach.failing.is_none();
@@ -220,15 +219,15 @@ impl Retry {
         self.sleep(pause).await
     }
 
-    /// A quota at `of` holds for everybody who asks it. One that does not say for how long is asked less and
-    /// less often.
+    /// Records that the quota of `of` is used up, which holds for all of its chunks. Where the server does not say for
+    /// how long, the pauses become longer and longer.
     pub fn quota(&self, of: &str, pause: Option<Duration>, waits: u32, error: &Error) {
         let until = Instant::now() + pause.unwrap_or(DEFAULT_WAIT * waits.clamp(1, 12));
         self.reach(of, |reach| reach.paused = reach.paused.max(Some(until)));
         self.0.progress.waiting(until, &error.to_string());
     }
 
-    /// Waits until the quota of `of` allows another question.
+    /// Waits until the quota of `of` allows another request.
     pub async fn wait_for_quota(&self, of: &str) -> Result<()> {
         loop {
             let until = self.reach(of, |reach| reach.paused);

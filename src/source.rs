@@ -31,21 +31,21 @@ pub trait Source: Send + Sync {
     /// Its name in the archive.
     fn name(&self) -> &str;
 
-    /// Asks it what it is. The first thing that is done, so it fails with a clear error when the
-    /// address or the credentials are wrong.
+    /// Asks the source what it is. This is the first request, so it fails with a clear error when the address or the
+    /// credentials are wrong.
     async fn describe(&self) -> Result<SourceInfo>;
 
-    /// What tells it from all others, where it has that; never a secret.
+    /// The identity of the server, where it has one; never a secret.
     async fn identity(&self) -> Result<Option<ServerIdentity>> {
         Ok(None)
     }
 
-    /// By how many seconds its clock is ahead of this machine's; `None` where it does not say.
+    /// By how many seconds its clock is ahead of this machine's; `None` where it does not tell the time.
     async fn clock_ahead(&self) -> Result<Option<i64>> {
         Ok(None)
     }
 
-    /// Everything it has that the configuration does not leave out.
+    /// Lists everything that the source has and the configuration does not leave out.
     async fn list(&self) -> Result<Listing>;
 
     /// The true bounds of each table, `[first, last + 1 ns)`; `None` for an empty one. In the order
@@ -55,7 +55,7 @@ pub trait Source: Send + Sync {
     /// How many rows of a table lie in a window, without reading them all.
     async fn count(&self, table: &Table, window: Window) -> Result<RowCount>;
 
-    /// About how many rows a table has, where that is known without asking.
+    /// About how many rows a table has, where that is known without another request.
     fn rows_estimate(&self, _table: &TableId) -> Option<u64> {
         None
     }
@@ -64,14 +64,14 @@ pub trait Source: Send + Sync {
     /// stream ended well; whatever was sent before an error is thrown away.
     async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<ReadSummary>;
 
-    /// Lists again, once everything is read. `None` where rows are read as of the moment of the listing, and
-    /// each read finds out by itself whether its table is still the one that was listed.
+    /// Lists the source again once everything is read. `None` where all rows are read as of the moment of the listing
+    /// and each read finds out by itself whether its table is still the one that was listed.
     async fn list_again(&self) -> Result<Option<Listing>> {
         self.list().await.map(Some)
     }
 
-    /// Where a read of a table may have missed something that is there `now`: the table was listed as `read`
-    /// when it was read. The table is then read again as far as the windows reach.
+    /// The windows in which a read may have missed rows: the table was listed as `read` when it was read, and is listed
+    /// as `now`. These windows are read again.
     async fn missed(&self, read: &Table, now: &Table) -> Result<Vec<Window>> {
         Ok(if read.columns == now.columns { Vec::new() } else { vec![Window::ALL] })
     }
@@ -81,12 +81,12 @@ pub trait Source: Send + Sync {
         None
     }
 
-    /// What it lets one read in a time, and what reading costs, where somebody counts.
+    /// The quota of the source and the prices of reading, where it has them.
     fn metering(&self) -> Option<Metering> {
         None
     }
 
-    /// What is not rows.
+    /// Collects what the source has besides rows. A kind that cannot be had is reported, it is not an error.
     async fn artifacts(&self) -> Result<Artifacts>;
 }
 

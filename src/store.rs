@@ -1,5 +1,5 @@
-//! A place as an object store with our durability and error classes. Knows bytes and keys only. Keys
-//! are of safe characters (`archive::name`), so no store rewrites them.
+//! A folder or a bucket as an object store, with our durability and error classes. It knows only bytes and keys. Keys
+//! consist of safe characters (`archive::keys`), so that no store rewrites them.
 
 mod errors;
 mod folder;
@@ -36,7 +36,7 @@ const PIECE_BYTES: u64 = 1 << 20;
 const PIECES: usize = 4;
 /// Objects that are removed at once.
 const DELETES: usize = 16;
-/// How often a small object is written before it counts as one that the store does not keep.
+/// How often a small object is written before the store counts as one that does not keep it.
 const WRITES: usize = 3;
 
 /// Where an archive lives.
@@ -53,7 +53,7 @@ enum Kind {
     Given,
 }
 
-/// An object as the store tells of it.
+/// What the store says about an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// Its key.
@@ -62,7 +62,7 @@ pub struct Entry {
     pub size_bytes: u64,
     /// When it was written, by the store's clock.
     pub modified: DateTime<Utc>,
-    /// Another one when it was written again.
+    /// Changes when the object is written again.
     pub version: String,
 }
 
@@ -107,20 +107,20 @@ enum StagedAs {
     Upload(s3::Unfinished),
 }
 
-/// A place that is only tried.
+/// A location that is only tested.
 #[derive(Debug)]
 pub struct Probe {
-    /// The place, open.
+    /// The store.
     pub store: Store,
-    /// What it was taken for.
+    /// What kind of location it is.
     pub description: String,
-    /// Room on the disk.
+    /// Free space on the disk.
     pub free_bytes: Option<u64>,
     made: Option<PathBuf>,
 }
 
 impl Probe {
-    /// Removes the folders that were made for it.
+    /// Removes the folders that were made for the test.
     pub fn tidy(&self, prefix: &str) {
         self.store.remove_empty_folders(prefix);
         if let Kind::Folder(root) = &self.store.kind {
@@ -133,7 +133,7 @@ impl Probe {
 }
 
 impl Store {
-    /// Opens a place for reading; an error when there is no such folder.
+    /// Opens a location for reading; an error when there is no such folder.
     pub fn open(place: &Location) -> Result<Self> {
         if let Some(objects) = &place.given {
             return Ok(Self { objects: Arc::clone(objects), kind: Kind::Given });
@@ -155,7 +155,7 @@ impl Store {
         Ok(Self { objects: Arc::new(objects), kind: Kind::Folder(root) })
     }
 
-    /// Opens a place for writing; makes a folder where it is missing, never a bucket.
+    /// Opens a location for writing. A missing folder is made, a missing bucket is not.
     pub fn create(place: &Location) -> Result<Self> {
         if let Some(root) = folder::path_of(&place.url).filter(|_| place.given.is_none()) {
             std::fs::create_dir_all(&root)
@@ -164,7 +164,7 @@ impl Store {
         Self::open(place)
     }
 
-    /// Opens a place to try it, without leaving anything there.
+    /// Opens a location to test it; nothing is left there.
     pub fn probe(place: &Location) -> Result<Probe> {
         let root = folder::path_of(&place.url).filter(|_| place.given.is_none());
         let made = root.as_ref().filter(|root| !root.exists()).cloned();
@@ -178,7 +178,7 @@ impl Store {
         Ok(Probe { store, description, free_bytes, made })
     }
 
-    /// Whether what killed processes left can be found.
+    /// Whether the store lists what killed processes left half written.
     pub async fn lists_staged(&self) -> Result<bool> {
         match &self.kind {
             Kind::Folder(_) | Kind::Given => Ok(true),
@@ -194,7 +194,7 @@ impl Store {
         }
     }
 
-    /// How long to wait before another look at what other runs do.
+    /// How long to wait before the store is looked at again for what other runs do.
     pub fn pause(&self) -> Duration {
         match self.kind {
             Kind::Folder(_) => Duration::from_millis(250),
@@ -220,7 +220,7 @@ impl Store {
         }
     }
 
-    /// Refuses a key in whose place is a link, a pipe or a folder.
+    /// An error where a link, a pipe or a folder is in the place of the key.
     fn check_plain(&self, key: &str) -> Result<()> {
         let Kind::Folder(root) = &self.kind else { return Ok(()) };
         let found = folder::not_plain(root, key)
@@ -239,7 +239,7 @@ impl Store {
         Ok(self.get_version(key).await?.map(|(bytes, _)| bytes))
     }
 
-    /// The whole object, and what tells this version of it from another.
+    /// The whole object, and the version of it.
     pub async fn get_version(&self, key: &str) -> Result<Option<(Bytes, String)>> {
         self.check_plain(key)?;
         let read = match self.objects.get(&Path::from(key)).await {
@@ -256,7 +256,7 @@ impl Store {
         }
     }
 
-    /// What the store tells of one object; `None` where there is none.
+    /// What the store says about one object; `None` where there is none.
     pub async fn look(&self, key: &str) -> Result<Option<Entry>> {
         self.check_plain(key)?;
         match self.objects.head(&Path::from(key)).await {
@@ -313,7 +313,7 @@ impl Store {
         for _ in 0..WRITES {
             let put = self.put(key, bytes.clone()).await;
             match (self.get_version(key).await, put) {
-                // An answer that was lost is no loss.
+                // If only the answer was lost, the object is there.
                 (Ok(Some((there, version))), _) if there == bytes => return Ok(version),
                 (_, Err(error)) | (Err(error), _) => return Err(error),
                 (Ok(_), Ok(())) => {}
@@ -323,9 +323,9 @@ impl Store {
             .hint("look at the disk or the bucket, then run the same command again"))
     }
 
-    /// Writes a small object only if there is none; `false` where there was one. Where the store takes
-    /// no conditions, or ignores them, another run that does the same at the same moment may be
-    /// overwritten: nothing may rest on it that has no second guard.
+    /// Writes a small object only if there is none; `false` where there was one. A store that takes no conditions, or
+    /// ignores them, may overwrite the object of another run that writes at the same moment. Correctness must never
+    /// rest on this alone.
     pub async fn put_if_absent(&self, key: &str, bytes: Bytes) -> Result<bool> {
         self.check_plain(key)?;
         let doing = || format!("writing {key}");
@@ -358,8 +358,8 @@ impl Store {
         matches!(self.kind, Kind::Bucket(_))
     }
 
-    // Another run that tidies up may take an empty folder, or what is staged here for an instant, for
-    // something that a dead run left: then it is written once more.
+    // Another run may remove an empty folder, or a file that is staged here for an instant, as the remains of a dead
+    // run. In that case the object is written once more.
     async fn put_as(&self, key: &str, bytes: Bytes, mode: PutMode) -> object_store::Result<()> {
         let (key, payload) = (Path::from(key), PutPayload::from(bytes));
         for _ in 0..3 {
@@ -396,7 +396,7 @@ impl Store {
         Ok(objects.into_iter().map(|object| (object.key, object.size_bytes)).collect())
     }
 
-    /// The same, with all that the store tells of each.
+    /// The same, with everything that the store says about each.
     pub async fn objects(&self, prefix: &str) -> Result<Vec<Entry>> {
         if matches!(self.kind, Kind::Folder(_)) {
             return Ok(self.entries(prefix, usize::MAX).await?.files);
@@ -409,8 +409,8 @@ impl Store {
         Ok(objects)
     }
 
-    /// What lies in the archive's folder and is neither a plain file nor a folder, or has a name that is no
-    /// key: the name, and what it is. A bucket has nothing of the kind.
+    /// Entries of the archive's folder that are neither plain files nor folders, or whose names are no keys: the name
+    /// and what it is. A bucket has no such entries.
     pub async fn irregular(&self) -> Result<Vec<(String, &'static str)>> {
         Ok(self.entries("", usize::MAX).await?.irregular)
     }
@@ -456,7 +456,7 @@ impl Store {
         })
     }
 
-    /// Removes it; whether that worked.
+    /// Removes a half-written object and says whether that worked.
     pub async fn discard(&self, staged: &Staged) -> bool {
         match (&staged.what, &self.kind) {
             (StagedAs::File(path), _) => std::fs::remove_file(path).is_ok(),

@@ -23,11 +23,11 @@ use crate::store::hash_object;
 use crate::store::upload::Upload;
 use crate::window::{now, rfc3339};
 
-/// Batches between source and encoder at most: as many as are encoded together, where there is memory,
-/// so that the next ones come while these are encoded. A server's are of 8,192 rows, about a MiB.
+/// The most batches between source and encoder. As many are encoded together, where there is memory, so that the next
+/// ones arrive while these are encoded. A server's batches have 8,192 rows, about a MiB.
 const BATCHES: usize = 8;
 const BATCH_BYTES: usize = 2 << 20;
-/// Files of a chunk that are read back while the next one is written, at most.
+/// The most files of a chunk that are read back while the next one is written.
 const FILES_READ_BACK: usize = 2;
 
 /// What all chunks of a run share.
@@ -46,9 +46,9 @@ pub struct ChunkWriter {
 }
 
 impl ChunkWriter {
-    /// Brings a chunk into the store and reads it back. What is returned is durable, but counts
-    /// only once it is committed. The permit is given back when all is written: while the chunk is only
-    /// read back, its source and its memory are free for another.
+    /// Brings a chunk into the store and reads it back. What is returned is durable, but counts only once it is
+    /// committed. The permit is released when everything is written: while the chunk is only read back, its source and
+    /// its memory are free for another chunk.
     pub async fn write(
         &self,
         source: &dyn Source,
@@ -89,7 +89,7 @@ impl ChunkWriter {
             }
         };
         drop(permit);
-        // The nearest to the disk first: what fails there makes the others fail.
+        // The error nearest to the disk comes first, because it makes the others fail.
         let outcome = match uploaded.and_then(|()| read_first(encoded, read)) {
             Ok((encoded, done)) => {
                 let checked = read_back_all(checks, &files, encoded.rows).await;
@@ -225,7 +225,7 @@ fn read_first(
     }
 }
 
-/// What is in the store of a chunk.
+/// What the store has of a chunk.
 #[derive(Debug, Default)]
 struct Uploaded {
     /// Files that are complete; also when a later one fails, so that they can be removed.

@@ -7,24 +7,25 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::error::{Class, Error, Result};
 
-/// What may wait between source and encoder, in KiB. A batch that is larger waits alone: the number of
-/// batches bounds nothing where a value may have a gigabyte.
+/// The byte budget of the channel between source and encoder, in KiB. A larger batch waits alone. The number of batches
+/// would bound nothing, because one value may have a gigabyte.
 const ROOM: u32 = 16 * 1024;
 
-/// Bytes that an array holds. Arrays of one message share its buffer: what each holds of it counts, not the
-/// whole for each.
+/// The size of an array in bytes. The arrays of one message share its buffer, so only the part that each of them uses
+/// is counted.
 pub(crate) fn size_bytes(array: &ArrayRef) -> usize {
     array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size())
 }
 
-/// Where a source puts the batches of a chunk; bounded, so that a slow destination slows it down.
+/// The sending half: a source puts the batches of a chunk into it. It is bounded, so that a slow destination slows the
+/// source down.
 #[derive(Debug, Clone)]
 pub struct BatchSender {
     sender: mpsc::Sender<(RecordBatch, u32)>,
     room: Arc<Semaphore>,
 }
 
-/// Where they come out.
+/// The receiving half.
 #[derive(Debug)]
 pub struct Batches {
     receiver: mpsc::Receiver<(RecordBatch, u32)>,
@@ -44,7 +45,7 @@ impl Batches {
         self.taken(taken)
     }
 
-    /// Takes no more.
+    /// Closes the channel.
     pub fn close(&mut self) {
         self.receiver.close();
         self.room.close();
@@ -59,7 +60,7 @@ impl Batches {
 
 impl Drop for Batches {
     fn drop(&mut self) {
-        self.room.close(); // nobody may wait for what nobody takes
+        self.room.close(); // no sender may wait for a receiver that is gone
     }
 }
 
@@ -71,12 +72,12 @@ impl BatchSender {
         (Self { sender, room: Arc::clone(&room) }, Batches { receiver, room })
     }
 
-    /// Hands over a batch from a thread that may block.
+    /// Sends a batch from a thread that may block.
     pub fn blocking_send(&self, batch: RecordBatch) -> Result<()> {
         futures::executor::block_on(self.send(batch))
     }
 
-    /// Hands over a batch.
+    /// Sends a batch.
     pub async fn send(&self, batch: RecordBatch) -> Result<()> {
         let bytes: usize = batch.columns().iter().map(size_bytes).sum();
         let room = u32::try_from(bytes / 1024).unwrap_or(ROOM).min(ROOM);
@@ -84,7 +85,7 @@ impl BatchSender {
         self.sender.send((batch, room)).await.map_err(|_| Self::gone())
     }
 
-    // The encoder or the upload failed; their own error is the one to show.
+    // The encoder or the upload has failed; its own error is shown instead of this one.
     fn gone() -> Error {
         Error::of(Class::Retry, "the writer of this chunk has ended")
     }
