@@ -1,8 +1,10 @@
 //! Flags and their help; touches nothing else.
 
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, ColorChoice, Parser, Subcommand};
+use clap_complete::Shell;
 
 const EXIT: &str = "\
 Exit status:
@@ -10,106 +12,199 @@ Exit status:
     1  failed for good
     2  wrong usage or configuration
     3  incomplete, run again to go on (`verify`: the archive is not sealed)
-    4  verification found a difference
+    4  a difference was found
   130  interrupted; what was committed stays";
 
 const SOURCES: &str = "\
 Sources:
-  influxdb+https://HOST[:PORT][/DATABASE]   InfluxDB 1.x or 2.x (influxdb+http:// without TLS)
+  influxdb+https://HOST[:PORT][/DATABASE]   InfluxDB 1, 2 or 3, which is found out
+                                            (influxdb+http:// without TLS)
+  postgres://USER@HOST[:PORT][/DATABASE]    PostgreSQL
+  mysql://USER@HOST[:PORT][/DATABASE]       MySQL or MariaDB
   lp:FILE                                   line protocol, plain, gzip or zstd
   NAME                                      a source of the configuration
+  Without a database, all databases are meant.";
 
-Credentials come from INFLUX_TOKEN, or INFLUX_USERNAME and INFLUX_PASSWORD, or the configuration.";
+const ENVIRONMENT: &str = "\
+Environment:
+  moveout      MOVEOUT_CONFIG and MOVEOUT_ARCHIVE, where --config and --archive are not given;
+               without a configuration, moveout.toml in the working directory is one, if it is there
+  InfluxDB     INFLUX_TOKEN, or INFLUX_USERNAME and INFLUX_PASSWORD
+  PostgreSQL   PGHOST, PGPORT, PGUSER, PGPASSWORD, PGDATABASE, PGSSLMODE, PGSSLROOTCERT,
+               PGSSLCERT, PGSSLKEY, PGCHANNELBINDING
+  MySQL        MYSQL_HOST, MYSQL_TCP_PORT, MYSQL_USER, MYSQL_PWD
+  buckets      AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION,
+               AWS_ENDPOINT_URL
+  output       NO_COLOR, RUST_LOG";
+
+const ENVIRONMENT_OF_ARCHIVE: &str = "\
+Environment:
+  moveout      MOVEOUT_CONFIG and MOVEOUT_ARCHIVE, where --config and ARCHIVE are not given;
+               without a configuration, moveout.toml in the working directory is one, if it is there
+  buckets      AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION,
+               AWS_ENDPOINT_URL
+  output       NO_COLOR, RUST_LOG";
+
+const EXAMPLES: &str = "\
+Examples:
+  moveout doctor --source influxdb+https://influx.example.com:8086 --archive ./archive
+  moveout export --source influxdb+https://influx.example.com:8086 --archive ./archive
+  moveout verify ./archive";
+
+const EXAMPLES_OF_EXPORT: &str = "\
+Examples:
+  moveout export --source postgres://me@db.example.com/shop --archive ./archive
+  moveout export --source lp:weather.lp --archive ./archive --from 2012-01-01 --to 2013-01-01
+  moveout export --config moveout.toml --dry-run";
+
+const EXAMPLES_OF_PLAN: &str = "\
+Examples:
+  moveout plan --source mysql://me@db.example.com/shop
+  moveout plan --source lp:weather.lp --archive ./archive --from \"2012-01-01 12:00\"";
+
+const EXAMPLES_OF_DOCTOR: &str = "\
+Examples:
+  moveout doctor --source postgres://me@db.example.com/shop --archive s3://backup/shop
+  moveout doctor --config moveout.toml";
+
+const EXAMPLES_OF_STATUS: &str = "\
+Examples:
+  moveout status ./archive
+  moveout status s3://backup/shop --json";
+
+const EXAMPLES_OF_VERIFY: &str = "\
+Examples:
+  moveout verify ./archive
+  moveout verify s3://backup/shop --quick";
+
+/// What was built, where whoever built it has said so.
+static VERSION: LazyLock<String> = LazyLock::new(|| {
+    let version = env!("CARGO_PKG_VERSION");
+    match (option_env!("MOVEOUT_COMMIT"), option_env!("MOVEOUT_DATE")) {
+        (Some(commit), Some(date)) => format!("{version} ({commit} {date})"),
+        (Some(commit), None) => format!("{version} ({commit})"),
+        (None, _) => version.to_owned(),
+    }
+});
 
 /// Take everything out of a hosted database before you cancel it
 ///
 /// Exports in time-based batches, as Parquet; can be stopped at any moment and goes on when it is
 /// run again; the archive can be checked without moveout.
 #[derive(Debug, Parser)]
-#[command(version, after_help = EXIT, max_term_width = 100, arg_required_else_help = true)]
+#[command(version = VERSION.as_str(), max_term_width = 100, arg_required_else_help = true)]
+#[command(after_help = format!("{EXAMPLES}\n\n{EXIT}"))]
 pub struct Cli {
     /// What to do
     #[command(subcommand)]
     pub verb: Verb,
-    /// Say more on standard error (twice: all that is known)
-    #[arg(short, long, global = true, action = clap::ArgAction::Count, display_order = 101)]
+    /// Say more on standard error (-vv: all that is known)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(help_heading = "Output", display_order = 101)]
     pub verbose: u8,
     /// No progress on standard error, warnings alone
-    #[arg(short, long, global = true, display_order = 102)]
+    #[arg(short, long, global = true, help_heading = "Output", display_order = 102)]
     pub quiet: bool,
     /// The summary as one JSON object
-    #[arg(long, global = true, display_order = 100)]
+    #[arg(long, global = true, help_heading = "Output", display_order = 100)]
     pub json: bool,
+    /// Colours: auto (where there is a terminal), always or never
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    #[arg(hide_possible_values = true, hide_default_value = true)]
+    #[arg(help_heading = "Output", display_order = 103)]
+    pub color: ColorChoice,
 }
 
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Export, or go on where it stopped
-    #[command(after_help = SOURCES, after_long_help = format!("{SOURCES}\n\n{EXIT}"))]
-    Export(JobArgs),
+    #[command(after_help = format!("{SOURCES}\n\n{EXIT}"))]
+    #[command(after_long_help = format!("{EXAMPLES_OF_EXPORT}\n\n{SOURCES}\n\n{ENVIRONMENT}\n\n{EXIT}"))]
+    Export {
+        /// What to export.
+        #[command(flatten)]
+        job: JobArgs,
+        /// Say what would be done, as `plan` does, and do nothing
+        #[arg(long, help_heading = "How")]
+        dry_run: bool,
+    },
     /// Say what an export with the same options would do
-    #[command(after_help = SOURCES)]
+    #[command(after_help = format!("{SOURCES}\n\n{EXIT}"))]
+    #[command(after_long_help = format!("{EXAMPLES_OF_PLAN}\n\n{SOURCES}\n\n{ENVIRONMENT}\n\n{EXIT}"))]
     Plan(JobArgs),
     /// Try every source and the destination, and say what would fail
-    #[command(after_help = SOURCES)]
+    #[command(after_help = format!("{SOURCES}\n\n{EXIT}"))]
+    #[command(after_long_help = format!("{EXAMPLES_OF_DOCTOR}\n\n{SOURCES}\n\n{ENVIRONMENT}\n\n{EXIT}"))]
     Doctor(JobArgs),
     /// Say what an archive covers and what is still missing
-    Status {
-        /// Path of the archive, or s3://BUCKET/PREFIX
-        archive: String,
-        /// Configuration file (TOML), whose `s3` table says how a bucket is reached
-        #[arg(long, value_name = "FILE")]
-        config: Option<PathBuf>,
-    },
+    #[command(after_help = EXIT)]
+    #[command(after_long_help = format!("{EXAMPLES_OF_STATUS}\n\n{ENVIRONMENT_OF_ARCHIVE}\n\n{EXIT}"))]
+    Status(ArchiveArgs),
     /// Check an archive: every byte, every row, every window
     #[command(after_help = EXIT)]
+    #[command(after_long_help = format!("{EXAMPLES_OF_VERIFY}\n\n{ENVIRONMENT_OF_ARCHIVE}\n\n{EXIT}"))]
     Verify {
-        /// Path of the archive, or s3://BUCKET/PREFIX
-        archive: String,
+        /// Which archive.
+        #[command(flatten)]
+        archive: ArchiveArgs,
         /// Compare sizes and manifests only; read no data file
         #[arg(long)]
         quick: bool,
         /// Memory for decoding, such as 512MiB [default: 1GiB]
         #[arg(long, value_name = "SIZE")]
         memory: Option<String>,
-        /// Configuration file (TOML), whose `s3` table says how a bucket is reached
-        #[arg(long, value_name = "FILE")]
-        config: Option<PathBuf>,
     },
+    /// Print what a shell needs to complete commands and flags
+    #[command(after_help = EXIT)]
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+}
+
+/// Which archive.
+#[derive(Debug, Args)]
+pub struct ArchiveArgs {
+    /// Path of the archive, or s3://BUCKET/PREFIX [default: that of the configuration]
+    pub archive: Option<String>,
+    /// Configuration file (TOML), whose `s3` table says how a bucket is reached
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }
 
 /// What to export, from where, to where.
 #[derive(Debug, Args)]
 pub struct JobArgs {
-    /// Configuration file (TOML)
-    #[arg(long, value_name = "FILE")]
+    /// Configuration file (TOML) [default: moveout.toml, if it is there]
+    #[arg(long, value_name = "FILE", help_heading = "What and where to")]
     pub config: Option<PathBuf>,
     /// What to export: a URL, or the name of a source in the configuration; may be given again
-    #[arg(long = "source", value_name = "SOURCE")]
+    #[arg(long = "source", value_name = "SOURCE", help_heading = "What and where to")]
     pub sources: Vec<String>,
     /// Name of the source in the archive, where one `--source` is a URL [default: its address]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help_heading = "What and where to")]
     pub name: Option<String>,
     /// Path of the archive, or s3://BUCKET/PREFIX; made where there is none
-    #[arg(long, value_name = "PLACE")]
+    #[arg(long, value_name = "ARCHIVE", help_heading = "What and where to")]
     pub archive: Option<String>,
-    /// Begin of the range: RFC 3339, a date, `now-30d`, or `min` (each table's first row) [default: min]
-    #[arg(long, value_name = "TIME")]
+    /// Begin of the range: RFC 3339, a date, "2024-01-31 12:00" (UTC), `now-30d`, or `min` (each
+    /// table's first row) [default: min]
+    #[arg(long, value_name = "TIME", help_heading = "What and where to")]
     pub from: Option<String>,
     /// End of the range, exclusive: the same, `now`, or `max` (after each table's last row) [default: max]
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", help_heading = "What and where to")]
     pub to: Option<String>,
     /// Leave as it is what an earlier run read whole, instead of reading it again
-    #[arg(long)]
+    #[arg(long, help_heading = "What and where to")]
     pub keep: bool,
     /// Width of the first window of a table; it adapts from there [default: 1d]
-    #[arg(long, value_name = "WIDTH")]
+    #[arg(long, value_name = "WIDTH", help_heading = "How")]
     pub window: Option<String>,
     /// Chunks in flight [default: 4]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help_heading = "How")]
     pub concurrency: Option<usize>,
     /// Memory for all buffers together [default: 256MiB]
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", help_heading = "How")]
     pub memory: Option<String>,
 }

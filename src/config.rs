@@ -3,17 +3,20 @@
 mod database;
 mod file;
 mod job;
+mod keys;
 mod location;
 mod select;
 mod server;
 mod source;
 mod units;
 
+use std::env;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use self::file::{File, FileS3, SecretRef, file_of};
 pub use self::job::{Job, Limits, MAX_CONCURRENCY, SourceKind, SourceSpec};
+use self::keys::closest;
 pub use self::location::{Location, Preset, S3Options};
 pub use self::select::{Select, matches};
 pub use self::server::{
@@ -65,6 +68,15 @@ pub fn load(flags: Flags) -> Result<Job> {
         match file.sources.iter().find(|source| source.name == *wanted) {
             Some(source) => sources.push(source_of_file(source, &folder)?),
             None => {
+                let names = file.sources.iter().map(|source| source.name.as_str());
+                if let Some(meant) = closest(wanted, names)
+                    && !wanted.contains(':')
+                {
+                    return Err(Error::usage(format!(
+                        "the configuration has no source `{wanted}`"
+                    ))
+                    .hint(format!("did you mean `{meant}`?")));
+                }
                 let source = source_of_url(wanted, None, Path::new(""), &mut warnings)?;
                 let same = |there: &&mut SourceSpec| {
                     !there.named
@@ -81,7 +93,7 @@ pub fn load(flags: Flags) -> Result<Job> {
     warnings.dedup();
     if sources.is_empty() {
         return Err(Error::usage("there is no source")
-            .hint("give --source URL (influxdb+https://HOST/DATABASE, lp:FILE) or --config FILE"));
+            .hint("give --source URL (influxdb+https://…, postgres://…, mysql://…, lp:FILE) or --config FILE"));
     }
     match (&flags.name, sources.as_mut_slice()) {
         (None, _) => {}
@@ -112,17 +124,14 @@ pub fn load(flags: Flags) -> Result<Job> {
             return Err(Error::usage("`max` can only be an end, `min` only a begin"));
         }
         (Bound::At(begin), Bound::At(end)) if begin >= end => {
-            return Err(Error::usage(format!("the range from {from} to {to} is empty")));
+            return Err(Error::usage(match begin == end {
+                true => format!("`--from` and `--to` are both {from}: the range is empty"),
+                false => format!("`--from` ({from}) is after `--to` ({to})"),
+            }));
         }
         _ => {}
     }
-    let archive = flags.archive.clone().or_else(|| {
-        // A path in the file is meant from where the file is.
-        file.archive.as_ref().map(|archive| match archive.contains("://") {
-            true => archive.clone(),
-            false => folder.join(archive).display().to_string(),
-        })
-    });
+    let archive = archive_of(flags.archive.as_deref(), &file, &folder);
     let archive = archive.map(|url| place_of(&url, &file.s3, &folder)).transpose()?;
     let limits = limits(&flags, &file)?;
     if !(1..=MAX_CONCURRENCY).contains(&limits.concurrency) {
@@ -180,10 +189,27 @@ fn limits(flags: &Flags, file: &File) -> Result<Limits> {
     })
 }
 
-/// Where an archive is that a verb names; a configuration may say how its bucket is reached.
-pub fn place(archive: &str, config: Option<&Path>) -> Result<Location> {
+/// Where an archive is that a verb names, or else the configuration, which also says how a bucket is reached.
+pub fn place(archive: Option<&str>, config: Option<&Path>) -> Result<Location> {
     let (file, folder) = file_of(config)?;
-    place_of(archive, &file.s3, &folder)
+    let archive = archive_of(archive, &file, &folder).ok_or_else(|| {
+        Error::usage("there is no archive to look at")
+            .hint("give its path or s3://BUCKET/PREFIX, or set MOVEOUT_ARCHIVE")
+    })?;
+    place_of(&archive, &file.s3, &folder)
+}
+
+/// What the command line says wins over the environment, and that over the file.
+fn archive_of(given: Option<&str>, file: &File, folder: &Path) -> Option<String> {
+    let of_env = || env::var("MOVEOUT_ARCHIVE").ok().filter(|archive| !archive.is_empty());
+    // A path in the file is meant from where the file is.
+    let of_file = || {
+        file.archive.as_ref().map(|archive| match archive.contains("://") {
+            true => archive.clone(),
+            false => folder.join(archive).display().to_string(),
+        })
+    };
+    given.map(str::to_owned).or_else(of_env).or_else(of_file)
 }
 
 fn place_of(url: &str, s3: &FileS3, folder: &Path) -> Result<Location> {

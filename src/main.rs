@@ -5,19 +5,18 @@ mod output;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{ColorChoice, CommandFactory, FromArgMatches, ValueEnum};
 use moveout::cli::{Cli, JobArgs, Verb};
 use moveout::commands::{doctor, export, plan, status, verify};
 use moveout::config::{self, Flags, Job};
 use moveout::error::{Error, Exit, Result};
-
 use moveout::progress::{Progress, Show};
 use moveout::retry::Interrupt;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = parse();
     log(cli.verbose);
     // One TLS stack with one provider, for every client in the process.
     if rustls::crypto::ring::default_provider().install_default().is_err() {
@@ -46,36 +45,47 @@ fn main() -> ExitCode {
     exit
 }
 
+/// The flags. Whatever is wrong with them is told in the colours that they ask for.
+fn parse() -> Cli {
+    let args: Vec<String> = std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect();
+    let pairs = args.iter().zip(args.iter().skip(1));
+    let apart = pairs.filter(|(flag, _)| *flag == "--color").map(|(_, when)| when.as_str());
+    let joined = args.iter().filter_map(|arg| arg.strip_prefix("--color="));
+    let color = apart.chain(joined).find_map(|when| ColorChoice::from_str(when, false).ok());
+    let command = Cli::command().color(color.unwrap_or_default());
+    Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+}
+
 async fn run(cli: &Cli) -> Result<Exit> {
     let progress = Progress::new(if cli.quiet { Show::Quiet } else { Show::Progress });
     let interrupted = interrupts(&progress);
     match &cli.verb {
-        Verb::Export(args) => {
-            let job = load(args, &progress)?;
+        Verb::Export { job, dry_run: false } => {
+            let job = load(job, &progress)?;
             let summary = export::export(&job, &progress, interrupted).await?;
             output::show(cli.json, &summary, output::export)?;
             Ok(summary.exit)
         }
-        Verb::Plan(args) => {
-            let job = load(args, &progress)?;
+        Verb::Plan(job) | Verb::Export { job, dry_run: true } => {
+            let job = load(job, &progress)?;
             let preview = plan::preview(&job, &progress, interrupted).await?;
             output::show(cli.json, &preview, output::plan)?;
             Ok(preview.exit)
         }
-        Verb::Doctor(args) => {
-            let job = load(args, &progress)?;
+        Verb::Doctor(job) => {
+            let job = load(job, &progress)?;
             let diagnosis = doctor::doctor(&job, &progress, interrupted).await?;
             output::show(cli.json, &diagnosis, output::doctor)?;
             Ok(diagnosis.exit)
         }
-        Verb::Status { archive, config } => {
-            let place = config::place(archive, config.as_deref())?;
+        Verb::Status(of) => {
+            let place = config::place(of.archive.as_deref(), of.config.as_deref())?;
             let status = Interrupt::new(interrupted).or(status::status(&place)).await?;
             output::show(cli.json, &status, output::status)?;
             Ok(Exit::Done)
         }
-        Verb::Verify { archive, quick, memory, config } => {
-            let place = config::place(archive, config.as_deref())?;
+        Verb::Verify { archive: of, quick, memory } => {
+            let place = config::place(of.archive.as_deref(), of.config.as_deref())?;
             let mut options = verify::Options { quick: *quick, ..verify::Options::default() };
             if let Some(memory) = memory {
                 options.memory_bytes = config::memory(memory)?;
@@ -84,6 +94,13 @@ async fn run(cli: &Cli) -> Result<Exit> {
             let report = Interrupt::new(interrupted).or(verifying).await?;
             output::show(cli.json, &report, output::verify)?;
             Ok(report.exit)
+        }
+        Verb::Completions { shell } => {
+            // In memory first: a reader that goes away must not make it panic.
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "moveout", &mut script);
+            output::print(&script)?;
+            Ok(Exit::Done)
         }
     }
 }

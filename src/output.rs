@@ -26,12 +26,20 @@ pub(crate) fn show<T: Serialize>(
     text: fn(Out<'_>, &T) -> io::Result<()>,
 ) -> Result<()> {
     let mut out = io::stdout().lock();
-    let printed = match json {
+    finish(match json {
         true => serde_json::to_writer(&mut out, summary)
             .map_err(io::Error::from)
             .and_then(|()| writeln!(out)),
         false => text(&mut out, summary),
-    };
+    })
+}
+
+/// Prints what is ready as it is.
+pub(crate) fn print(bytes: &[u8]) -> Result<()> {
+    finish(io::stdout().lock().write_all(bytes))
+}
+
+fn finish(printed: io::Result<()>) -> Result<()> {
     match printed {
         // A reader that has seen enough, such as `head`, is no failure.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {

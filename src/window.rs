@@ -223,6 +223,20 @@ pub fn parse_time(text: &str) -> Option<i64> {
     nanos(DateTime::parse_from_rfc3339(text).ok()?.with_timezone(&Utc))
 }
 
+/// Reads a date and a time as people write them: `2024-01-31 12:00`, with seconds, with a zone, with a `T`. Without a
+/// zone it is UTC.
+fn parse_plain(text: &str) -> Option<i64> {
+    let text = text.replacen('T', " ", 1);
+    let formats = ["%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S%.f"];
+    let utc = text.trim_end_matches('Z').trim_end();
+    let utc = formats.iter().find_map(|format| NaiveDateTime::parse_from_str(utc, format).ok());
+    let zoned = || {
+        let formats = formats.map(|format| format!("{format}%#z"));
+        formats.iter().find_map(|format| DateTime::parse_from_str(&text, format).ok())
+    };
+    nanos(utc.map(|time| time.and_utc()).or_else(|| Some(zoned()?.with_timezone(&Utc)))?)
+}
+
 /// The present, in nanoseconds.
 pub fn now() -> i64 {
     nanos(Utc::now()).unwrap_or(i64::MAX)
@@ -274,12 +288,13 @@ impl Bound {
             "now" => Some(now),
             _ => match text.strip_prefix("now-") {
                 Some(ago) => parse_duration(ago).and_then(|ago| now.checked_sub(ago)),
-                None => parse_time(text),
+                None => parse_time(text).or_else(|| parse_plain(text)),
             },
         };
         time.map(Self::At).ok_or_else(|| {
             Error::usage(format!("`{text}` is not a time that moveout knows")).hint(
-                "use RFC 3339 (2024-01-31T12:00:00Z, years 1678 to 2261), a date, `now`, `now-30d`, `min` or `max`",
+                "use RFC 3339 (2024-01-31T12:00:00Z, years 1678 to 2261), a date with or without a time (2024-01-31 12:00, \
+                 in UTC), `now`, `now-30d`, `min` or `max`",
             )
         })
     }
@@ -308,8 +323,28 @@ mod tests {
         assert_eq!(bound("now-3d"), Bound::At(7 * DAY));
         assert_eq!(bound("1970-01-02"), Bound::At(DAY));
         assert_eq!(bound("1970-01-02T01:00:00+01:00"), Bound::At(DAY));
+        for plain in
+            ["1970-01-02 01:00", "1970-01-02T01:00", "1970-01-02 01:00:00", "1970-01-02 01:00Z"]
+        {
+            assert_eq!(bound(plain), Bound::At(DAY + 3600 * SECOND), "{plain}");
+        }
+        for zoned in
+            ["1970-01-02 01:00+01:00", "1970-01-02 01:00:00.0+0100", "1970-01-02T01:00 +01"]
+        {
+            assert_eq!(bound(zoned), Bound::At(DAY), "{zoned}");
+        }
         assert_eq!(bound("min"), Bound::Min);
-        for nonsense in ["", "yesterday", "now-", "now-3", "2024-13-01", "9999-01-01", "now-9y"] {
+        for nonsense in [
+            "",
+            "yesterday",
+            "now-",
+            "now-3",
+            "2024-13-01",
+            "9999-01-01",
+            "now-9y",
+            "2024-01-01 25:00",
+            "2024-01-01 ",
+        ] {
             assert!(Bound::parse(nonsense, 0).is_err(), "{nonsense}");
         }
     }

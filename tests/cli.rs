@@ -85,11 +85,74 @@ fn help_says_what_there_is() {
     };
     assert_snapshot!("help", help(&["--help"]));
     assert_snapshot!("help_export", help(&["export", "--help"]));
+    assert_snapshot!("help_export_short", help(&["export", "-h"]));
     assert_snapshot!("help_plan", help(&["plan", "--help"]));
+    assert_snapshot!("help_doctor", help(&["doctor", "--help"]));
     assert_snapshot!("help_status", help(&["status", "--help"]));
     assert_snapshot!("help_verify", help(&["verify", "--help"]));
+    assert_snapshot!("help_completions", help(&["completions", "--help"]));
+    // A build may add its commit and date.
     let version = help(&["--version"]);
-    assert_eq!(version, format!("moveout {}\n", env!("CARGO_PKG_VERSION")));
+    assert!(version.starts_with(&format!("moveout {}", env!("CARGO_PKG_VERSION"))), "{version}");
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        assert!(help(&["completions", shell]).contains("archive"), "{shell}");
+    }
+    for (when, colours) in [("always", true), ("never", false), ("auto", false)] {
+        assert_eq!(help(&["--color", when, "--help"]).contains('\x1b'), colours, "{when}");
+        let run = moveout(["export", &format!("--color={when}"), "--frobnicate"]).expect(2);
+        assert_eq!(run.stderr.contains('\x1b'), colours, "{when}");
+    }
+}
+
+#[test]
+fn a_configuration_and_an_archive_are_found_without_being_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let other = tempfile::tempdir().unwrap();
+    let text = |archive: &str| {
+        format!("archive = \"{archive}\"\n[[source]]\nname = \"w\"\nurl = \"{}\"\n", weather())
+    };
+    fs::write(folder.path().join("moveout.toml"), text("here")).unwrap();
+    fs::write(folder.path().join("named.toml"), text("named")).unwrap();
+    let there = other.path().join("there");
+    fs::write(other.path().join("env.toml"), text("of-env")).unwrap();
+    let named = folder.path().join("named.toml");
+    let run_with = |args: &[&str], env: &[(&str, &Path)]| {
+        let mut command = command(args);
+        command.current_dir(folder.path()).envs(env.iter().copied());
+        run(command)
+    };
+    let archive_of = |args: &[&str], env: &[(&str, &Path)]| {
+        run_with(args, env).expect(0).json()["archive"].as_str().unwrap().to_owned()
+    };
+    let config = other.path().join("env.toml");
+    let of_env = other.path().join("of-env");
+    let [config, of_env] = [("MOVEOUT_CONFIG", config.as_path()), ("", of_env.as_path())];
+    let archive = ("MOVEOUT_ARCHIVE", there.as_path());
+    let there = there.to_str().unwrap();
+    // A flag, then the environment, then the file that lies there.
+    assert_eq!(archive_of(&["export", "--json"], &[]), "here");
+    assert_eq!(archive_of(&["export", "--json"], &[config]), of_env.1.to_str().unwrap());
+    assert_eq!(archive_of(&["export", "--json"], &[config, archive]), there);
+    let args = ["export", "--json", "--config", named.to_str().unwrap()];
+    assert_eq!(archive_of(&args, &[config]), folder.path().join("named").to_str().unwrap());
+    assert_eq!(archive_of(&["export", "--json", "--archive", "flag"], &[archive]), "flag");
+    for verb in ["verify", "status"] {
+        assert_eq!(archive_of(&[verb, "--json"], &[]), "here");
+        assert_eq!(archive_of(&[verb, "--json"], &[archive]), there);
+        assert_eq!(archive_of(&[verb, "--json", "named"], &[archive]), "named");
+    }
+    // One that is named has to be there.
+    let missing = ("MOVEOUT_CONFIG", Path::new("no-such-file.toml"));
+    let run = run_with(&["export"], &[missing]).expect(2);
+    assert!(run.stderr.contains("no-such-file.toml"), "{}", run.stderr);
+}
+
+#[test]
+fn a_dry_run_is_a_plan() {
+    let sample = Sample::empty();
+    let dry = sample.run("export", &["--dry-run", "--json"]).expect(0).json();
+    assert_eq!((&dry["command"], &dry["rows_estimate"]), (&"plan".into(), &5779.into()));
+    assert!(!sample.root().exists());
 }
 
 #[test]
@@ -185,18 +248,51 @@ fn wrong_usage_is_named_and_helped_with() {
     let source = "[[source]]\nname = \"s\"\nurl = ";
     let unknown = broken("unknown.toml", "archiv = \"x\"\n");
     let token = broken("token.toml", &format!("{source}\"influxdb+http://h\"\ntoken = \"abc\"\n"));
+    let inner = broken("inner.toml", &format!("{source}\"lp:x\"\nretension_policies = []\n"));
+    let no_url = broken("no-url.toml", "archive = \"x\"\n[[source]]\nname = \"s\"\n");
+    let single = broken("single.toml", "[source]\nname = \"s\"\n");
+    let number = broken("number.toml", "archive = 5\n");
+    let text = broken("text.toml", "concurrency = \"4\"\n");
+    let list = broken("list.toml", &format!("{source}\"lp:x\"\ntables = \"cpu\"\n"));
+    let map = broken("map.toml", &format!("{source}\"postgres://h\"\ntime_columns = []\n"));
+    let preset = broken("preset.toml", "[s3]\npreset = \"ceph\"\n");
+    let secret = "token = { environment = \"X\" }\n";
+    let secret = broken("secret.toml", &format!("{source}\"influxdb+http://h\"\n{secret}"));
+    let syntax = broken("syntax.toml", "archive = x\n");
+    let named =
+        broken("named.toml", &format!("{source}\"lp:x\"\n").replace("\"s\"", "\"metrics\""));
     let unset = "token = { env = \"NO_SUCH_TOKEN\" }\n";
     let unset = broken("unset.toml", &format!("{source}\"influxdb+http://h\"\n{unset}"));
     let twice = broken("twice.toml", &format!("{source}\"lp:x\"\n{source}\"lp:y\"\n"));
     let unit = broken("unit.toml", &format!("{source}\"lp:x\"\nprecision = \"h\"\n"));
     let size =
         broken("size.toml", "file_size = \"1 elephant\"\n[[source]]\nname=\"s\"\nurl=\"lp:x\"");
+    let file = repository("tests/data/weather.lp").display().to_string();
     let cases: &[(&str, &[&str])] = &[
         ("no source", &[]),
         ("no name", &["--source", "metrics"]),
         ("unknown scheme", &["--source", "mongodb://localhost/db"]),
         ("unknown sslmode", &["--source", "postgres://localhost/db?sslmode=maybe"]),
         ("unknown parameter", &["--source", "mysql://localhost/db?timeout=5"]),
+        ("mistyped parameter", &["--source", "postgres://localhost/db?ssl_mode=require"]),
+        ("mistyped scheme", &["--source", "postgress://localhost/db"]),
+        ("http", &["--source", "http://localhost:8086/db"]),
+        ("https", &["--source", "https://me@localhost:8086"]),
+        ("influxdb", &["--source", "influxdb://localhost/db"]),
+        ("jdbc", &["--source", "jdbc:postgresql://localhost/db"]),
+        ("mistyped name", &["--source", "metrisc", "--config", &named]),
+        ("a file", &["--source", &file]),
+        ("after", &["--source", "lp:x", "--from", "2024-01-02 12:00", "--to", "2024-01-01"]),
+        ("unknown key of a source", &["--config", &inner]),
+        ("missing key", &["--config", &no_url]),
+        ("one source in single brackets", &["--config", &single]),
+        ("number for text", &["--config", &number]),
+        ("text for number", &["--config", &text]),
+        ("text for list", &["--config", &list]),
+        ("list for names", &["--config", &map]),
+        ("unknown preset", &["--config", &preset]),
+        ("key of a secret", &["--config", &secret]),
+        ("syntax", &["--config", &syntax]),
         ("no such version", &["--source", "influxdb4+https://localhost/db"]),
         ("unknown product", &["--source", "graphite+https://localhost/db"]),
         ("no host", &["--source", "influxdb+https:///db"]),

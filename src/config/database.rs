@@ -8,6 +8,7 @@ use percent_encoding::percent_decode_str;
 use url::Url;
 
 use crate::config::file::FileSource;
+use crate::config::keys::closest;
 use crate::config::select::Select;
 use crate::config::server::{
     Binding, ClientCertificate, Database, Secret, ServerKey, Tls, TlsMode, without_password,
@@ -165,7 +166,20 @@ fn tls(
             | "target_session_attrs"
             | "client_encoding"
             | "charset" => {}
-            other => return Err(bad(&format!("it has the unknown parameter `{other}`"))),
+            other => {
+                let only_mysql = ["server-public-key-path", "get-server-public-key"];
+                let only_postgres = ["channel_binding"];
+                let theirs = if is_postgres { &only_postgres[..] } else { &only_mysql };
+                let known = || ["sslmode", "sslrootcert", "sslcert", "sslkey"].iter().chain(theirs);
+                let all = known().map(|known| format!("`{known}`")).collect::<Vec<_>>().join(", ");
+                let meant = closest(other, known().copied());
+                let meant = meant.map(|meant| format!(", did you mean `{meant}`?"));
+                let meant = meant.unwrap_or_default();
+                let other = other.escape_debug();
+                let why =
+                    format!("it has the unknown parameter `{other}`{meant} (known are {all})");
+                return Err(bad(&why));
+            }
         }
     }
     let mode = mode.map(|mode| mode.to_ascii_lowercase().replace('_', "-"));

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use toml::de::DeTable;
 
+use crate::config::keys::check;
 use crate::config::location::Preset;
 use crate::config::server::Secret;
 use crate::error::{Error, Result};
@@ -108,25 +110,44 @@ impl SecretRef {
     }
 }
 
-/// The file, and the folder that its paths are relative to; nothing without one.
+/// Read where no other file is named.
+const USUAL: &str = "moveout.toml";
+
+/// The file, and the folder that its paths are relative to; nothing without one. It is the one that is named, by a flag
+/// or `MOVEOUT_CONFIG`, or else `moveout.toml` in the working directory.
 pub(super) fn file_of(config: Option<&Path>) -> Result<(File, PathBuf)> {
-    match config {
-        None => Ok((File::default(), PathBuf::new())),
-        Some(path) => {
-            Ok((read_file(path)?, path.parent().map(Path::to_path_buf).unwrap_or_default()))
-        }
-    }
+    let of_env =
+        || env::var_os("MOVEOUT_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
+    let usual = || Some(PathBuf::from(USUAL)).filter(|path| path.is_file());
+    let Some(path) = config.map(Path::to_path_buf).or_else(of_env).or_else(usual) else {
+        return Ok((File::default(), PathBuf::new()));
+    };
+    tracing::info!("reading the configuration {}", path.display());
+    Ok((read_file(&path)?, path.parent().map(Path::to_path_buf).unwrap_or_default()))
 }
 
 fn read_file(path: &Path) -> Result<File> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| Error::usage(format!("reading {}: {error}", path.display())))?;
     // The line itself is not shown, but for its key: there may be a secret in it.
-    toml::from_str(&text).map_err(|error| {
-        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let wrong = |at: Option<usize>, what: &str| {
+        let before = at.and_then(|at| text.get(..at)).unwrap_or_default();
         let line = before.matches('\n').count() + 1;
+        Error::usage(format!("{}, line {line}: {what}", path.display()))
+    };
+    let malformed = |error: toml::de::Error| {
+        let at = error.span().map(|span| span.start);
+        let before = at.and_then(|at| text.get(..at)).unwrap_or_default();
         let key = before.rsplit('\n').next().and_then(|line| line.split_once('='));
         let key = key.map(|(key, _)| format!("`{}`: ", key.trim())).unwrap_or_default();
-        Error::usage(format!("{}, line {line}: {key}{}", path.display(), error.message()))
-    })
+        wrong(at, &format!("{key}{}", error.message()))
+    };
+    check(&DeTable::parse(&text).map_err(malformed)?).map_err(|found| {
+        let error = wrong(Some(found.at), &found.what);
+        match found.hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    })?;
+    toml::from_str(&text).map_err(malformed)
 }

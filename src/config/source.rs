@@ -11,6 +11,7 @@ use url::Url;
 use crate::config::database::{MYSQL, POSTGRES, database};
 use crate::config::file::FileSource;
 use crate::config::job::{SourceKind, SourceSpec};
+use crate::config::keys::closest;
 use crate::config::select::Select;
 use crate::config::server::{
     Credentials, InfluxDb, QuotaChoice, Secret, Version, without_password,
@@ -18,6 +19,9 @@ use crate::config::server::{
 use crate::config::units::{duration, size};
 use crate::error::{Error, Result};
 use crate::model::Prices;
+
+const SOURCES: &str = "a source is influxdb+https://HOST[:PORT]/DATABASE, postgres://…, mysql://…, lp:FILE, or a name \
+                       from the configuration";
 
 /// A source of the file.
 pub(super) fn source_of_file(source: &FileSource, folder: &Path) -> Result<SourceSpec> {
@@ -125,13 +129,25 @@ fn influxdb(
     select: &mut Select,
     warnings: &mut Vec<String>,
 ) -> Result<(String, SourceKind)> {
-    let bad = |why: &str| {
-        Error::usage(format!("`{}` is not a source: {why}", without_password(text))).hint(
-            "a source is influxdb+https://HOST[:PORT]/DATABASE, postgres://…, mysql://…, lp:FILE, or a name from the configuration",
-        )
+    let refused = |why: &str, meant: Option<String>| {
+        let hint = match meant {
+            Some(meant) => format!("did you mean {}?", without_password(&meant)),
+            None => SOURCES.to_owned(),
+        };
+        Error::usage(format!("`{}` is not a source: {why}", without_password(text))).hint(hint)
     };
-    let (product, address) = text.split_once('+').ok_or_else(|| match text.split_once("://") {
-        Some((scheme, _)) => bad(&format!("this version cannot read `{scheme}://`")),
+    let bad = |why: &str| refused(why, None);
+    // A `+` may stand in a password, too.
+    let scheme = text.split_once("://").map(|(scheme, _)| scheme);
+    let product = text.split_once('+').filter(|(product, _)| !product.contains(':'));
+    let (product, address) = product.ok_or_else(|| match scheme {
+        Some(scheme) => {
+            let right = meant_by(scheme).map(|right| text.replacen(scheme, right, 1));
+            refused(&format!("this version cannot read `{scheme}://`"), right)
+        }
+        None if Path::new(text).is_file() => {
+            refused("it is a file, and no URL", Some(format!("lp:{text}")))
+        }
         None => bad("there is no such name in the configuration, and it is no URL"),
     })?;
     let version = match product {
@@ -139,7 +155,11 @@ fn influxdb(
         "influxdb1" => Some(Version::One),
         "influxdb2" => Some(Version::Two),
         "influxdb3" => Some(Version::Three),
-        _ => return Err(bad("unknown scheme")),
+        _ => {
+            let known = ["influxdb", "influxdb1", "influxdb2", "influxdb3"];
+            let right = closest(product, known).map(|right| text.replacen(product, right, 1));
+            return Err(refused("unknown scheme", right));
+        }
     };
     let mut url = Url::parse(address).map_err(|error| bad(&error.to_string()))?;
     // A URL without a host, or without its slashes, is read as another one.
@@ -184,6 +204,19 @@ fn influxdb(
     let (quota, prices) = quota_and_prices(file)?;
     let influxdb = InfluxDb { base: url, credentials, version, quota, prices };
     Ok((name, SourceKind::InfluxDb(influxdb)))
+}
+
+/// The scheme that somebody most likely meant by one that there is not.
+fn meant_by(scheme: &str) -> Option<&'static str> {
+    match scheme {
+        "http" => Some("influxdb+http"),
+        "https" | "influx" | "influxdb" | "influxdb1" | "influxdb2" | "influxdb3" => {
+            Some("influxdb+https")
+        }
+        "jdbc:postgresql" | "pg" | "pgsql" | "psql" => Some("postgres"),
+        "jdbc:mysql" | "jdbc:mariadb" | "mysql2" | "mysqlx" => Some("mysql"),
+        _ => closest(scheme, ["postgres", "postgresql", "mysql", "mariadb"]),
+    }
 }
 
 fn quota_and_prices(file: Option<&FileSource>) -> Result<(QuotaChoice, Prices)> {

@@ -1,0 +1,179 @@
+//! PURE: the keys of the configuration file and what each of them holds, so that what is wrong is told in the words of
+//! the file and with its line. No value is shown: it may be a secret.
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// What a key holds.
+enum Kind {
+    Text,
+    Texts,
+    /// Texts by names.
+    Named,
+    Count,
+    Number,
+    Flag,
+    OneOf(&'static [&'static str]),
+    /// Anything but a reference is refused where it is read, since it may be the secret itself.
+    Secret,
+    Table(Keys),
+    Tables(Keys),
+}
+
+struct Keys {
+    /// What has these keys.
+    of: &'static str,
+    known: &'static [(&'static str, Kind)],
+    needed: &'static [&'static str],
+}
+
+const SECRET: Keys = Keys {
+    of: "a reference to a secret",
+    known: &[("env", Kind::Text), ("file", Kind::Text)],
+    needed: &[],
+};
+
+const S3: Keys = Keys {
+    of: "`s3`",
+    known: &[
+        ("preset", Kind::OneOf(&["aws", "r2", "minio", "garage", "gcs", "oss"])),
+        ("endpoint", Kind::Text),
+        ("region", Kind::Text),
+        ("access_key_id", Kind::Text),
+        ("secret_access_key", Kind::Secret),
+        ("session_token", Kind::Secret),
+    ],
+    needed: &[],
+};
+
+const SOURCE: Keys = Keys {
+    of: "a source",
+    known: &[
+        ("name", Kind::Text),
+        ("url", Kind::Text),
+        ("username", Kind::Text),
+        ("password", Kind::Secret),
+        ("token", Kind::Secret),
+        ("databases", Kind::Texts),
+        ("retention_policies", Kind::Texts),
+        ("tables", Kind::Texts),
+        ("schemas", Kind::Texts),
+        ("exclude", Kind::Texts),
+        ("time_columns", Kind::Named),
+        ("lock", Kind::Flag),
+        ("precision", Kind::Text),
+        ("quota", Kind::Text),
+        ("quota_window", Kind::Text),
+        ("price_per_query", Kind::Number),
+        ("price_per_gigabyte", Kind::Number),
+    ],
+    needed: &["name", "url"],
+};
+
+const FILE: Keys = Keys {
+    of: "the configuration",
+    known: &[
+        ("archive", Kind::Text),
+        ("s3", Kind::Table(S3)),
+        ("from", Kind::Text),
+        ("to", Kind::Text),
+        ("window", Kind::Text),
+        ("concurrency", Kind::Count),
+        ("memory", Kind::Text),
+        ("file_size", Kind::Text),
+        ("idle_timeout", Kind::Text),
+        ("attempts", Kind::Count),
+        ("patience", Kind::Text),
+        ("source", Kind::Tables(SOURCE)),
+    ],
+    needed: &[],
+};
+
+/// What is wrong with a file, and where.
+pub(super) struct Wrong {
+    /// Where it begins, in bytes.
+    pub(super) at: usize,
+    /// What it is.
+    pub(super) what: String,
+    /// What would be right.
+    pub(super) hint: Option<String>,
+}
+
+/// Looks at every key and at the kind of its value.
+pub(super) fn check(table: &Spanned<DeTable<'_>>) -> Result<(), Wrong> {
+    check_table(&FILE, table.get_ref(), table.span().start)
+}
+
+fn check_table(keys: &Keys, table: &DeTable<'_>, at: usize) -> Result<(), Wrong> {
+    for (key, value) in table {
+        let name = key.get_ref().as_ref();
+        let at = key.span().start;
+        let Some((_, kind)) = keys.known.iter().find(|(known, _)| *known == name) else {
+            let known = || keys.known.iter().map(|(known, _)| *known);
+            let all = known().map(|known| format!("`{known}`")).collect::<Vec<_>>().join(", ");
+            let meant = closest(name, known()).map(|meant| format!("did you mean `{meant}`? "));
+            return Err(Wrong {
+                at,
+                what: format!("{} has no key `{}`", keys.of, name.escape_debug()),
+                hint: Some(format!("{}The keys are {all}", meant.unwrap_or_default())),
+            });
+        };
+        check_value(name, kind, value.get_ref(), at)?;
+    }
+    match keys.needed.iter().find(|needed| !table.contains_key(**needed)) {
+        Some(needed) => {
+            Err(Wrong { at, what: format!("{} needs the key `{needed}`", keys.of), hint: None })
+        }
+        None => Ok(()),
+    }
+}
+
+fn check_value(name: &str, kind: &Kind, value: &DeValue<'_>, at: usize) -> Result<(), Wrong> {
+    let wrong =
+        |what: &str| Err(Wrong { at, what: format!("`{name}` must be {what}"), hint: None });
+    match (kind, value) {
+        (Kind::Text, DeValue::String(_))
+        | (Kind::Number, DeValue::Integer(_) | DeValue::Float(_))
+        | (Kind::Flag, DeValue::Boolean(_)) => Ok(()),
+        (Kind::Count, DeValue::Integer(number)) if number.as_str().parse::<u32>().is_ok() => Ok(()),
+        (Kind::OneOf(known), DeValue::String(text)) if known.contains(&text.as_ref()) => Ok(()),
+        (Kind::Texts, DeValue::Array(texts))
+            if texts.iter().all(|text| text.get_ref().is_str()) =>
+        {
+            Ok(())
+        }
+        (Kind::Named, DeValue::Table(texts))
+            if texts.iter().all(|(_, text)| text.get_ref().is_str()) =>
+        {
+            Ok(())
+        }
+        (Kind::Secret, DeValue::Table(table)) => check_table(&SECRET, table, at),
+        (Kind::Secret, _) => Ok(()),
+        (Kind::Table(keys), DeValue::Table(table)) => check_table(keys, table, at),
+        (Kind::Tables(keys), DeValue::Array(tables)) => {
+            tables.iter().try_for_each(|one| match one.get_ref() {
+                DeValue::Table(table) => check_table(keys, table, one.span().start),
+                _ => wrong("tables, each below a line [[source]] with two brackets"),
+            })
+        }
+        (Kind::Text, _) => wrong("a text in quotes"),
+        (Kind::Number, _) => wrong("a number"),
+        (Kind::Flag, _) => wrong("true or false"),
+        (Kind::Count, _) => wrong("a whole number"),
+        (Kind::OneOf(known), _) => wrong(&format!("one of \"{}\"", known.join("\", \""))),
+        (Kind::Texts, _) => wrong("a list of texts, such as [\"one\", \"two\"]"),
+        (Kind::Named, _) => wrong("texts by names, such as { \"one\" = \"two\" }"),
+        (Kind::Table(_), _) => wrong("a table, below a line [s3]"),
+        (Kind::Tables(_), _) => wrong("tables, each below a line [[source]] with two brackets"),
+    }
+}
+
+/// The known word that somebody most likely meant.
+pub(super) fn closest<'a>(
+    wrong: &str,
+    known: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    let near = known.into_iter().map(|known| (strsim::jaro_winkler(wrong, known), known));
+    let near = near.filter(|(similarity, _)| *similarity > 0.8);
+    near.max_by(|one, other| one.0.total_cmp(&other.0)).map(|(_, known)| known)
+}
