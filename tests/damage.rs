@@ -808,7 +808,7 @@ fn artifacts_are_those_that_the_run_lists_however_much_is_made_to_fit() {
         change(&mut run);
         with(&ARTIFACTS, RUN, serde_json::to_vec(&run).unwrap())
     };
-    let keys = ["one", "two"].map(|path| format!("data/scripted/_artifacts/{path}"));
+    let keys = ["one", "two"].map(|name| format!("data/scripted/_artifacts/{name}.sql"));
     let run: Json = serde_json::from_slice(&ARTIFACTS[RUN]).unwrap();
     for (key, file) in keys.iter().zip(run["artifact_files"].as_array().unwrap()) {
         let bytes = &ARTIFACTS[key];
