@@ -4,6 +4,7 @@
 
 mod again;
 pub mod chunk_writer;
+mod closing;
 pub mod prepare;
 pub mod queue;
 mod recheck;

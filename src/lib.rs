@@ -44,5 +44,5 @@ pub mod retry;
 pub mod source;
 pub mod store;
 pub mod survey;
-mod text;
+pub mod text;
 pub mod window;

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 fn main() -> ExitCode {
     let cli = parse();
     log(cli.verbose);
+    output::colours(cli.color);
     // One TLS stack with one provider, for every client in the process.
     if rustls::crypto::ring::default_provider().install_default().is_err() {
         tracing::debug!("a TLS provider was installed already");

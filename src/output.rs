@@ -1,23 +1,58 @@
 //! Summaries on standard output: text for people, or one JSON object. Part of the binary.
 
-use std::io::{self, Write};
+mod export;
+mod plan;
 
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use clap::ColorChoice;
 use indicatif::{HumanBytes, HumanCount, HumanDuration};
 use moveout::archive::run_json::Outside;
-use moveout::commands::doctor::Diagnosis;
-use moveout::commands::plan::Preview;
+use moveout::commands::doctor::{CheckStatus, Diagnosis};
 use moveout::commands::status::Status;
-use moveout::commands::verify::Report;
+use moveout::commands::verify::{Report, ReportStatus};
 use moveout::error::{Error, Result};
-use moveout::export::summary::{Failed, Summary};
-use moveout::model::{ArtifactOutcome, Excluded};
-use moveout::window::{Slice, Window, rfc3339};
+use moveout::export::summary::Failed;
+use moveout::model::Excluded;
+use moveout::text::several;
+use moveout::window::{Window, rfc3339};
 use serde::Serialize;
+
+pub(crate) use self::export::export;
+pub(crate) use self::plan::plan;
 
 /// Lines of a kind that are shown before the rest is only counted.
 const SHOWN: usize = 20;
 
 type Out<'a> = &'a mut dyn Write;
+
+/// Whether verdicts have colours.
+static COLOURS: OnceLock<bool> = OnceLock::new();
+
+/// Says whether verdicts have colours.
+pub(crate) fn colours(choice: ColorChoice) {
+    let auto = || {
+        let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        !refused && io::stdout().is_terminal()
+    };
+    let _ = COLOURS.set(match choice {
+        ColorChoice::Always => true,
+        ColorChoice::Never => false,
+        ColorChoice::Auto => auto(),
+    });
+}
+
+/// A verdict: green where all is well, red where it is not.
+fn verdict(good: bool, text: impl fmt::Display) -> String {
+    let code = if good { 32 } else { 31 };
+    match COLOURS.get() {
+        Some(true) => format!("\x1b[1;{code}m{text}\x1b[0m"),
+        _ => text.to_string(),
+    }
+}
 
 /// Prints a summary, as JSON if asked for.
 pub(crate) fn show<T: Serialize>(
@@ -67,159 +102,22 @@ pub(crate) fn doctor(out: Out<'_>, diagnosis: &Diagnosis) -> io::Result<()> {
             writeln!(out, "{}", check.of)?;
             last = Some(&check.of);
         }
-        let line = format!("  {:<8} {:<24} {}", check.status, check.what, check.found);
+        let status = match check.status {
+            CheckStatus::Ok => "ok",
+            CheckStatus::Warning => "warning",
+            CheckStatus::Failed => "failed",
+        };
+        let line = format!("  {status:<8} {:<24} {}", check.what, check.found);
         writeln!(out, "{}", line.trim_end())?;
         if let Some(hint) = &check.hint {
             writeln!(out, "           {hint}")?;
         }
     }
     match diagnosis.status {
-        "ok" => writeln!(out, "\nnothing fails of what was checked"),
-        _ => writeln!(out, "\nan export would fail"),
-    }
-}
-
-pub(crate) fn export(out: Out<'_>, summary: &Summary) -> io::Result<()> {
-    let state = match (summary.status, summary.covers) {
-        ("complete", Some(window)) => covers(window),
-        ("complete", None) => "complete and sealed".to_owned(),
-        (other, _) => other.to_owned(),
-    };
-    writeln!(out, "{}: {state}", summary.archive)?;
-    writeln!(
-        out,
-        "  this run   {} in {} of {}, {}, {}, {}",
-        several(summary.rows, "row"),
-        summary.tables_written,
-        several(summary.tables as u64, "table"),
-        several(summary.chunks, "chunk"),
-        HumanBytes(summary.bytes),
-        seconds(summary.elapsed_seconds),
-    )?;
-    writeln!(
-        out,
-        "  archive    {}, {}",
-        several(summary.rows_total, "row"),
-        HumanBytes(summary.bytes_total)
-    )?;
-    if summary.read_again.tables > 0 {
-        let (tables, changed) = (summary.read_again.tables, summary.read_again.changed);
-        writeln!(
-            out,
-            "  again      {} read again, {changed} of them changed",
-            several(tables, "table")
-        )?;
-    }
-    some(out, &summary.kept, |out, kept| {
-        let what = if kept.slice == Slice::All { "" } else { " (rows without a time)" };
-        writeln!(out, "  kept       {}{what} as of {}", kept.table, kept.as_of)
-    })?;
-    if summary.not_compared.windows > 0 {
-        writeln!(
-            out,
-            "  not read   {} of {}, exported before and not compared with the source",
-            several(summary.not_compared.windows, "window"),
-            several(summary.not_compared.tables, "table")
-        )?;
-    }
-    outside(out, &summary.outside)?;
-    excluded(out, &summary.excluded)?;
-    for artifact in summary.artifacts.iter().filter(|a| match &a.status {
-        ArtifactOutcome::Saved(detail) => !detail.is_empty(),
-        ArtifactOutcome::NotAvailable(_) => true,
-        ArtifactOutcome::None | ArtifactOutcome::Failed(_) => false,
-    }) {
-        writeln!(
-            out,
-            "  artifacts  {} of {}: {}",
-            artifact.kind, artifact.source, artifact.status
-        )?;
-    }
-    notes(out, &summary.notes)?;
-    warnings(out, &summary.warnings)?;
-    failed(out, &summary.failed)?;
-    if let Some(error) = &summary.error {
-        writeln!(out, "  error      {error}")?;
-    }
-    if let Some(hint) = &summary.hint {
-        writeln!(out, "\nhint: {hint}")?;
-    } else if summary.status == "complete" {
-        writeln!(out, "\nnext: moveout verify {}", summary.archive)?;
-    }
-    Ok(())
-}
-
-pub(crate) fn plan(out: Out<'_>, plan: &Preview) -> io::Result<()> {
-    for source in &plan.sources {
-        writeln!(out, "{}: {} at {}", source.name, source.version, source.address)?;
-    }
-    some(out, &plan.tables, |out, table| {
-        let left = match (table.remaining.first(), table.remaining.last()) {
-            (Some(first), Some(last)) => {
-                format!(
-                    "{}, {}",
-                    Window { from: first.from, to: last.to },
-                    several(table.windows, "window")
-                )
-            }
-            _ if table.windows > 0 => "the rows without a time".to_owned(),
-            _ => "nothing left to do".to_owned(),
-        };
-        let by = table.time_column.as_ref().map(|column| format!(" by {}", column.escape_debug()));
-        let by = by.unwrap_or_default();
-        let left = match table.again.as_slice() {
-            [] => left,
-            _ if table.remaining.is_empty() => format!("{left}, again"),
-            slices if slices.contains(&Slice::All) => {
-                format!("{left}, again, since it is read whole")
-            }
-            _ => format!("{left}, and the rows without a time again"),
-        };
-        writeln!(out, "  {}  {left}{by}, {}", table.table, about(table.rows_estimate, "row"))
-    })?;
-    writeln!(
-        out,
-        "about {}, {}, {}, {}",
-        several(plan.windows, "window"),
-        about(plan.rows_estimate, "row"),
-        plan.bytes_estimate
-            .map_or_else(|| "size not known".to_owned(), |b| format!("{}", HumanBytes(b))),
-        plan.seconds_estimate.map_or_else(
-            || "time not known".to_owned(),
-            |s| format!(
-                "{} with one chunk in flight",
-                HumanDuration(std::time::Duration::from_secs(s))
-            )
-        ),
-    )?;
-    for quota in &plan.quotas {
-        write!(out, "{}: about ", quota.source)?;
-        match quota.read_bytes_estimate {
-            Some(bytes) => write!(out, "{} to be read", HumanBytes(bytes))?,
-            None => write!(out, "as many bytes as its rows take")?,
+        CheckStatus::Failed => writeln!(out, "\n{}", verdict(false, "an export would fail")),
+        CheckStatus::Ok | CheckStatus::Warning => {
+            writeln!(out, "\n{}", verdict(true, "nothing fails of what was checked"))
         }
-        match (&quota.quota, quota.seconds_at_least) {
-            (Some(words), Some(seconds)) => {
-                let least = HumanDuration(std::time::Duration::from_secs(seconds));
-                write!(out, " under the quota of {words}, so {least} at least")?;
-            }
-            (Some(words), None) => write!(out, " under the quota of {words}")?,
-            (None, _) => write!(out, " without a quota")?,
-        }
-        write!(out, "; about {}", several(quota.queries_estimate, "query execution"))?;
-        match quota.cost_estimate {
-            Some(cost) => writeln!(out, "; about {cost:.2} in the currency of the bill")?,
-            None => writeln!(out)?,
-        }
-    }
-    outside(out, &plan.outside)?;
-    excluded(out, &plan.excluded)?;
-    notes(out, &plan.notes)?;
-    warnings(out, &plan.warnings)?;
-    failed(out, &plan.failed)?;
-    match &plan.hint {
-        Some(hint) => writeln!(out, "\nhint: {hint}"),
-        None => Ok(()),
     }
 }
 
@@ -296,14 +194,14 @@ pub(crate) fn verify(out: Out<'_>, report: &Report) -> io::Result<()> {
         HumanBytes(report.bytes)
     )?;
     match (report.faults.len(), report.status) {
-        (0, "ok") => writeln!(out, "no fault found")?,
-        (0, "unfinished") => writeln!(
+        (0, ReportStatus::Ok) => writeln!(out, "{}", verdict(true, "no fault found"))?,
+        (0, ReportStatus::Unfinished) => writeln!(
             out,
             "no fault found, but {} could not be decoded within --memory",
             several(report.unchecked.len() as u64, "file")
         )?,
         (0, _) => writeln!(out, "no fault found, but the archive is not sealed")?,
-        (faults, _) => writeln!(out, "{}", several(faults as u64, "fault"))?,
+        (faults, _) => writeln!(out, "{}", verdict(false, several(faults as u64, "fault")))?,
     }
     match report.hint {
         Some(hint) => writeln!(out, "\nhint: {hint}"),
@@ -316,22 +214,10 @@ fn covers(window: Window) -> String {
     format!("sealed; covers {} to {}", rfc3339(window.from), rfc3339(window.to))
 }
 
-/// `1 file`, `2 files`.
-fn several(count: u64, what: &str) -> String {
-    format!("{} {what}{}", HumanCount(count), if count == 1 { "" } else { "s" })
-}
-
-fn about(count: Option<u64>, what: &str) -> String {
-    match count {
-        Some(count) => format!("about {}", several(count, what)),
-        None => format!("{what}s not counted"),
-    }
-}
-
 fn seconds(seconds: f64) -> String {
     match seconds < 60.0 {
         true => format!("{seconds:.1} s"),
-        false => format!("{}", HumanDuration(std::time::Duration::from_secs_f64(seconds))),
+        false => format!("{}", HumanDuration(Duration::from_secs_f64(seconds))),
     }
 }
 

@@ -1,6 +1,13 @@
-//! PURE: text of others, as it may reach a terminal.
+//! PURE: text of others, as it may reach a terminal, and counts of things in words.
 
 use std::fmt::{self, Write};
+
+use indicatif::HumanCount;
+
+/// `1 file`, `2 files`, `1,000 files`.
+pub fn several(count: u64, what: &str) -> String {
+    format!("{} {what}{}", HumanCount(count), if count == 1 { "" } else { "s" })
+}
 
 /// Shows text whose control characters could move the cursor, or hide what stands before them.
 pub(crate) fn escaped(text: &str) -> impl fmt::Display + '_ {

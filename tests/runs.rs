@@ -399,6 +399,11 @@ fn two_runs_at_once_do_no_harm() {
                 second.stdout,
                 second.stderr
             );
+            // Both count what the archive has of them.
+            let line = run.stdout.lines().find(|line| line.starts_with("  this run")).unwrap();
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let number = |at: usize| words[at].parse::<u64>().unwrap();
+            assert!(words[4] == "in" && number(5) <= number(7), "round {round}: {line}");
         }
         if !setting.archive().is_sealed() {
             assert!(first.status == 3 && second.status == 3, "round {round}");

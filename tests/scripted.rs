@@ -9,12 +9,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use moveout::commands::doctor::doctor;
+use moveout::commands::doctor::{CheckStatus, doctor};
 use moveout::commands::export::export;
 use moveout::commands::plan::preview;
 use moveout::config::{Job, Location};
 use moveout::error::{Class, Error, Exit};
-use moveout::export::summary::Summary;
+use moveout::export::summary::{ExportStatus, Summary};
 use moveout::model::{ArtifactOutcome, Artifacts, Listing, TableId};
 use moveout::progress::Progress;
 use support::memory::{Handle, Memory, Wrong};
@@ -172,7 +172,7 @@ async fn an_interrupt_is_heard_at_every_question_and_only_then_is_a_run_interrup
         let ended = tokio::time::timeout(Duration::from_secs(10), run).await;
         let exit = match ended.unwrap_or_else(|_| panic!("question {n} was waited for")) {
             Ok(summary) => {
-                assert_eq!((summary.status, summary.error), ("interrupted", None));
+                assert_eq!((summary.status, summary.error), (ExportStatus::Interrupted, None));
                 summary.exit
             }
             Err(error) => error.exit(),
@@ -287,7 +287,8 @@ async fn what_cannot_be_read_is_named_by_doctor_plan_and_export_alike() {
     let never = || watch::channel(false).1;
 
     let diagnosis = doctor(&job, &Progress::silent(), never()).await.unwrap();
-    let failed: Vec<_> = diagnosis.checks.iter().filter(|check| check.status == "failed").collect();
+    let failed: Vec<_> =
+        diagnosis.checks.iter().filter(|check| check.status == CheckStatus::Failed).collect();
     assert_eq!(diagnosis.exit, Exit::Failed);
     assert_eq!(failed.len(), 1, "{diagnosis:?}");
     assert_eq!(failed[0].found, "d.s.secret cannot be read: permission denied");
@@ -326,13 +327,13 @@ async fn a_definition_that_could_not_be_saved_is_not_complete_until_it_is() {
     for _ in 0..2 {
         let summary = setting.export(&setting.job()).await.unwrap();
         assert_eq!(summary.exit, Exit::Failed);
-        assert_eq!(summary.status, "complete except for definitions");
+        assert_eq!(summary.status, ExportStatus::CompleteExceptForDefinitions);
         assert_eq!(summary.failed[0].chunk, "views of scripted");
         setting.assert_complete();
     }
     setting.source.keep(views(ArtifactOutcome::Saved(String::new())));
     let summary = setting.export(&setting.job()).await.unwrap();
-    assert_eq!((summary.exit, summary.status), (Exit::Done, "complete"));
+    assert_eq!((summary.exit, summary.status), (Exit::Done, ExportStatus::Complete));
     setting.assert_complete();
 }
 

@@ -4,10 +4,12 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use indicatif::HumanBytes;
 use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::archive::runs::new_run_id;
+use crate::commands::plan::bytes_per_row;
 use crate::config::{Job, Limits, Location, SourceSpec};
 use crate::error::{Error, Exit, Result};
 use crate::export::summary::UNREADABLE;
@@ -20,6 +22,7 @@ use crate::source::contact::contact;
 use crate::store::Store;
 use crate::store::upload::Upload;
 use crate::survey::list;
+use crate::text::several;
 
 /// For how long a source that has answered is asked again.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -36,12 +39,24 @@ pub struct Diagnosis {
     /// `doctor`.
     pub command: &'static str,
     /// `ok` or `failed`.
-    pub status: &'static str,
+    pub status: CheckStatus,
     /// Each thing that was tried, in order.
     pub checks: Vec<Check>,
     /// How the process ends.
     #[serde(skip)]
     pub exit: Exit,
+}
+
+/// How something ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CheckStatus {
+    /// As it should.
+    Ok,
+    /// An export works all the same.
+    Warning,
+    /// An export would fail.
+    Failed,
 }
 
 /// One thing that was tried.
@@ -51,8 +66,8 @@ pub struct Check {
     pub of: String,
     /// What was tried.
     pub what: &'static str,
-    /// `ok`, `warning` (an export works all the same) or `failed`.
-    pub status: &'static str,
+    /// How it ended.
+    pub status: CheckStatus,
     /// What came of it.
     pub found: String,
     /// What to do about it.
@@ -74,25 +89,30 @@ pub async fn doctor(
 }
 
 async fn examine(job: &Job, progress: &Progress, retry: &Retry) -> Diagnosis {
-    let mut checks = Vec::new();
+    let (mut checks, mut needed) = (Vec::new(), Some(0));
     for spec in &job.sources {
         progress.doing(&format!("trying {}", spec.name));
         let mut of = Checks { of: spec.name.clone(), checks: &mut checks };
         let reached = of.step("reach", contact(spec, &job.limits, retry), |(_, info)| {
             format!("{}, {}", info.version, info.address)
         });
-        if let Some((source, _)) = reached.await {
-            try_source(spec, source.as_ref(), retry, &mut of).await;
-        }
+        let bytes = match reached.await {
+            Some((source, _)) => try_source(spec, source.as_ref(), retry, &mut of).await,
+            None => None,
+        };
+        needed = needed.zip(bytes).map(|(needed, bytes): (u64, u64)| needed.saturating_add(bytes));
     }
     if let Some(place) = &job.archive {
         progress.doing(&format!("trying {place}"));
         let mut of = Checks { of: place.url.clone(), checks: &mut checks };
-        try_store(place, &mut of).await;
+        try_store(place, needed, &mut of).await;
     }
     progress.end();
-    let failed = checks.iter().any(|check| check.status == "failed");
-    let (status, exit) = if failed { ("failed", Exit::Failed) } else { ("ok", Exit::Done) };
+    let failed = checks.iter().any(|check| check.status == CheckStatus::Failed);
+    let (status, exit) = match failed {
+        true => (CheckStatus::Failed, Exit::Failed),
+        false => (CheckStatus::Ok, Exit::Done),
+    };
     Diagnosis { command: "doctor", status, checks, exit }
 }
 
@@ -102,7 +122,7 @@ struct Checks<'a> {
 }
 
 impl Checks<'_> {
-    fn add(&mut self, what: &'static str, began: Instant, status: &'static str, found: String) {
+    fn add(&mut self, what: &'static str, began: Instant, status: CheckStatus, found: String) {
         self.checks.push(Check {
             of: self.of.clone(),
             what,
@@ -114,7 +134,7 @@ impl Checks<'_> {
     }
 
     fn failed(&mut self, what: &'static str, began: Instant, error: &Error) {
-        self.add(what, began, "failed", error.to_string());
+        self.add(what, began, CheckStatus::Failed, error.to_string());
         if let Some(check) = self.checks.last_mut() {
             check.hint = error.hint_text().map(str::to_owned);
         }
@@ -130,7 +150,7 @@ impl Checks<'_> {
         let began = Instant::now();
         match work.await {
             Ok(done) => {
-                self.add(what, began, "ok", found(&done));
+                self.add(what, began, CheckStatus::Ok, found(&done));
                 Some(done)
             }
             Err(error) => {
@@ -141,17 +161,23 @@ impl Checks<'_> {
     }
 }
 
-async fn try_source(spec: &SourceSpec, source: &dyn Source, retry: &Retry, of: &mut Checks<'_>) {
+/// About how many bytes an export of the source takes, where it can say that at once.
+async fn try_source(
+    spec: &SourceSpec,
+    source: &dyn Source,
+    retry: &Retry,
+    of: &mut Checks<'_>,
+) -> Option<u64> {
     let began = Instant::now();
     match source.clock_ahead().await {
         Ok(None) => {}
         Ok(Some(seconds)) if seconds.abs() <= CLOCK_SECONDS => {
-            of.add("clock", began, "ok", "as here".to_owned());
+            of.add("clock", began, CheckStatus::Ok, "as here".to_owned());
         }
         Ok(Some(seconds)) => of.add(
             "clock",
             began,
-            "warning",
+            CheckStatus::Warning,
             format!(
                 "{} s {} this one",
                 seconds.abs(),
@@ -162,21 +188,27 @@ async fn try_source(spec: &SourceSpec, source: &dyn Source, retry: &Retry, of: &
     }
     // The same list as an export's, so that both fail for the same tables.
     let listed = of.step("list", list(spec, source, retry), |listing| {
-        let mut found = format!("{} tables", listing.tables.len());
+        let mut found = several(listing.tables.len() as u64, "table");
         if !listing.excluded.is_empty() {
-            found.push_str(&format!(", {} things left out", listing.excluded.len()));
+            let excluded = several(listing.excluded.len() as u64, "thing");
+            found.push_str(&format!(", {excluded} left out"));
         }
         found
     });
-    let Some(listing) = listed.await else { return };
+    let listing = listed.await?;
     for warning in listing.warnings {
-        of.add("list", Instant::now(), "warning", warning);
+        of.add("list", Instant::now(), CheckStatus::Warning, warning);
     }
     for (table, why) in &listing.unreadable {
         let error = Error::fail(format!("{table} cannot be read: {why}")).hint(UNREADABLE);
         of.failed("list", Instant::now(), &error);
     }
     try_tables(source, &listing.tables, retry, of).await;
+    let bytes = listing
+        .tables
+        .iter()
+        .map(|table| Some((source.rows_estimate(&table.id)? as f64 * bytes_per_row(table)) as u64));
+    bytes.sum()
 }
 
 /// Asks as many tables as the time allows for their first and last row, which an export does next.
@@ -197,18 +229,16 @@ async fn try_tables(source: &dyn Source, tables: &[Table], retry: &Retry, of: &m
             break;
         }
     }
-    let all = tables.len();
-    let mut found = match asked == all {
-        true => format!("all {all} tables can be listed and asked for their bounds"),
-        false => {
-            format!("{all} tables can be listed, and {asked} of them were asked for their bounds")
-        }
+    let all = several(tables.len() as u64, "table");
+    let mut found = match asked == tables.len() {
+        true => format!("all {all} can be listed and asked for their first and last row"),
+        false => format!("{all} can be listed, and {asked} of them were asked for both ends"),
     };
     found.push_str("; not checked: every row, and the definitions beside them");
-    of.add("read", began, "ok", found);
+    of.add("read", began, CheckStatus::Ok, found);
 }
 
-async fn try_store(place: &Location, of: &mut Checks<'_>) {
+async fn try_store(place: &Location, needed: Option<u64>, of: &mut Checks<'_>) {
     let Some(probe) =
         of.step("open", async { Store::probe(place) }, |probe| probe.description.clone()).await
     else {
@@ -216,20 +246,31 @@ async fn try_store(place: &Location, of: &mut Checks<'_>) {
     };
     let store = &probe.store;
     if let Some(free) = probe.free_bytes {
-        let found = format!("{:.1} GiB free", free as f64 / f64::from(1 << 30));
-        of.add("space", Instant::now(), "ok", found);
+        let (status, needed) = match needed {
+            Some(needed) if needed > free => (CheckStatus::Warning, Some(needed)),
+            needed => (CheckStatus::Ok, needed),
+        };
+        let needed = match needed {
+            Some(needed) => format!("an export takes about {}", HumanBytes(needed)),
+            None => "`moveout plan` says how much an export takes".to_owned(),
+        };
+        of.add("space", Instant::now(), status, format!("{} free; {needed}", HumanBytes(free)));
     }
+    // A disk has files, which are written and read; a bucket has objects, with requests of its own.
+    let says =
+        |bucket: &'static str, disk: &'static str| if place.is_bucket() { bucket } else { disk };
+    let objects = says("object", "file");
     let folder = format!(".moveout/doctor-{}", new_run_id());
     let key = format!("{folder}/small");
     let text = || Bytes::from_static(b"moveout was here");
     let nothing = |(): &()| String::new();
-    if of.step("put", store.put(&key, text()), nothing).await.is_some() {
+    if of.step(says("put", "write"), store.put(&key, text()), nothing).await.is_some() {
         let same = |found: Option<Bytes>| match found {
             Some(bytes) if bytes == text() => Ok(()),
             Some(_) => Err(Error::stop("what was put comes back as something else")),
             None => Err(Error::stop("what was put is not there")),
         };
-        of.step("get", async { same(store.get(&key).await?) }, nothing).await;
+        of.step(says("get", "read"), async { same(store.get(&key).await?) }, nothing).await;
         let range = async {
             match store.range(&key, 8..11).await? {
                 bytes if bytes.as_ref() == b"was" => Ok(()),
@@ -239,32 +280,50 @@ async fn try_store(place: &Location, of: &mut Checks<'_>) {
                 ))),
             }
         };
-        of.step("get a range", range, nothing).await;
+        of.step(says("get a range", "read a part"), range, nothing).await;
         let began = Instant::now();
         match store.put_if_absent(&key, Bytes::from_static(b"overwritten")).await {
-            Ok(false) => of.add("put if absent", began, "ok", String::new()),
+            Ok(false) => of.add(
+                says("put if absent", "create if absent"),
+                began,
+                CheckStatus::Ok,
+                String::new(),
+            ),
             // Nothing rests on it.
-            Ok(true) => {
-                of.add("put if absent", began, "ok", "the store ignores it; not needed".to_owned())
-            }
-            Err(error) => of.failed("put if absent", began, &error),
+            Ok(true) => of.add(
+                says("put if absent", "create if absent"),
+                began,
+                CheckStatus::Ok,
+                "the store ignores it; not needed".to_owned(),
+            ),
+            Err(error) => of.failed(says("put if absent", "create if absent"), began, &error),
         }
-        of.step("upload in parts", upload(store, &format!("{folder}/parts")), nothing).await;
+        of.step(
+            says("upload in parts", "write in parts"),
+            upload(store, &format!("{folder}/parts")),
+            nothing,
+        )
+        .await;
         let list = async {
             match store.list(&folder).await?.len() {
                 2 => Ok(()),
-                found => Err(Error::stop(format!("{found} objects are listed of 2"))),
+                found => Err(Error::stop(format!("{found} of 2 {objects}s are listed"))),
             }
         };
         of.step("list", list, nothing).await;
         let began = Instant::now();
         match store.lists_staged().await {
-            Ok(true) => of.add("list unfinished uploads", began, "ok", String::new()),
+            Ok(true) => of.add(
+                says("list unfinished uploads", "list unfinished files"),
+                began,
+                CheckStatus::Ok,
+                String::new(),
+            ),
             Ok(false) => {
                 of.add(
-                    "list unfinished uploads",
+                    says("list unfinished uploads", "list unfinished files"),
                     began,
-                    "warning",
+                    CheckStatus::Warning,
                     "the store does not".to_owned(),
                 );
                 if let Some(check) = of.checks.last_mut() {
@@ -274,7 +333,9 @@ async fn try_store(place: &Location, of: &mut Checks<'_>) {
                     );
                 }
             }
-            Err(error) => of.failed("list unfinished uploads", began, &error),
+            Err(error) => {
+                of.failed(says("list unfinished uploads", "list unfinished files"), began, &error)
+            }
         }
     }
     let delete = async {
@@ -283,7 +344,7 @@ async fn try_store(place: &Location, of: &mut Checks<'_>) {
         }
         match store.list(&folder).await?.len() {
             0 => Ok(()),
-            left => Err(Error::stop(format!("{left} objects are still there"))),
+            left => Err(Error::stop(format!("{} left behind", several(left as u64, objects)))),
         }
     };
     of.step("delete", delete, nothing).await;

@@ -48,8 +48,10 @@ pub struct Preview {
     pub rows_estimate: Option<u64>,
     /// About how many bytes of Parquet.
     pub bytes_estimate: Option<u64>,
-    /// About how many seconds one stream takes, at the speed of a sample.
+    /// About how many seconds it takes with so many chunks in flight, at the speed of a sample.
     pub seconds_estimate: Option<u64>,
+    /// Chunks in flight.
+    pub concurrency: usize,
     /// What it takes of sources whose reading is limited or billed.
     pub quotas: Vec<QuotaPreview>,
     /// Rows outside of the requested range.
@@ -159,15 +161,19 @@ async fn look(job: &Job, progress: &Progress, retry: &Retry) -> Result<Preview> 
         tables.iter().map(of).try_fold(0u64, |sum, of_table| Some(sum.saturating_add(of_table?)))
     };
     let rows_estimate = sum(|table| table.rows_estimate);
+    let windows = tables.iter().fold(0, |sum: u64, table| table.windows.saturating_add(sum));
+    // There are never more streams than windows.
+    let streams = (job.limits.concurrency as u64).min(windows).max(1);
     Ok(Preview {
         command: "plan",
         sources: survey.infos,
-        windows: tables.iter().fold(0, |sum, table| table.windows.saturating_add(sum)),
+        windows,
+        concurrency: job.limits.concurrency,
         rows_estimate,
         bytes_estimate: sum(|table| table.bytes_estimate),
         seconds_estimate: rows_estimate.zip(speed).map(|(rows, speed)| {
             let by_quota = quotas.iter().filter_map(|quota| quota.seconds_at_least).max();
-            ((rows as f64 / speed).ceil() as u64).max(by_quota.unwrap_or(0))
+            ((rows as f64 / speed / streams as f64).ceil() as u64).max(by_quota.unwrap_or(0))
         }),
         quotas,
         tables,
@@ -258,7 +264,7 @@ async fn rows(
 }
 
 // What zstd leaves of each type in time series that were measured; good for an order of magnitude.
-fn bytes_per_row(table: &Table) -> f64 {
+pub(super) fn bytes_per_row(table: &Table) -> f64 {
     let of_type = |data_type: &DataType| match data_type {
         DataType::Float64 => 3.5,
         DataType::Utf8 => 4.0,

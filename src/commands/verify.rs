@@ -48,8 +48,8 @@ impl Default for Options {
 pub struct Report {
     /// Always `verify`.
     pub command: &'static str,
-    /// `ok`, `different`, `unsealed` or `unfinished`.
-    pub status: &'static str,
+    /// The verdict.
+    pub status: ReportStatus,
     /// Where the archive is.
     pub archive: String,
     /// Whether only sizes and manifests were looked at.
@@ -77,6 +77,23 @@ pub struct Report {
     /// How the process ends.
     #[serde(skip)]
     pub exit: Exit,
+}
+
+/// The verdict on an archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum ReportStatus {
+    /// No fault was found.
+    #[serde(rename = "ok")]
+    Ok,
+    /// A fault was found.
+    #[serde(rename = "different")]
+    Different,
+    /// No fault was found, but the archive is not sealed.
+    #[serde(rename = "unsealed")]
+    Unsealed,
+    /// No fault was found, but not all could be decoded.
+    #[serde(rename = "unfinished")]
+    Unfinished,
 }
 
 /// What a fault concerns, in the order in which a reader wants to know.
@@ -129,10 +146,10 @@ pub async fn verify(place: &Location, options: Options, progress: &Progress) -> 
     progress.end();
     let sealed = has_seal && !check.unfinished;
     let (status, exit) = match (check.faults.is_empty(), sealed, check.unchecked.is_empty()) {
-        (false, ..) => ("different", Exit::Different),
-        (true, false, _) => ("unsealed", Exit::Incomplete),
-        (true, true, false) => ("unfinished", Exit::Incomplete),
-        (true, true, true) => ("ok", Exit::Done),
+        (false, ..) => (ReportStatus::Different, Exit::Different),
+        (true, false, _) => (ReportStatus::Unsealed, Exit::Incomplete),
+        (true, true, false) => (ReportStatus::Unfinished, Exit::Incomplete),
+        (true, true, true) => (ReportStatus::Ok, Exit::Done),
     };
     Ok(Report {
         command: "verify",

@@ -20,7 +20,7 @@ use crate::export::chunk_writer::ChunkWriter;
 use crate::export::queue::Queue;
 use crate::export::relist::union;
 use crate::export::run::Run;
-use crate::export::summary::{Failed, ReadAgain, Summary, UNREADABLE};
+use crate::export::summary::{ExportStatus, Failed, ReadAgain, Summary, UNREADABLE};
 use crate::export::window_sizing::learned_width;
 use crate::export::worker::Shared;
 use crate::model::ArtifactOutcome;
@@ -88,7 +88,7 @@ pub async fn prepare<'a>(
     progress.left(queue.chunks_left());
     let summary = Summary {
         command: "export",
-        status: "incomplete",
+        status: ExportStatus::Incomplete,
         archive: archive.url().to_owned(),
         run: run.clone(),
         tables: survey.tables.len(),
@@ -109,6 +109,7 @@ pub async fn prepare<'a>(
         artifacts: Vec::new(),
         notes: survey.notes.clone(),
         warnings: job.warnings.iter().chain(&survey.warnings).cloned().collect(),
+        missing: Vec::new(),
         failed: Failed::unreadable(&survey.unreadable),
         error: None,
         exit: Exit::Incomplete,

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use crate::archive::commit::Commit;
 use crate::archive::keys::FORMAT;
-use crate::archive::run_json::{Requested, RunEntry, covers};
+use crate::archive::run_json::{Requested, RunEntry};
 use crate::archive::runs::Beating;
 use crate::archive::{Archive, ArchiveIndex, Seal};
 use crate::config::Job;
@@ -20,7 +20,7 @@ use crate::export::again::Again;
 use crate::export::chunk_writer::ChunkWriter;
 use crate::export::prepare::width;
 use crate::export::queue::Queue;
-use crate::export::summary::{Failed, Summary};
+use crate::export::summary::{ExportStatus, Failed, Summary};
 use crate::export::worker::{Outcome, Shared, Worker};
 use crate::model::{Artifact, Chunk, Table, TableId};
 use crate::range::RangeText;
@@ -77,7 +77,10 @@ impl Run<'_> {
         let interrupted = self.retry.interrupt().came();
         if let Err(error) = outcome {
             self.summary.exit = if interrupted { Exit::Interrupted } else { error.exit() };
-            self.summary.status = if interrupted { "interrupted" } else { "incomplete" };
+            self.summary.status = match interrupted {
+                true => ExportStatus::Interrupted,
+                false => ExportStatus::Incomplete,
+            };
             self.summary.hint = error.hint_text().map(str::to_owned);
             self.summary.error = (!interrupted).then(|| error.to_string());
         } else if !self.summary.failed.is_empty() {
@@ -102,23 +105,6 @@ impl Run<'_> {
         self.summary.elapsed_seconds = self.began.elapsed().as_secs_f64();
         self.writer.progress.end();
         Ok(self.summary)
-    }
-
-    /// Removes the heartbeat and counts what the archive holds.
-    async fn leave(&mut self) -> Result<()> {
-        if let Some(beating) = self.beating.take() {
-            beating.stop().await;
-        }
-        self.archive.forget_heartbeat(&self.writer.run).await?;
-        // A commit that was to be replaced and was not still counts.
-        self.archive.keep(self.again.before.values()).await;
-        let state = self.archive.state().await?;
-        self.summary.rows_total = state.commits.iter().map(|commit| commit.rows).sum();
-        self.summary.bytes_total =
-            state.commits.iter().flat_map(|commit| &commit.files).map(|file| file.bytes).sum();
-        let before = state.run.iter().flat_map(|run| run.runs()).flat_map(|run| &run.outside);
-        self.summary.covers = covers(self.survey.outside.iter().chain(before), &state.commits);
-        Ok(())
     }
 
     /// Keeps the allowed number of chunks in flight, oldest first, until none is left.
@@ -181,7 +167,7 @@ impl Run<'_> {
             }
             Outcome::Committed(commit) => {
                 self.committed.insert((self.surveyed[at], commit.slice), chunk.table);
-                if commit.rows > 0 && self.written.insert(at) {
+                if commit.rows > 0 && self.written.insert(self.surveyed[at]) {
                     self.summary.tables_written += 1;
                 }
                 self.summary.chunks += 1;
@@ -442,26 +428,6 @@ impl Run<'_> {
         }
     }
 
-    fn complete(&mut self) {
-        let unsaved = Failed::unsaved(&self.summary.artifacts);
-        match unsaved.is_empty() {
-            true => {
-                self.summary.status = "complete";
-                self.summary.exit = Exit::Done;
-            }
-            // The archive is sealed with all of its rows; the next run saves the definitions.
-            false => {
-                self.summary.status = "complete except for definitions";
-                self.summary.failed = unsaved;
-                self.summary.hint = Some(
-                    "every row is in the archive, which is sealed; remove the cause and run the same command again to save \
-                     the definitions"
-                        .to_owned(),
-                );
-            }
-        }
-    }
-
     /// When several runs finish together, the oldest seals; the others wait and check again.
     async fn wait_for_older_runs(&self, me: &str) -> Result<()> {
         let mut told = false;
@@ -489,7 +455,11 @@ impl Run<'_> {
             let artifacts = self.retry.with_retry(source.name(), || source.artifacts()).await?;
             let name = source.name().to_owned();
             all.extend(artifacts.files.into_iter().map(|artifact| (name.clone(), artifact)));
-            self.summary.artifacts.extend(artifacts.statuses);
+            let statuses = artifacts.statuses;
+            statuses
+                .iter()
+                .for_each(|a| tracing::info!("{} of {}: {}", a.kind, a.source, a.status));
+            self.summary.artifacts.extend(statuses);
         }
         Ok(all)
     }

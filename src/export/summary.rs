@@ -12,8 +12,8 @@ use crate::window::Window;
 pub struct Summary {
     /// Always `export`.
     pub command: &'static str,
-    /// `complete` (sealed), `complete except for definitions` (sealed, too), `incomplete` or `interrupted`.
-    pub status: &'static str,
+    /// How it ended.
+    pub status: ExportStatus,
     /// Where the archive is.
     pub archive: String,
     /// Short id of the run.
@@ -54,6 +54,8 @@ pub struct Summary {
     pub covers: Option<Window>,
     /// What the user should know.
     pub warnings: Vec<String>,
+    /// What is not in the archive yet, where the run did not complete it.
+    pub missing: Vec<Missing>,
     /// What failed, each with the reason.
     pub failed: Vec<Failed>,
     /// The error that ended the run early, if one did.
@@ -63,6 +65,32 @@ pub struct Summary {
     pub exit: Exit,
     /// What the reader can do about it.
     pub hint: Option<String>,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ExportStatus {
+    /// Everything that was requested is in the archive, which is sealed.
+    Complete,
+    /// Every row is in the archive, which is sealed, but not every definition.
+    #[serde(rename = "complete except for definitions")]
+    CompleteExceptForDefinitions,
+    /// Something is still to be done.
+    Incomplete,
+    /// The user has stopped it.
+    Interrupted,
+}
+
+/// A table of which something that was requested is not in the archive.
+#[derive(Debug, Serialize)]
+pub struct Missing {
+    /// The table.
+    pub table: TableId,
+    /// The time that is missing.
+    pub windows: Vec<Window>,
+    /// Whether the rows without a time are missing.
+    pub null_time: bool,
 }
 
 /// Tables that were read again.

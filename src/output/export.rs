@@ -1,0 +1,97 @@
+//! What an export did: the verdict, what is in the archive, what is missing and why, what to do next.
+
+use std::io;
+
+use indicatif::HumanBytes;
+use moveout::export::summary::{ExportStatus, Missing, Summary};
+use moveout::model::ArtifactOutcome;
+use moveout::text::several;
+use moveout::window::Slice;
+
+use super::{Out, covers, excluded, failed, notes, outside, seconds, some, verdict, warnings};
+
+pub(crate) fn export(out: Out<'_>, summary: &Summary) -> io::Result<()> {
+    let open = several(summary.missing.len() as u64, "table");
+    let open = match summary.missing.len() {
+        0 => String::new(),
+        1 => format!(", {open} is not complete"),
+        _ => format!(", {open} are not complete"),
+    };
+    let state = match (summary.status, summary.covers) {
+        (ExportStatus::Complete, Some(window)) => covers(window),
+        (ExportStatus::Complete, None) => "complete and sealed".to_owned(),
+        (ExportStatus::CompleteExceptForDefinitions, _) => {
+            "complete except for definitions".to_owned()
+        }
+        (ExportStatus::Incomplete, _) => format!("incomplete{open}"),
+        (ExportStatus::Interrupted, _) => format!("interrupted{open}"),
+    };
+    let good = summary.status == ExportStatus::Complete;
+    writeln!(out, "{}: {}", summary.archive, verdict(good, state))?;
+    writeln!(
+        out,
+        "  this run   {} in {} of {}, {}, {}, {}",
+        several(summary.rows, "row"),
+        summary.tables_written,
+        several(summary.tables as u64, "table"),
+        several(summary.chunks, "chunk"),
+        HumanBytes(summary.bytes),
+        seconds(summary.elapsed_seconds),
+    )?;
+    writeln!(
+        out,
+        "  archive    {}, {}",
+        several(summary.rows_total, "row"),
+        HumanBytes(summary.bytes_total)
+    )?;
+    some(out, &summary.missing, missing)?;
+    failed(out, &summary.failed)?;
+    if let Some(error) = &summary.error {
+        writeln!(out, "  error      {error}")?;
+    }
+    warnings(out, &summary.warnings)?;
+    outside(out, &summary.outside)?;
+    excluded(out, &summary.excluded)?;
+    for artifact in &summary.artifacts {
+        if let ArtifactOutcome::NotAvailable(_) = artifact.status {
+            let (kind, source) = (&artifact.kind, &artifact.source);
+            writeln!(out, "  left out   {kind} of {source}: {}", artifact.status)?;
+        }
+    }
+    if summary.read_again.tables > 0 {
+        let (tables, changed) = (summary.read_again.tables, summary.read_again.changed);
+        let tables = several(tables, "table");
+        writeln!(out, "  again      {tables} read again, {changed} of them changed")?;
+    }
+    some(out, &summary.kept, |out, kept| {
+        let what = if kept.slice == Slice::All { "" } else { " (rows without a time)" };
+        writeln!(out, "  kept       {}{what} as of {}", kept.table, kept.as_of)
+    })?;
+    if summary.not_compared.windows > 0 {
+        writeln!(
+            out,
+            "  not read   {} of {}, exported before and not compared with the source",
+            several(summary.not_compared.windows, "window"),
+            several(summary.not_compared.tables, "table")
+        )?;
+    }
+    notes(out, &summary.notes)?;
+    match &summary.hint {
+        Some(hint) => writeln!(out, "\nhint: {hint}"),
+        None if good => writeln!(out, "\nnext: moveout verify {}", summary.archive),
+        None => Ok(()),
+    }
+}
+
+fn missing(out: Out<'_>, missing: &Missing) -> io::Result<()> {
+    write!(out, "  missing    {} ", missing.table)?;
+    match missing.windows.as_slice() {
+        [] => return writeln!(out, "(the rows without a time)"),
+        [only] => write!(out, "{only}")?,
+        [first, more @ ..] => {
+            write!(out, "{first} and {} more", several(more.len() as u64, "window"))?;
+        }
+    }
+    let null_time = if missing.null_time { ", and the rows without a time" } else { "" };
+    writeln!(out, "{null_time}")
+}

@@ -1,0 +1,114 @@
+//! What an export would do: a table of the tables, largest first, their totals, and how long it takes.
+
+use std::cmp::Reverse;
+use std::io;
+use std::time::Duration;
+
+use indicatif::{HumanBytes, HumanCount, HumanDuration};
+use moveout::commands::plan::{Preview, TablePreview};
+use moveout::text::several;
+use moveout::window::{Slice, Window};
+
+use super::{Out, SHOWN, excluded, failed, notes, outside, warnings};
+
+/// The widest name that the other columns move aside for.
+const WIDEST: usize = 60;
+
+pub(crate) fn plan(out: Out<'_>, plan: &Preview) -> io::Result<()> {
+    for source in &plan.sources {
+        writeln!(out, "{}: {} at {}", source.name, source.version, source.address)?;
+    }
+    let mut tables: Vec<&TablePreview> = plan.tables.iter().collect();
+    // What could not be counted comes first: it may be the largest.
+    tables.sort_by_key(|table| {
+        let size = |size: Option<u64>| Reverse(size.unwrap_or(u64::MAX));
+        (size(table.bytes_estimate), size(table.rows_estimate))
+    });
+    let names: Vec<String> = tables.iter().map(|table| table.table.to_string()).collect();
+    let shown = tables.len().min(SHOWN);
+    let widths = names[..shown].iter().map(|name| name.chars().count());
+    let width = widths.chain(["total".len()]).max().unwrap_or_default().min(WIDEST);
+    let mut line = |name: &str, rows: &str, size: &str, windows: &str, range: &str| {
+        let line = format!("  {name:<width$}  {rows:>13}  {size:>10}  {windows:>7}  {range}");
+        writeln!(out, "{}", line.trim_end())
+    };
+    let count = |count: u64| HumanCount(count).to_string();
+    let rows = |rows: Option<u64>| rows.map_or_else(|| "not counted".to_owned(), count);
+    let size = |size: Option<u64>| {
+        size.map_or_else(|| "not known".to_owned(), |size| HumanBytes(size).to_string())
+    };
+    if !tables.is_empty() {
+        line("", "about rows", "about size", "windows", "range")?;
+    }
+    for (table, name) in tables.iter().zip(&names).take(shown) {
+        let (rows, size) = (rows(table.rows_estimate), size(table.bytes_estimate));
+        line(name, &rows, &size, &count(table.windows), &range(table))?;
+    }
+    if tables.len() > shown {
+        let more = format!("… and {} more", tables.len() - shown);
+        line(&more, "", "", "", "(all of them with --json)")?;
+    }
+    let (all_rows, all_size) = (rows(plan.rows_estimate), size(plan.bytes_estimate));
+    line("total", &all_rows, &all_size, &count(plan.windows), "")?;
+    let time = |seconds| HumanDuration(Duration::from_secs(seconds));
+    match plan.seconds_estimate {
+        Some(seconds) => writeln!(
+            out,
+            "about {} with {} in flight",
+            time(seconds),
+            several(plan.concurrency as u64, "chunk")
+        )?,
+        None if plan.windows == 0 => writeln!(out, "nothing is left to do")?,
+        None => writeln!(out, "how long it takes is not known")?,
+    }
+    for quota in &plan.quotas {
+        write!(out, "{}: about ", quota.source)?;
+        match quota.read_bytes_estimate {
+            Some(bytes) => write!(out, "{} to be read", HumanBytes(bytes))?,
+            None => write!(out, "as many bytes as its rows take")?,
+        }
+        match (&quota.quota, quota.seconds_at_least) {
+            (Some(words), Some(seconds)) => {
+                write!(out, " under the quota of {words}, so {} at least", time(seconds))?;
+            }
+            (Some(words), None) => write!(out, " under the quota of {words}")?,
+            (None, _) => write!(out, " without a quota")?,
+        }
+        write!(out, "; about {}", several(quota.queries_estimate, "query execution"))?;
+        match quota.cost_estimate {
+            Some(cost) => writeln!(out, "; about {cost:.2} in the currency of the bill")?,
+            None => writeln!(out)?,
+        }
+    }
+    failed(out, &plan.failed)?;
+    warnings(out, &plan.warnings)?;
+    outside(out, &plan.outside)?;
+    excluded(out, &plan.excluded)?;
+    notes(out, &plan.notes)?;
+    match &plan.hint {
+        Some(hint) => writeln!(out, "\nhint: {hint}"),
+        None => Ok(()),
+    }
+}
+
+/// The time that is left, and by which column.
+fn range(table: &TablePreview) -> String {
+    let range = match (table.remaining.first(), table.remaining.last()) {
+        (Some(first), Some(last)) => {
+            let all = Window { from: first.from, to: last.to };
+            // The part of it that has rows tells more.
+            let with_rows = table.bounds.and_then(|bounds| all.intersect(&bounds));
+            with_rows.unwrap_or(all).to_string()
+        }
+        _ if table.windows > 0 => "the rows without a time".to_owned(),
+        _ => "nothing left to do".to_owned(),
+    };
+    let again = match table.again.as_slice() {
+        [] => "",
+        _ if table.remaining.is_empty() => ", again",
+        slices if slices.contains(&Slice::All) => ", again, since it is read whole",
+        _ => ", and the rows without a time again",
+    };
+    let by = table.time_column.as_ref().map(|column| format!(" by {}", column.escape_debug()));
+    format!("{range}{again}{}", by.unwrap_or_default())
+}
