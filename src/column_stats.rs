@@ -119,14 +119,15 @@ fn runs<P: ArrowPrimitiveType>(array: &PrimitiveArray<P>, mut add: impl FnMut(&[
 
 /// The values in the widest type of their kind, in which each of them has a place.
 fn widened(array: &ArrayRef, wide: &DataType) -> ArrayRef {
-    match array.data_type() == wide {
-        true => Arc::clone(array),
+    if array.data_type() == wide {
+        Arc::clone(array)
+    } else {
         // Both are primitive, so none of these casts can fail.
-        false => match array.data_type() {
+        match array.data_type() {
             DataType::Date32 => cast(array, &DataType::Int32).and_then(|days| cast(&days, wide)),
             _ => cast(array, wide),
         }
-        .unwrap_or_else(|_| arrow::array::new_null_array(wide, array.len())),
+        .unwrap_or_else(|_| arrow::array::new_null_array(wide, array.len()))
     }
 }
 

@@ -170,16 +170,17 @@ impl Retry {
             let is_first = reach.failing.is_none();
             (reach.failing.get_or_insert_with(Instant::now).elapsed(), is_first)
         });
-        match is_first || failing < self.0.patience {
-            true => Ok(failing),
-            false => Err(Error::incomplete(format!(
+        if is_first || failing < self.0.patience {
+            Ok(failing)
+        } else {
+            Err(Error::incomplete(format!(
                 "{of} has not answered for {}: {error}",
                 for_people(failing)
             ))
             .hint(
                 "run the same command again to go on; `patience` in the configuration says for how long it is \
                  tried",
-            )),
+            ))
         }
     }
 
@@ -191,13 +192,14 @@ impl Retry {
         error: &Error,
     ) -> Result<()> {
         let left = self.0.patience.saturating_sub(failing);
-        let told = match failing < Duration::from_secs(1) {
-            true => error.to_string(),
-            false => format!(
+        let told = if failing < Duration::from_secs(1) {
+            error.to_string()
+        } else {
+            format!(
                 "{of} has not answered for {}, trying again for another {}: {error}",
                 for_people(failing),
                 for_people(left)
-            ),
+            )
         };
         self.pause(self.pause_after(failures).min(left.max(LEAST_PAUSE)), &told).await
     }

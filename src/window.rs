@@ -156,9 +156,10 @@ impl<'de> serde::Deserialize<'de> for Slice {
 /// For people: `2024-01-01T00:00:00Z..2024-01-02T00:00:00Z`.
 impl fmt::Display for Window {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self == Self::ALL {
-            true => f.write_str("all of time"),
-            false => write!(f, "{}..{}", rfc3339(self.from), rfc3339(self.to)),
+        if *self == Self::ALL {
+            f.write_str("all of time")
+        } else {
+            write!(f, "{}..{}", rfc3339(self.from), rfc3339(self.to))
         }
     }
 }

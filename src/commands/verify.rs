@@ -137,10 +137,8 @@ pub async fn verify(place: &Location, options: Options, progress: &Progress) -> 
     };
     check.name_irregular();
     let has_seal = check.present.contains_key(TAG_MANIFEST);
-    let records = match has_seal {
-        true => check.sealed(&archive).await?,
-        false => check.unsealed(&archive).await?,
-    };
+    let records =
+        if has_seal { check.sealed(&archive).await? } else { check.unsealed(&archive).await? };
     let (tables, chunks) = (records.tables, records.commits.len());
     let files_listed = check.files(records).await?;
     progress.end();
@@ -216,10 +214,7 @@ impl Check {
 
     /// The content of a file; `None` where there is none that could be read, which is named elsewhere.
     async fn read(&self, key: &str) -> Result<Option<Bytes>> {
-        match self.present.contains_key(key) {
-            true => self.store.get(key).await,
-            false => Ok(None),
-        }
+        if self.present.contains_key(key) { self.store.get(key).await } else { Ok(None) }
     }
 
     fn hint(&self, sealed: bool) -> Option<&'static str> {

@@ -190,9 +190,10 @@ async fn read_back_all(
         joined(outcome)?;
     }
     let sum: u64 = files.iter().map(|file| file.rows).sum();
-    match sum == rows {
-        true => Ok(()),
-        false => Err(Error::stop(format!("{sum} rows in files, {rows} were encoded"))),
+    if sum == rows {
+        Ok(())
+    } else {
+        Err(Error::stop(format!("{sum} rows in files, {rows} were encoded")))
     }
 }
 

@@ -56,16 +56,15 @@ impl Queue {
     pub fn take(&mut self) -> Option<(usize, Chunk)> {
         let Reverse((_, at)) = self.oldest.pop()?;
         let table = self.tables.get_mut(at)?;
-        let slice = match std::mem::take(&mut table.null_time) {
-            true => Slice::NullTime,
-            false => {
-                let left = table.todo.pop_front()?;
-                let end = table.end(left);
-                if let Some(rest) = Window::new(end, left.to) {
-                    table.todo.push_front(rest);
-                }
-                Slice::from(Window { from: left.from, to: end })
+        let slice = if std::mem::take(&mut table.null_time) {
+            Slice::NullTime
+        } else {
+            let left = table.todo.pop_front()?;
+            let end = table.end(left);
+            if let Some(rest) = Window::new(end, left.to) {
+                table.todo.push_front(rest);
             }
+            Slice::from(Window { from: left.from, to: end })
         };
         let chunk = Chunk { table: Arc::clone(&table.table), slice };
         self.oldest.extend(table.oldest(at));
@@ -222,9 +221,10 @@ impl TableQueue {
                 spans.map(|window| window.width().unsigned_abs()).fold(0, u64::saturating_add);
             span.div_ceil(self.sizing.width().unsigned_abs().max(1)).max(1)
         };
-        let windows: u64 = match self.table.read_mode.is_one_pass() {
-            true => self.todo.len() as u64,
-            false => self.todo.iter().map(of_window).sum(),
+        let windows: u64 = if self.table.read_mode.is_one_pass() {
+            self.todo.len() as u64
+        } else {
+            self.todo.iter().map(of_window).sum()
         };
         windows + u64::from(self.null_time)
     }

@@ -39,9 +39,10 @@ impl Run<'_> {
         let (retry, of) = (&self.retry, source.name());
         let listing = retry.with_retry(of, || source.list()).await?;
         // Listing may have given a source with snapshots a newer one; of other sources the bounds are costly to ask.
-        let bounds = match listing.tables.iter().any(|table| table.time_column.is_some()) {
-            true => Some(retry.with_retry(of, || source.bounds(&listing.tables)).await?),
-            false => None,
+        let bounds = if listing.tables.iter().any(|table| table.time_column.is_some()) {
+            Some(retry.with_retry(of, || source.bounds(&listing.tables)).await?)
+        } else {
+            None
         };
         let tables: Vec<Arc<_>> = listing.tables.into_iter().map(Arc::new).collect();
         let before: Vec<_> = (0..self.queue.len()).map(|at| self.queue.table(at).clone()).collect();

@@ -77,10 +77,8 @@ impl Run<'_> {
         let interrupted = self.retry.interrupt().came();
         if let Err(error) = outcome {
             self.summary.exit = if interrupted { Exit::Interrupted } else { error.exit() };
-            self.summary.status = match interrupted {
-                true => ExportStatus::Interrupted,
-                false => ExportStatus::Incomplete,
-            };
+            self.summary.status =
+                if interrupted { ExportStatus::Interrupted } else { ExportStatus::Incomplete };
             self.summary.hint = error.hint_text().map(str::to_owned);
             self.summary.error = (!interrupted).then(|| error.to_string());
         } else if !self.summary.failed.is_empty() {
@@ -92,10 +90,11 @@ impl Run<'_> {
                 "run the same command again to go on; what was committed stays".to_owned()
             });
         }
-        let left = match interrupted {
+        let left = if interrupted {
             // A store that does not answer must not hold up a user who wants to stop.
-            true => tokio::time::timeout(GRACE, self.leave()).await.unwrap_or(Ok(())),
-            false => self.leave().await,
+            tokio::time::timeout(GRACE, self.leave()).await.unwrap_or(Ok(()))
+        } else {
+            self.leave().await
         };
         match left {
             Err(error) if self.summary.exit == Exit::Done => return Err(error),

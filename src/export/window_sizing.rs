@@ -93,11 +93,8 @@ impl WindowSizing {
                 (self.passed, self.probing) = (0, true);
             }
         }
-        self.width = match target > used {
-            true => self.width.max(target),
-            false => self.width.min(target),
-        }
-        .clamp(MIN_WIDTH, self.ceiling.max(MIN_WIDTH));
+        self.width = if target > used { self.width.max(target) } else { self.width.min(target) }
+            .clamp(MIN_WIDTH, self.ceiling.max(MIN_WIDTH));
     }
 
     /// The width to take instead of a target, by the speed of those that were tried.

@@ -126,10 +126,11 @@ impl Worker {
                 self.count_failure(retry.attempts() * SPLITS_A_FAILURE, chunk, &error)?;
                 return Ok(Outcome::Failed(error));
             }
-            match self.was_away(source, chunk).await? {
-                true => (failures, failing) = (0, None),
+            if self.was_away(source, chunk).await? {
+                (failures, failing) = (0, None)
+            } else {
                 // It may have come back just before it was asked.
-                false => is_last = true,
+                is_last = true
             }
         }
     }
@@ -146,9 +147,10 @@ impl Worker {
         permit: OwnedSemaphorePermit,
     ) -> Result<Outcome> {
         let mut commit = self.writer.write(source, chunk, &self.path, permit).await?;
-        match self.archive.commit(&mut commit).await? {
-            true => Ok(Outcome::Committed(Box::new(commit))),
-            false => Ok(Outcome::TakenBy),
+        if self.archive.commit(&mut commit).await? {
+            Ok(Outcome::Committed(Box::new(commit)))
+        } else {
+            Ok(Outcome::TakenBy)
         }
     }
 
@@ -180,9 +182,10 @@ impl Worker {
     fn count_failure(&self, weight: u32, chunk: &Chunk, error: &Error) -> Result<u32> {
         let mut failures = self.failures();
         *failures += weight;
-        match *failures > FAILED_CHUNKS * self.retry.attempts() * SPLITS_A_FAILURE {
-            true => Err(Error::incomplete(format!("nothing works any more: {chunk}: {error}"))),
-            false => Ok(*failures),
+        if *failures > FAILED_CHUNKS * self.retry.attempts() * SPLITS_A_FAILURE {
+            Err(Error::incomplete(format!("nothing works any more: {chunk}: {error}")))
+        } else {
+            Ok(*failures)
         }
     }
 

@@ -207,9 +207,10 @@ impl Bucket {
             .with_endpoint(base.as_str().trim_end_matches('/'))
             .with_config(AmazonS3ConfigKey::S3Endpoint, base.as_str().trim_end_matches('/'))
             .with_allow_http(base.scheme() == "http")
-            .with_conditional_put(match habits.conditional_put {
-                true => S3ConditionalPut::ETagMatch,
-                false => S3ConditionalPut::Disabled,
+            .with_conditional_put(if habits.conditional_put {
+                S3ConditionalPut::ETagMatch
+            } else {
+                S3ConditionalPut::Disabled
             })
             .with_disable_tagging(true)
             .with_disable_bulk_delete(true)

@@ -61,9 +61,10 @@ impl Compared<'_> {
             if comparison.has_common()
                 && (!comparison.is_other() || self.counts_agree(other, &comparison).await?)
             {
-                let why = match comparison.is_same() {
-                    true => "which begin with the same row",
-                    false => "and nothing tells them apart",
+                let why = if comparison.is_same() {
+                    "which begin with the same row"
+                } else {
+                    "and nothing tells them apart"
                 };
                 return Err(Error::stop(format!(
                     "`{name}` may be the source that the archive calls `{other}`: it has tables of the same names, \

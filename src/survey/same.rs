@@ -285,9 +285,10 @@ fn sign(table: &Table, bounds: Option<Window>, commits: &[&Commit]) -> Sign {
     match table.read_mode {
         // What was read in one pass is known by its hash.
         ReadMode::OnePass => {
-            match commits.iter().all(|c| same_division(table, c.state.as_deref()).is_ok()) {
-                true => Sign::Same,
-                false => Sign::Changed("is of another file".to_owned()),
+            if commits.iter().all(|c| same_division(table, c.state.as_deref()).is_ok()) {
+                Sign::Same
+            } else {
+                Sign::Changed("is of another file".to_owned())
             }
         }
         ReadMode::Whole => Sign::None,
@@ -340,9 +341,10 @@ fn columns_changed(table: &Table, bounds: Option<Window>, commits: &[&Commit]) -
     let gone = quoted(before.difference(&now).map(|(key, _)| *key));
     // A field of InfluxDB comes with the rows that have it; a column of a relation is in all rows.
     let may_be_of_old_rows = is_whole || table.time_column.is_some();
-    let new = match may_be_of_old_rows {
-        true => quoted(now.difference(&before).map(|(key, _)| *key)),
-        false => String::new(),
+    let new = if may_be_of_old_rows {
+        quoted(now.difference(&before).map(|(key, _)| *key))
+    } else {
+        String::new()
     };
     let id = &table.id;
     match (gone.as_str(), new.as_str()) {

@@ -164,9 +164,10 @@ async fn decode(
             Err(error) => return fault(undecodable(&error)),
         }
     }
-    match rows == file.rows {
-        true => Ok(Ok(rows)),
-        false => fault(format!("{rows} rows, the catalog says {}", file.rows)),
+    if rows == file.rows {
+        Ok(Ok(rows))
+    } else {
+        fault(format!("{rows} rows, the catalog says {}", file.rows))
     }
 }
 

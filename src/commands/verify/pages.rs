@@ -15,10 +15,7 @@ const BATCH_ROWS: u64 = 8192;
 pub(super) fn fits(metadata: &ParquetMetaData, share: usize) -> Result<(), String> {
     let largest = metadata.row_groups().iter().map(RowGroupMetaData::compressed_size).max();
     let largest = largest.unwrap_or(0).unsigned_abs();
-    match largest > share as u64 {
-        true => Err(too_large("a row group", largest)),
-        false => Ok(()),
-    }
+    if largest > share as u64 { Err(too_large("a row group", largest)) } else { Ok(()) }
 }
 
 /// So many rows that a batch stays small, also where single values are large.

@@ -38,9 +38,10 @@ impl Check {
             self.file_fault(key, format!("{TAG_MANIFEST} does not list it"));
         }
         for (key, hash) in &tags {
-            let found = match self.present.contains_key(key) {
-                true => hash_object(&self.store, key).await?,
-                false => None,
+            let found = if self.present.contains_key(key) {
+                hash_object(&self.store, key).await?
+            } else {
+                None
             };
             match found {
                 None => self.file_fault(key, "it is missing"),

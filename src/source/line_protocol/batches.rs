@@ -113,9 +113,10 @@ impl Sink for Batches<'_> {
             let column = self.fields.get(cell.slot).copied().ok_or_else(damaged)?;
             self.builder.field(column, cell.value()?)?;
         }
-        match self.builder.rows() >= MOST_ROWS || self.builder.size_bytes() >= MOST_BYTES {
-            true => self.send(),
-            false => Ok(()),
+        if self.builder.rows() >= MOST_ROWS || self.builder.size_bytes() >= MOST_BYTES {
+            self.send()
+        } else {
+            Ok(())
         }
     }
 }

@@ -62,9 +62,10 @@ impl Header {
         let statement = self.statements && verb && words.next().is_some_and(|w| !w.contains('='));
         if statement {
             let secret = line.to_ascii_uppercase().contains("PASSWORD");
-            self.ddl.push(match secret {
-                true => "-- a statement with a password was left out".to_owned(),
-                false => line.trim().to_owned(),
+            self.ddl.push(if secret {
+                "-- a statement with a password was left out".to_owned()
+            } else {
+                line.trim().to_owned()
             });
         }
         statement

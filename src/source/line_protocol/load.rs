@@ -120,10 +120,7 @@ impl Loader<'_> {
                 }
             }
         }
-        match text.unterminated && self.lines.last_time_is_short() {
-            true => Err(self.cut()),
-            false => Ok(()),
-        }
+        if text.unterminated && self.lines.last_time_is_short() { Err(self.cut()) } else { Ok(()) }
     }
 
     fn wrong(&self, text: &Text, why: &str) -> Error {
@@ -134,11 +131,10 @@ impl Loader<'_> {
             text.line,
             parse::show(line),
         ));
-        match line.starts_with(b"skipped missing file") {
-            true => {
-                error.hint("the export itself left out a file: stop the database, export again")
-            }
-            false => error.hint("correct or remove this line, or export again, then run again"),
+        if line.starts_with(b"skipped missing file") {
+            error.hint("the export itself left out a file: stop the database, export again")
+        } else {
+            error.hint("correct or remove this line, or export again, then run again")
         }
     }
 
@@ -171,9 +167,10 @@ impl Loader<'_> {
         drop(buffer);
         let (mut tables, mut excluded) = (Vec::new(), Vec::new());
         for draft in drafts.into_iter().filter(|draft| draft.lines > 0) {
-            match draft.selected {
-                true => tables.push(ready(draft, &spool, memory_bytes / 2, hash)?),
-                false => excluded.push(left_out(source, file, &draft)),
+            if draft.selected {
+                tables.push(ready(draft, &spool, memory_bytes / 2, hash)?)
+            } else {
+                excluded.push(left_out(source, file, &draft))
             }
         }
         tables.sort_by(|a, b| a.table.id.cmp(&b.table.id));

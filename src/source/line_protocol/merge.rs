@@ -78,12 +78,15 @@ impl Merger {
     /// Moves on those cursors that were at this time.
     fn pass(&mut self, cursors: &mut [Cursor<'_>], time: i64) -> Result<()> {
         let mut error = None;
-        self.members.retain(|&at| match cursors[at].time == time {
-            true => cursors[at].next_point().unwrap_or_else(|e| {
-                error = Some(e);
-                false
-            }),
-            false => true,
+        self.members.retain(|&at| {
+            if cursors[at].time == time {
+                cursors[at].next_point().unwrap_or_else(|e| {
+                    error = Some(e);
+                    false
+                })
+            } else {
+                true
+            }
         });
         error.map_or(Ok(()), Err)
     }

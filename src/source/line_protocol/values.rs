@@ -66,9 +66,10 @@ fn unsigned(token: &[u8]) -> Parsed<u64> {
 }
 
 fn check_digits(digits: &[u8], token: &[u8]) -> Parsed<()> {
-    match !digits.is_empty() && digits.iter().all(u8::is_ascii_digit) {
-        true => Ok(()),
-        false => bad(format!("`{}` is not a value", show(token))),
+    if !digits.is_empty() && digits.iter().all(u8::is_ascii_digit) {
+        Ok(())
+    } else {
+        bad(format!("`{}` is not a value", show(token)))
     }
 }
 
