@@ -6,6 +6,8 @@ use std::sync::LazyLock;
 use clap::{Args, ColorChoice, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::progress::Show;
+
 const EXIT: &str = "\
 Exit status:
     0  done
@@ -108,10 +110,19 @@ pub struct Cli {
     /// The summary as one JSON object
     #[arg(long, global = true, help_heading = "Output", display_order = 100)]
     pub json: bool,
+    /// Progress on standard error: auto (a bar on a terminal, else lines), bar, plain (a line every
+    /// ten seconds), json (an object a line) or none
+    #[arg(long, global = true, value_name = "HOW", default_value = "auto")]
+    #[arg(hide_possible_values = true, hide_default_value = true)]
+    #[arg(help_heading = "Output", display_order = 103)]
+    pub progress: Show,
+    /// A file for the log, which it is added to; all that is known, unless -v says how much
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Output", display_order = 104)]
+    pub log_file: Option<PathBuf>,
     /// Colours: auto (where there is a terminal), always or never
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
     #[arg(hide_possible_values = true, hide_default_value = true)]
-    #[arg(help_heading = "Output", display_order = 103)]
+    #[arg(help_heading = "Output", display_order = 105)]
     pub color: ColorChoice,
 }
 

@@ -2,8 +2,10 @@
 
 mod output;
 
-use std::io::Write;
+use std::fs::OpenOptions;
+use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::Mutex;
 
 use clap::{ColorChoice, CommandFactory, FromArgMatches, ValueEnum};
 use moveout::cli::{Cli, JobArgs, Verb};
@@ -17,8 +19,11 @@ use tokio::sync::watch;
 
 fn main() -> ExitCode {
     let cli = parse();
-    log(cli.verbose);
     output::colours(cli.color);
+    let progress = Progress::new(if cli.quiet { Show::None } else { cli.progress });
+    if let Err(error) = log(&cli, &progress) {
+        return fail(&cli, &progress, &error);
+    }
     // One TLS stack with one provider, for every client in the process.
     if rustls::crypto::ring::default_provider().install_default().is_err() {
         tracing::debug!("a TLS provider was installed already");
@@ -35,11 +40,16 @@ fn main() -> ExitCode {
         .build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
-        Err(error) => return fail(&cli, &Error::stop(format!("starting threads: {error}"))),
+        Err(error) => {
+            return fail(&cli, &progress, &Error::stop(format!("starting threads: {error}")));
+        }
     };
-    let exit = match runtime.block_on(run(&cli)) {
+    let outcome = runtime.block_on(run(&cli, &progress));
+    // Whatever has ended the run: no bar may stay behind.
+    progress.end();
+    let exit = match outcome {
         Ok(exit) => ExitCode::from(exit as u8),
-        Err(error) => fail(&cli, &error),
+        Err(error) => fail(&cli, &progress, &error),
     };
     // A thread may still wait for a server that does not answer; there is nothing left to wait for.
     runtime.shutdown_background();
@@ -57,25 +67,24 @@ fn parse() -> Cli {
     Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
 }
 
-async fn run(cli: &Cli) -> Result<Exit> {
-    let progress = Progress::new(if cli.quiet { Show::Quiet } else { Show::Progress });
-    let interrupted = interrupts(&progress);
+async fn run(cli: &Cli, progress: &Progress) -> Result<Exit> {
+    let interrupted = interrupts(progress);
     match &cli.verb {
         Verb::Export { job, dry_run: false } => {
-            let job = load(job, &progress)?;
-            let summary = export::export(&job, &progress, interrupted).await?;
+            let job = load(job, progress)?;
+            let summary = export::export(&job, progress, interrupted).await?;
             output::show(cli.json, &summary, output::export)?;
             Ok(summary.exit)
         }
         Verb::Plan(job) | Verb::Export { job, dry_run: true } => {
-            let job = load(job, &progress)?;
-            let preview = plan::preview(&job, &progress, interrupted).await?;
+            let job = load(job, progress)?;
+            let preview = plan::preview(&job, progress, interrupted).await?;
             output::show(cli.json, &preview, output::plan)?;
             Ok(preview.exit)
         }
         Verb::Doctor(job) => {
-            let job = load(job, &progress)?;
-            let diagnosis = doctor::doctor(&job, &progress, interrupted).await?;
+            let job = load(job, progress)?;
+            let diagnosis = doctor::doctor(&job, progress, interrupted).await?;
             output::show(cli.json, &diagnosis, output::doctor)?;
             Ok(diagnosis.exit)
         }
@@ -91,7 +100,7 @@ async fn run(cli: &Cli) -> Result<Exit> {
             if let Some(memory) = memory {
                 options.memory_bytes = config::memory(memory)?;
             }
-            let verifying = verify::verify(&place, options, &progress);
+            let verifying = verify::verify(&place, options, progress);
             let report = Interrupt::new(interrupted).or(verifying).await?;
             output::show(cli.json, &report, output::verify)?;
             Ok(report.exit)
@@ -135,9 +144,10 @@ fn interrupts(progress: &Progress) -> watch::Receiver<bool> {
         // One listener for both: a second that comes at once must find it there.
         let mut signals = Signals::new();
         signals.next().await;
-        progress.note("stopping; once more to stop at once");
+        progress.stopping();
         let _ = sender.send(true);
         signals.next().await;
+        progress.end();
         end_now()
     });
     receiver
@@ -165,30 +175,51 @@ impl Signals {
     }
 }
 
-fn fail(cli: &Cli, error: &Error) -> ExitCode {
-    let mut text = format!("error: {error}\n");
-    if let Some(hint) = error.hint_text() {
-        text.push_str(&format!("\nhint: {hint}\n"));
-    }
-    let _ = std::io::stderr().write_all(text.as_bytes()); // nowhere is left to complain to
+fn fail(cli: &Cli, progress: &Progress, error: &Error) -> ExitCode {
+    let hint = error.hint_text().map(|hint| format!("\n\nhint: {hint}")).unwrap_or_default();
+    progress.line_of("error", &format!("error: {error}{hint}"));
     if cli.json {
-        let _ = output::error(error);
+        let _ = output::error(error); // nowhere is left to complain to
     }
     ExitCode::from(error.exit() as u8)
 }
 
-fn log(verbose: u8) {
-    let level = match verbose {
-        0 => "warn",
-        1 => "moveout=info",
-        _ => "moveout=debug",
+/// The log goes to standard error beside the progress, or to a file.
+fn log(cli: &Cli, progress: &Progress) -> Result<()> {
+    let level = match (cli.verbose, &cli.log_file) {
+        (0, None) => "warn",
+        (1, _) => "moveout=info,warn",
+        _ => "moveout=debug,warn",
     };
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .without_time()
-        .init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false);
+    match &cli.log_file {
+        Some(path) => {
+            let file =
+                OpenOptions::new().append(true).create(true).open(path).map_err(|error| {
+                    Error::usage(format!("opening the log {}: {error}", path.display()))
+                })?;
+            log.with_writer(Mutex::new(file)).init();
+        }
+        None => {
+            let progress = progress.clone();
+            log.without_time().with_writer(move || LogLines(progress.clone())).init();
+        }
+    }
+    Ok(())
+}
+
+/// Each event of the log is written at once, as a line.
+struct LogLines(Progress);
+
+impl Write for LogLines {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        self.0.log(String::from_utf8_lossy(event).trim_end());
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }

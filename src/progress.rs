@@ -1,6 +1,7 @@
-//! What a run shows while it works, on standard error: a bar on a terminal, a line now and then
-//! elsewhere, or nothing. The only file that knows indicatif.
+//! What a run shows while it works, on standard error: a bar on a terminal, a line now and then elsewhere, JSON lines
+//! for programs, or nothing. The only file that draws.
 
+use std::collections::VecDeque;
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,18 +10,40 @@ use std::time::{Duration, Instant};
 use indicatif::{
     HumanBytes, HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle,
 };
+use serde_json::json;
 
-/// How much to show.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+use crate::text::several;
+
+/// How to show it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Show {
     /// A bar on a terminal, else lines.
-    Progress,
+    #[default]
+    Auto,
+    /// A bar on a terminal, else nothing.
+    Bar,
+    /// A line now and then.
+    Plain,
+    /// An object a line.
+    Json,
     /// Warnings alone.
-    Quiet,
+    None,
 }
 
-/// Time between two lines where there is no terminal.
+/// Time between two lines for people, and for programs.
 const LINE_EVERY: Duration = Duration::from_secs(10);
+const JSON_EVERY: Duration = Duration::from_secs(1);
+/// The rate is that of so much time.
+const RECENT: Duration = Duration::from_secs(15);
+const SAMPLE_EVERY: Duration = Duration::from_secs(1);
+/// Less time says nothing of a rate.
+const TELLING: Duration = Duration::from_secs(3);
+/// After so long without data people are told that there is none.
+const STALL: Duration = Duration::from_secs(10);
+/// How often a bar moves by itself.
+const SPIN: Duration = Duration::from_millis(200);
+/// Signs of a bar.
+const BAR: usize = 12;
 
 /// Counts of a run and their display. Cheap to clone; clones share everything.
 #[derive(Debug, Clone)]
@@ -42,21 +65,49 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Doing {
     what: String,
+    /// The table that a chunk was begun of last, and its source.
+    table: Option<(String, String)>,
+    rows_left: Option<u64>,
     waiting: Option<(Instant, String)>,
     last_line: Option<Instant>,
+    /// Rows and bytes at some moments of the last seconds, the oldest first.
+    samples: VecDeque<(Instant, u64, u64)>,
+    /// When rows or bytes were last seen to change.
+    last_data: Option<(Instant, u64, u64)>,
+    stopping: bool,
+}
+
+/// What there is to say at a moment.
+struct Moment {
+    done: u64,
+    left: u64,
+    rows: u64,
+    bytes: u64,
+    fraction: f64,
+    rows_per_second: Option<u64>,
+    bytes_per_second: Option<u64>,
+    time_left: Option<Duration>,
+    stalled: Option<Duration>,
+    waiting: Option<(u64, String)>,
 }
 
 impl Progress {
     /// Begins to show.
     pub fn new(show: Show) -> Self {
-        let bar = (show == Show::Progress && std::io::stderr().is_terminal()).then(|| {
+        let is_terminal = std::io::stderr().is_terminal();
+        let bar = (is_terminal && matches!(show, Show::Auto | Show::Bar)).then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-            // NO_COLOR is honoured by indicatif's own console; the template is plain anyway.
-            if let Ok(style) = ProgressStyle::with_template("{spinner} [{bar:24}] {msg}") {
-                bar.set_style(style.progress_chars("=> "));
+            // What is too wide for the terminal is cut; what matters most comes first.
+            if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg}") {
+                bar.set_style(style);
             }
             bar
         });
+        let show = match (show, &bar) {
+            (Show::Auto, None) => Show::Plain,
+            (Show::Bar, None) => Show::None,
+            (show, _) => show,
+        };
         Self(Arc::new(Inner {
             show,
             bar,
@@ -72,18 +123,35 @@ impl Progress {
 
     /// Nothing at all.
     pub fn silent() -> Self {
-        Self::new(Show::Quiet)
+        Self::new(Show::None)
     }
 
-    /// Says what is being done now.
+    /// Says what is being done now, which is not to work on chunks.
     pub fn doing(&self, what: &str) {
-        self.with(|doing| what.clone_into(&mut doing.what));
+        tracing::info!("{what}");
+        self.0.left.store(0, Ordering::Relaxed);
+        self.with(|doing| {
+            what.clone_into(&mut doing.what);
+            doing.last_line = doing.last_line.filter(|_| self.0.show != Show::Json);
+        });
         self.tick();
+    }
+
+    /// Says which table is being read.
+    pub fn reading(&self, table: &str, source: &str) {
+        self.with(|doing| doing.table = Some((table.to_owned(), source.to_owned())));
     }
 
     /// Says what is being waited for, until when.
     pub fn waiting(&self, until: Instant, what: &str) {
         self.with(|doing| doing.waiting = Some((until, what.to_owned())));
+        self.tick();
+    }
+
+    /// The user wants to stop.
+    pub fn stopping(&self) {
+        self.with(|doing| doing.stopping = true);
+        self.note("stopping; once more to stop at once");
         self.tick();
     }
 
@@ -97,14 +165,27 @@ impl Progress {
         self.0.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// Rows so far, those of chunks in flight included.
+    pub fn rows(&self) -> u64 {
+        self.0.rows.load(Ordering::Relaxed)
+    }
+
     /// Counts a chunk that is done.
     pub fn chunk_done(&self) {
         self.0.done.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Says about how many chunks are left.
-    pub fn left(&self, left: u64) {
-        self.0.left.store(left, Ordering::Relaxed);
+    /// Says about how many chunks are left, those in flight included, and about how many rows, where that is known.
+    pub fn left(&self, chunks: u64, rows: Option<u64>) {
+        let had = self.0.left.swap(chunks, Ordering::Relaxed);
+        self.with(|doing| {
+            doing.rows_left = rows;
+            if had == 0 {
+                // The time before is not that of reading.
+                doing.samples.clear();
+                doing.last_data = None;
+            }
+        });
         self.tick();
     }
 
@@ -116,79 +197,164 @@ impl Progress {
 
     /// A line for people, above the bar: a warning or a turn of events.
     pub fn note(&self, line: &str) {
-        match &self.0.bar {
-            Some(bar) => bar.suspend(|| print_line(line)),
-            None => print_line(line),
+        self.line_of("note", line);
+    }
+
+    /// A line of the log, above the bar.
+    pub fn log(&self, line: &str) {
+        self.line_of("log", line);
+    }
+
+    /// A line on standard error that does not tear the bar; for programs an object.
+    pub fn line_of(&self, event: &str, line: &str) {
+        match (&self.0.bar, self.0.show) {
+            (Some(bar), _) => bar.suspend(|| print_line(line)),
+            (None, Show::Json) => print_line(&json!({"event": event, "message": line}).to_string()),
+            (None, _) => print_line(line),
         }
     }
 
     /// Redraws; called often, draws seldom.
     pub fn tick(&self) {
-        if self.0.show == Show::Quiet || self.0.ended.load(Ordering::Relaxed) {
+        if self.0.show == Show::None || self.0.ended.load(Ordering::Relaxed) {
             return;
         }
-        let line = self.line();
         if let Some(bar) = &self.0.bar {
-            let done = self.0.done.load(Ordering::Relaxed);
-            bar.set_length(done + self.0.left.load(Ordering::Relaxed));
-            bar.set_position(done);
-            bar.set_message(line);
-            bar.tick();
+            bar.set_message(self.line());
+            bar.enable_steady_tick(SPIN);
             return;
         }
+        let every = if self.0.show == Show::Json { JSON_EVERY } else { LINE_EVERY };
         let due = self.with(|doing| {
-            let due = doing.last_line.unwrap_or(self.0.began).elapsed() >= LINE_EVERY;
+            let due = match doing.last_line {
+                None if self.0.show == Show::Json => true,
+                last => last.unwrap_or(self.0.began).elapsed() >= every,
+            };
             if due {
                 doing.last_line = Some(Instant::now());
             }
             due
         });
-        if due {
-            print_line(&line);
+        match (due, self.0.show) {
+            (false, _) => _ = self.moment(),
+            (true, Show::Json) => print_line(&self.object()),
+            (true, _) => print_line(&self.line()),
         }
     }
 
-    /// Clears the bar.
+    /// Clears the bar. Nothing is shown any more.
     pub fn end(&self) {
-        self.0.ended.store(true, Ordering::Relaxed);
-        if let Some(bar) = &self.0.bar {
-            bar.finish_and_clear();
+        let had_ended = self.0.ended.swap(true, Ordering::Relaxed);
+        match &self.0.bar {
+            Some(bar) => bar.finish_and_clear(),
+            None if self.0.show == Show::Json && !had_ended => print_line(&self.object()),
+            None => {}
         }
+    }
+
+    fn moment(&self) -> Moment {
+        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let (done, left) = (of(&self.0.done), of(&self.0.left));
+        let (rows, bytes, now) = (self.rows(), of(&self.0.bytes), Instant::now());
+        self.with(|doing| {
+            if doing.last_data.is_none_or(|(_, r, b)| (r, b) != (rows, bytes)) {
+                doing.last_data = Some((now, rows, bytes));
+            }
+            let newest = doing.samples.back().map(|(then, ..)| now.duration_since(*then));
+            if newest.is_none_or(|age| age >= SAMPLE_EVERY) {
+                doing.samples.push_back((now, rows, bytes));
+            }
+            while doing.samples.get(1).is_some_and(|(then, ..)| now.duration_since(*then) > RECENT)
+            {
+                doing.samples.pop_front();
+            }
+            doing.waiting = doing.waiting.take().filter(|(until, _)| *until > now);
+            let waiting = doing.waiting.as_ref();
+            let waiting = waiting
+                .map(|(until, what)| (until.duration_since(now).as_secs() + 1, what.clone()));
+            let silent = doing.last_data.map(|(then, ..)| now.duration_since(then));
+            let stalled = silent.filter(|silent| *silent >= STALL && waiting.is_none() && left > 0);
+            let since = doing.samples.front().map(|then| (now.duration_since(then.0), *then));
+            let since = since.filter(|(span, _)| *span >= TELLING && stalled.is_none());
+            let rate = |count: u64, then: u64, span: Duration| {
+                (count.saturating_sub(then) as f64 / span.as_secs_f64()) as u64
+            };
+            let rows_per_second = since.map(|(span, then)| rate(rows, then.1, span));
+            let rows_left = doing.rows_left.filter(|_| left > 0);
+            let share = |done: u64, left: u64| done as f64 / (done + left).max(1) as f64;
+            Moment {
+                done,
+                left,
+                rows,
+                bytes,
+                // It is never full while there is work left.
+                fraction: rows_left.map_or_else(|| share(done, left), |l| share(rows, l)).min(0.99),
+                rows_per_second,
+                bytes_per_second: since.map(|(span, then)| rate(bytes, then.2, span)),
+                time_left: rows_left.zip(rows_per_second.filter(|rate| *rate > 0)).map(
+                    |(rows, rate)| Duration::from_secs_f64((rows as f64 / rate as f64).max(1.0)),
+                ),
+                stalled,
+                waiting,
+            }
+        })
     }
 
     fn line(&self) -> String {
-        let (done, left) =
-            (self.0.done.load(Ordering::Relaxed), self.0.left.load(Ordering::Relaxed));
-        let rows = self.0.rows.load(Ordering::Relaxed);
-        let elapsed = self.0.began.elapsed();
-        let waiting = self.with(|doing| match &doing.waiting {
-            Some((until, what)) if *until > Instant::now() => {
-                let seconds = until.duration_since(Instant::now()).as_secs() + 1;
-                Some(format!("waiting {seconds} s: {what}"))
-            }
-            _ => {
-                doing.waiting = None;
-                None
-            }
-        });
-        if done + left == 0 {
-            return waiting.unwrap_or_else(|| self.with(|doing| doing.what.clone()));
+        let now = self.moment();
+        let (what, table, stopping) =
+            self.with(|doing| (doing.what.clone(), doing.table.clone(), doing.stopping));
+        let waiting = now.waiting.map(|(seconds, what)| format!("waiting {seconds} s: {what}"));
+        if stopping {
+            return "stopping".to_owned();
         }
-        let mut line = format!(
-            "{done} of about {} windows, {} rows, {}, {} rows/s",
-            done + left,
-            HumanCount(rows),
-            HumanBytes(self.0.bytes.load(Ordering::Relaxed)),
-            HumanCount((rows as f64 / elapsed.as_secs_f64().max(0.001)) as u64),
-        );
-        if done > 0 && left > 0 {
-            let rest = elapsed.mul_f64(left as f64 / done as f64);
-            line.push_str(&format!(", about {} left", HumanDuration(rest)));
+        if now.left == 0 {
+            return waiting.unwrap_or(what);
         }
-        match waiting {
-            Some(waiting) => format!("{line}; {waiting}"),
-            None => line,
-        }
+        let full = (now.fraction * BAR as f64) as usize;
+        let head = if full == 0 { "" } else { ">" };
+        let bar = format!("{}{head}", "=".repeat(full.saturating_sub(1)));
+        let mut parts = vec![format!("[{bar:BAR$}] {:.0}%", (now.fraction * 100.0).floor())];
+        parts.extend(waiting);
+        parts.extend(now.stalled.map(|stalled| format!("no data for {} s", stalled.as_secs())));
+        parts.extend(now.time_left.map(|left| format!("about {} left", HumanDuration(left))));
+        parts.push(several(now.rows, "row"));
+        parts.extend(now.rows_per_second.map(|rate| format!("{} rows/s", HumanCount(rate))));
+        parts.push(HumanBytes(now.bytes).to_string());
+        parts.extend(table.map(|(table, source)| format!("{table} of {source}")));
+        parts.push(format!("{} of about {}", HumanCount(now.done), several(now.done + now.left, "window")));
+        parts.join(", ")
+    }
+
+    fn object(&self) -> String {
+        let now = self.moment();
+        let reading = now.left > 0;
+        let (what, table, stopping) =
+            self.with(|doing| (doing.what.clone(), doing.table.clone(), doing.stopping));
+        let phase = match (self.0.ended.load(Ordering::Relaxed), stopping, reading) {
+            (true, ..) => "ended",
+            (_, true, _) => "stopping",
+            (.., true) => "reading",
+            _ => what.as_str(),
+        };
+        let (table, source) = table.unzip();
+        json!({
+            "event": "progress",
+            "phase": phase,
+            "source": source.filter(|_| reading),
+            "table": table.filter(|_| reading),
+            "rows": now.rows,
+            "bytes": now.bytes,
+            "chunks_done": now.done,
+            "chunks_left": now.left,
+            "rows_per_second": now.rows_per_second,
+            "bytes_per_second": now.bytes_per_second,
+            "seconds_left": now.time_left.map(|left| left.as_secs()),
+            "seconds_without_data": now.stalled.map(|stalled| stalled.as_secs()),
+            "waiting": now.waiting.map(|(_, what)| what),
+            "elapsed_seconds": self.0.began.elapsed().as_secs_f64(),
+        })
+        .to_string()
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Doing) -> T) -> T {
@@ -199,4 +365,60 @@ impl Progress {
 // A closed standard error is no reason to end an export.
 fn print_line(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_never_full_while_work_is_left() {
+        let progress = Progress::silent();
+        progress.add_rows(1000);
+        for _ in 0..1000 {
+            progress.chunk_done();
+        }
+        progress.left(1, None);
+        assert!(progress.line().starts_with("[==========> ] 99%"), "{}", progress.line());
+        progress.left(1, Some(1));
+        assert!(progress.line().contains("99%"), "{}", progress.line());
+        progress.left(3, Some(3000));
+        assert!(progress.line().starts_with("[==>         ] 25%"), "{}", progress.line());
+    }
+
+    #[test]
+    fn what_is_not_known_is_not_said() {
+        let progress = Progress::silent();
+        progress.doing("sealing the archive");
+        assert_eq!(progress.line(), "sealing the archive");
+        progress.left(2, None);
+        progress.reading("d.r.cpu", "metrics");
+        let line = progress.line();
+        assert_eq!(
+            line,
+            "[            ] 0%, 0 rows, 0 B, d.r.cpu of metrics, 0 of about 2 windows"
+        );
+        progress.waiting(Instant::now() + Duration::from_secs(60), "the quota");
+        assert!(progress.line().contains("waiting 60 s: the quota"), "{}", progress.line());
+        progress.with(|doing| doing.stopping = true);
+        assert_eq!(progress.line(), "stopping");
+    }
+
+    #[test]
+    fn the_rate_is_the_recent_one_and_a_stall_is_told() {
+        let progress = Progress::silent();
+        progress.add_rows(10_000);
+        progress.left(2, Some(10_000));
+        let ago = |seconds| Instant::now().checked_sub(Duration::from_secs(seconds)).unwrap();
+        progress.with(|doing| {
+            doing.samples = VecDeque::from([(ago(10), 0, 0)]);
+            doing.last_data = Some((ago(2), 10_000, 0));
+        });
+        let now = progress.moment();
+        assert!((990..=1000).contains(&now.rows_per_second.unwrap()));
+        assert!((10..=11).contains(&now.time_left.unwrap().as_secs()));
+        progress.with(|doing| doing.last_data = Some((ago(12), 10_000, 0)));
+        let line = progress.line();
+        assert!(line.contains("no data for 12 s") && !line.contains("rows/s"), "{line}");
+    }
 }

@@ -23,6 +23,7 @@ use crate::range::{outside, requested};
 use crate::retry::Retry;
 use crate::source::Source;
 use crate::source::contact::contact;
+use crate::text::several;
 use crate::window::{Bound, Window, now};
 
 /// What the sources answered.
@@ -119,7 +120,10 @@ impl Survey {
                 listing.tables.iter().map(|table| table.id.database.as_str()).collect();
             identity.databases.retain(|database, _| exported.contains(database.as_str()));
         }
-        progress.doing(&format!("asking {of} for the bounds of {} tables", listing.tables.len()));
+        progress.doing(&format!(
+            "asking {of} for the bounds of {}",
+            several(listing.tables.len() as u64, "table")
+        ));
         let bounds = retry.with_retry(&of, || source.bounds(&listing.tables)).await?;
         let tables: Vec<_> = listing.tables.into_iter().zip(bounds).collect();
         let compared = Compared {

@@ -393,6 +393,39 @@ fn with_json_standard_output_is_one_object() {
 }
 
 #[test]
+fn progress_for_programs_is_an_object_a_line() {
+    let sample = Sample::empty();
+    let run = sample.run("export", &["--progress", "json", "-v"]).expect(0);
+    let lines: Vec<serde_json::Value> =
+        run.stderr.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let progress: Vec<_> = lines.iter().filter(|line| line["event"] == "progress").collect();
+    let last = progress.last().unwrap();
+    assert_eq!((&last["phase"], &last["rows"]), (&"ended".into(), &5779.into()));
+    assert!(progress.iter().any(|line| line["phase"] == "sealing the archive"), "{progress:?}");
+    assert!(lines.iter().any(|line| line["event"] == "log"), "{}", run.stderr);
+    let run = moveout(["export", "--progress", "json"]).expect(2);
+    let lines = run.stderr.lines().map(|line| serde_json::from_str::<serde_json::Value>(line));
+    assert!(lines.map(|line| line.unwrap()).any(|line| line["event"] == "error"));
+    for how in ["none", "bar", "plain", "auto"] {
+        assert_eq!(sample.run("verify", &["--progress", how]).expect(0).stderr, "", "{how}");
+    }
+}
+
+#[test]
+fn the_log_can_go_to_a_file() {
+    let sample = Sample::empty();
+    let log = sample.folder.path().join("moveout.log");
+    let file = ["--log-file", log.to_str().unwrap()];
+    assert_eq!(sample.run("export", &file).expect(0).stderr, "");
+    let first = fs::read_to_string(&log).unwrap();
+    assert!(first.contains("reading weather.autogen.daily_weather"), "{first}");
+    sample.run("verify", &file).expect(0);
+    assert!(fs::read_to_string(&log).unwrap().starts_with(&first), "it is added to");
+    let run = sample.run("verify", &["--log-file", "/no/such/folder/log"]).expect(2);
+    assert!(run.stderr.contains("opening the log /no/such/folder/log"), "{}", run.stderr);
+}
+
+#[test]
 fn no_escape_codes_where_there_is_no_terminal() {
     for no_color in [true, false] {
         let sample = Sample::empty();

@@ -265,7 +265,7 @@ impl Check {
             .collect();
         let listed = (named.len() + others.len()) as u64;
         let mut left = commits.len() as u64;
-        self.progress.left(left);
+        self.progress.left(left, None);
         let mut commits = commits.into_iter().map(Arc::new);
         let mut flight = JoinSet::new();
         let mut names = BTreeMap::new();
@@ -291,7 +291,7 @@ impl Check {
                 }
             }
             self.progress.chunk_done();
-            self.progress.left(left);
+            self.progress.left(left, None);
         }
         for (key, hash) in &others {
             if !self.present.contains_key(key) {

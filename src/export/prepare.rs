@@ -85,7 +85,8 @@ pub async fn prepare<'a>(
         // This comes after the sweep, for which the commits that are read again still count.
         archive.read_again(again.before.values()).await;
     }
-    progress.left(queue.chunks_left());
+    progress.left(queue.chunks_left(), None);
+    let expected_rows = expected_rows(&survey, &surveyed);
     let summary = Summary {
         command: "export",
         status: ExportStatus::Incomplete,
@@ -125,6 +126,7 @@ pub async fn prepare<'a>(
     Ok(Run {
         job,
         idle,
+        expected_rows,
         archive: archive.clone(),
         damaged: found.damaged,
         writer,
@@ -148,6 +150,24 @@ pub async fn prepare<'a>(
         strikes: HashMap::new(),
         beating: None,
     })
+}
+
+/// About how many rows there are to be read, where the sources know it of every table.
+fn expected_rows(survey: &Survey, surveyed: &[usize]) -> Option<u64> {
+    let of_table = surveyed.iter().map(|at| {
+        let Surveyed { table, source, bounds, requested } = &survey.tables[*at];
+        let rows = survey.sources[*source].rows_estimate(&table.id)? as f64;
+        // The estimate is of the whole table.
+        let part = match (bounds, requested) {
+            (Some(bounds), Some(requested)) => {
+                let part = bounds.intersect(requested).map_or(0, |part| part.width());
+                part as f64 / bounds.width().max(1) as f64
+            }
+            _ => 1.0,
+        };
+        Some((rows * part) as u64)
+    });
+    of_table.sum::<Option<u64>>().filter(|rows| *rows > 0)
 }
 
 /// Marks chunks whose files are missing or have changed to be read again; an error where no source of this run has

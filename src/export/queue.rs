@@ -25,6 +25,8 @@ struct TableQueue {
     todo: VecDeque<Window>,
     data_ranges: Vec<Window>,
     sizing: WindowSizing,
+    /// Rows and width of what was read of it.
+    seen: (u64, u64),
 }
 
 impl Queue {
@@ -47,6 +49,7 @@ impl Queue {
             todo: todo.into(),
             data_ranges: data_ranges.windows().to_vec(),
             sizing: WindowSizing::new(width),
+            seen: (0, 0),
         });
         self.oldest.extend(self.tables[at].oldest(at));
         at
@@ -135,6 +138,9 @@ impl Queue {
         let last = table.data_ranges.last().map_or(window.to, |w| w.to);
         let core = window.intersect(&Window { from: first, to: last });
         let core_width = core.map(|core| core.width());
+        let (seen_rows, seen_width) = table.seen;
+        let width = core_width.unwrap_or_default().unsigned_abs();
+        table.seen = (seen_rows.saturating_add(rows), seen_width.saturating_add(width));
         table.sizing.learn(core_width, window.width(), rows, elapsed, most_rows);
     }
 
@@ -163,6 +169,16 @@ impl Queue {
     /// About how many chunks are left at the widths learned so far.
     pub fn chunks_left(&self) -> u64 {
         self.tables.iter().map(TableQueue::chunks_left).sum()
+    }
+
+    /// About how many rows are left, where the tables that are read are as dense as they were so far.
+    pub fn rows_left(&self) -> Option<u64> {
+        let of_table = |table: &TableQueue| {
+            let (rows, width) = table.seen;
+            let left: u64 = table.todo.iter().map(|left| table.width_of_rows(left)).sum();
+            (width > 0).then(|| (rows as f64 / width as f64 * left as f64) as u64)
+        };
+        self.tables.iter().filter_map(of_table).reduce(u64::saturating_add)
     }
 
     /// Whether nothing is left.
@@ -214,12 +230,15 @@ impl TableQueue {
         }
     }
 
+    /// How much of a window can hold rows.
+    fn width_of_rows(&self, window: &Window) -> u64 {
+        let ranges = self.data_ranges.iter().filter_map(|range| range.intersect(window));
+        ranges.map(|range| range.width().unsigned_abs()).fold(0, u64::saturating_add)
+    }
+
     fn chunks_left(&self) -> u64 {
         let of_window = |left: &Window| {
-            let spans = self.data_ranges.iter().filter_map(|window| window.intersect(left));
-            let span: u64 =
-                spans.map(|window| window.width().unsigned_abs()).fold(0, u64::saturating_add);
-            span.div_ceil(self.sizing.width().unsigned_abs().max(1)).max(1)
+            self.width_of_rows(left).div_ceil(self.sizing.width().unsigned_abs().max(1)).max(1)
         };
         let windows: u64 = if self.table.read_mode.is_one_pass() {
             self.todo.len() as u64

@@ -52,6 +52,8 @@ pub struct Run<'a> {
     pub(super) gap_rounds: u32,
     /// How often a table had changed since it was read.
     pub(super) change_rounds: u32,
+    /// About how many rows there are to be read, where the sources know it.
+    pub(super) expected_rows: Option<u64>,
     /// Whether the archive is sealed and holds everything that was requested.
     pub(super) idle: bool,
     /// Chunks that are read again because some of their files were missing or had changed.
@@ -62,6 +64,13 @@ pub struct Run<'a> {
 }
 
 impl Run<'_> {
+    fn show_what_is_left(&self, in_flight: usize) {
+        let progress = &self.writer.progress;
+        let by_estimate = self.expected_rows.and_then(|rows| rows.checked_sub(progress.rows()));
+        let rows = by_estimate.or_else(|| self.queue.rows_left());
+        progress.left(self.queue.chunks_left() + in_flight as u64, rows);
+    }
+
     /// Does the work, and seals.
     pub async fn run(mut self) -> Result<Summary> {
         let mut outcome = self.work().await;
@@ -133,7 +142,7 @@ impl Run<'_> {
                     continue;
                 }
                 _ = ticks.tick() => {
-                    self.writer.progress.left(self.queue.chunks_left());
+                    self.show_what_is_left(flight.len());
                     continue;
                 }
             };
