@@ -322,7 +322,11 @@ impl Progress {
         parts.extend(now.rows_per_second.map(|rate| format!("{} rows/s", HumanCount(rate))));
         parts.push(HumanBytes(now.bytes).to_string());
         parts.extend(table.map(|(table, source)| format!("{table} of {source}")));
-        parts.push(format!("{} of about {}", HumanCount(now.done), several(now.done + now.left, "window")));
+        parts.push(format!(
+            "{} of about {}",
+            HumanCount(now.done),
+            several(now.done + now.left, "window")
+        ));
         parts.join(", ")
     }
 

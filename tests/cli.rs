@@ -511,6 +511,7 @@ fn a_password_in_a_url_works_with_a_warning_and_shows_nowhere() {
             let run = moveout([&[verb, "--source", &url, "--archive", archive], more].concat());
             let run = run.expect(0);
             assert!(run.stdout.contains("password in the URL"), "{}", run.stdout);
+            assert_eq!(run.stderr.contains("SHOW"), more == ["-vv"], "{}", run.stderr);
             assert_hidden(&secrets, &run, folder.path());
         }
     }

@@ -15,6 +15,7 @@ use url::Url;
 
 use crate::config::{Credentials, Secret};
 use crate::error::{Class, Error, Result};
+use crate::text::escaped;
 
 /// Rows of a chunk of an answer. Measured: 100,000 is slower and costs the server more memory.
 const CHUNK_ROWS: &str = "10000";
@@ -150,11 +151,13 @@ impl Server {
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
+        tracing::debug!("GET {url}");
         self.got(self.client.get(url).header(ACCEPT, accept)).await
     }
 
     /// Posts JSON; otherwise as `get`.
     pub(in crate::source) async fn post_json(&self, path: &str, body: &Value) -> Result<Got> {
+        tracing::debug!("POST {}", self.at(path));
         let request = self.client.post(self.at(path)).header(ACCEPT, "application/json");
         self.got(request.header(CONTENT_TYPE, "application/json").body(body.to_string())).await
     }
@@ -415,6 +418,8 @@ impl Server {
     }
 
     async fn post(&self, accept: &'static str, form: &[(&str, &str)]) -> Result<Response> {
+        let statements = form.iter().find(|(key, _)| *key == "q").map_or("", |(_, text)| text);
+        tracing::debug!("{}: {}", self.address(), escaped(statements));
         let request = self.client.post(self.at("query")).header(ACCEPT, accept).form(form);
         self.authorized(request)?.send().await.map_err(|error| self.transport(&error))
     }

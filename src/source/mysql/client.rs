@@ -105,6 +105,7 @@ impl Client {
 
     /// Sends statements, whose results must be taken by `answer` before anything else is done.
     pub(super) fn ask(&mut self, sql: &str) -> std::result::Result<(), Fault> {
+        tracing::debug!("{}", escaped(sql));
         self.command(COM_QUERY, sql.as_bytes())
     }
 
@@ -174,6 +175,7 @@ impl Client {
 
     /// Prepares a statement without parameters.
     pub(super) fn prepare(&mut self, sql: &str) -> std::result::Result<Statement, Fault> {
+        tracing::debug!("{}", escaped(sql));
         self.command(COM_STMT_PREPARE, sql.as_bytes())?;
         let packet = self.packets.next()?;
         end(packet)?;

@@ -17,6 +17,7 @@ use crate::source::postgres::errors::{Refusal, broken, malformed};
 use crate::source::postgres::input::{FRAME_BYTES, Input, Piece};
 use crate::source::postgres::names::{bytes_of, text_of};
 use crate::source::tcp::{Hangup, TcpTransport};
+use crate::text::escaped;
 
 /// What a server says before it lets somebody in is short; nobody else may make us take more.
 const GREETING_BYTES: usize = 64 * 1024;
@@ -229,6 +230,7 @@ impl Connection {
     fn ask(&mut self, sql: &str, patience: Duration) -> Result<()> {
         self.wait_for(patience)?;
         self.refused.clear();
+        tracing::debug!("{}: {}", self.address, escaped(sql));
         let statement = self.bytes(sql);
         let length = i32::try_from(statement.len() + 5);
         let length =
@@ -240,7 +242,6 @@ impl Connection {
     /// Runs statements and returns the rows of all of them as text. After an error that the server
     /// reported the connection can be used, but not the transaction it was in.
     pub(super) fn query(&mut self, sql: &str) -> Result<Vec<Row>> {
-        tracing::trace!("{}: {sql}", self.address);
         self.ask(sql, self.idle * LOOKING)?;
         let mut rows = Vec::new();
         let mut refused = None;
@@ -276,7 +277,6 @@ impl Connection {
         is_looking: bool,
         mut data: impl FnMut(&[u8]) -> Result<()>,
     ) -> Result<u64> {
-        tracing::debug!("{}: {sql}", self.address);
         self.ask(sql, if is_looking { self.idle * LOOKING } else { self.idle })?;
         let (mut sent, mut refused) = (None, None);
         loop {

@@ -27,6 +27,7 @@ use crate::error::{Class, Error, Result};
 use crate::source::influxdb::flight::status;
 use crate::source::influxdb::flight::status::Refusal;
 use crate::source::influxdb::http::{parse_retry_after, printable};
+use crate::text::escaped;
 
 /// The server sends messages of about 2 MiB, but never splits a row.
 const MESSAGE_BYTES: usize = 256 << 20;
@@ -105,7 +106,7 @@ impl Client {
 
     /// Runs a query in a database.
     pub(super) async fn query(&self, database: &str, sql: &str) -> Result<Answer> {
-        tracing::debug!("{database}: {sql}");
+        tracing::debug!("{}: {}: {}", self.address, escaped(database), escaped(sql));
         let below = Shared::default();
         let ticket = json!({ "database": database, "sql_query": sql, "query_type": "sql" });
         let asked = tokio::time::timeout(self.idle_timeout, self.do_get(&ticket, &below));
