@@ -13,6 +13,8 @@ use super::{Out, SHOWN, excluded, failed, notes, outside, warnings};
 
 /// The widest name that the other columns move aside for.
 const WIDEST: usize = 60;
+/// What the numbers and the spaces between take of a line.
+const NUMBERS: usize = 2 + 13 + 2 + 10 + 2 + 7 + 2;
 
 pub(crate) fn plan(out: Out<'_>, plan: &Preview) -> io::Result<()> {
     for source in &plan.sources {
@@ -28,7 +30,25 @@ pub(crate) fn plan(out: Out<'_>, plan: &Preview) -> io::Result<()> {
     let shown = tables.len().min(SHOWN);
     let widths = names[..shown].iter().map(|name| name.chars().count());
     let width = widths.chain(["total".len()]).max().unwrap_or_default().min(WIDEST);
+    let columns = console::Term::stdout().size_checked().map(|(_, columns)| usize::from(columns));
+    let range_width = tables.iter().map(|table| range(table).chars().count()).max();
+    let needed = 2 + width + NUMBERS + range_width.unwrap_or_default();
+    let narrow = columns.is_some_and(|columns| columns < needed);
     let mut line = |name: &str, rows: &str, size: &str, windows: &str, range: &str| {
+        if narrow {
+            // Below each other what does not fit beside each other.
+            return match (name, rows, range) {
+                ("", ..) => Ok(()),
+                (_, "", _) => writeln!(out, "  {name} {range}"),
+                (_, _, "") => writeln!(out, "  {name}\n    {rows} rows, {size}, {windows} windows"),
+                _ => {
+                    writeln!(
+                        out,
+                        "  {name}\n    {rows} rows, {size}, {windows} windows\n    {range}"
+                    )
+                }
+            };
+        }
         let line = format!("  {name:<width$}  {rows:>13}  {size:>10}  {windows:>7}  {range}");
         writeln!(out, "{}", line.trim_end())
     };

@@ -74,7 +74,6 @@ impl HttpQuery {
 
     /// Runs a statement that answers little.
     async fn ask(&self, database: &str, statement: &str) -> Result<Statement> {
-        tracing::debug!("{database}: {statement}");
         let (answer, bytes) = self.family.server.ask(statement, &self.place(database)?).await?;
         self.family.budget.spend(bytes);
         Ok(answer)
@@ -194,7 +193,6 @@ impl Source for HttpQuery {
         let object_rows =
             (OBJECT_VALUES / chunk.table.columns.len().max(1)).clamp(100, OBJECT_ROWS);
         let statement = statements::read(&id.table, chunk.slice);
-        tracing::debug!("{}: {statement}", id.database);
         let response = server.rows(&statement, &self.place(&id.database)?, object_rows).await?;
         let (sender, parts) = mpsc::channel(BODY_PARTS);
         let (table, address) = (Arc::clone(&chunk.table), server.address());

@@ -14,7 +14,6 @@ use crate::window::{Slice, Window, parse_time};
 
 impl HttpQuery {
     async fn sql(&self, table: &TableId, sql: &str) -> Result<Vec<Value>> {
-        tracing::debug!("{}: {sql}", table.database);
         let (rows, bytes) = core::query_sql(&self.family.server, &table.database, sql).await?;
         self.family.budget.spend(bytes);
         Ok(rows)
