@@ -35,7 +35,7 @@ use cpu::table;
 use moveout::config::Location;
 use moveout::encode::{Cores, EncodeOptions, Encoder, Output};
 use moveout::error::Result;
-use moveout::export::chunk_writer::Writer;
+use moveout::export::chunk_writer::ChunkWriter;
 use moveout::model::{
     Artifacts, Chunk, Column, Listing, ReadSummary, Role, RowCount, SourceInfo, Table,
 };
@@ -239,7 +239,7 @@ impl Source for Endless {
     }
 
     async fn artifacts(&self) -> Result<Artifacts> {
-        Ok((Vec::new(), Vec::new()))
+        Ok(Artifacts::of("bench"))
     }
 }
 
@@ -251,7 +251,7 @@ fn chunk(kind: &str, rows: usize, place: &str) {
     let (began, cpu) = (Instant::now(), cpu_seconds());
     let commit = runtime.block_on(async {
         let store = Store::create(&Location::from(place)).unwrap();
-        let writer = Writer {
+        let writer = ChunkWriter {
             options: options(store.part_bytes()),
             store,
             run: "bench".to_owned(),

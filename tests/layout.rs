@@ -2,6 +2,8 @@
 //! begins with `crate`, `super`, `self` or the name of a module that the file declares, wherever it stands; unit tests do
 //! not count.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
