@@ -32,12 +32,9 @@ impl Select {
         self.exclude.iter().any(excluded)
     }
 
-    /// Whether a database is wanted. The server's own `_internal` only when it is named.
+    /// Whether a database is wanted.
     pub fn takes_database(&self, name: &str) -> bool {
-        match self.databases.is_empty() {
-            true => name != "_internal",
-            false => self.databases.iter().any(|wanted| wanted == name),
-        }
+        self.databases.is_empty() || self.databases.iter().any(|wanted| wanted == name)
     }
 
     /// Whether a schema or a retention policy is wanted.

@@ -1,14 +1,15 @@
-//! Finds out which InfluxDB an address is, and picks the way to read it: Flight for the family of 3 where
-//! gRPC passes, `/query` for all others. Reads nothing but what identifies it.
+//! Finds out which InfluxDB lives at an address, and chooses how it is read: InfluxDB 3 by Flight where gRPC passes,
+//! everything else by `/query`. Reads nothing but what identifies the server.
 
 pub(in crate::source) mod bounds;
 pub(in crate::source) mod budget;
 pub(in crate::source) mod cloud;
 pub(in crate::source) mod core;
-pub(in crate::source) mod family;
-pub mod flight;
+pub(in crate::source) mod databases;
+mod flight;
 pub(in crate::source) mod http;
-pub mod http_query;
+mod http_query;
+pub(in crate::source) mod influxdb3;
 pub mod influxql;
 pub mod points;
 pub(in crate::source) mod sql;
@@ -18,15 +19,15 @@ use std::time::Duration;
 
 use self::budget::Budget;
 use self::cloud::{Cloud, Storage};
-use self::family::{Family, Product};
+use self::flight::{Client, Flight};
 use self::http::Server;
-use crate::config::{InfluxDb, Limits, QuotaChoice, SourceSpec, Version};
+use self::http_query::HttpQuery;
+use self::influxdb3::{InfluxDb3, Product, Transport};
+use self::influxql::InfluxQl;
+use crate::config::{InfluxDb, Limits, QuotaChoice, Select, SourceSpec, Version};
 use crate::error::{Class, Error, Result};
 use crate::model::Quota;
 use crate::source::Source;
-use crate::source::influxdb::flight::{Client, Flight};
-use crate::source::influxdb::http_query::HttpQuery;
-use crate::source::influxdb::influxql::InfluxQl;
 
 /// The length of a window of Serverless's quota.
 const QUOTA_WINDOW: Duration = Duration::from_secs(300);
@@ -37,10 +38,10 @@ const FREE_PLAN: u64 = 300_000_000;
 const CLOUD: &str = ".cloud2.influxdata.com";
 
 /// What an address turned out to be.
-enum Kind {
+enum Detected {
     /// 1.x, 2.x, Cloud TSM.
     InfluxQl,
-    /// The family of 3, and what it calls itself.
+    /// A product of InfluxDB 3, and what it calls itself.
     Three(Product, String),
 }
 
@@ -55,62 +56,73 @@ pub(super) async fn open(
     // A token that may read a named database need not be allowed to see its organization.
     let named = !spec.select.databases.is_empty();
     match detect(&server, *version, named).await? {
-        Kind::InfluxQl => {
+        Detected::InfluxQl => {
             let (name, select) = (spec.name.clone(), spec.select.clone());
             Ok(Arc::new(InfluxQl::new(name, server, select)))
         }
-        Kind::Three(product, version) => {
+        Detected::Three(product, version) => {
             let mut warnings = Vec::new();
             let in_cloud = base.host_str().is_some_and(|host| host.ends_with(CLOUD));
             let quota = choose_quota(quota, &product, in_cloud, &mut warnings).await?;
-            let mut family = Family {
+            let budget = Arc::new(Budget::new(quota));
+            let client = Client::new(base, credentials, limits.concurrency, limits.idle_timeout)?;
+            let transport: Box<dyn Transport> = match client.probe_grpc().await {
+                None => {
+                    let is_core = matches!(product, Product::Core);
+                    Box::new(Flight::new(client, Arc::clone(&budget), is_core))
+                }
+                // In the cloud a name may be mapped to any bucket, and whoever may not see the organization cannot
+                // know to which.
+                Some(why) if in_cloud && matches!(product, Product::Dedicated) => {
+                    return Err(Error::stop(format!(
+                        "gRPC does not pass to {} ({why}), and this token may not see which bucket /query would \
+                         read",
+                        server.address()
+                    ))
+                    .hint("let HTTP/2 pass, or use a token that may read its organization and its mappings"));
+                }
+                Some(why) => {
+                    warnings.push(format!(
+                        "gRPC does not pass to {} ({why}): its rows are read by /query, which is slower and may \
+                         write -0 as 0; let HTTP/2 pass to read them by Flight",
+                        server.address()
+                    ));
+                    let budget = Arc::clone(&budget);
+                    Box::new(HttpQuery::open(server.clone(), budget, &product).await?)
+                }
+            };
+            Ok(Arc::new(InfluxDb3 {
                 name: spec.name.clone(),
                 version,
                 product,
                 server,
                 select: spec.select.clone(),
-                budget: Budget::new(quota),
+                budget,
                 prices: *prices,
                 warnings,
-            };
-            let client = Client::new(base, credentials, limits.concurrency, limits.idle_timeout)?;
-            match client.obstacle().await {
-                None => Ok(Arc::new(Flight::new(family, client))),
-                // There a name may be mapped to any bucket, and who may not see the organization cannot
-                // know to which.
-                Some(obstacle) if in_cloud && matches!(family.product, Product::Dedicated) => {
-                    Err(Error::stop(format!(
-                        "gRPC does not pass to {} ({obstacle}), and this token may not see which bucket /query \
-                         would read",
-                        family.server.address()
-                    ))
-                    .hint("let HTTP/2 pass, or use a token that may read its organization and its mappings"))
-                }
-                Some(obstacle) => {
-                    family.warnings.push(format!(
-                        "gRPC does not pass to {} ({obstacle}): its rows are read by /query, which is slower \
-                         and may write -0 as 0; let HTTP/2 pass to read them by Flight",
-                        family.server.address()
-                    ));
-                    Ok(Arc::new(HttpQuery::open(family).await?))
-                }
-            }
+                transport,
+            }))
         }
     }
 }
 
-async fn detect(server: &Server, wanted: Option<Version>, named: bool) -> Result<Kind> {
+/// Whether a database is exported where the server lists it.
+pub(super) fn takes_database(select: &Select, name: &str) -> bool {
+    databases::is_selected(select, name, name == databases::INTERNAL)
+}
+
+async fn detect(server: &Server, wanted: Option<Version>, named: bool) -> Result<Detected> {
     if matches!(wanted, Some(Version::One | Version::Two)) {
-        return Ok(Kind::InfluxQl);
+        return Ok(Detected::InfluxQl);
     }
     let ping = server.ping().await?;
     let number = ping.version.trim_start_matches('v');
     let called = |what: &str| format!("InfluxDB {what}").trim_end().to_owned();
     match (number.split('.').next().unwrap_or_default(), ping.build.as_str()) {
-        ("1" | "2", _) if wanted.is_none() => return Ok(Kind::InfluxQl),
+        ("1" | "2", _) if wanted.is_none() => return Ok(Detected::InfluxQl),
         ("3", build @ ("Core" | "Enterprise")) => {
             let version = called(&format!("{} {build}", ping.version));
-            return Ok(Kind::Three(Product::Core, version));
+            return Ok(Detected::Three(Product::Core, version));
         }
         _ => {}
     }
@@ -122,16 +134,16 @@ async fn detect(server: &Server, wanted: Option<Version>, named: bool) -> Result
     match organization {
         Some((org, Storage::Iox)) => {
             let cloud = Cloud::new(server.clone(), org);
-            Ok(Kind::Three(Product::Serverless(cloud), called("Cloud Serverless")))
+            Ok(Detected::Three(Product::Serverless(cloud), called("Cloud Serverless")))
         }
         Some((_, Storage::Tsm)) if wanted == Some(Version::Three) => {
             Err(Error::stop(format!("{} is InfluxDB Cloud (TSM), which has no Flight", server.address()))
                 .hint("name it influxdb2+https://…, or influxdb+https://…"))
         }
-        Some((_, Storage::Tsm)) => Ok(Kind::InfluxQl),
+        Some((_, Storage::Tsm)) => Ok(Detected::InfluxQl),
         None if number.starts_with('3') || ping.build == "cloud2" || wanted.is_some() => {
             let version = called(&format!("{} {}", ping.version, ping.build));
-            Ok(Kind::Three(Product::Dedicated, version))
+            Ok(Detected::Three(Product::Dedicated, version))
         }
         None if ping.version.is_empty() => {
             Err(Error::stop(format!("{} does not say that it is an InfluxDB", server.address())).hint(

@@ -22,7 +22,7 @@ pub async fn open(spec: &SourceSpec, limits: &Limits) -> Result<Arc<dyn Source>>
                 precision_nanos: *precision,
                 memory_bytes: limits.memory_bytes / 4,
                 selects: Arc::new(move |id| {
-                    (select.databases.is_empty() || select.databases.contains(&id.database))
+                    select.takes_database(&id.database)
                         && select.takes_schema(&id.schema)
                         && select.takes_table(&id.table)
                 }),
@@ -30,4 +30,13 @@ pub async fn open(spec: &SourceSpec, limits: &Limits) -> Result<Arc<dyn Source>>
             Arc::new(line_protocol::LineProtocolSource::new(name, file.clone(), options))
         }
     })
+}
+
+/// Whether a source exports a database that it lists. The database of an InfluxDB's own records is exported only when
+/// it is named.
+pub fn takes_database(spec: &SourceSpec, name: &str) -> bool {
+    match &spec.kind {
+        SourceKind::InfluxDb(_) => influxdb::takes_database(&spec.select, name),
+        _ => spec.select.takes_database(name),
+    }
 }

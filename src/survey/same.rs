@@ -12,6 +12,7 @@ use crate::config::SourceSpec;
 use crate::coverage::Coverage;
 use crate::error::{Error, Result};
 use crate::model::{ReadMode, Role, ServerIdentity, SourceInfo, Table, TableId};
+use crate::source::registry::takes_database;
 use crate::survey::division::same_division;
 use crate::window::{Window, rfc3339};
 
@@ -175,7 +176,7 @@ impl<'a> Known<'a> {
         let mut known: Vec<_> = self.tables.iter().filter(|(id, _)| id.source == other).collect();
         known.sort_by_key(|(id, _)| *id);
         for (id, commits) in known {
-            let selected = select.takes_database(&id.database)
+            let selected = takes_database(spec, &id.database)
                 && select.takes_schema(&id.schema)
                 && select.takes_table(&id.table)
                 && !select.excludes(&id.database, &id.schema, &id.table);

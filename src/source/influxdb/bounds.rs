@@ -9,12 +9,10 @@ use futures::{StreamExt, TryStreamExt};
 
 use crate::error::{Class, Error, Result};
 use crate::model::{Column, RowCount, Table, TableId};
-use crate::source::influxdb::family::Product;
-use crate::window::MIN_WIDTH;
-use crate::window::{DAY, Window};
+use crate::window::{DAY, MIN_WIDTH, Window};
 
-/// What a server that can answer at all needs for it.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a server that can answer at all needs for it.
+pub(in crate::source) const PATIENCE: Duration = Duration::from_secs(5);
 /// The same of Core, whose cost grows much faster than the rows, and which goes on merging for a while
 /// when nobody waits any more; plans cost nothing there.
 const CORE_PATIENCE: Duration = Duration::from_millis(500);
@@ -23,7 +21,7 @@ const COUNT_QUERIES: usize = 1000;
 
 /// A server that can be asked about a window of a table, which may be too much for it.
 #[async_trait]
-pub(in crate::source) trait Asked: Sync {
+pub(in crate::source) trait BoundsQueries: Sync {
     /// The first and the last time in a window.
     async fn min_max(&self, table: &TableId, window: Window) -> Result<Option<Window>>;
 
@@ -36,16 +34,13 @@ pub(in crate::source) trait Asked: Sync {
     /// The number of rows in a window.
     async fn count_once(&self, table: &TableId, window: Window) -> Result<RowCount>;
 
-    /// Which of the family it is.
-    fn product(&self) -> &Product;
+    /// Whether it is Core or Enterprise.
+    fn is_core(&self) -> bool;
 }
 
 /// How long to wait for an answer that may never come.
-pub(in crate::source) fn patience(product: &Product) -> Duration {
-    match product {
-        Product::Core => CORE_PATIENCE,
-        _ => PATIENCE,
-    }
+fn patience(server: &dyn BoundsQueries) -> Duration {
+    if server.is_core() { CORE_PATIENCE } else { PATIENCE }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -59,22 +54,22 @@ const TABLES_AT_ONCE: usize = 4;
 
 /// The bounds of each table, in their order.
 pub(in crate::source) async fn bounds(
-    asked: &dyn Asked,
+    server: &dyn BoundsQueries,
     tables: &[Table],
 ) -> Result<Vec<Option<Window>>> {
-    let each = tables.iter().map(|table| bounds_of(asked, &table.id)).collect::<Vec<_>>();
+    let each = tables.iter().map(|table| bounds_of(server, &table.id)).collect::<Vec<_>>();
     futures::stream::iter(each).buffered(TABLES_AT_ONCE).try_collect().await
 }
 
 /// The bounds of a table; `None` for an empty one.
-async fn bounds_of(asked: &dyn Asked, table: &TableId) -> Result<Option<Window>> {
-    let bounds = search(asked, table).await;
+async fn bounds_of(server: &dyn BoundsQueries, table: &TableId) -> Result<Option<Window>> {
+    let bounds = search(server, table).await;
     bounds.map_err(|error| error.context(format!("looking for the bounds of {table}")))
 }
 
 /// The number of rows in a window, however wide.
 pub(in crate::source) async fn count(
-    asked: &dyn Asked,
+    server: &dyn BoundsQueries,
     table: &TableId,
     window: Window,
 ) -> Result<RowCount> {
@@ -82,7 +77,7 @@ pub(in crate::source) async fn count(
     let mut total = RowCount { rows: 0, exact: true };
     for _ in 0..COUNT_QUERIES {
         let Some(window) = todo.pop() else { return Ok(total) };
-        match asked.count_once(table, window).await {
+        match server.count_once(table, window).await {
             Ok(count) => {
                 total.rows += count.rows;
                 total.exact &= count.exact;
@@ -100,7 +95,7 @@ pub(in crate::source) async fn count(
 /// Where a table has values of columns that it had not when it was read, as far as the server says so in time:
 /// every read asked for all columns, so that only what was written after it can be missing.
 pub(in crate::source) async fn missed(
-    asked: &dyn Asked,
+    server: &dyn BoundsQueries,
     read: &Table,
     now: &Table,
 ) -> Result<Vec<Window>> {
@@ -114,8 +109,8 @@ pub(in crate::source) async fn missed(
             }
             Some(_) => {}
             None => {
-                let found = asked.min_max_of(&now.id, column);
-                match tokio::time::timeout(patience(asked.product()), found).await {
+                let found = server.min_max_of(&now.id, column);
+                match tokio::time::timeout(patience(server), found).await {
                     Ok(Ok(found)) => missed.extend(found),
                     Ok(Err(error)) if !is_too_much(&error) => return Err(error),
                     Ok(Err(_)) | Err(_) => {
@@ -128,20 +123,20 @@ pub(in crate::source) async fn missed(
     Ok(missed)
 }
 
-async fn search(asked: &dyn Asked, table: &TableId) -> Result<Option<Window>> {
-    let patience = patience(asked.product());
-    match tokio::time::timeout(patience, asked.min_max(table, Window::ALL)).await {
+async fn search(server: &dyn BoundsQueries, table: &TableId) -> Result<Option<Window>> {
+    let patience = patience(server);
+    match tokio::time::timeout(patience, server.min_max(table, Window::ALL)).await {
         Ok(Ok(bounds)) => return Ok(bounds),
         Ok(Err(error)) if !is_too_much(&error) => return Err(error),
         Ok(Err(error)) => tracing::info!("{table}: {error}; looking for its bounds"),
         Err(_) => tracing::info!("{table}: no answer for a while; looking for its bounds"),
     }
-    let Some(first) = end_of(asked, table, Window::ALL, End::First).await? else {
+    let Some(first) = end_of(server, table, Window::ALL, End::First).await? else {
         return Ok(None);
     };
     let rest = Window { from: first, to: Window::ALL.to };
     // There is at least the first: a server that finds nothing now must not shorten the table.
-    let last = end_of(asked, table, rest, End::Last).await?.ok_or_else(|| {
+    let last = end_of(server, table, rest, End::Last).await?.ok_or_else(|| {
         Error::of(Class::Retry, format!("{table}: its first row is there, its last is not"))
     })?;
     Ok(Window::new(first, last.saturating_add(1)))
@@ -149,17 +144,17 @@ async fn search(asked: &dyn Asked, table: &TableId) -> Result<Option<Window>> {
 
 /// The first or last time in a window.
 async fn end_of(
-    asked: &dyn Asked,
+    server: &dyn BoundsQueries,
     table: &TableId,
     within: Window,
     end: End,
 ) -> Result<Option<i64>> {
-    let Some(mut part) = outermost_day(asked, table, within, end).await? else {
+    let Some(mut part) = outermost_day(server, table, within, end).await? else {
         return Ok(None);
     };
     let mut left = within;
     loop {
-        if let Some(time) = end_in(asked, table, part, end).await? {
+        if let Some(time) = end_in(server, table, part, end).await? {
             return Ok(Some(time));
         }
         // A day in which there might have been rows, without one: from here it is not believed any more
@@ -180,13 +175,13 @@ async fn end_of(
 
 /// The first or last day of a window in which there may be rows.
 async fn outermost_day(
-    asked: &dyn Asked,
+    server: &dyn BoundsQueries,
     table: &TableId,
     within: Window,
     end: End,
 ) -> Result<Option<Window>> {
     let mut window = within;
-    if !may_have_rows(asked, table, window).await? {
+    if !may_have_rows(server, table, window).await? {
         return Ok(None);
     }
     while let Some((left, right)) = halves_by_day(window) {
@@ -194,27 +189,33 @@ async fn outermost_day(
             End::First => (left, right),
             End::Last => (right, left),
         };
-        window = match may_have_rows(asked, table, near).await? {
-            true => near,
-            false => far,
-        };
+        window = if may_have_rows(server, table, near).await? { near } else { far };
     }
     Ok(Some(window))
 }
 
 /// What is too much to be told is something.
-async fn may_have_rows(asked: &dyn Asked, table: &TableId, window: Window) -> Result<bool> {
-    match asked.may_have_rows(table, window).await {
+async fn may_have_rows(
+    server: &dyn BoundsQueries,
+    table: &TableId,
+    window: Window,
+) -> Result<bool> {
+    match server.may_have_rows(table, window).await {
         Err(error) if is_too_much(&error) => Ok(true),
         other => other,
     }
 }
 
 /// The first or last time of a narrow window, which may be too much, too.
-async fn end_in(asked: &dyn Asked, table: &TableId, part: Window, end: End) -> Result<Option<i64>> {
+async fn end_in(
+    server: &dyn BoundsQueries,
+    table: &TableId,
+    part: Window,
+    end: End,
+) -> Result<Option<i64>> {
     let mut todo = vec![part];
     while let Some(window) = todo.pop() {
-        match asked.min_max(table, window).await {
+        match server.min_max(table, window).await {
             Ok(None) => {}
             Ok(Some(found)) if end == End::First => return Ok(Some(found.from)),
             Ok(Some(found)) => return Ok(Some(found.to - 1)),

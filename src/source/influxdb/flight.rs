@@ -1,9 +1,10 @@
-//! InfluxDB 3 over Flight: Cloud Serverless, Dedicated and Clustered, Core and Enterprise. Lists tables by
-//! SQL and reads windows as Arrow batches, under the quota of its plan.
+//! InfluxDB 3 over Flight: tables are listed by SQL, and windows are read as Arrow batches.
 
 mod batches;
 mod client;
 mod status;
+
+use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Int64Type, TimeUnit, TimestampNanosecondType};
@@ -12,34 +13,32 @@ use async_trait::async_trait;
 pub(super) use crate::source::influxdb::flight::client::Client;
 
 use crate::error::{Class, Error, Result};
-use crate::model::{
-    Artifacts, Chunk, Column, Listing, Metering, ReadSummary, RowCount, SourceInfo, Table, TableId,
-};
-use crate::source::Source;
+use crate::model::{Chunk, Column, RowCount, TableId};
 use crate::source::channel::BatchSender;
-use crate::source::influxdb::bounds;
-use crate::source::influxdb::bounds::Asked;
-use crate::source::influxdb::family::{Family, Product};
+use crate::source::influxdb::bounds::BoundsQueries;
+use crate::source::influxdb::budget::{Admitted, Budget};
 use crate::source::influxdb::flight::batches::Shape;
+use crate::source::influxdb::influxdb3::{Received, Transport};
 use crate::source::influxdb::points::{FieldType, Keys};
 use crate::source::influxdb::sql;
 use crate::window::Window;
 
-/// An InfluxDB 3.
-pub struct Flight {
-    family: Family,
+/// The transport Flight.
+pub(super) struct Flight {
     client: Client,
+    budget: Arc<Budget>,
+    is_core: bool,
 }
 
 impl Flight {
-    pub(super) fn new(family: Family, client: Client) -> Self {
-        Self { family, client }
+    pub(super) fn new(client: Client, budget: Arc<Budget>, is_core: bool) -> Self {
+        Self { client, budget, is_core }
     }
 
     /// All batches of a query that answers little; its bytes count.
     async fn all(&self, database: &str, sql: &str) -> Result<Vec<RecordBatch>> {
         let (batches, bytes) = self.client.all(database, sql).await?;
-        self.family.budget.spend(bytes);
+        self.budget.spend(bytes);
         Ok(batches)
     }
 
@@ -50,36 +49,10 @@ impl Flight {
         let last = batches.iter().find_map(|batch| time(batch, 1));
         Ok(first.zip(last).and_then(|(first, last)| Window::new(first, last.saturating_add(1))))
     }
-
-    async fn keys(&self, database: &str) -> Result<Keys> {
-        let mut keys = Keys::default();
-        for batch in &self.all(database, sql::COLUMNS).await? {
-            for [table, column, data_type] in texts(batch)? {
-                let kind = match data_type.as_str() {
-                    "Float64" => Some(FieldType::Float),
-                    "Int64" => Some(FieldType::Integer),
-                    "UInt64" => Some(FieldType::Unsigned),
-                    "Boolean" => Some(FieldType::Boolean),
-                    "Utf8" => Some(FieldType::String),
-                    tag if tag.starts_with("Dictionary") => {
-                        keys.tag(&table, column);
-                        continue;
-                    }
-                    time if time.starts_with("Timestamp") && column == "time" => {
-                        keys.table(&table);
-                        continue;
-                    }
-                    _ => None,
-                };
-                keys.field(&table, column, kind, &data_type);
-            }
-        }
-        Ok(keys)
-    }
 }
 
 #[async_trait]
-impl Asked for Flight {
+impl BoundsQueries for Flight {
     async fn min_max(&self, table: &TableId, window: Window) -> Result<Option<Window>> {
         self.ends(&table.database, &sql::bounds(&table.table, window)).await
     }
@@ -107,8 +80,8 @@ impl Asked for Flight {
         Ok(RowCount { rows, exact: true })
     }
 
-    fn product(&self) -> &Product {
-        &self.family.product
+    fn is_core(&self) -> bool {
+        self.is_core
     }
 }
 
@@ -155,51 +128,51 @@ fn texts(batch: &RecordBatch) -> Result<Vec<[String; 3]>> {
 }
 
 #[async_trait]
-impl Source for Flight {
-    fn name(&self) -> &str {
-        &self.family.name
+impl Transport for Flight {
+    fn name(&self) -> &'static str {
+        "Flight"
     }
 
-    async fn describe(&self) -> Result<SourceInfo> {
-        Ok(self.family.info("Flight"))
-    }
-
-    async fn clock_ahead(&self) -> Result<Option<i64>> {
-        self.family.server.clock_ahead().await
-    }
-
-    async fn list(&self) -> Result<Listing> {
-        let (databases, mut listing) = self.family.databases().await?;
-        for database in databases {
-            let keys = self.keys(&database).await;
-            let doing = |error: Error| error.context(format!("listing the tables of {database}"));
-            self.family.add_tables(&database, keys.map_err(doing)?, &mut listing);
+    async fn keys(&self, database: &str) -> Result<Keys> {
+        let mut keys = Keys::default();
+        for batch in &self.all(database, sql::COLUMNS).await? {
+            for [table, column, data_type] in texts(batch)? {
+                let kind = match data_type.as_str() {
+                    "Float64" => Some(FieldType::Float),
+                    "Int64" => Some(FieldType::Integer),
+                    "UInt64" => Some(FieldType::Unsigned),
+                    "Boolean" => Some(FieldType::Boolean),
+                    "Utf8" => Some(FieldType::String),
+                    tag if tag.starts_with("Dictionary") => {
+                        keys.tag(&table, column);
+                        continue;
+                    }
+                    time if time.starts_with("Timestamp") && column == "time" => {
+                        keys.table(&table);
+                        continue;
+                    }
+                    _ => None,
+                };
+                keys.field(&table, column, kind, &data_type);
+            }
         }
-        Ok(listing)
+        Ok(keys)
     }
 
-    async fn bounds(&self, tables: &[Table]) -> Result<Vec<Option<Window>>> {
-        bounds::bounds(self, tables).await
-    }
-
-    async fn missed(&self, read: &Table, now: &Table) -> Result<Vec<Window>> {
-        bounds::missed(self, read, now).await
-    }
-
-    async fn count(&self, table: &Table, window: Window) -> Result<RowCount> {
-        bounds::count(self, &table.id, window).await
-    }
-
-    async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<ReadSummary> {
+    async fn read(
+        &self,
+        chunk: &Chunk,
+        batches: BatchSender,
+        admitted: &mut Admitted<'_>,
+    ) -> Result<Received> {
         let id = &chunk.table.id;
-        let mut admitted = self.family.admit()?;
         let sql = sql::read(&id.table, chunk.slice);
         let mut answer = self.client.query(&id.database, &sql).await?;
-        let (mut shape, mut rows, mut came) = (None, 0, 0);
+        let (mut shape, mut rows, mut bytes) = (None, 0, 0);
         let inexact = chunk.slice.window().filter(|window| !sql::is_exact(*window));
         while let Some(batch) = answer.next().await? {
-            admitted.spend(answer.came() - came);
-            came = answer.came();
+            admitted.spend(answer.bytes() - bytes);
+            bytes = answer.bytes();
             if batch.num_rows() == 0 {
                 continue; // a sign of life, every five seconds
             }
@@ -215,19 +188,6 @@ impl Source for Flight {
             };
             batches.send(batch).await?;
         }
-        self.family.learn(id, rows, came);
-        Ok(ReadSummary { queued: answer.queued(), ..ReadSummary::default() })
-    }
-
-    fn chunk_rows(&self, table: &TableId) -> Option<u64> {
-        self.family.chunk_rows(table)
-    }
-
-    fn metering(&self) -> Option<Metering> {
-        self.family.metering()
-    }
-
-    async fn artifacts(&self) -> Result<Artifacts> {
-        self.family.artifacts().await
+        Ok(Received { rows, bytes, queued: answer.queued() })
     }
 }

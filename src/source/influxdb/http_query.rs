@@ -1,30 +1,28 @@
 //! InfluxDB 3 by `/query`, where gRPC cannot pass: the same tables and columns as over Flight, so that a
 //! run begun one way goes on the other. Knows InfluxQL and its answers; the wire is that of `http`.
 
-mod asked;
+mod bounds_queries;
 mod statements;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
 use crate::error::{Class, Error, Result};
-use crate::model::{
-    Artifacts, Chunk, Listing, Metering, ReadSummary, Role, RowCount, SourceInfo, Table, TableId,
-};
-use crate::source::Source;
+use crate::model::{Chunk, Role, TableId};
 use crate::source::channel::BatchSender;
-use crate::source::influxdb::bounds;
-use crate::source::influxdb::family::{Family, Product};
+use crate::source::influxdb::budget::{Admitted, Budget};
 use crate::source::influxdb::http;
-use crate::source::influxdb::http::Statement;
+use crate::source::influxdb::http::{Server, Statement};
+use crate::source::influxdb::influxdb3::{Product, Received, Transport};
 use crate::source::influxdb::influxql::answer::{BodyReader, RowWriter, Seen};
 use crate::source::influxdb::influxql::json;
 use crate::source::influxdb::points::{FieldType, Keys};
-use crate::window::{Slice, Window};
+use crate::window::Slice;
 
 /// Pieces of a body between the socket and the decoder at most.
 const BODY_PARTS: usize = 2;
@@ -32,20 +30,27 @@ const BODY_PARTS: usize = 2;
 const OBJECT_VALUES: usize = 200_000;
 const OBJECT_ROWS: usize = 10_000;
 
-/// An InfluxDB 3 that only HTTP/1.1 leads to.
-pub struct HttpQuery {
-    family: Family,
+/// The transport `/query`, for where only HTTP/1.1 passes.
+pub(super) struct HttpQuery {
+    server: Server,
+    budget: Arc<Budget>,
+    /// Core and Enterprise take SQL over HTTP as well.
+    is_core: bool,
     /// Database and retention policy of each bucket of Serverless; the others have databases.
     mappings: Option<HashMap<String, (String, String)>>,
 }
 
 impl HttpQuery {
-    pub(super) async fn open(family: Family) -> Result<Self> {
-        let mappings = match &family.product {
+    pub(super) async fn open(
+        server: Server,
+        budget: Arc<Budget>,
+        product: &Product,
+    ) -> Result<Self> {
+        let mappings = match product {
             Product::Serverless(cloud) => Some(cloud.mappings().await?),
             _ => None,
         };
-        Ok(Self { family, mappings })
+        Ok(Self { server, budget, is_core: matches!(product, Product::Core), mappings })
     }
 
     /// What makes `/query` read this database.
@@ -63,7 +68,7 @@ impl HttpQuery {
         Error::stop(format!(
             "{}: without gRPC only /query is left, which finds a bucket by its DBRP mapping, and there is none \
              for {}",
-            self.family.server.address(),
+            self.server.address(),
             buckets.join(", ")
         ))
         .hint(
@@ -74,28 +79,9 @@ impl HttpQuery {
 
     /// Runs a statement that answers little.
     async fn ask(&self, database: &str, statement: &str) -> Result<Statement> {
-        let (answer, bytes) = self.family.server.ask(statement, &self.place(database)?).await?;
-        self.family.budget.spend(bytes);
+        let (answer, bytes) = self.server.ask(statement, &self.place(database)?).await?;
+        self.budget.spend(bytes);
         Ok(answer)
-    }
-
-    /// The keys of a database. No statement has a `WHERE`: with one they look at the last day only.
-    async fn keys(&self, database: &str) -> Result<Keys> {
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let mut keys = Keys::default();
-        for series in &self.ask(database, "SHOW MEASUREMENTS").await?.series {
-            series.column("name").for_each(|name| keys.table(&text(name)));
-        }
-        for series in &self.ask(database, "SHOW FIELD KEYS").await?.series {
-            for (key, word) in series.column("fieldKey").zip(series.column("fieldType")) {
-                let word = text(word);
-                keys.field(&series.name, text(key), FieldType::parse(&word), &word);
-            }
-        }
-        for series in &self.ask(database, "SHOW TAG KEYS").await?.series {
-            series.column("tagKey").for_each(|key| keys.tag(&series.name, text(key)));
-        }
-        Ok(keys)
     }
 
     /// How many values each field has in a slice, as the server counts; a field that is not there has none.
@@ -127,7 +113,7 @@ impl HttpQuery {
                     Class::RetryThenSplit,
                     format!(
                         "{}: the answer is not whole: {came} values of `{}`, of which the server counts {counted}",
-                        self.family.server.address(),
+                        self.server.address(),
                         column.key.escape_debug()
                     ),
                 ));
@@ -144,87 +130,67 @@ impl HttpQuery {
 }
 
 #[async_trait]
-impl Source for HttpQuery {
-    fn name(&self) -> &str {
-        &self.family.name
+impl Transport for HttpQuery {
+    fn name(&self) -> &'static str {
+        "/query"
     }
 
-    async fn describe(&self) -> Result<SourceInfo> {
-        Ok(self.family.info("/query"))
+    fn check(&self, databases: &[String]) -> Result<()> {
+        let Some(mappings) = &self.mappings else { return Ok(()) };
+        let unmapped = databases.iter().filter(|name| !mappings.contains_key(*name));
+        let unmapped: Vec<_> = unmapped.map(String::as_str).collect();
+        if unmapped.is_empty() { Ok(()) } else { Err(self.unmapped(&unmapped)) }
     }
 
-    async fn clock_ahead(&self) -> Result<Option<i64>> {
-        self.family.server.clock_ahead().await
-    }
-
-    async fn list(&self) -> Result<Listing> {
-        let (databases, mut listing) = self.family.databases().await?;
-        if let Some(mappings) = &self.mappings {
-            let lost = databases.iter().filter(|name| !mappings.contains_key(*name));
-            let lost: Vec<_> = lost.map(String::as_str).collect();
-            if !lost.is_empty() {
-                return Err(self.unmapped(&lost));
+    /// The keys of a database. No statement has a `WHERE`: with one they look at the last day only.
+    async fn keys(&self, database: &str) -> Result<Keys> {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let mut keys = Keys::default();
+        for series in &self.ask(database, "SHOW MEASUREMENTS").await?.series {
+            series.column("name").for_each(|name| keys.table(&text(name)));
+        }
+        for series in &self.ask(database, "SHOW FIELD KEYS").await?.series {
+            for (key, word) in series.column("fieldKey").zip(series.column("fieldType")) {
+                let word = text(word);
+                keys.field(&series.name, text(key), FieldType::parse(&word), &word);
             }
         }
-        for database in databases {
-            let keys = self.keys(&database).await;
-            let doing = |error: Error| error.context(format!("listing the tables of {database}"));
-            self.family.add_tables(&database, keys.map_err(doing)?, &mut listing);
+        for series in &self.ask(database, "SHOW TAG KEYS").await?.series {
+            series.column("tagKey").for_each(|key| keys.tag(&series.name, text(key)));
         }
-        Ok(listing)
+        Ok(keys)
     }
 
-    async fn bounds(&self, tables: &[Table]) -> Result<Vec<Option<Window>>> {
-        bounds::bounds(self, tables).await
-    }
-
-    async fn missed(&self, read: &Table, now: &Table) -> Result<Vec<Window>> {
-        bounds::missed(self, read, now).await
-    }
-
-    async fn count(&self, table: &Table, window: Window) -> Result<RowCount> {
-        bounds::count(self, &table.id, window).await
-    }
-
-    async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<ReadSummary> {
+    async fn read(
+        &self,
+        chunk: &Chunk,
+        batches: BatchSender,
+        admitted: &mut Admitted<'_>,
+    ) -> Result<Received> {
         let id = &chunk.table.id;
-        let mut admitted = self.family.admit()?;
-        let server = &self.family.server;
         let object_rows =
             (OBJECT_VALUES / chunk.table.columns.len().max(1)).clamp(100, OBJECT_ROWS);
         let statement = statements::read(&id.table, chunk.slice);
-        let response = server.rows(&statement, &self.place(&id.database)?, object_rows).await?;
+        let place = self.place(&id.database)?;
+        let response = self.server.rows(&statement, &place, object_rows).await?;
         let (sender, parts) = mpsc::channel(BODY_PARTS);
-        let (table, address) = (Arc::clone(&chunk.table), server.address());
+        let (table, address) = (Arc::clone(&chunk.table), self.server.address());
         let decoded = tokio::task::spawn_blocking(move || {
             let mut rows = RowWriter::new(&table, batches, false);
             json::decode(BodyReader::new(parts), &mut rows, |text| http::said(&address, text))?;
             rows.end()
         });
         let mut bytes = 0;
-        let came = |count| {
-            bytes += count;
-            admitted.spend(count);
+        let count = |more| {
+            bytes += more;
+            admitted.spend(more);
         };
-        let ((), decoded) = tokio::join!(server.pump(response, sender, came), decoded);
+        let ((), decoded) = tokio::join!(self.server.pump(response, sender, count), decoded);
         let seen = decoded
             .unwrap_or_else(|error| Err(Error::stop(format!("the decoder ended: {error}"))))?;
         if !seen.flagged {
             self.prove(chunk, &seen).await?;
         }
-        self.family.learn(id, seen.rows, bytes);
-        Ok(ReadSummary::default())
-    }
-
-    fn chunk_rows(&self, table: &TableId) -> Option<u64> {
-        self.family.chunk_rows(table)
-    }
-
-    fn metering(&self) -> Option<Metering> {
-        self.family.metering()
-    }
-
-    async fn artifacts(&self) -> Result<Artifacts> {
-        self.family.artifacts().await
+        Ok(Received { rows: seen.rows, bytes, queued: Duration::ZERO })
     }
 }

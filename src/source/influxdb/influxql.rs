@@ -24,6 +24,7 @@ use crate::model::{
 };
 use crate::source::Source;
 use crate::source::channel::BatchSender;
+use crate::source::influxdb::databases;
 use crate::source::influxdb::http;
 use crate::source::influxdb::http::{Format, Series, Server};
 use crate::source::influxdb::points::{FieldType, Keys};
@@ -67,36 +68,17 @@ impl InfluxQl {
     }
 
     async fn databases(&self, excluded: &mut Vec<Excluded>) -> Result<Vec<String>> {
-        let answer = match self.server.query("SHOW DATABASES").await {
-            Ok(answer) => answer,
-            // A user without rights to list may still read what was named.
-            Err(error) if error.class() == Class::Stop && !self.select.databases.is_empty() => {
-                tracing::debug!("SHOW DATABASES: {error}");
-                return Ok(self.select.databases.clone());
-            }
-            Err(error) => return Err(error.context("listing the databases")),
-        };
-        let there: Vec<String> = texts(&answer, "name").collect();
-        if let Some(lost) = self.select.databases.iter().find(|name| !there.contains(name)) {
-            return Err(Error::stop(format!(
-                "{}: there is no database `{lost}`, or these credentials may not see it",
-                self.server.address()
-            ))
-            .hint(match there.is_empty() {
-                true => "the server shows no database at all".to_owned(),
-                false => format!("it has {}", there.join(", ")),
-            }));
-        }
-        let (chosen, left): (Vec<_>, Vec<_>) =
-            there.into_iter().partition(|name| self.select.takes_database(name));
-        for database in left {
-            let why = match database.as_str() {
-                "_internal" => "the server's own statistics; name the database to export it",
-                _ => "not asked for",
-            };
-            excluded.push(self.excluded(format!("database {database}"), why));
-        }
-        Ok(chosen)
+        let answer = self.server.query("SHOW DATABASES").await;
+        let listed = answer.map(|answer| {
+            texts(&answer, "name")
+                .map(|name| {
+                    let is_system = name == databases::INTERNAL;
+                    (name, is_system)
+                })
+                .collect()
+        });
+        let place = (self.name.as_str(), self.server.address());
+        databases::choose((place.0, &place.1), &self.select, listed, excluded)
     }
 
     fn excluded(&self, what: String, why: &str) -> Excluded {

@@ -41,8 +41,8 @@ const STREAM_WINDOW: u32 = 4 << 20;
 /// How often a connection that breaks is tried before gRPC is said not to pass, for how long each time,
 /// and the pause between. What passes answers at once.
 const PROBES: u32 = 3;
-const KNOCK: Duration = Duration::from_secs(4);
-const BETWEEN_KNOCKS: Duration = Duration::from_millis(400);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(4);
+const PROBE_PAUSE: Duration = Duration::from_millis(400);
 
 /// Connections to one server.
 pub(in crate::source) struct Client {
@@ -142,22 +142,22 @@ impl Client {
         Ok(client.do_get(request).await?.into_inner())
     }
 
-    /// What keeps gRPC from passing, where HTTP does; `None` where it passes, and where nothing proves
-    /// that it does not. No query is asked for it: the server refuses a ticket without a database.
-    pub(in crate::source) async fn obstacle(&self) -> Option<String> {
+    /// Why gRPC does not pass where HTTP does; `None` where it passes, and where nothing proves that it does not.
+    /// This costs no query: the server refuses a ticket without a database.
+    pub(in crate::source) async fn probe_grpc(&self) -> Option<String> {
         let ticket = json!({ "sql_query": "SELECT 1", "query_type": "sql" });
-        let mut obstacle = None;
-        for knock in 0..PROBES {
-            tokio::time::sleep(BETWEEN_KNOCKS * knock).await;
+        let mut failure = None;
+        for probe in 0..PROBES {
+            tokio::time::sleep(PROBE_PAUSE * probe).await;
             let below = Shared::default();
-            let answer = tokio::time::timeout(KNOCK, self.do_get(&ticket, &below)).await;
+            let answer = tokio::time::timeout(PROBE_TIMEOUT, self.do_get(&ticket, &below)).await;
             if below.is_grpc.load(Ordering::Acquire) {
                 return None; // whatever it says
             }
             if let Some(refusal) = below.take() {
                 return refusal.proves_no_grpc().then(|| refusal.to_string());
             }
-            obstacle = Some(match answer {
+            failure = Some(match answer {
                 Ok(Ok(_)) => return None,
                 Ok(Err(status)) => {
                     let cause = std::error::Error::source(&status).map(innermost);
@@ -166,7 +166,7 @@ impl Client {
                 Err(_) => "no answer in time".to_owned(),
             });
         }
-        obstacle
+        failure
     }
 
     /// All batches with rows of a query that answers little.
@@ -177,7 +177,7 @@ impl Client {
             if batch.num_rows() > 0 {
                 batches.push(batch);
             }
-            if answer.came() > LARGEST_LIST {
+            if answer.bytes() > LARGEST_LIST {
                 return Err(Error::stop(format!(
                     "{}: an answer of more than {} MiB to a question whose answer is small",
                     self.address(),
@@ -186,7 +186,7 @@ impl Client {
                 .hint("is this the address of an InfluxDB?"));
             }
         }
-        Ok((batches, answer.came()))
+        Ok((batches, answer.bytes()))
     }
 }
 
@@ -311,7 +311,7 @@ impl Answer {
     }
 
     /// Bytes of messages so far.
-    pub(super) fn came(&self) -> u64 {
+    pub(super) fn bytes(&self) -> u64 {
         self.seen.bytes.load(Ordering::Relaxed)
     }
 }

@@ -6,16 +6,15 @@ use serde_json::Value;
 
 use crate::error::{Class, Error, Result};
 use crate::model::{Column, RowCount, TableId};
-use crate::source::influxdb::bounds::{Asked, patience};
-use crate::source::influxdb::family::Product;
+use crate::source::influxdb::bounds::{BoundsQueries, PATIENCE};
 use crate::source::influxdb::http_query::{HttpQuery, statements};
 use crate::source::influxdb::{core, sql};
 use crate::window::{Slice, Window, parse_time};
 
 impl HttpQuery {
     async fn sql(&self, table: &TableId, sql: &str) -> Result<Vec<Value>> {
-        let (rows, bytes) = core::query_sql(&self.family.server, &table.database, sql).await?;
-        self.family.budget.spend(bytes);
+        let (rows, bytes) = core::query_sql(&self.server, &table.database, sql).await?;
+        self.budget.spend(bytes);
         Ok(rows)
     }
 
@@ -42,15 +41,15 @@ impl HttpQuery {
     }
 
     fn not_understood(&self, what: &str) -> Error {
-        let address = self.family.server.address();
+        let address = self.server.address();
         Error::of(Class::Retry, format!("{address}: an answer that is no {what}"))
     }
 }
 
 #[async_trait]
-impl Asked for HttpQuery {
+impl BoundsQueries for HttpQuery {
     async fn min_max(&self, table: &TableId, window: Window) -> Result<Option<Window>> {
-        if let Product::Core = self.product() {
+        if self.is_core {
             return self.sql_ends(table, &sql::bounds(&table.table, window)).await;
         }
         let Some(first) = self.end(table, window, "ASC").await? else { return Ok(None) };
@@ -59,15 +58,15 @@ impl Asked for HttpQuery {
     }
 
     async fn min_max_of(&self, table: &TableId, column: &Column) -> Result<Option<Window>> {
-        match self.product() {
-            Product::Core => self.sql_ends(table, &sql::bounds_of(&table.table, &column.key)).await,
-            // The others count what they read; nothing says what this would cost.
-            _ => Ok(None),
+        if self.is_core {
+            return self.sql_ends(table, &sql::bounds_of(&table.table, &column.key)).await;
         }
+        // The others count what they read, and nothing says what this would cost.
+        Ok(None)
     }
 
     async fn may_have_rows(&self, table: &TableId, window: Window) -> Result<bool> {
-        if let Product::Core = self.product() {
+        if self.is_core {
             let rows = self.sql(table, &sql::explain(&table.table, window)).await?;
             let text = |row: &Value, key: &str| row[key].as_str().unwrap_or_default().to_owned();
             let physical = rows.iter().filter(|row| text(row, "plan_type").starts_with("physical"));
@@ -76,14 +75,14 @@ impl Asked for HttpQuery {
         }
         // What takes too long has something to read.
         let first = self.end(table, window, "ASC");
-        match tokio::time::timeout(patience(self.product()), first).await {
+        match tokio::time::timeout(PATIENCE, first).await {
             Ok(first) => Ok(first?.is_some()),
             Err(_) => Ok(true),
         }
     }
 
     async fn count_once(&self, table: &TableId, window: Window) -> Result<RowCount> {
-        if let Product::Core = self.product() {
+        if self.is_core {
             let rows = self.sql(table, &sql::count(&table.table, window)).await?;
             let rows = rows.first().and_then(|row| row["rows"].as_u64());
             let rows = rows.ok_or_else(|| self.not_understood("count"))?;
@@ -95,7 +94,7 @@ impl Asked for HttpQuery {
         Ok(RowCount { rows: at_least, exact: at_least == counts.values().sum::<u64>() })
     }
 
-    fn product(&self) -> &Product {
-        &self.family.product
+    fn is_core(&self) -> bool {
+        self.is_core
     }
 }
