@@ -14,6 +14,15 @@ pub(crate) fn escaped(text: &str) -> impl fmt::Display + '_ {
     Escaped(text)
 }
 
+/// The text of a server for a message: in one line, without control characters, and not too long.
+pub(crate) fn printable(text: &str) -> String {
+    let safe: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    match safe.char_indices().nth(500) {
+        Some((at, _)) => format!("{}…", &safe[..at]),
+        None => safe,
+    }
+}
+
 struct Escaped<'a>(&'a str);
 
 impl fmt::Display for Escaped<'_> {

@@ -6,11 +6,13 @@ pub(in crate::source) mod budget;
 pub(in crate::source) mod cloud;
 pub(in crate::source) mod core;
 pub(in crate::source) mod databases;
+pub(in crate::source) mod errors;
 mod flight;
 pub(in crate::source) mod http;
 mod http_query;
 pub(in crate::source) mod influxdb3;
 pub mod influxql;
+pub(in crate::source) mod metadata;
 pub mod points;
 pub(in crate::source) mod sql;
 

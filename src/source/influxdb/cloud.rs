@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::error::{Class, Error, Result};
 use crate::model::{ArtifactOutcome, Artifacts};
-use crate::source::influxdb::http::{Got, Server};
+use crate::source::influxdb::http::{Reply, Server};
 
 /// How an organization is stored, which decides how it can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub(in crate::source) async fn organization(server: &Server) -> Result<Option<(S
     let got = server.get("api/v2/orgs", &[], "application/json").await?;
     match got.status {
         200..=299 => {}
-        401 | 403 => return got.allowed(server).map(|_| None),
+        401 | 403 => return got.into_success(server).map(|_| None),
         _ => return Ok(None),
     }
     let Ok(answer) = serde_json::from_str::<Value>(&got.text) else { return Ok(None) };
@@ -216,7 +216,7 @@ impl Cloud {
             Err(error) if matches!(error.class(), Class::Wait(_)) => return Err(error),
             Err(error) => return Ok(Err(ArtifactOutcome::Failed(error.to_string()))),
         };
-        Ok(said(&got).and_then(|()| {
+        Ok(outcome(&got).and_then(|()| {
             serde_json::from_str(&got.text)
                 .map_err(|error| ArtifactOutcome::Failed(format!("not JSON: {error}")))
         }))
@@ -231,15 +231,15 @@ impl Cloud {
             Err(error) if matches!(error.class(), Class::Wait(_)) => return Err(error),
             Err(error) => return Ok(Err(ArtifactOutcome::Failed(error.to_string()))),
         };
-        Ok(said(&got).and_then(|()| {
+        Ok(outcome(&got).and_then(|()| {
             serde_json::from_str(&got.text)
                 .map_err(|error| ArtifactOutcome::Failed(format!("not JSON: {error}")))
         }))
     }
 }
 
-fn said(got: &Got) -> Had<()> {
-    match got.status {
+fn outcome(reply: &Reply) -> Had<()> {
+    match reply.status {
         200..=299 => Ok(()),
         status @ (401 | 403 | 404 | 405) => Err(ArtifactOutcome::NotAvailable(format!(
             "not on this plan, or not to this token (HTTP status {status})"

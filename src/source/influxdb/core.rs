@@ -11,7 +11,7 @@ pub(in crate::source) async fn databases(server: &Server) -> Result<Vec<(String,
     // `format` is required.
     let answer =
         server.get("api/v3/configure/database", &[("format", "json")], "application/json").await?;
-    let text = answer.allowed(server)?;
+    let text = answer.into_success(server)?;
     let rows: Vec<Value> = serde_json::from_str(&text).map_err(|error| {
         Error::of(
             Class::Retry,
@@ -31,7 +31,7 @@ pub(in crate::source) async fn query_sql(
     sql: &str,
 ) -> Result<(Vec<Value>, u64)> {
     let body = json!({ "db": database, "q": sql, "format": "json" });
-    let text = server.post_json("api/v3/query_sql", &body).await?.allowed(server)?;
+    let text = server.post_json("api/v3/query_sql", &body).await?.into_success(server)?;
     let rows = serde_json::from_str(&text).map_err(|error| {
         let text = format!("{}: an answer that is not JSON: {error}", server.address());
         Error::of(Class::Retry, text)

@@ -1,5 +1,5 @@
-//! The wire to `/query`: requests with credentials, bodies as they come, and what an HTTP status or
-//! an error text means. The only file of this source that knows reqwest.
+//! The wire to `/query`: requests with credentials, and bodies as they come. The only file of this source that knows
+//! reqwest.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,20 +8,19 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
-use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::mpsc;
 use url::Url;
 
 use crate::config::{Credentials, Secret};
 use crate::error::{Class, Error, Result};
+use crate::source::influxdb::errors::{Refusal, parse_retry_after};
+use crate::source::influxdb::metadata;
+use crate::source::influxdb::metadata::Statement;
 use crate::text::escaped;
 
 /// Rows of a chunk of an answer. Measured: 100,000 is slower and costs the server more memory.
 const CHUNK_ROWS: &str = "10000";
-
-/// Longer than this no server is believed to mean; it is asked again then.
-const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
 /// A server that takes longer than this for a piece is slower than we are: then bytes gather in the
 /// socket for a while, instead of each few kilobytes waking a thread.
@@ -46,70 +45,27 @@ pub(in crate::source) struct Server {
 
 /// An answer of any status.
 #[derive(Debug)]
-pub(in crate::source) struct Got {
+pub(in crate::source) struct Reply {
     pub(in crate::source) status: u16,
     pub(in crate::source) text: String,
 }
 
-impl Got {
-    /// The text of an answer that is none of a refusal.
-    pub(in crate::source) fn allowed(self, server: &Server) -> Result<String> {
-        match StatusCode::from_u16(self.status) {
-            Ok(status) if !status.is_success() => Err(server.refused(status, None, &self.text)),
-            _ => Ok(self.text),
+impl Reply {
+    /// The text, or the error where the status says that the request was refused.
+    pub(in crate::source) fn into_success(self, server: &Server) -> Result<String> {
+        if StatusCode::from_u16(self.status).is_ok_and(|status| !status.is_success()) {
+            let Self { status, text } = self;
+            return Err(server.error_of(Refusal { status, retry_after: None, text }));
         }
+        Ok(self.text)
     }
 }
 
 /// What `/ping` says.
 #[derive(Debug, Clone)]
-pub(in crate::source) struct Product {
+pub(in crate::source) struct Ping {
     pub(in crate::source) version: String,
     pub(in crate::source) build: String,
-}
-
-/// One statement's part of an answer to a query about metadata.
-#[derive(Debug, Default, Deserialize)]
-pub(in crate::source) struct Statement {
-    #[serde(default)]
-    pub(in crate::source) series: Vec<Series>,
-}
-
-/// One series of such an answer.
-#[derive(Debug, Deserialize)]
-pub(in crate::source) struct Series {
-    #[serde(default)]
-    pub(in crate::source) name: String,
-    #[serde(default)]
-    pub(in crate::source) columns: Vec<String>,
-    #[serde(default)]
-    pub(in crate::source) values: Vec<Vec<Value>>,
-}
-
-impl Series {
-    /// The values of a column; nothing where there is no such column.
-    pub(in crate::source) fn column(&self, name: &str) -> impl Iterator<Item = &Value> {
-        let at = self.columns.iter().position(|column| column == name);
-        self.values.iter().filter_map(move |row| row.get(at?))
-    }
-}
-
-#[derive(Deserialize)]
-struct Answer {
-    #[serde(default)]
-    results: Vec<StatementPart>,
-    error: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct StatementPart {
-    #[serde(default)]
-    statement_id: usize,
-    #[serde(default)]
-    series: Vec<Series>,
-    error: Option<String>,
-    #[serde(default)]
-    partial: bool,
 }
 
 /// How the body of an answer is written.
@@ -146,7 +102,7 @@ impl Server {
         path: &str,
         query: &[(&str, &str)],
         accept: &'static str,
-    ) -> Result<Got> {
+    ) -> Result<Reply> {
         let mut url = self.at(path);
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
@@ -156,23 +112,22 @@ impl Server {
     }
 
     /// Posts JSON; otherwise as `get`.
-    pub(in crate::source) async fn post_json(&self, path: &str, body: &Value) -> Result<Got> {
+    pub(in crate::source) async fn post_json(&self, path: &str, body: &Value) -> Result<Reply> {
         tracing::debug!("POST {}", self.at(path));
         let request = self.client.post(self.at(path)).header(ACCEPT, "application/json");
         self.got(request.header(CONTENT_TYPE, "application/json").body(body.to_string())).await
     }
 
-    async fn got(&self, request: RequestBuilder) -> Result<Got> {
+    async fn got(&self, request: RequestBuilder) -> Result<Reply> {
         let request = self.authorized(request)?;
         let response = request.send().await.map_err(|error| self.transport(&error))?;
         let status = response.status();
         if status.as_u16() == 429 || status.is_server_error() {
-            let (retry_after, body) = refusal(response).await;
-            return Err(self.refused(status, retry_after, &body));
+            return Err(self.error_of(refusal(response).await));
         }
         let body = self.whole(response).await?;
         let text = String::from_utf8_lossy(&body).into_owned();
-        Ok(Got { status: status.as_u16(), text })
+        Ok(Reply { status: status.as_u16(), text })
     }
 
     fn authorized(&self, request: RequestBuilder) -> Result<RequestBuilder> {
@@ -198,7 +153,7 @@ impl Server {
     }
 
     /// Asks the server what it is. Needs no rights.
-    pub(in crate::source) async fn ping(&self) -> Result<Product> {
+    pub(in crate::source) async fn ping(&self) -> Result<Ping> {
         let ask = || self.client.get(self.at("ping"));
         let mut response = ask().send().await.map_err(|error| self.transport(&error))?;
         // InfluxDB 3 may want a token even for this; a 1.x server may take none here.
@@ -210,17 +165,15 @@ impl Server {
             let value = response.headers().get(name).and_then(|value| value.to_str().ok());
             value.unwrap_or_default().to_owned()
         };
-        let product =
-            Product { version: header("x-influxdb-version"), build: header("x-influxdb-build") };
-        let first = product.version.trim_start_matches('v').starts_with("1.");
-        self.bearer.store(first, Ordering::Relaxed);
+        let ping =
+            Ping { version: header("x-influxdb-version"), build: header("x-influxdb-build") };
+        let is_first = ping.version.trim_start_matches('v').starts_with("1.");
+        self.bearer.store(is_first, Ordering::Relaxed);
         let status = response.status();
-        match status.is_success() || status == StatusCode::NOT_FOUND {
-            true => Ok(product),
-            false => {
-                let (retry_after, body) = refusal(response).await;
-                Err(self.refused(status, retry_after, &body))
-            }
+        if status.is_success() || status == StatusCode::NOT_FOUND {
+            Ok(ping)
+        } else {
+            Err(self.error_of(refusal(response).await))
         }
     }
 
@@ -258,7 +211,7 @@ impl Server {
     ) -> Result<Vec<Statement>> {
         let form = [&chunked(statements, CHUNK_ROWS)[..], more].concat();
         let body = self.body(self.post("application/json", &form).await?).await?;
-        self.statements(&body, count)
+        metadata::statements(&self.address(), &body, count)
     }
 
     /// Runs one statement that answers little, in the database that `place` says; also the bytes of its
@@ -271,7 +224,7 @@ impl Server {
     ) -> Result<(Statement, u64)> {
         let form = [&[("q", statement), ("epoch", "ns")], place].concat();
         let body = self.body(self.post("application/json", &form).await?).await?;
-        let statement = self.statements(&body, 1)?.pop().unwrap_or_default();
+        let statement = metadata::statements(&self.address(), &body, 1)?.pop().unwrap_or_default();
         Ok((statement, body.len() as u64))
     }
 
@@ -313,42 +266,6 @@ impl Server {
             }
         }
         Ok(body)
-    }
-
-    fn statements(&self, body: &[u8], count: usize) -> Result<Vec<Statement>> {
-        let mut statements = Vec::<Statement>::new();
-        statements.resize_with(count, Statement::default);
-        let mut ended = vec![false; count];
-        for answer in serde_json::Deserializer::from_slice(body).into_iter::<Answer>() {
-            let answer = answer.map_err(|error| {
-                Error::of(
-                    Class::Retry,
-                    format!("{}: an answer that is not JSON: {error}", self.address()),
-                )
-            })?;
-            if let Some(error) = answer.error {
-                return Err(said(&self.address(), &error));
-            }
-            for part in answer.results {
-                if let Some(error) = part.error {
-                    return Err(said(&self.address(), &error));
-                }
-                let (Some(statement), Some(ended)) =
-                    (statements.get_mut(part.statement_id), ended.get_mut(part.statement_id))
-                else {
-                    let text = format!("{}: an answer to another question", self.address());
-                    return Err(Error::of(Class::Retry, text));
-                };
-                statement.series.extend(part.series);
-                *ended = !part.partial;
-            }
-        }
-        match ended.iter().all(|ended| *ended) {
-            true => Ok(statements),
-            false => {
-                Err(Error::of(Class::Retry, format!("{}: the answer was cut", self.address())))
-            }
-        }
     }
 
     /// Sends a query for rows, and says how its answer is written.
@@ -429,8 +346,7 @@ impl Server {
         if status.is_success() {
             return Ok(response);
         }
-        let (retry_after, body) = refusal(response).await;
-        Err(self.refused(status, retry_after, &body))
+        Err(self.error_of(refusal(response).await))
     }
 
     fn at(&self, path: &str) -> Url {
@@ -460,55 +376,9 @@ impl Server {
         Error::of(class, format!("{}: {what}", self.address()))
     }
 
-    /// What a status other than 200 means.
-    fn refused(&self, status: StatusCode, retry_after: Option<Duration>, body: &str) -> Error {
-        let said = serde_json::from_str::<Value>(body)
-            .ok()
-            .and_then(|json| {
-                let text = json.get("error").or_else(|| json.get("message"))?;
-                text.as_str().map(str::to_owned)
-            })
-            .unwrap_or_else(|| body.trim().to_owned());
-        let message = match said.is_empty() {
-            true => format!("{}: the server says {status}", self.address()),
-            false => format!("{}: the server says {status}: {}", self.address(), printable(&said)),
-        };
-        match status.as_u16() {
-            401 | 403 => Error::stop(message).hint(match self.credentials {
-                Credentials::None => {
-                    "set INFLUX_TOKEN, or INFLUX_USERNAME and INFLUX_PASSWORD, or name them in the configuration"
-                }
-                _ => "check the credentials and what they are allowed to read",
-            }),
-            408 | 504 => Error::of(Class::Split, message),
-            429 => Error::of(Class::Wait(retry_after), message),
-            503 if retry_after.is_some() => Error::of(Class::Wait(retry_after), message),
-            // InfluxDB 3 says with it what is too much, and what the user did wrong.
-            500 => match class_of_text(&said) {
-                Class::Split => Error::of(Class::Split, message),
-                Class::Stop if said.contains("query error") => Error::stop(message),
-                _ => Error::of(Class::Retry, message),
-            },
-            501..=599 => Error::of(Class::Retry, message),
-            _ => match class_of_text(&said) {
-                Class::RetryThenSplit => Error::stop(message),
-                class => with_class(class, message),
-            },
-        }
-    }
-}
-
-/// An error inside of a 200 answer of the server at `address`.
-pub(in crate::source) fn said(address: &str, text: &str) -> Error {
-    let message = format!("{address}: the server says: {}", printable(text));
-    with_class(class_of_text(text), message)
-}
-
-fn with_class(class: Class, message: String) -> Error {
-    match class {
-        Class::Stop => Error::stop(message),
-        Class::Fail => Error::fail(message),
-        class => Error::of(class, message),
+    fn error_of(&self, refusal: Refusal) -> Error {
+        let is_anonymous = matches!(self.credentials, Credentials::None);
+        refusal.into_error(&self.address(), is_anonymous)
     }
 }
 
@@ -524,103 +394,17 @@ fn token_header(scheme: &str, token: &Secret) -> Result<HeaderValue> {
     Ok(value)
 }
 
-async fn refusal(mut response: Response) -> (Option<Duration>, String) {
+async fn refusal(mut response: Response) -> Refusal {
+    let status = response.status().as_u16();
     let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
     let retry_after = retry_after.and_then(parse_retry_after);
     let mut body = Vec::new();
     while let Ok(Some(bytes)) = response.chunk().await {
         body.extend_from_slice(&bytes);
         if body.len() > 4096 {
-            break; // an HTML page of a proxy, say
+            break; // the HTML page of a proxy, for example
         }
     }
     body.truncate(4096);
-    (retry_after, String::from_utf8_lossy(&body).into_owned())
-}
-
-// Seconds or an HTTP date (RFC 9110, 10.2.3).
-pub(in crate::source) fn parse_retry_after(text: &str) -> Option<Duration> {
-    if let Ok(seconds) = text.trim().parse::<u64>() {
-        return Some(Duration::from_secs(seconds).min(LONGEST_WAIT));
-    }
-    let then = chrono::DateTime::parse_from_rfc2822(text.trim()).ok()?;
-    let wait = then.signed_duration_since(chrono::Utc::now());
-    Some(wait.to_std().unwrap_or_default().min(LONGEST_WAIT))
-}
-
-fn class_of_text(text: &str) -> Class {
-    let text = text.to_lowercase();
-    let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
-    if has(&["limited_query", "exceeds limit of 25m"])
-        || has(&["has exceeded"]) && has(&["plan limit"])
-    {
-        Class::Wait(None)
-    } else if has(&["timeout", "timed out", "max-select-", "too many points", "memory"])
-        || has(&[
-            "would process more than",
-            "file limit",
-            "allocation failed",
-            "failed to allocate",
-        ])
-    {
-        Class::Split
-    } else if has(&["max-concurrent-queries"]) {
-        Class::Retry
-    } else if has(&["error parsing query"]) {
-        Class::Fail // of this statement; others may be understood
-    } else if has(&[
-        "database not found",
-        "retention policy not found",
-        "authoriz",
-        "authentic",
-        "permission",
-        "privilege",
-        "not implemented",
-        "not supported",
-    ]) {
-        Class::Stop
-    } else {
-        Class::RetryThenSplit
-    }
-}
-
-// Text of a server, made safe for a terminal and for one line.
-pub(in crate::source) fn printable(text: &str) -> String {
-    let safe: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    match safe.char_indices().nth(500) {
-        Some((at, _)) => format!("{}…", &safe[..at]),
-        None => safe,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_text_of_an_error_decides_what_to_do() {
-        for (text, class) in [
-            ("query timeout reached", Class::Split),
-            ("query-timeout limit exceeded", Class::Split),
-            ("max-select-point limit exceeed: (1/0)", Class::Split),
-            ("max-concurrent-queries limit exceeded(1, 1)", Class::Retry),
-            ("database not found: x", Class::Stop),
-            ("error authorizing query: u not authorized to execute statement", Class::Stop),
-            ("engine is closed", Class::RetryThenSplit),
-            ("error parsing query: found nul, expected identifier", Class::Fail),
-            ("query interrupted", Class::RetryThenSplit),
-            ("Query would exceed file limit of 432 parquet files", Class::Split),
-            ("Query would process more than 500 partitions", Class::Split),
-            ("org 0a has exceeded limited_query plan limit", Class::Wait(None)),
-        ] {
-            assert_eq!(class_of_text(text), class, "{text}");
-        }
-    }
-
-    #[test]
-    fn retry_after_is_seconds_or_a_date() {
-        assert_eq!(parse_retry_after("7"), Some(Duration::from_secs(7)));
-        assert_eq!(parse_retry_after("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::ZERO));
-        assert_eq!(parse_retry_after("soon"), None);
-    }
+    Refusal { status, retry_after, text: String::from_utf8_lossy(&body).into_owned() }
 }

@@ -16,11 +16,12 @@ use crate::error::{Class, Error, Result};
 use crate::model::{Chunk, Role, TableId};
 use crate::source::channel::BatchSender;
 use crate::source::influxdb::budget::{Admitted, Budget};
-use crate::source::influxdb::http;
-use crate::source::influxdb::http::{Server, Statement};
+use crate::source::influxdb::errors::server_error;
+use crate::source::influxdb::http::Server;
 use crate::source::influxdb::influxdb3::{Product, Received, Transport};
 use crate::source::influxdb::influxql::answer::{BodyReader, RowWriter, Seen};
 use crate::source::influxdb::influxql::json;
+use crate::source::influxdb::metadata::Statement;
 use crate::source::influxdb::points::{FieldType, Keys};
 use crate::window::Slice;
 
@@ -177,7 +178,7 @@ impl Transport for HttpQuery {
         let (table, address) = (Arc::clone(&chunk.table), self.server.address());
         let decoded = tokio::task::spawn_blocking(move || {
             let mut rows = RowWriter::new(&table, batches, false);
-            json::decode(BodyReader::new(parts), &mut rows, |text| http::said(&address, text))?;
+            json::decode(BodyReader::new(parts), &mut rows, |text| server_error(&address, text))?;
             rows.end()
         });
         let mut bytes = 0;

@@ -25,8 +25,9 @@ use crate::model::{
 use crate::source::Source;
 use crate::source::channel::BatchSender;
 use crate::source::influxdb::databases;
-use crate::source::influxdb::http;
-use crate::source::influxdb::http::{Format, Series, Server};
+use crate::source::influxdb::errors::{is_of_server, server_error};
+use crate::source::influxdb::http::{Format, Server};
+use crate::source::influxdb::metadata::{Series, Statement};
 use crate::source::influxdb::points::{FieldType, Keys};
 use crate::window::{DAY, SECOND, Slice, Window, parse_time};
 use answer::{BodyReader, RowWriter};
@@ -110,11 +111,7 @@ impl InfluxQl {
                 tracing::debug!("SHOW SHARDS: {error}");
                 return Ok(None);
             }
-            // An error that the server said, not one of the way to it.
-            Err(error)
-                if error.class() == Class::RetryThenSplit
-                    && error.to_string().contains("the server says") =>
-            {
+            Err(error) if error.class() == Class::RetryThenSplit && is_of_server(&error) => {
                 return Ok(None);
             }
             Err(error) => return Err(error.context("listing the shards")),
@@ -367,13 +364,11 @@ impl Source for InfluxQl {
     }
 
     async fn describe(&self) -> Result<SourceInfo> {
-        let product = self.server.ping().await?;
+        let ping = self.server.ping().await?;
         Ok(SourceInfo {
             name: self.name.clone(),
             address: self.server.address(),
-            version: format!("InfluxDB {} {}", product.version, product.build)
-                .trim_end()
-                .to_owned(),
+            version: format!("InfluxDB {} {}", ping.version, ping.build).trim_end().to_owned(),
             identity: None,
         })
     }
@@ -530,12 +525,12 @@ impl Source for InfluxQl {
         let (sender, parts) = mpsc::channel(BODY_PARTS);
         let (table, address) = (Arc::clone(&chunk.table), self.server.address());
         let decoded = tokio::task::spawn_blocking(move || {
-            let said = |text: &str| http::said(&address, text);
+            let error = |text: &str| server_error(&address, text);
             match format {
-                Format::MessagePack => decode_msgpack(parts, &table, batches, several, said),
+                Format::MessagePack => decode_msgpack(parts, &table, batches, several, error),
                 Format::Json => {
                     let mut rows = RowWriter::new(&table, batches, several);
-                    json::decode(BodyReader::new(parts), &mut rows, said)?;
+                    json::decode(BodyReader::new(parts), &mut rows, error)?;
                     rows.finish()
                 }
             }
@@ -555,18 +550,18 @@ impl Source for InfluxQl {
 
 /// Decodes a chunked MessagePack answer into batches, on a thread that may block; the streaming path
 /// from the socket on. `several` says that the answer is
-/// of a typed read, `said` makes an error of one that stands in the answer.
+/// of a typed read; `server_error` makes an error of the text of one that stands in the answer.
 pub fn decode_msgpack(
     body: mpsc::Receiver<Result<Bytes>>,
     table: &Arc<Table>,
     batches: BatchSender,
     several: bool,
-    said: impl Fn(&str) -> Error,
+    server_error: impl Fn(&str) -> Error,
 ) -> Result<()> {
-    msgpack::decode(BodyReader::new(body), RowWriter::new(table, batches, several), said)
+    msgpack::decode(BodyReader::new(body), RowWriter::new(table, batches, several), server_error)
 }
 
-fn texts<'a>(answer: &'a [http::Statement], column: &'a str) -> impl Iterator<Item = String> + 'a {
+fn texts<'a>(answer: &'a [Statement], column: &'a str) -> impl Iterator<Item = String> + 'a {
     let series = answer.iter().flat_map(|statement| &statement.series);
     series.flat_map(move |s: &Series| s.column(column)).filter_map(Value::as_str).map(str::to_owned)
 }

@@ -3,8 +3,8 @@
 use std::io;
 
 use crate::error::{Class, Error};
-use crate::source::influxdb::http::printable;
 use crate::source::relational;
+use crate::text::printable;
 
 /// A lock was not had in time.
 pub(super) const LOCKED: &str = "55P03";

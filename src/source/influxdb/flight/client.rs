@@ -24,10 +24,9 @@ use url::Url;
 
 use crate::config::Credentials;
 use crate::error::{Class, Error, Result};
+use crate::source::influxdb::errors::{Refusal, parse_retry_after};
 use crate::source::influxdb::flight::status;
-use crate::source::influxdb::flight::status::Refusal;
-use crate::source::influxdb::http::{parse_retry_after, printable};
-use crate::text::escaped;
+use crate::text::{escaped, printable};
 
 /// The server sends messages of about 2 MiB, but never splits a row.
 const MESSAGE_BYTES: usize = 256 << 20;
@@ -155,7 +154,7 @@ impl Client {
                 return None; // whatever it says
             }
             if let Some(refusal) = below.take() {
-                return refusal.proves_no_grpc().then(|| refusal.to_string());
+                return status::proves_no_grpc(&refusal).then(|| status::named(&refusal));
             }
             failure = Some(match answer {
                 Ok(Ok(_)) => return None,

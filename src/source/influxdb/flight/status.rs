@@ -1,38 +1,27 @@
-//! PURE: what a gRPC status, or the HTTP answer of something before the server, means for a run. By
-//! text before code: the codes lie (Core's file limit is Internal, a quota may come as three codes).
+//! PURE: what a gRPC status, or the HTTP answer of something before the server, means for a run. The text comes
+//! before the code, since codes mislead: Core's file limit is Internal, and a quota may come as three codes.
 
-use std::fmt;
 use std::time::Duration;
 
 use tonic::{Code, Status};
 
 use crate::error::{Class, Error};
-use crate::source::influxdb::http::printable;
+use crate::source::influxdb::errors::{Protocol, Refusal, class_of_text};
+use crate::text::printable;
 
-/// What stands between us and the server said, instead of the server.
-#[derive(Debug, Clone)]
-pub(super) struct Refusal {
-    pub(super) status: u16,
-    pub(super) retry_after: Option<Duration>,
-    pub(super) text: String,
-}
-
-impl Refusal {
-    /// Whether gRPC cannot pass at all: neither credentials, nor a quota, nor what may be over soon.
-    pub(super) fn proves_no_grpc(&self) -> bool {
-        match self.status {
-            401 | 403 | 407 | 408 | 425 | 429 => false,
-            501 | 505 => true,
-            status => status < 500,
-        }
+/// Whether a refusal shows that gRPC cannot pass at all: it is neither about credentials or a quota, nor about what
+/// may be over soon.
+pub(super) fn proves_no_grpc(refusal: &Refusal) -> bool {
+    match refusal.status {
+        401 | 403 | 407 | 408 | 425 | 429 => false,
+        501 | 505 => true,
+        status => status < 500,
     }
 }
 
-/// In one line, without the page that comes with it.
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "HTTP status {} instead of a gRPC answer", self.status)
-    }
+/// A refusal in one line, without the page that comes with it.
+pub(super) fn named(refusal: &Refusal) -> String {
+    format!("HTTP status {} instead of a gRPC answer", refusal.status)
 }
 
 /// The error for a status, or for the answer that was no gRPC.
@@ -45,78 +34,56 @@ pub(super) fn error(address: &str, status: &Status, refusal: Option<Refusal>) ->
         retry_after.and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
     let text = status.message();
     let name = format!("{:?}", status.code());
-    let message = match text.is_empty() {
-        true => format!("{address}: the server says {name}"),
-        false => format!("{address}: the server says {name}: {}", printable(text)),
+    let message = if text.is_empty() {
+        format!("{address}: the server says {name}")
+    } else {
+        format!("{address}: the server says {name}: {}", printable(text))
     };
-    match class(status.code(), text, retry_after) {
-        Class::Stop => match status.code() {
-            Code::Unauthenticated | Code::PermissionDenied => Error::stop(message)
-                .hint("check the token, and that it may read this bucket or database"),
-            Code::OutOfRange => Error::stop(message),
-            _ => Error::stop(message),
-        },
-        class => Error::of(class, message),
+    match (class(status.code(), text, retry_after), status.code()) {
+        (Class::Stop, Code::Unauthenticated | Code::PermissionDenied) => Error::stop(message)
+            .hint("check the token, and that it may read this bucket or database"),
+        (Class::Stop, _) => Error::stop(message),
+        (class, _) => Error::of(class, message),
     }
 }
 
 fn class(code: Code, text: &str, retry_after: Option<Duration>) -> Class {
-    let text = text.to_lowercase();
-    let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
-    if has(&[
-        "limited_query",
-        "exceeds limit of 25m",
-        "status code 429",
-        "status: 429",
-        "too many requests",
-    ]) || has(&["has exceeded"]) && has(&["plan limit"])
-    {
-        return Class::Wait(retry_after);
-    }
-    if has(&["would process more than", "file limit", "failed to allocate", "allocation failed"])
-        || has(&["grpc-timeout elapsed", "query time limit", "timeout expired"])
-    {
-        return Class::Split;
-    }
-    // An error of the transport, whatever its code.
-    if has(&[
-        "rst_stream",
-        "h2 protocol error",
-        "missing grpc-status",
-        "transport error",
-        "connection",
-    ]) && !matches!(code, Code::Unauthenticated | Code::PermissionDenied)
-    {
-        return Class::RetryThenSplit;
+    let by_text = class_of_text(Protocol::Grpc, text);
+    match (by_text, code) {
+        (Some(Class::Wait(_)), _) => return Class::Wait(retry_after),
+        (Some(Class::Split), _) => return Class::Split,
+        // An error of the transport, whatever else its code is.
+        (Some(Class::RetryThenSplit), code)
+            if !matches!(code, Code::Unauthenticated | Code::PermissionDenied) =>
+        {
+            return Class::RetryThenSplit;
+        }
+        _ => {}
     }
     match code {
         Code::Unauthenticated | Code::PermissionDenied | Code::OutOfRange | Code::NotFound => {
             Class::Stop
         }
         Code::DeadlineExceeded | Code::Cancelled => Class::Split,
-        Code::ResourceExhausted => match retry_after {
-            Some(_) => Class::Wait(retry_after),
-            None => Class::Split,
-        },
-        Code::Unavailable => match retry_after {
-            Some(_) => Class::Wait(retry_after),
-            None => Class::Retry,
-        },
+        Code::ResourceExhausted if retry_after.is_some() => Class::Wait(retry_after),
+        Code::ResourceExhausted => Class::Split,
+        Code::Unavailable if retry_after.is_some() => Class::Wait(retry_after),
+        Code::Unavailable => Class::Retry,
         // The server maps most errors of a running query to InvalidArgument, so that its user sees the
         // text: only those of planning are for good.
-        Code::InvalidArgument if !has(&["while execution"]) => Class::Stop,
+        Code::InvalidArgument if !text.to_lowercase().contains("while execution") => Class::Stop,
         Code::Unimplemented => Class::Stop,
-        _ if has(&["database not found", "not found: database"]) => Class::Stop,
-        _ => Class::RetryThenSplit,
+        _ => by_text.unwrap_or(Class::RetryThenSplit),
     }
 }
 
 fn refused(address: &str, refusal: &Refusal) -> Error {
     let Refusal { status, retry_after, text } = refusal;
     let text = text.trim();
-    let message = match text.is_empty() {
-        true => format!("{address}: HTTP status {status} instead of a Flight answer"),
-        false => format!("{address}: HTTP status {status}: {}", printable(text)),
+    let message = if text.is_empty() {
+        format!("{address}: HTTP status {status} instead of a Flight answer")
+    } else {
+        format!("{address}: HTTP status {status}: {}", printable(text))
     };
     match status {
         401 | 403 => Error::stop(message).hint("check the token and what it may read"),
@@ -137,12 +104,13 @@ mod tests {
 
     #[test]
     fn only_what_stays_proves_that_grpc_does_not_pass() {
-        let proves = |status| Refusal { status, retry_after: None, text: String::new() };
+        let proves =
+            |status| proves_no_grpc(&Refusal { status, retry_after: None, text: String::new() });
         for status in [200, 302, 400, 404, 405, 411, 415, 426, 464, 501, 505] {
-            assert!(proves(status).proves_no_grpc(), "{status}");
+            assert!(proves(status), "{status}");
         }
         for status in [401, 403, 429, 500, 502, 503, 504] {
-            assert!(!proves(status).proves_no_grpc(), "{status}");
+            assert!(!proves(status), "{status}");
         }
     }
 

@@ -5,8 +5,9 @@ use serde_json::{Value, json};
 
 use crate::error::{Class, Result};
 use crate::model::{ArtifactOutcome, Artifacts};
-use crate::source::influxdb::http::{Series, Server};
+use crate::source::influxdb::http::Server;
 use crate::source::influxdb::influxql::statements::quoted;
+use crate::source::influxdb::metadata::Series;
 
 /// Asks for each kind; a kind that the server does not have or not show is said, not an error.
 pub(super) async fn collect(

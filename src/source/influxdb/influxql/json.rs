@@ -41,12 +41,12 @@ struct Series {
     values: Vec<Vec<Value>>,
 }
 
-/// Decodes a whole answer into batches, which then is to be finished. `said` makes an error of what the
-/// server says inside of it.
+/// Decodes a whole answer into batches, which then is to be finished. `server_error` makes an error
+/// of what the server says in it.
 pub(in crate::source) fn decode(
     feed: BodyReader,
     rows: &mut RowWriter,
-    said: impl Fn(&str) -> Error,
+    server_error: impl Fn(&str) -> Error,
 ) -> Result<()> {
     let of_object = Cell::new(0);
     let mut body = Body { feed, failed: None, of_object: &of_object };
@@ -55,11 +55,11 @@ pub(in crate::source) fn decode(
         of_object.set(0);
         let answer = answer.map_err(malformed)?;
         if let Some(error) = answer.error {
-            return Err(said(&error));
+            return Err(server_error(&error));
         }
         for statement in answer.results {
             if let Some(error) = statement.error {
-                return Err(said(&error));
+                return Err(server_error(&error));
             }
             for series in statement.series {
                 write_series(rows, series)?;

@@ -11,13 +11,13 @@ const DEPTH: usize = 16;
 /// Columns of a series, at most.
 const MOST_NAMES: usize = 1 << 20;
 
-/// Decodes a whole answer into batches. `said` makes an error of what the server says inside of it.
+/// Decodes a whole answer into batches. `server_error` makes an error of what the server says in it.
 pub(super) fn decode(
     feed: BodyReader,
     rows: RowWriter,
-    said: impl Fn(&str) -> Error,
+    server_error: impl Fn(&str) -> Error,
 ) -> Result<()> {
-    let mut decoder = Decoder { feed, rows, said };
+    let mut decoder = Decoder { feed, rows, server_error };
     while decoder.more()? {
         decoder.answer()?;
     }
@@ -27,7 +27,7 @@ pub(super) fn decode(
 struct Decoder<S> {
     feed: BodyReader,
     rows: RowWriter,
-    said: S,
+    server_error: S,
 }
 
 impl<S: Fn(&str) -> Error> Decoder<S> {
@@ -51,7 +51,7 @@ impl<S: Fn(&str) -> Error> Decoder<S> {
                 }
                 "error" => {
                     let error = self.text()?;
-                    return Err((self.said)(&error));
+                    return Err((self.server_error)(&error));
                 }
                 _ => self.skip(DEPTH)?,
             }
@@ -72,7 +72,7 @@ impl<S: Fn(&str) -> Error> Decoder<S> {
                 "partial" => partial = self.boolean()?,
                 "error" => {
                     let error = self.text()?;
-                    return Err((self.said)(&error));
+                    return Err((self.server_error)(&error));
                 }
                 _ => self.skip(DEPTH)?,
             }
