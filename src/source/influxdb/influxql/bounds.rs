@@ -1,0 +1,161 @@
+//! The first and the last row of tables, the number of rows in a window, and what a read has missed.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::coverage::Coverage;
+use crate::error::{Class, Result};
+use crate::model::{Chunk, Column, Role, RowCount, SplitPoints, Table};
+use crate::source::Source;
+use crate::source::channel::BatchSender;
+use crate::source::influxdb::influxql::{InfluxQl, statements};
+use crate::window::{Slice, Window};
+
+/// Tables whose bounds are asked for in one request.
+const TABLES_A_REQUEST: usize = 50;
+/// Up to so many values, rows outside of the requested range are read to be counted exactly.
+const READ_TO_COUNT: u64 = 200_000;
+
+impl InfluxQl {
+    /// The bounds of each table, in their order.
+    pub(super) async fn bounds_of_tables(&self, tables: &[Table]) -> Result<Vec<Option<Window>>> {
+        let mut bounds = Vec::with_capacity(tables.len());
+        for tables in tables.chunks(TABLES_A_REQUEST) {
+            match self.bounds_of(tables).await {
+                Ok(found) => bounds.extend(found),
+                Err(error) if error.class() == Class::Stop => return Err(error),
+                // Too much at once, perhaps; one by one then, and for a table too large even for
+                // that its shards say enough.
+                Err(_) => {
+                    for table in tables {
+                        let found = self.bounds_of(std::slice::from_ref(table)).await;
+                        let shards = Window::new(
+                            table.data_ranges.first().map_or(0, |w| w.from),
+                            table.data_ranges.last().map_or(0, |w| w.to),
+                        );
+                        match (found, shards) {
+                            (Ok(found), _) => bounds.extend(found),
+                            (Err(error), Some(shards))
+                                if error.class() != Class::Stop && shards != Window::ALL =>
+                            {
+                                bounds.push(Some(shards));
+                            }
+                            (Err(error), _) => {
+                                return Err(
+                                    error.context(format!("asking {} for its bounds", table.id))
+                                );
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        Ok(bounds)
+    }
+
+    /// The number of rows in a window.
+    pub(super) async fn count_rows(&self, table: &Table, window: Window) -> Result<RowCount> {
+        let mut total = RowCount { rows: 0, exact: true };
+        let mut from = window.from;
+        while let Some(rest) = Window::new(from, window.to) {
+            from = table.split_points.next(from).unwrap_or(window.to).min(window.to);
+            let count = self.count_between_cuts(table, Window { to: from, ..rest }).await?;
+            total.rows += count.rows;
+            total.exact &= count.exact;
+        }
+        Ok(total)
+    }
+
+    /// A field of one more type may have been shown as another one, or not at all. What is new is looked for:
+    /// a read that names its fields has not asked for it.
+    pub(super) async fn missed_windows(&self, read: &Table, now: &Table) -> Result<Vec<Window>> {
+        let is_known = |column: &&Column| {
+            let same = |known: &Column| {
+                (known.role, &known.key, &known.source_type)
+                    == (column.role, &column.key, &column.source_type)
+            };
+            read.columns.iter().any(same)
+        };
+        let new: Vec<&Column> = now.columns.iter().filter(|column| !is_known(column)).collect();
+        let has = |column: &&Column| {
+            read.columns.iter().any(|known| known.role == Role::Field && known.key == column.key)
+        };
+        if new.iter().any(|column| column.role == Role::Field && has(column)) {
+            return Ok(vec![Window::ALL]);
+        }
+        let mut missed = Vec::new();
+        if !matches!(now.split_points, SplitPoints::None)
+            && (&read.split_points, &read.data_ranges) != (&now.split_points, &now.data_ranges)
+        {
+            if self.is_unsure(&now.id) {
+                return Ok(vec![Window::ALL]);
+            }
+            // Where there was no shard, a window may have gone on into the next one.
+            let before: Coverage = read.data_ranges.iter().copied().collect();
+            missed.extend(now.data_ranges.iter().flat_map(|window| before.missing(*window)));
+        }
+        for columns in new.chunks(TABLES_A_REQUEST) {
+            let pairs = columns.iter().map(|column| statements::bounds_of(now, column)).collect();
+            match self.ends(pairs).await {
+                Ok(found) => missed.extend(found.into_iter().flatten()),
+                Err(error) if error.class() == Class::Stop => return Err(error),
+                Err(error) => {
+                    tracing::info!("{}: {error}; all of it is read again", now.id);
+                    return Ok(vec![Window::ALL]);
+                }
+            }
+        }
+        Ok(missed)
+    }
+
+    async fn count_between_cuts(&self, table: &Table, window: Window) -> Result<RowCount> {
+        let answer = self.server.query(&statements::count(table, window)).await?;
+        let (mut at_least, mut at_most) = (0, 0);
+        for series in answer.iter().flat_map(|statement| &statement.series) {
+            let counts = |row: &Vec<Value>| -> Vec<u64> {
+                row.iter().skip(1).filter_map(Value::as_u64).collect()
+            };
+            for counts in series.values.iter().map(counts) {
+                at_least += counts.iter().copied().max().unwrap_or(0);
+                at_most += counts.iter().sum::<u64>();
+            }
+        }
+        // Fields of one point share a row, so values alone do not tell rows; few of them can be read.
+        if at_least == at_most || at_most > READ_TO_COUNT {
+            return Ok(RowCount { rows: at_least, exact: at_least == at_most });
+        }
+        let (sender, mut batches) = BatchSender::channel(1);
+        let chunk = Chunk { table: Arc::new(table.clone()), slice: Slice::from(window) };
+        let counted = async {
+            let mut rows = 0;
+            while let Some(batch) = batches.recv().await {
+                rows += batch.num_rows() as u64;
+            }
+            rows
+        };
+        let (read, rows) = tokio::join!(self.read(&chunk, sender), counted);
+        Ok(match read {
+            Ok(_) => RowCount { rows, exact: true },
+            Err(_) => RowCount { rows: at_least, exact: false },
+        })
+    }
+
+    async fn bounds_of(&self, tables: &[Table]) -> Result<Vec<Option<Window>>> {
+        self.ends(tables.iter().map(statements::bounds).collect()).await
+    }
+
+    /// From the first to the last row of pairs of statements.
+    async fn ends(&self, pairs: Vec<String>) -> Result<Vec<Option<Window>>> {
+        let answer = self.server.query_all(&pairs.join(";"), 2 * pairs.len()).await?;
+        let time = |at: usize| {
+            let series = answer.get(at).map(|s| s.series.as_slice()).unwrap_or_default();
+            series.iter().flat_map(|s| s.column("time")).find_map(Value::as_i64)
+        };
+        let bounds = (0..pairs.len()).map(|at| {
+            let (first, last) = (time(2 * at)?, time(2 * at + 1)?);
+            Window::new(first, last.saturating_add(1))
+        });
+        Ok(bounds.collect())
+    }
+}
