@@ -41,8 +41,8 @@ const CLOUD: &str = ".cloud2.influxdata.com";
 
 /// What an address turned out to be.
 enum Detected {
-    /// 1.x, 2.x, Cloud TSM.
-    InfluxQl,
+    /// 1.x, or 2.x and Cloud TSM, which have buckets.
+    InfluxQl { has_buckets: bool },
     /// A product of InfluxDB 3, and what it calls itself.
     Three(Product, String),
 }
@@ -58,9 +58,9 @@ pub(super) async fn open(
     // A token that may read a named database need not be allowed to see its organization.
     let named = !spec.select.databases.is_empty();
     match detect(&server, *version, named).await? {
-        Detected::InfluxQl => {
+        Detected::InfluxQl { has_buckets } => {
             let (name, select) = (spec.name.clone(), spec.select.clone());
-            Ok(Arc::new(InfluxQl::new(name, server, select)))
+            Ok(Arc::new(InfluxQl::new(name, server, select, has_buckets)))
         }
         Detected::Three(product, version) => {
             let mut warnings = Vec::new();
@@ -114,14 +114,16 @@ pub(super) fn takes_database(select: &Select, name: &str) -> bool {
 }
 
 async fn detect(server: &Server, wanted: Option<Version>, named: bool) -> Result<Detected> {
-    if matches!(wanted, Some(Version::One | Version::Two)) {
-        return Ok(Detected::InfluxQl);
+    if let Some(version @ (Version::One | Version::Two)) = wanted {
+        return Ok(Detected::InfluxQl { has_buckets: version == Version::Two });
     }
     let ping = server.ping().await?;
     let number = ping.version.trim_start_matches('v');
     let called = |what: &str| format!("InfluxDB {what}").trim_end().to_owned();
     match (number.split('.').next().unwrap_or_default(), ping.build.as_str()) {
-        ("1" | "2", _) if wanted.is_none() => return Ok(Detected::InfluxQl),
+        (version @ ("1" | "2"), _) if wanted.is_none() => {
+            return Ok(Detected::InfluxQl { has_buckets: version == "2" });
+        }
         ("3", build @ ("Core" | "Enterprise")) => {
             let version = called(&format!("{} {build}", ping.version));
             return Ok(Detected::Three(Product::Core, version));
@@ -142,7 +144,7 @@ async fn detect(server: &Server, wanted: Option<Version>, named: bool) -> Result
             Err(Error::stop(format!("{} is InfluxDB Cloud (TSM), which has no Flight", server.address()))
                 .hint("name it influxdb2+https://…, or influxdb+https://…"))
         }
-        Some((_, Storage::Tsm)) => Ok(Detected::InfluxQl),
+        Some((_, Storage::Tsm)) => Ok(Detected::InfluxQl { has_buckets: true }),
         None if number.starts_with('3') || ping.build == "cloud2" || wanted.is_some() => {
             let version = called(&format!("{} {}", ping.version, ping.build));
             Ok(Detected::Three(Product::Dedicated, version))

@@ -1,7 +1,7 @@
 //! The HTTP interface of InfluxDB Cloud: its organization, limits and buckets, and all that is not rows.
 //! A kind that a plan does not have is said, not an error. Values of tokens and secrets are never kept.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use serde_json::{Value, json};
 
@@ -60,7 +60,39 @@ const LISTS: [(&str, &str, &str, usize); 10] = [
 /// What could be had of a kind, or why it could not.
 type Had<T = Vec<Value>> = std::result::Result<T, ArtifactOutcome>;
 
+/// A bucket, and each database and retention policy that InfluxQL knows it by.
+#[derive(Debug)]
+pub(in crate::source) struct Bucket {
+    pub(in crate::source) id: String,
+    pub(in crate::source) name: String,
+    /// Whether it is the server's own.
+    pub(in crate::source) is_system: bool,
+    pub(in crate::source) places: Vec<(String, String)>,
+}
+
+/// The buckets with their mappings, or which of the two could not be listed and why.
+type Mapped = std::result::Result<Vec<Bucket>, (&'static str, ArtifactOutcome)>;
+
+/// The buckets of 2.x and Cloud TSM, of each organization that the credentials see.
+pub(in crate::source) async fn mapped_buckets(server: &Server) -> Result<Mapped> {
+    let all = Cloud::new(server.clone(), String::new());
+    let buckets = match all.list("buckets", "buckets", 100).await? {
+        Ok(buckets) => buckets,
+        Err(why) => return Ok(Err(("buckets", why))),
+    };
+    let orgs: BTreeSet<&str> = buckets.iter().filter_map(|b| b["orgID"].as_str()).collect();
+    let mut mapped = Vec::new();
+    for org in orgs {
+        match Cloud::new(server.clone(), org.to_owned()).mapped_buckets().await? {
+            Ok(buckets) => mapped.extend(buckets),
+            Err(why) => return Ok(Err(why)),
+        }
+    }
+    Ok(Ok(mapped))
+}
+
 impl Cloud {
+    /// An organization; an empty one stands for all that the credentials see.
     pub(super) fn new(server: Server, org: String) -> Self {
         Self { server, org }
     }
@@ -94,23 +126,39 @@ impl Cloud {
 
     /// Database and retention policy that `/query` knows a bucket by, for each bucket that has some.
     pub(in crate::source) async fn mappings(&self) -> Result<HashMap<String, (String, String)>> {
-        let refused = |what: &str, status: &ArtifactOutcome| {
-            Error::stop(format!("{}: {what}: {status}", self.server.address())).hint(
+        let buckets = self.mapped_buckets().await?.map_err(|(what, why)| {
+            Error::stop(format!("{}: {what}: {why}", self.server.address())).hint(
                 "/query finds a bucket by its DBRP mapping alone: the token must be allowed to read buckets and \
                  mappings, or HTTP/2 must pass, so that Flight can be used",
             )
+        })?;
+        let first = |bucket: Bucket| Some((bucket.name, bucket.places.into_iter().next()?));
+        Ok(buckets.into_iter().filter_map(first).collect())
+    }
+
+    async fn mapped_buckets(&self) -> Result<Mapped> {
+        let buckets = match self.list("buckets", "buckets", 100).await? {
+            Ok(buckets) => buckets,
+            Err(why) => return Ok(Err(("buckets", why))),
         };
-        let buckets = self.list("buckets", "buckets", 100).await?;
-        let buckets = buckets.map_err(|status| refused("buckets", &status))?;
-        let mappings = self.list("dbrps", "content", 0).await?;
-        let mappings = mappings.map_err(|status| refused("DBRP mappings", &status))?;
-        let pairs = buckets.iter().filter_map(|bucket| {
-            let of_bucket = mappings.iter().find(|mapping| mapping["bucketID"] == bucket["id"])?;
-            let text = |key: &str| of_bucket[key].as_str().map(str::to_owned);
-            let place = (text("database")?, text("retention_policy")?);
-            Some((bucket["name"].as_str()?.to_owned(), place))
+        let mappings = match self.list("dbrps", "content", 0).await? {
+            Ok(mappings) => mappings,
+            Err(why) => return Ok(Err(("DBRP mappings", why))),
+        };
+        let text = |row: &Value, key: &str| row[key].as_str().map(str::to_owned);
+        let place = |mapping: &Value| {
+            Some((text(mapping, "database")?, text(mapping, "retention_policy")?))
+        };
+        let buckets = buckets.iter().filter_map(|bucket| {
+            let of_bucket = mappings.iter().filter(|mapping| mapping["bucketID"] == bucket["id"]);
+            Some(Bucket {
+                id: text(bucket, "id")?,
+                name: text(bucket, "name")?,
+                is_system: bucket["type"] == "system",
+                places: of_bucket.filter_map(place).collect(),
+            })
         });
-        Ok(pairs.collect())
+        Ok(Ok(buckets.collect()))
     }
 
     /// Each kind that the cancel page, or the specification, names.
@@ -179,7 +227,10 @@ impl Cloud {
         loop {
             let after =
                 all.last().and_then(|last| last["id"].as_str()).unwrap_or_default().to_owned();
-            let mut query = vec![("orgID", self.org.as_str())];
+            let mut query = Vec::new();
+            if !self.org.is_empty() {
+                query.push(("orgID", self.org.as_str()));
+            }
             if page > 0 {
                 query.push(("limit", &limit));
             }

@@ -4,6 +4,7 @@
 pub(super) mod answer;
 mod artifacts;
 mod bounds;
+mod buckets;
 pub(super) mod json;
 mod listing;
 mod msgpack;
@@ -37,14 +38,16 @@ pub struct InfluxQl {
     name: String,
     server: Server,
     select: Select,
+    /// Whether its databases are buckets by another name, as those of 2.x and Cloud TSM are.
+    has_buckets: bool,
     /// Tables with a field of several types whose windows may lie in several shards at once.
     unsure: Mutex<HashSet<TableId>>,
 }
 
 impl InfluxQl {
     /// A server. Nothing is asked yet.
-    pub(super) fn new(name: String, server: Server, select: Select) -> Self {
-        Self { name, server, select, unsure: Mutex::default() }
+    pub(super) fn new(name: String, server: Server, select: Select, has_buckets: bool) -> Self {
+        Self { name, server, select, has_buckets, unsure: Mutex::default() }
     }
 
     fn is_unsure(&self, id: &TableId) -> bool {

@@ -36,21 +36,23 @@ impl InfluxQl {
         let databases = self.databases(&mut listing.excluded).await?;
         let shards = self.shards().await?;
         let mut unsure = HashSet::new();
+        let mut shown = HashSet::new();
         for database in databases {
             let mut taken = Vec::new();
             for policy in self.policies(&database).await? {
-                match self.select.takes_schema(&policy.0) {
-                    true => {
-                        self.add_tables(&database, &policy, shards.as_ref(), &mut listing).await?;
-                        taken.push(policy.0);
-                    }
-                    false => {
-                        let what = format!("retention policy {database}.{}", policy.0);
-                        listing.excluded.push(self.excluded(what, "not asked for"));
-                    }
+                shown.insert((database.clone(), policy.0.clone()));
+                if self.select.takes_schema(&policy.0) {
+                    self.add_tables(&database, &policy, shards.as_ref(), &mut listing).await?;
+                    taken.push(policy.0);
+                } else {
+                    let what = format!("retention policy {database}.{}", policy.0);
+                    listing.excluded.push(self.excluded(what, "not asked for"));
                 }
             }
             self.add_hidden(&database, &taken, &mut listing).await?;
+        }
+        if self.has_buckets {
+            self.add_hidden_buckets(&shown, &mut listing).await?;
         }
         for table in
             listing.tables.iter().filter(|table| !matches!(table.split_points, SplitPoints::None))
