@@ -42,6 +42,8 @@ const TELLING: Duration = Duration::from_secs(3);
 const STALL: Duration = Duration::from_secs(10);
 /// How often a bar moves by itself.
 const SPIN: Duration = Duration::from_millis(200);
+/// Columns beside the message: the spinner, and what a key shows.
+const MARGIN: usize = 6;
 /// Signs of a bar.
 const BAR: usize = 12;
 
@@ -65,8 +67,9 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Doing {
     what: String,
-    /// The table that a chunk was begun of last, and its source.
-    table: Option<(String, String)>,
+    /// The tables of the chunks in flight with their sources, the one that was begun first at the front.
+    tables: Vec<(u64, String, String)>,
+    begun: u64,
     rows_left: Option<u64>,
     waiting: Option<(Instant, String)>,
     last_line: Option<Instant>,
@@ -75,6 +78,26 @@ struct Doing {
     /// When rows or bytes were last seen to change.
     last_data: Option<(Instant, u64, u64)>,
     stopping: bool,
+}
+
+impl Doing {
+    /// The table that is read for the longest time, and its source.
+    fn table(&self) -> Option<(String, String)> {
+        self.tables.first().map(|(_, table, source)| (table.clone(), source.clone()))
+    }
+}
+
+/// A chunk in flight.
+#[derive(Debug)]
+pub struct Reading {
+    progress: Progress,
+    number: u64,
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.progress.with(|doing| doing.tables.retain(|(number, ..)| *number != self.number));
+    }
 }
 
 /// What there is to say at a moment.
@@ -97,8 +120,7 @@ impl Progress {
         let is_terminal = std::io::stderr().is_terminal();
         let bar = (is_terminal && matches!(show, Show::Auto | Show::Bar)).then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-            // What is too wide for the terminal is cut; what matters most comes first.
-            if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg}") {
+            if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
                 bar.set_style(style);
             }
             bar
@@ -137,9 +159,14 @@ impl Progress {
         self.tick();
     }
 
-    /// Says which table is being read.
-    pub fn reading(&self, table: &str, source: &str) {
-        self.with(|doing| doing.table = Some((table.to_owned(), source.to_owned())));
+    /// Says which table is being read, until what is returned is dropped.
+    pub fn reading(&self, table: &str, source: &str) -> Reading {
+        let number = self.with(|doing| {
+            doing.begun += 1;
+            doing.tables.push((doing.begun, table.to_owned(), source.to_owned()));
+            doing.begun
+        });
+        Reading { progress: self.clone(), number }
     }
 
     /// Says what is being waited for, until when.
@@ -220,7 +247,12 @@ impl Progress {
             return;
         }
         if let Some(bar) = &self.0.bar {
-            bar.set_message(self.line());
+            // What is too wide is cut; what matters most comes first. There is room for the `^C` that a terminal
+            // shows: on another line it would keep this one from being cleared.
+            let columns = usize::from(console::Term::stderr().size().1);
+            let line = self.line();
+            let line = console::truncate_str(&line, columns.saturating_sub(MARGIN), "…");
+            bar.set_message(line.into_owned());
             bar.enable_steady_tick(SPIN);
             return;
         }
@@ -303,7 +335,7 @@ impl Progress {
     fn line(&self) -> String {
         let now = self.moment();
         let (what, table, stopping) =
-            self.with(|doing| (doing.what.clone(), doing.table.clone(), doing.stopping));
+            self.with(|doing| (doing.what.clone(), doing.table(), doing.stopping));
         let waiting = now.waiting.map(|(seconds, what)| format!("waiting {seconds} s: {what}"));
         if stopping {
             return "stopping".to_owned();
@@ -334,7 +366,7 @@ impl Progress {
         let now = self.moment();
         let reading = now.left > 0;
         let (what, table, stopping) =
-            self.with(|doing| (doing.what.clone(), doing.table.clone(), doing.stopping));
+            self.with(|doing| (doing.what.clone(), doing.table(), doing.stopping));
         let phase = match (self.0.ended.load(Ordering::Relaxed), stopping, reading) {
             (true, ..) => "ended",
             (_, true, _) => "stopping",
@@ -396,12 +428,16 @@ mod tests {
         progress.doing("sealing the archive");
         assert_eq!(progress.line(), "sealing the archive");
         progress.left(2, None);
-        progress.reading("d.r.cpu", "metrics");
+        let done = progress.reading("d.r.disk", "metrics");
+        let reading = progress.reading("d.r.cpu", "metrics");
+        drop(done);
         let line = progress.line();
         assert_eq!(
             line,
             "[            ] 0%, 0 rows, 0 B, d.r.cpu of metrics, 0 of about 2 windows"
         );
+        drop(reading);
+        assert!(!progress.line().contains("cpu"), "{}", progress.line());
         progress.waiting(Instant::now() + Duration::from_secs(60), "the quota");
         assert!(progress.line().contains("waiting 60 s: the quota"), "{}", progress.line());
         progress.with(|doing| doing.stopping = true);

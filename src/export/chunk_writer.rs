@@ -58,7 +58,7 @@ impl ChunkWriter {
     ) -> Result<Commit> {
         let (began, started) = (Instant::now(), rfc3339(now()));
         let counted = Arc::new(Counted::default());
-        self.progress.reading(&chunk.table.id.to_string(), source.name());
+        let _reading = self.progress.reading(&chunk.table.id.to_string(), source.name());
         tracing::info!("reading {chunk}");
         let (batch_sender, batches) = BatchSender::channel(
             (self.options.row_group_bytes / 2 / BATCH_BYTES).clamp(2, BATCHES),
