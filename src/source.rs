@@ -4,11 +4,11 @@
 pub mod channel;
 pub mod contact;
 pub mod influxdb;
-mod knock;
 pub mod line_protocol;
 mod mysql;
 mod names;
 mod postgres;
+mod probe;
 pub mod registry;
 mod relational;
 mod tcp;

@@ -1,5 +1,5 @@
-//! The first contact with a source. What fails here is most often a slip in the address, so that it is said at
-//! once and with its likely cause; what has worked before is tried again by `retry`.
+//! The first contact with a source. What fails here is most often a slip in the address, so it is reported at once
+//! with its likely cause. What has worked before is tried again by `retry`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,11 +9,11 @@ use crate::error::{Class, Error, Result};
 use crate::model::SourceInfo;
 use crate::retry::Retry;
 use crate::source::Source;
-use crate::source::knock::{Door, knock};
+use crate::source::probe::{Endpoint, probe};
 use crate::source::registry::open;
 
-/// A server that has not answered by then may be one that waits for its client to speak another language.
-const STRANGE: Duration = Duration::from_secs(5);
+/// A server that has not answered by then may be one that waits for its client to speak another protocol.
+const PROBE_AFTER: Duration = Duration::from_secs(5);
 
 /// Opens a source and asks it what it is.
 pub async fn contact(
@@ -37,7 +37,7 @@ pub async fn contact(
                 retry.wait_for_quota(&spec.name).await?;
             }
             _ => {
-                if let Some(cause) = knock_at(spec).await {
+                if let Some(cause) = likely_cause(spec).await {
                     return Err(error.for_good().hint(cause));
                 }
                 if failures >= retry.attempts() {
@@ -59,27 +59,27 @@ async fn ask(spec: &SourceSpec, limits: &Limits) -> Result<(Arc<dyn Source>, Sou
     tokio::pin!(asked);
     tokio::select! {
         answer = &mut asked => return answer,
-        () = tokio::time::sleep(STRANGE) => {}
+        () = tokio::time::sleep(PROBE_AFTER) => {}
     }
     tokio::select! {
         answer = &mut asked => answer,
-        cause = stranger(spec) => {
+        cause = wrong_server(spec) => {
             let error = Error::stop(format!("{}: no answer to what was asked", spec.name));
             Err(error.hint(cause))
         }
     }
 }
 
-/// Returns when something else than the expected lives at that address.
-async fn stranger(spec: &SourceSpec) -> String {
-    match knock_at(spec).await {
+/// Returns when another server than the expected one answers at the address.
+async fn wrong_server(spec: &SourceSpec) -> String {
+    match likely_cause(spec).await {
         Some(cause) => cause,
         None => std::future::pending().await,
     }
 }
 
-/// The likely cause why nothing comes of it; `None` where that lives there which should.
-async fn knock_at(spec: &SourceSpec) -> Option<String> {
-    let door = Door::of(&spec.kind)?;
-    tokio::task::spawn_blocking(move || knock(&door)).await.ok()?
+/// The likely cause of a failed contact; `None` where the expected server answers.
+async fn likely_cause(spec: &SourceSpec) -> Option<String> {
+    let endpoint = Endpoint::of(&spec.kind)?;
+    tokio::task::spawn_blocking(move || probe(&endpoint)).await.ok()?
 }

@@ -1,0 +1,229 @@
+//! Finds out what kind of server answers at an address, by the little that any server says before a login: enough to
+//! tell a wrong port, a missing or needless TLS, or another product. Used only after a contact has failed; sends no
+//! secret.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::time::Duration;
+
+use crate::config::SourceKind;
+
+/// How long a host may take to accept a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a server may take to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(1500);
+/// How long to wait for a server that speaks first.
+const GREETING_TIMEOUT: Duration = Duration::from_millis(500);
+/// PostgreSQL answers it with one byte, and no other server with anything so short.
+const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+
+/// An address, and the server that is expected there.
+#[derive(Debug, Clone)]
+pub(super) struct Endpoint {
+    host: String,
+    port: u16,
+    expected: Service,
+}
+
+/// What kind of server answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Service {
+    Http,
+    /// TLS, with whatever is in it.
+    Tls,
+    Postgres,
+    MySql,
+    MongoDb,
+    Redis,
+    Ssh,
+    /// It accepts a connection and closes it at once.
+    HangsUp,
+    /// It says nothing that identifies it.
+    Unknown,
+}
+
+impl Service {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Http => "an HTTP server",
+            Self::Tls => "a server that speaks TLS",
+            Self::Postgres => "a PostgreSQL server",
+            Self::MySql => "a MySQL or MariaDB server",
+            Self::MongoDb => "a MongoDB server",
+            Self::Redis => "a Redis server",
+            Self::Ssh => "an SSH server",
+            Self::HangsUp | Self::Unknown => "something",
+        }
+    }
+}
+
+impl Endpoint {
+    /// The endpoint of a server. Files have none, and a proxy would answer instead of the server behind it.
+    pub(super) fn of(kind: &SourceKind) -> Option<Self> {
+        match kind {
+            SourceKind::InfluxDb(influxdb) => {
+                let tls = influxdb.base.scheme() == "https";
+                let proxies = [
+                    "HTTP_PROXY",
+                    "HTTPS_PROXY",
+                    "ALL_PROXY",
+                    "http_proxy",
+                    "https_proxy",
+                    "all_proxy",
+                ];
+                if proxies.iter().any(|name| std::env::var_os(name).is_some()) {
+                    return None;
+                }
+                let host = influxdb.base.host_str()?.trim_start_matches('[').trim_end_matches(']');
+                Some(Self {
+                    host: host.to_owned(),
+                    port: influxdb.base.port_or_known_default()?,
+                    expected: if tls { Service::Tls } else { Service::Http },
+                })
+            }
+            SourceKind::Postgres(database) => Some(Self {
+                host: database.host.clone(),
+                port: database.port,
+                expected: Service::Postgres,
+            }),
+            SourceKind::MySql(database) => Some(Self {
+                host: database.host.clone(),
+                port: database.port,
+                expected: Service::MySql,
+            }),
+            SourceKind::LineProtocol { .. } | SourceKind::Given(_) => None,
+        }
+    }
+
+    fn usual_port(&self) -> &'static str {
+        match self.expected {
+            Service::Postgres => "5432 is the usual one of PostgreSQL",
+            Service::MySql => "3306 is the usual one of MySQL",
+            _ => "8086 and 8181 are the usual ones of InfluxDB",
+        }
+    }
+}
+
+/// Why a contact fails there; `None` where the expected server answers, and where nothing identifies it.
+pub(super) fn probe(endpoint: &Endpoint) -> Option<String> {
+    let Endpoint { host, port, expected } = endpoint;
+    let found = match identify(host, *port) {
+        Ok(found) => found,
+        Err(cause) => return Some(cause + &format!(" ({})", endpoint.usual_port())),
+    };
+    match (expected, found) {
+        _ if *expected == found => None,
+        (_, Service::Unknown) => None,
+        (Service::Http, Service::Tls) => {
+            Some(format!("the server speaks TLS on port {port}: write influxdb+https://"))
+        }
+        (Service::Tls, Service::Http) => Some(format!(
+            "the server speaks HTTP without TLS on port {port}: write influxdb+http://"
+        )),
+        (_, Service::HangsUp) => Some(format!(
+            "port {port} of {host} lets everybody in and hangs up: most often it is a tunnel or a proxy whose \
+             other end is not there"
+        )),
+        _ => Some(format!(
+            "{} answers on port {port} of {host}: check the port ({}) and the beginning of the URL",
+            found.name(),
+            endpoint.usual_port()
+        )),
+    }
+}
+
+fn identify(host: &str, port: u16) -> Result<Service, String> {
+    // First the servers that speak first, and then what each server answers to the first message of another protocol.
+    match exchange(host, port, &[], GREETING_TIMEOUT)? {
+        Response::Nothing => {}
+        Response::End => return Ok(Service::HangsUp),
+        Response::Bytes(bytes) => return Ok(greeting(&bytes)),
+    }
+    if let Response::Bytes(bytes) = exchange(host, port, &SSL_REQUEST, ANSWER_TIMEOUT)? {
+        match bytes.as_slice() {
+            b"S" | b"N" => return Ok(Service::Postgres),
+            bytes => {
+                if let Some(found) = answer(bytes) {
+                    return Ok(found);
+                }
+            }
+        }
+    }
+    match exchange(host, port, b"GET / HTTP/1.0\r\n\r\n", ANSWER_TIMEOUT)? {
+        Response::Bytes(bytes) => Ok(answer(&bytes).unwrap_or(Service::Unknown)),
+        Response::Nothing | Response::End => Ok(Service::Unknown),
+    }
+}
+
+fn greeting(bytes: &[u8]) -> Service {
+    match bytes {
+        // The length of a packet, its number, and the protocol's version or an error.
+        [_, _, 0, 0, 10 | 255, ..] => Service::MySql,
+        bytes if bytes.starts_with(b"SSH-") => Service::Ssh,
+        bytes => answer(bytes).unwrap_or(Service::Unknown),
+    }
+}
+
+fn answer(bytes: &[u8]) -> Option<Service> {
+    let text = String::from_utf8_lossy(bytes);
+    match bytes {
+        // An alert, of which the second byte is the version.
+        [0x15, 3, ..] => Some(Service::Tls),
+        _ if text.contains("MongoDB") => Some(Service::MongoDb),
+        // The servers of Go and nginx say in clear text that HTTPS is expected.
+        _ if text.starts_with("HTTP/") && text.contains("HTTPS") => Some(Service::Tls),
+        _ if text.starts_with("HTTP/") => Some(Service::Http),
+        _ if text.starts_with("-ERR") || text.starts_with("-NOAUTH") => Some(Service::Redis),
+        _ => None,
+    }
+}
+
+enum Response {
+    Bytes(Vec<u8>),
+    Nothing,
+    End,
+}
+
+/// What a server answers to a message within a time.
+fn exchange(host: &str, port: u16, bytes: &[u8], timeout: Duration) -> Result<Response, String> {
+    let mut stream = connect(host, port)?;
+    let set_up = stream.set_read_timeout(Some(timeout)).and_then(|()| stream.write_all(bytes));
+    if set_up.is_err() {
+        return Ok(Response::End);
+    }
+    let mut bytes = vec![0; 1024];
+    Ok(match stream.read(&mut bytes) {
+        Ok(0) => Response::End,
+        Ok(length) => {
+            bytes.truncate(length);
+            Response::Bytes(bytes)
+        }
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+            Response::Nothing
+        }
+        Err(_) => Response::End,
+    })
+}
+
+fn connect(host: &str, port: u16) -> Result<TcpStream, String> {
+    let addresses = (host, port)
+        .to_socket_addrs()
+        .map_err(|_| format!("no address is known for the host {host}: check its name"))?;
+    let mut failed = None;
+    for address in addresses {
+        match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failed = failed.or(Some(error)),
+        }
+    }
+    Err(match failed.as_ref().map(std::io::Error::kind) {
+        Some(ErrorKind::ConnectionRefused) => format!(
+            "nothing listens on port {port} of {host}: check the port, and whether the server or the tunnel to it \
+             runs"
+        ),
+        Some(ErrorKind::TimedOut | ErrorKind::WouldBlock) => format!(
+            "{host} does not answer on port {port}: check host and port, and whether a firewall lets this machine in"
+        ),
+        _ => format!("there is no way to {host}: check its name, and this machine's network"),
+    })
+}
