@@ -1,6 +1,6 @@
 //! What PostgreSQL and MySQL solve alike: which databases are exported (`databases`), which column the windows are
 //! made of (`time_column`), the WHERE of a slice (`slice`), where the rows of a table lie (`times`), columns whose type
-//! was too narrow (`type_overrides`), whether a table is still the one that was listed (`outside`), a chunk that several
+//! was too narrow (`type_overrides`), what listing has learned of a table (`tables`), whether a table is still the one that was listed (`outside`), a chunk that several
 //! sessions read (`fan_out`), work on threads that may block (`cancel`), and what a connection that breaks means for a
 //! run (`broken`). Each of the two keeps its wire, catalog,
 //! snapshots and values. Knows no protocol.
@@ -11,6 +11,7 @@ pub(super) mod databases;
 pub(super) mod fan_out;
 pub(super) mod outside;
 pub(super) mod slice;
+pub(super) mod tables;
 pub(super) mod time_column;
 pub(super) mod times;
 pub(super) mod type_overrides;

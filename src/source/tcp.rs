@@ -41,11 +41,11 @@ enum Stream {
     Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
 }
 
-/// Ends a connection from another thread: whoever reads from it sees its end.
-pub(super) struct Hangup(TcpStream);
+/// Closes a connection from another thread: whoever reads from it sees its end.
+pub(super) struct Closer(TcpStream);
 
-impl Hangup {
-    pub(super) fn hang_up(&self) {
+impl Closer {
+    pub(super) fn close(&self) {
         let _ = self.0.shutdown(Shutdown::Both); // it may be closed already
     }
 }
@@ -111,8 +111,8 @@ impl TcpTransport {
         self.socket.set_read_timeout(Some(idle))
     }
 
-    pub(super) fn hangup(&self) -> io::Result<Hangup> {
-        self.socket.try_clone().map(Hangup)
+    pub(super) fn closer(&self) -> io::Result<Closer> {
+        self.socket.try_clone().map(Closer)
     }
 }
 

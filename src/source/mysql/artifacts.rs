@@ -10,8 +10,8 @@ use crate::config::Select;
 use crate::model::{ArtifactOutcome, Artifacts};
 use crate::source::mysql::catalog::databases;
 use crate::source::mysql::client::{Client, TextRow};
+use crate::source::mysql::errors::Fault;
 use crate::source::mysql::select::{literal, quoted};
-use crate::source::mysql::status::Fault;
 use crate::text::escaped;
 
 /// A kind of object of a database.

@@ -7,8 +7,8 @@ use arrow::datatypes::{DataType, TimeUnit};
 use crate::config::Select;
 use crate::model::{Column, Role, TableId};
 use crate::source::mysql::client::Client;
+use crate::source::mysql::errors::Fault;
 use crate::source::mysql::select::literal;
-use crate::source::mysql::status::Fault;
 use crate::source::mysql::types::{Declared, data_type};
 use crate::source::relational::databases::{Chosen, Found, choose};
 use crate::source::relational::type_overrides::{TypeOverride, TypeOverrides};
@@ -184,8 +184,8 @@ fn add_column(
         has_charset: charset.is_some(),
     };
     let type_override = type_overrides.of(id, name).map(|type_override| match type_override {
-        TypeOverride::Text => DataType::Utf8,
-        TypeOverride::Bytes => DataType::Binary,
+        TypeOverride::Text(_) => DataType::Utf8,
+        TypeOverride::Bytes(_) => DataType::Binary,
     });
     entry.columns.push(Column {
         name: name.to_owned(),

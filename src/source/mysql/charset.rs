@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use crate::source::mysql::client::Client;
-use crate::source::mysql::status::Fault;
+use crate::source::mysql::errors::Fault;
 
 /// What is to be done with bytes of a charset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

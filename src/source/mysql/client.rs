@@ -1,15 +1,15 @@
 //! A client of one connection: commands, and the results of texts and of prepared statements. Knows no
 //! table and no Arrow.
 
-use std::io;
 use std::time::Duration;
 
 use crate::config::{Database, TlsMode};
 use crate::error::{Error, Result};
-use crate::source::mysql::handshake::{server_error, shake};
+use crate::source::mysql::errors::Fault;
+use crate::source::mysql::handshake::{handshake, server_error};
 use crate::source::mysql::packet::{Packets, Parts};
-use crate::source::mysql::status::Fault;
-use crate::source::tcp::{Hangup, TcpTransport};
+use crate::source::relational::outside::Connected;
+use crate::source::tcp::{Closer, TcpTransport};
 use crate::text::escaped;
 
 const COM_QUIT: u8 = 0x01;
@@ -53,17 +53,23 @@ pub(super) struct Statement {
 /// A row of text; `None` is null.
 pub(super) type TextRow = Vec<Option<String>>;
 
+impl Connected for Client {
+    fn closer(&self) -> Result<Closer> {
+        self.packets.closer().map_err(|error| Fault::from(error).into())
+    }
+}
+
 impl Client {
     /// Connects. A read that sees no byte for `idle` fails.
     pub(super) fn connect(
         database: &Database,
         idle: Duration,
-        on_wire: &dyn Fn(Hangup),
+        on_wire: &dyn Fn(Closer),
     ) -> Result<Self> {
         let wire = TcpTransport::connect(&database.host, database.port, idle)?;
-        on_wire(wire.hangup().map_err(Fault::from)?);
+        on_wire(wire.closer().map_err(Fault::from)?);
         let encrypted = database.tls.mode != TlsMode::Disable;
-        let (packets, greeting) = shake(Packets::new(wire), database).map_err(|fault| {
+        let (packets, greeting) = handshake(Packets::new(wire), database).map_err(|fault| {
             let denied = fault.code() == Some(1045);
             let error = Error::from(fault)
                 .context(format!("{}:{}: as `{}`", database.host, database.port, database.user));
@@ -82,10 +88,6 @@ impl Client {
         let version = greeting.version.strip_prefix("5.5.5-").unwrap_or(&greeting.version);
         let version = escaped(version).to_string();
         Ok(Self { packets, id: greeting.id, version, is_mariadb, idle })
-    }
-
-    pub(super) fn hangup(&self) -> io::Result<Hangup> {
-        self.packets.hangup()
     }
 
     /// Says goodbye, so that the server does not log an aborted connection.

@@ -3,9 +3,9 @@
 
 use crate::config::{Database, ServerKey, TlsMode};
 use crate::error::Error;
+use crate::source::mysql::errors::{Fault, ServerError};
 use crate::source::mysql::packet::{Packets, Parts};
 use crate::source::mysql::proofs::{LONG_NONCE, encrypted, parsec, proof};
-use crate::source::mysql::status::{Fault, ServerError};
 
 /// What this client can do. Not CLIENT_DEPRECATE_EOF: the older form ends results on every server alike.
 const CAPABILITIES: u32 = LONG_PASSWORD
@@ -44,7 +44,7 @@ pub(super) struct Greeting {
 }
 
 /// Lets the server know who asks. Returns the connection, encrypted or not.
-pub(super) fn shake(
+pub(super) fn handshake(
     mut packets: Packets,
     database: &Database,
 ) -> std::result::Result<(Packets, Greeting), Fault> {
@@ -79,7 +79,7 @@ pub(super) fn shake(
         response.push(0);
     }
     packets.send(&response)?;
-    prove(&mut packets, &greeting, password, database)?;
+    authenticate(&mut packets, &greeting, password, database)?;
     Ok((packets, greeting))
 }
 
@@ -140,7 +140,7 @@ pub(super) fn server_error(packet: &[u8]) -> ServerError {
 }
 
 /// What is left of it: the server may want another way, or the password itself.
-fn prove(
+fn authenticate(
     packets: &mut Packets,
     greeting: &Greeting,
     password: &str,

@@ -8,21 +8,13 @@ use crate::model::{Column, Object, ObjectColumn, TableId};
 use crate::source::mysql::catalog;
 use crate::source::mysql::catalog::{Entry, Name};
 use crate::source::mysql::client::Client;
+use crate::source::mysql::errors::Fault;
 use crate::source::mysql::select::literal;
-use crate::source::mysql::status::Fault;
-use crate::source::relational::outside::Connected;
 use crate::source::relational::type_overrides::TypeOverrides;
-use crate::source::tcp::Hangup;
 
 /// InnoDB looks at all of its tables for the number of one. With more tables than these it is not asked after each
 /// read, or the work would grow with the square of their number.
 const MANY_TABLES: usize = 1000;
-
-impl Connected for Client {
-    fn handle(&self) -> Result<Hangup> {
-        self.hangup().map_err(|error| Fault::from(error).into())
-    }
-}
 
 /// What tells tables of one name apart, besides their columns: when each was made, to the second, and InnoDB's own
 /// number of it, where the user may see that (PROCESS).

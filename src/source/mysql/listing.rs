@@ -10,18 +10,19 @@ use crate::model::{
 use crate::source::mysql::catalog;
 use crate::source::mysql::catalog::{Catalog, Entry};
 use crate::source::mysql::client::Client;
+use crate::source::mysql::errors::Fault;
 use crate::source::mysql::identity;
 use crate::source::mysql::identity::Marks;
 use crate::source::mysql::ranges::MANY_ROWS;
+use crate::source::mysql::read;
 use crate::source::mysql::rights;
 use crate::source::mysql::rights::Sight;
 use crate::source::mysql::select::{quoted, table_name};
+use crate::source::mysql::server::{Inner, Readable};
 use crate::source::mysql::session::{Lease, Session};
 use crate::source::mysql::snapshot::Proof;
-use crate::source::mysql::status::Fault;
 use crate::source::mysql::time::{DateTime, Precision};
-use crate::source::mysql::{Inner, read};
-use crate::source::relational::cancel::Cancel;
+use crate::source::relational::cancel::CancelToken;
 use crate::source::relational::time_column::{self, Candidate, choose};
 use crate::source::relational::times::Times;
 use crate::text::escaped;
@@ -30,7 +31,7 @@ use crate::window::{SECOND, Window};
 /// Engines that keep what a snapshot sees.
 const TRANSACTIONAL: [&str; 3] = ["InnoDB", "RocksDB", "TokuDB"];
 
-pub(super) fn list(this: &Inner, lease: &mut Lease, cancel: &Cancel) -> Result<Listing> {
+pub(super) fn list(this: &Inner, lease: &mut Lease, cancel: &CancelToken) -> Result<Listing> {
     let before = marks_before(this, cancel)?;
     // The snapshots first: a table that is created meanwhile is then listed and empty, not unknown.
     lease.work(cancel, |_| Ok(()))?;
@@ -89,14 +90,18 @@ pub(super) fn list(this: &Inner, lease: &mut Lease, cancel: &Cancel) -> Result<L
             let object = identity::object(marks.of(&name).unwrap_or_default(), &entry.columns);
             let same = before.as_ref().map(|(marks, at)| (marks.of(&name), *at));
             let same = same.filter(|(mark, _)| mark.as_ref() == Some(&object.id)).map(|(_, at)| at);
-            let since = this.seen(&id, &object, same);
-            let table = lease.work(cancel, |session| {
-                this.since(session, since)?;
+            let since = this.since(&id, &object, same);
+            let listed = lease.work(cancel, |session| {
+                this.renew_before(session, since)?;
                 this.current(session, |session| {
-                    list_one(this, session, &id, &entry, (time.clone(), object.clone()), warnings)
+                    let object = (object.clone(), since);
+                    list_one(session, &id, &entry, time.clone(), object, warnings)
                 })
             });
-            listing.tables.push(table.map_err(|error| error.context(format!("listing {id}")))?);
+            let listed = listed.map_err(|error| error.context(format!("listing {id}")));
+            let (table, readable) = listed?;
+            this.tables.insert(id, readable);
+            listing.tables.push(table);
         }
     }
     Ok(listing)
@@ -104,8 +109,8 @@ pub(super) fn list(this: &Inner, lease: &mut Lease, cancel: &Cancel) -> Result<L
 
 /// What tells the tables apart before the first snapshots are taken, and when that was: a table that is the same
 /// after them is what they see.
-fn marks_before(this: &Inner, cancel: &Cancel) -> Result<Option<(Marks, u64)>> {
-    if !this.learned().seen.is_empty() {
+fn marks_before(this: &Inner, cancel: &CancelToken) -> Result<Option<(Marks, u64)>> {
+    if !this.tables.is_empty() {
         return Ok(None);
     }
     let ask = |client: &mut Client| {
@@ -117,13 +122,13 @@ fn marks_before(this: &Inner, cancel: &Cancel) -> Result<Option<(Marks, u64)>> {
 }
 
 fn list_one(
-    this: &Inner,
     session: &mut Session,
     id: &TableId,
     entry: &Entry,
-    (time_column, object): (Option<String>, Object),
+    time_column: Option<String>,
+    (object, since): (Object, u64),
     warnings: &mut Vec<String>,
-) -> std::result::Result<Table, Fault> {
+) -> std::result::Result<(Table, Readable), Fault> {
     let division = Some(Division::by(time_column.as_deref()));
     let mut table = Table {
         id: id.clone(),
@@ -132,13 +137,12 @@ fn list_one(
         time_column,
         split_points: SplitPoints::None,
         read_mode: ReadMode::Whole,
-        identity: Identity { division, object: Some(object) },
+        identity: Identity { division, object: Some(object.clone()) },
     };
     if entry.is_versioned {
         warnings.push(format!(
             "{id} keeps its history: rows of the past are exported like those of now"
         ));
-        this.learned().versioned.insert(id.clone());
         /// ER_BAD_FIELD_ERROR: they have names of their own, and are listed.
         const NO_SUCH_COLUMN: u16 = 1054;
         let hidden = format!("SELECT ROW_START FROM {} LIMIT 0; {}", table_name(id), read::FREE);
@@ -162,17 +166,10 @@ fn list_one(
             bounds = times.bounds();
         }
     }
-    let mut learned = this.learned();
-    learned.bounds.insert(id.clone(), bounds);
-    learned.rows.insert(id.clone(), entry.rows);
-    learned.keys.remove(id);
-    if entry.rows >= MANY_ROWS
-        && is_engine(entry, "InnoDB")
-        && let Some(key) = entry.primary.as_ref().filter(|key| is_integer(entry, key))
-    {
-        learned.keys.insert(id.clone(), key.clone());
-    }
-    Ok(table)
+    let has_ranges = entry.rows >= MANY_ROWS && is_engine(entry, "InnoDB");
+    let key = entry.primary.clone().filter(|key| has_ranges && is_integer(entry, key));
+    let (rows_estimate, is_versioned) = (entry.rows, entry.is_versioned);
+    Ok((table, Readable { bounds, rows_estimate, is_versioned, key, object, since }))
 }
 
 fn is_engine(entry: &Entry, name: &str) -> bool {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::config::Tls;
 use crate::error::Result;
-use crate::source::tcp::{Hangup, TcpTransport};
+use crate::source::tcp::{Closer, TcpTransport};
 
 /// What is read from the socket at once.
 const BUFFER: usize = 256 << 10;
@@ -42,8 +42,8 @@ impl Packets {
         self.wire.is_tls()
     }
 
-    pub(super) fn hangup(&self) -> io::Result<Hangup> {
-        self.wire.hangup()
+    pub(super) fn closer(&self) -> io::Result<Closer> {
+        self.wire.closer()
     }
 
     /// Begins a new command.

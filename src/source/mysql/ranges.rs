@@ -4,14 +4,13 @@
 use std::ops::Range;
 use std::thread;
 
-use crate::error::{Class, Error, Result};
-use crate::source::channel::BatchSender;
+use crate::error::{Class, Error};
+use crate::source::mysql::errors::Fault;
 use crate::source::mysql::read;
-use crate::source::mysql::read::{Aside, Outcome, Sink};
+use crate::source::mysql::read::{Aside, Sink};
 use crate::source::mysql::select::{Part, quoted};
 use crate::source::mysql::session::{Lease, Pool, Session};
-use crate::source::mysql::status::Fault;
-use crate::source::relational::cancel::Cancel;
+use crate::source::relational::cancel::CancelToken;
 use crate::source::relational::fan_out::Parts;
 
 /// From so many rows on it is worth it.
@@ -21,10 +20,10 @@ const RANGES_A_SESSION: usize = 4;
 
 /// What all who read the table share.
 struct Work<'a> {
-    parts: Parts<Part<'a>, Result<Outcome>>,
-    batches: &'a BatchSender,
+    parts: Parts<Part<'a>, Error>,
+    sink: &'a Sink<'a>,
     aside: Aside<'a>,
-    state: String,
+    snapshot_id: String,
 }
 
 /// Reads a part by ranges of an integer that is never null.
@@ -33,62 +32,54 @@ pub(super) fn read(
     session: &mut Session,
     part: &Part<'_>,
     key: &str,
-    batches: &BatchSender,
+    sink: &Sink<'_>,
     aside: Aside<'_>,
-    cancel: &Cancel,
-) -> std::result::Result<Outcome, Fault> {
+    cancel: &CancelToken,
+) -> std::result::Result<(), Fault> {
     let key = quoted(key);
     let ends = part.select(&format!("MIN({key}), MAX({key})"));
     let ends = session.client.query(&format!("{ends}; {}", read::FREE))?;
     let end = |at: usize| ends.first()?.get(at)?.as_ref()?.parse().ok();
     let (Some(first), Some(last)) = (end(0), end(1)) else {
-        return read::read(session, part, &Sink { batches, is_over: &|| false }, aside);
+        return read::read(session, part, sink, aside);
     };
     let ranges = ranges(&key, first..last, pool.size * RANGES_A_SESSION);
     let parts = Parts::new(ranges.iter().map(|range| part.and(range)).collect());
-    let work = Work { parts, batches, aside, state: session.state.clone() };
+    let work = Work { parts, sink, aside, snapshot_id: session.snapshot_id.clone() };
     thread::scope(|scope| {
         while let Some(part) = work.parts.take() {
             // Whoever waits for a session comes first.
             while work.parts.is_left()
-                && let Some(lease) = pool.try_lease(&work.state)
+                && let Some(lease) = pool.try_lease(&work.snapshot_id)
             {
                 scope.spawn(|| work.help(pool, lease, cancel));
             }
             match work.read(session, part) {
-                Ok(outcome) => work.note(Ok(outcome)),
+                Ok(()) => {}
+                Err(Fault::Stopped(error)) => work.parts.fail(0, error),
                 Err(fault) => {
-                    work.note(Err(Error::of(Class::Retry, "another part of the table has failed")));
+                    let why = "another part of the table has failed";
+                    work.parts.fail(0, Error::of(Class::Retry, why));
                     return Err(fault);
                 }
             }
         }
         Ok(())
     })?;
-    match work.parts.failure() {
-        None => Ok(Outcome::Complete),
-        Some(Ok(outcome)) => Ok(outcome),
-        Some(Err(error)) => Ok(Outcome::Stopped(error)),
-    }
+    work.parts.failure().map_or(Ok(()), |error| Err(Fault::Stopped(error)))
 }
 
 impl Work<'_> {
-    fn read(&self, session: &mut Session, part: &Part<'_>) -> std::result::Result<Outcome, Fault> {
-        let sink = Sink { batches: self.batches, is_over: &|| self.parts.is_over() };
+    fn read(&self, session: &mut Session, part: &Part<'_>) -> std::result::Result<(), Fault> {
+        let sink = Sink { is_over: &|| self.parts.is_over(), ..*self.sink };
         read::read(session, part, &sink, self.aside)
     }
 
-    fn note(&self, outcome: Result<Outcome>) {
-        if !matches!(outcome, Ok(Outcome::Complete)) {
-            self.parts.fail(0, outcome);
-        }
-    }
-
-    fn help(&self, pool: &std::sync::Arc<Pool>, lease: Lease, cancel: &Cancel) {
+    fn help(&self, pool: &std::sync::Arc<Pool>, lease: Lease, cancel: &CancelToken) {
         let mut lease = Some(lease);
         while let Some(mut held) = lease {
             let helped = held.work(cancel, |session| {
-                if session.state != self.state {
+                if session.snapshot_id != self.snapshot_id {
                     return Ok(None); // it sees another moment
                 }
                 let Some(part) = self.parts.take() else { return Ok(None) };
@@ -96,11 +87,11 @@ impl Work<'_> {
             });
             drop(held);
             match helped {
+                Ok(Some(())) => {}
                 Ok(None) => return,
-                Ok(Some(outcome)) => self.note(Ok(outcome)),
-                Err(error) => self.note(Err(error)),
+                Err(error) => self.parts.fail(0, error),
             }
-            lease = pool.try_lease(&self.state).filter(|_| self.parts.is_left());
+            lease = pool.try_lease(&self.snapshot_id).filter(|_| self.parts.is_left());
         }
     }
 }

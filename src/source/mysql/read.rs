@@ -6,34 +6,12 @@ use crate::model::Table;
 use crate::source::channel::BatchSender;
 use crate::source::mysql::charset::Charsets;
 use crate::source::mysql::client::{Client, Statement, WireColumn};
-use crate::source::mysql::rows::{Rows, Unfit};
+use crate::source::mysql::errors::Fault;
+use crate::source::mysql::rows::{NOT_TEXT, Rows, TooNarrow};
 use crate::source::mysql::select::{Part, quoted};
 use crate::source::mysql::session::Session;
-use crate::source::mysql::status::Fault;
 use crate::source::mysql::types::{Decode, decode};
-
-/// How a read ended of which the session is whole.
-pub(super) enum Outcome {
-    /// All rows are there.
-    Complete,
-    /// It cannot go on as it was listed, or nobody wants the rows any more.
-    Stopped(Error),
-    /// Values that their columns cannot hold.
-    Unfit(Vec<Unfit>),
-}
-
-/// How a read did not end well; nothing is on its way any more.
-enum Failure {
-    Fault(Fault),
-    Ours(Error),
-    Unfit(Vec<Unfit>),
-}
-
-impl From<Fault> for Failure {
-    fn from(fault: Fault) -> Self {
-        Self::Fault(fault)
-    }
-}
+use crate::source::relational::type_overrides::TypeOverrides;
 
 /// What another connection does for a read.
 #[derive(Clone, Copy)]
@@ -48,8 +26,16 @@ pub(super) struct Aside<'a> {
 /// Where batches go, as long as they are wanted.
 pub(super) struct Sink<'a> {
     pub(super) batches: &'a BatchSender,
+    /// Learns of the columns whose types are too narrow.
+    pub(super) type_overrides: &'a TypeOverrides,
     /// Another part of the chunk has failed.
     pub(super) is_over: &'a (dyn Fn() -> bool + Sync),
+}
+
+impl Sink<'_> {
+    fn learn(&self, table: &Table, too_narrow: TooNarrow) -> Fault {
+        Fault::Stopped(self.type_overrides.learn(table, too_narrow))
+    }
 }
 
 /// Reads all rows of a part.
@@ -58,17 +44,13 @@ pub(super) fn read(
     part: &Part<'_>,
     sink: &Sink<'_>,
     aside: Aside<'_>,
-) -> std::result::Result<Outcome, Fault> {
+) -> std::result::Result<(), Fault> {
     let Session { client, charsets, .. } = session;
-    let outcome = match stream(client, charsets, part, sink, aside) {
-        Ok(()) => return Ok(Outcome::Complete),
-        Err(Failure::Fault(Fault::Broken(error))) => return Err(Fault::Broken(error)),
-        Err(Failure::Fault(fault)) => Err(fault),
-        Err(Failure::Ours(error)) => Ok(Outcome::Stopped(error)),
-        Err(Failure::Unfit(unfit)) => Ok(Outcome::Unfit(unfit)),
-    };
-    free(client)?;
-    outcome
+    let read = stream(client, charsets, part, sink, aside);
+    if let Err(Fault::Server(_) | Fault::Stopped(_)) = read {
+        free(client)?;
+    }
+    read
 }
 
 /// Gives the table free, so that others may alter it; the snapshot stays.
@@ -94,11 +76,11 @@ fn stream(
     part: &Part<'_>,
     sink: &Sink<'_>,
     aside: Aside<'_>,
-) -> std::result::Result<(), Failure> {
-    let (statement, decodes) = prepare(client, charsets, part)?;
+) -> std::result::Result<(), Fault> {
+    let (statement, decodes) = prepare(client, charsets, part, sink)?;
     if client.execute(&statement)? != statement.columns {
         drain(client, aside)?;
-        return Err(Failure::Ours(changed("the answer has other columns than the question")));
+        return Err(Fault::Stopped(changed("the answer has other columns than the question")));
     }
     let mut rows = Rows::new(part.table.arrow_schema(), &decodes);
     let mut count: u64 = 0;
@@ -108,27 +90,27 @@ fn stream(
         if rows.is_full() {
             // A huge row is not held twice while the writer works on it.
             client.release();
-            if let Err(failure) = send(&mut rows, sink) {
+            if let Err(fault) = send(&mut rows, part, sink) {
                 drain(client, aside)?;
-                return Err(failure);
+                return Err(fault);
             }
         }
     }
     if !rows.is_empty() {
-        send(&mut rows, sink)?;
+        send(&mut rows, part, sink)?;
     }
     client.close(&statement)?;
-    (aside.is_still)().map_err(Failure::Ours)?;
+    (aside.is_still)().map_err(Fault::Stopped)?;
     let counted = client.value(&format!("SELECT FOUND_ROWS(); {FREE}"));
     match counted {
         Ok(said) if said.as_deref() == Some(&count.to_string()) => Ok(()),
         Ok(said) => {
             let said = said.unwrap_or_default();
-            Err(Fault::nonsense(&format!("{count} rows came, it counts {said}")).into())
+            Err(Fault::nonsense(&format!("{count} rows came, it counts {said}")))
         }
         // MySQL will drop this function; the end of the rows was said all the same.
-        Err(Fault::Server(_)) => Ok(free(client)?),
-        Err(broken) => Err(broken.into()),
+        Err(Fault::Server(_)) => free(client),
+        Err(broken) => Err(broken),
     }
 }
 
@@ -151,12 +133,16 @@ fn drain(client: &mut Client, aside: Aside<'_>) -> std::result::Result<(), Fault
     }
 }
 
-fn send(rows: &mut Rows, sink: &Sink<'_>) -> std::result::Result<(), Failure> {
-    let batch = rows.finish().map_err(Failure::Ours)?.map_err(Failure::Unfit)?;
+fn send(rows: &mut Rows, part: &Part<'_>, sink: &Sink<'_>) -> std::result::Result<(), Fault> {
+    let batch = rows.finish().map_err(Fault::Stopped)?;
+    let batch = batch.map_err(|too_narrow| sink.learn(part.table, too_narrow))?;
     if (sink.is_over)() {
-        return Err(Failure::Ours(Error::of(Class::Retry, "another part of the table has failed")));
+        return Err(Fault::Stopped(Error::of(
+            Class::Retry,
+            "another part of the table has failed",
+        )));
     }
-    sink.batches.blocking_send(batch).map_err(Failure::Ours)
+    sink.batches.blocking_send(batch).map_err(Fault::Stopped)
 }
 
 fn changed(what: &str) -> Error {
@@ -168,28 +154,29 @@ fn prepare(
     client: &mut Client,
     charsets: &Charsets,
     part: &Part<'_>,
-) -> std::result::Result<(Statement, Vec<Decode>), Failure> {
+    sink: &Sink<'_>,
+) -> std::result::Result<(Statement, Vec<Decode>), Fault> {
     let table = part.table;
     let plain = client.prepare(&part.columns(|_, name| name))?;
-    let foreign: Vec<Option<&str>> = foreign(&plain.columns, charsets, table)?;
+    let foreign = foreign(&plain.columns, charsets, table, sink)?;
     if foreign.iter().all(Option::is_none) {
         let decodes = decodes(&plain.columns, charsets, table)?;
         return Ok((plain, decodes));
     }
     client.close(&plain)?;
     // The server decodes these; first it must show that it loses nothing by that.
-    let mut unfit = Vec::new();
+    let mut too_narrow = Vec::new();
     for (at, charset) in foreign.iter().enumerate().filter_map(|(at, name)| Some((at, (*name)?))) {
         let name = quoted(&table.columns[at].key);
         let there_and_back = format!("CONVERT(CONVERT({name} USING utf8mb4) USING {charset})");
         let lost = format!("NOT (CAST({name} AS BINARY) <=> CAST({there_and_back} AS BINARY))");
         let ask = format!("{} LIMIT 1", part.and(&lost).select("1"));
         if client.value_of_scan(&ask)?.is_some() {
-            unfit.push(Unfit::Text(at));
+            too_narrow.push((at, NOT_TEXT));
         }
     }
-    if !unfit.is_empty() {
-        return Err(Failure::Unfit(unfit));
+    if !too_narrow.is_empty() {
+        return Err(sink.learn(table, too_narrow));
     }
     let converted = client.prepare(&part.columns(|at, name| match foreign[at] {
         None => name,
@@ -204,9 +191,10 @@ fn foreign<'a>(
     wires: &[WireColumn],
     charsets: &'a Charsets,
     table: &Table,
-) -> std::result::Result<Vec<Option<&'a str>>, Failure> {
+    sink: &Sink<'_>,
+) -> std::result::Result<Vec<Option<&'a str>>, Fault> {
     if wires.len() != table.columns.len() {
-        return Err(Failure::Ours(changed("it has other columns than were listed")));
+        return Err(Fault::Stopped(changed("it has other columns than were listed")));
     }
     let columns = wires.iter().zip(&table.columns).map(|(wire, column)| {
         match decode(*wire, &column.data_type, charsets.of(wire.charset)) {
@@ -217,10 +205,11 @@ fn foreign<'a>(
     let columns: Vec<Option<Option<&str>>> = columns.collect();
     // What not even the server has a name for is kept as it is.
     let nameless = columns.iter().enumerate().filter(|(_, found)| **found == Some(None));
-    let unfit: Vec<Unfit> = nameless.map(|(at, _)| Unfit::Text(at)).collect();
-    match unfit.is_empty() {
-        true => Ok(columns.into_iter().map(Option::flatten).collect()),
-        false => Err(Failure::Unfit(unfit)),
+    let too_narrow: TooNarrow = nameless.map(|(at, _)| (at, NOT_TEXT)).collect();
+    if too_narrow.is_empty() {
+        Ok(columns.into_iter().map(Option::flatten).collect())
+    } else {
+        Err(sink.learn(table, too_narrow))
     }
 }
 
@@ -228,13 +217,13 @@ fn decodes(
     wires: &[WireColumn],
     charsets: &Charsets,
     table: &Table,
-) -> std::result::Result<Vec<Decode>, Failure> {
+) -> std::result::Result<Vec<Decode>, Fault> {
     let decodes = wires.iter().zip(&table.columns).map(|(wire, column)| {
         let decode = decode(*wire, &column.data_type, charsets.of(wire.charset));
         let decode = decode.and_then(std::result::Result::ok);
         decode.ok_or_else(|| {
             let WireColumn { kind, charset, .. } = wire;
-            Failure::Ours(changed(&format!(
+            Fault::Stopped(changed(&format!(
                 "its column `{}` was listed as {}, and comes as type {kind} in charset {charset}",
                 column.key, column.source_type
             )))

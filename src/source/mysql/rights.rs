@@ -4,8 +4,8 @@
 use crate::model::TableId;
 use crate::source::mysql::catalog::{Catalog, Entry};
 use crate::source::mysql::client::Client;
+use crate::source::mysql::errors::Fault;
 use crate::source::mysql::select::{quoted, table_name};
-use crate::source::mysql::status::Fault;
 
 /// What `SHOW GRANTS` says.
 #[derive(Debug, Default, PartialEq, Eq)]

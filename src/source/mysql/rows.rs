@@ -19,6 +19,7 @@ use crate::source::mysql::charset::push_latin1;
 use crate::source::mysql::packet::Parts;
 use crate::source::mysql::time::{Calendar, DateTime, push_time};
 use crate::source::mysql::types::Decode;
+use crate::source::relational::type_overrides::TypeOverride;
 use crate::source::relational::{BATCH_BYTES, BATCH_ROWS};
 
 /// Rows on their way into a batch.
@@ -29,14 +30,13 @@ pub(super) struct Rows {
     bytes: usize,
 }
 
-/// What a type cannot hold, by the number of its column.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unfit {
-    /// A date that is none.
-    Date(usize),
-    /// Bytes that are not UTF-8.
-    Text(usize),
-}
+/// What a column becomes which holds bytes that are not text of its charset.
+pub(super) const NOT_TEXT: TypeOverride =
+    TypeOverride::Bytes("bytes that are not text of its charset");
+const NO_DATE: TypeOverride = TypeOverride::Text("a date that is none, as 0000-00-00");
+
+/// Columns, by their places in the table, with values that their types cannot hold.
+pub(super) type TooNarrow = Vec<(usize, TypeOverride)>;
 
 impl Rows {
     pub(super) fn new(schema: SchemaRef, decodes: &[Decode]) -> Self {
@@ -79,21 +79,21 @@ impl Rows {
         self.rows == 0
     }
 
-    /// The rows so far as a batch, or what of them does not fit their columns.
-    pub(super) fn finish(&mut self) -> Result<std::result::Result<RecordBatch, Vec<Unfit>>> {
+    /// The rows so far as a batch, or the columns whose types are too narrow.
+    pub(super) fn finish(&mut self) -> Result<std::result::Result<RecordBatch, TooNarrow>> {
         let mut arrays = Vec::with_capacity(self.columns.len());
-        let mut unfit = Vec::new();
+        let mut too_narrow = Vec::new();
         for (at, column) in self.columns.iter_mut().enumerate() {
             match column.finish() {
                 Some(array) => arrays.push(array),
-                None if column.data_type == DataType::Utf8 => unfit.push(Unfit::Text(at)),
-                None => unfit.push(Unfit::Date(at)),
+                None if column.data_type == DataType::Utf8 => too_narrow.push((at, NOT_TEXT)),
+                None => too_narrow.push((at, NO_DATE)),
             }
         }
         let options = RecordBatchOptions::new().with_row_count(Some(self.rows));
         (self.rows, self.bytes) = (0, 0);
-        if !unfit.is_empty() {
-            return Ok(Err(unfit));
+        if !too_narrow.is_empty() {
+            return Ok(Err(too_narrow));
         }
         let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), arrays, &options);
         batch.map(Ok).map_err(|error| Error::stop(format!("rows as a batch: {error}")))
@@ -340,6 +340,6 @@ mod tests {
         let mut rows =
             Rows::new(Arc::clone(&rows.schema), &[Decode::I32, Decode::Utf8, Decode::Date]);
         rows.push(&[0, 1, 0, 0, 0, 1, 0xff, 0]).unwrap();
-        assert_eq!(rows.finish().unwrap().unwrap_err(), [Unfit::Text(1), Unfit::Date(2)]);
+        assert_eq!(rows.finish().unwrap().unwrap_err(), [(1, NOT_TEXT), (2, NO_DATE)]);
     }
 }

@@ -12,12 +12,12 @@ use crate::config::{Database, Limits};
 use crate::error::{Error, Result};
 use crate::source::mysql::charset::Charsets;
 use crate::source::mysql::client::Client;
+use crate::source::mysql::errors::Fault;
 use crate::source::mysql::snapshot;
 use crate::source::mysql::snapshot::Proof;
-use crate::source::mysql::status::Fault;
 use crate::source::relational::broken::may_be_repeated;
-use crate::source::relational::cancel::Cancel;
-use crate::source::relational::outside::Outside;
+use crate::source::relational::cancel::CancelToken;
+use crate::source::relational::outside::{Connected, Outside};
 
 /// How a server is reached, and for how long it may be silent.
 #[derive(Clone)]
@@ -28,7 +28,7 @@ pub(super) struct Address {
 
 impl Address {
     /// A connection without a snapshot.
-    pub(super) fn connect(&self, cancel: &Cancel) -> Result<Client> {
+    pub(super) fn connect(&self, cancel: &CancelToken) -> Result<Client> {
         let client = Client::connect(&self.database, self.idle, &|wire| {
             cancel.watch(wire);
         })?;
@@ -78,7 +78,7 @@ fn set_up(mut client: Client) -> std::result::Result<Client, Fault> {
 pub(super) struct Session {
     pub(super) client: Client,
     /// Name of the moment that it sees.
-    pub(super) state: String,
+    pub(super) snapshot_id: String,
     /// When it was taken, in the pool's own time.
     pub(super) taken: u64,
     pub(super) charsets: Arc<Charsets>,
@@ -129,10 +129,10 @@ impl Pool {
     }
 
     /// The right to a session of that moment which is open and which nobody waits for.
-    pub(super) fn try_lease(self: &Arc<Self>, state: &str) -> Option<Lease> {
+    pub(super) fn try_lease(self: &Arc<Self>, snapshot_id: &str) -> Option<Lease> {
         let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
         let mut sessions = self.lock();
-        let at = sessions.idle.iter().position(|session| session.state == state)?;
+        let at = sessions.idle.iter().position(|session| session.snapshot_id == snapshot_id)?;
         let session = Some(sessions.idle.swap_remove(at));
         drop(sessions);
         Some(Lease { pool: Arc::clone(self), session, _permit: permit })
@@ -141,7 +141,7 @@ impl Pool {
     /// Asks what is there now. The connection stays open, since a server may grant a user only so many.
     pub(super) fn outside<T>(
         &self,
-        cancel: &Cancel,
+        cancel: &CancelToken,
         mut ask: impl FnMut(&mut Client) -> std::result::Result<T, Fault>,
     ) -> Result<T> {
         let open = || self.address.connect(cancel);
@@ -167,7 +167,7 @@ impl Pool {
     }
 
     /// Opens all sessions that are missing, at one moment if that can be had. Returns one of them.
-    fn open(&self, cancel: &Cancel) -> Result<Session> {
+    fn open(&self, cancel: &CancelToken) -> Result<Session> {
         let _opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(session) = self.idle() {
             return Ok(session);
@@ -189,11 +189,15 @@ impl Pool {
         }
         let taken = self.tick();
         let charsets = self.charsets(&mut clients[0])?;
-        let (states, proof) = snapshot::take(&mut clients, self.address.database.lock)
+        let (ids, proof) = snapshot::take(&mut clients, self.address.database.lock)
             .map_err(|fault| Error::from(fault).context("taking a snapshot"))?;
-        let session =
-            |(client, state)| Session { client, state, taken, charsets: Arc::clone(&charsets) };
-        let mut opened: Vec<Session> = clients.into_iter().zip(states).map(session).collect();
+        let session = |(client, snapshot_id)| Session {
+            client,
+            snapshot_id,
+            taken,
+            charsets: Arc::clone(&charsets),
+        };
+        let mut opened: Vec<Session> = clients.into_iter().zip(ids).map(session).collect();
         let mut sessions = self.lock();
         sessions.open += opened.len();
         sessions.proof = Some(proof);
@@ -234,7 +238,7 @@ impl Lease {
     /// more.
     pub(super) fn work<T>(
         &mut self,
-        cancel: &Cancel,
+        cancel: &CancelToken,
         work: impl FnOnce(&mut Session) -> std::result::Result<T, Fault>,
     ) -> Result<T> {
         let (mut session, worked);
@@ -245,7 +249,7 @@ impl Lease {
             }
             Some(idle) => {
                 session = idle;
-                worked = match session.client.hangup() {
+                worked = match session.client.closer() {
                     Ok(wire) => cancel.watching(wire, || work(&mut session)),
                     Err(error) => Err(error.into()),
                 };
@@ -277,9 +281,9 @@ impl Session {
     /// and goes.
     pub(super) fn renew(&mut self, now: u64) -> std::result::Result<(), Fault> {
         let taken = snapshot::take(std::slice::from_mut(&mut self.client), false);
-        let (mut states, _) = taken
+        let (mut ids, _) = taken
             .map_err(|fault| Fault::Broken(Error::from(fault).context("taking a new snapshot")))?;
-        self.state = states.pop().unwrap_or_default(); // one for each client
+        self.snapshot_id = ids.pop().unwrap_or_default(); // one for each client
         self.taken = now;
         Ok(())
     }
@@ -350,7 +354,8 @@ mod tests {
         };
         let address = Address { database, idle: Duration::from_secs(60) };
         let client = Client::connect(&address.database, address.idle, &|_| ()).unwrap();
-        let session = Session { client, state: "old".into(), taken: 0, charsets: Arc::default() };
+        let session =
+            Session { client, snapshot_id: "old".into(), taken: 0, charsets: Arc::default() };
         let sessions = Sessions { idle: vec![session], open: 1, ..Sessions::default() };
         let pool = Arc::new(Pool {
             address,
@@ -362,7 +367,7 @@ mod tests {
             outside: Outside::default(),
         });
         let mut lease = pool.try_lease("old").unwrap();
-        let error = lease.work(&Cancel::default(), |session| session.renew(1)).unwrap_err();
+        let error = lease.work(&CancelToken::default(), |session| session.renew(1)).unwrap_err();
         assert!(error.to_string().contains("taking a new snapshot: no"), "{error}");
         drop(lease);
         assert!(pool.try_lease("old").is_none());

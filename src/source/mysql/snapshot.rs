@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::Error;
 use crate::source::mysql::client::Client;
-use crate::source::mysql::status::Fault;
+use crate::source::mysql::errors::Fault;
 use crate::window::{now, rfc3339};
 
 /// For how long to try for one moment, where the server is being written to.

@@ -4,19 +4,14 @@
 mod ddl;
 mod dump;
 mod inventory;
+mod script;
 mod secrets;
 
-use crate::error::{Class, Error, Result};
+use self::script::{Script, is_final, one_line};
+use crate::error::{Error, Result};
 use crate::model::{ArtifactOutcome, Artifacts, Listing};
-use crate::source::postgres::connection::Connection;
-use crate::source::postgres::snapshot::set_up;
-use crate::source::postgres::{Inner, catalog};
-
-/// SQL for psql, and what it should have and has not.
-struct Script {
-    sql: Vec<u8>,
-    missing: Vec<String>,
-}
+use crate::source::postgres::catalog;
+use crate::source::postgres::server::Inner;
 
 /// Asks for each kind; what cannot be had is said, not an error. It is one where the server is not reached at
 /// all, so that the run can wait for it.
@@ -49,11 +44,6 @@ pub(super) fn collect(inner: &Inner) -> Result<Artifacts> {
     }
     inventory::collect(inner, &databases, &mut kept)?;
     Ok(kept)
-}
-
-/// Nothing else will work either.
-fn is_final(error: &Error) -> bool {
-    error.class() == Class::Stop
 }
 
 /// The definition of a database, and how it was made. A broken connection is tried again once.
@@ -100,17 +90,4 @@ fn define_once(inner: &Inner, database: &str) -> Result<(Script, String)> {
     );
     let sql = [head.into_bytes(), script.sql].concat();
     Ok((Script { sql, missing: script.missing }, how))
-}
-
-/// A connection outside of the snapshot, to see what is there now.
-fn connect(inner: &Inner, database: &str) -> Result<Connection> {
-    let mut connection = Connection::open(&inner.server, database, inner.limits.idle_timeout)?;
-    set_up(&mut connection, "SESSION")?;
-    connection.query("SET lock_timeout = '30s'")?;
-    Ok(connection)
-}
-
-/// A text that others wrote, for a comment or a status: a line feed in it would end a comment.
-fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

@@ -16,7 +16,8 @@ use crate::error::{Class, Error, Result};
 use crate::source::postgres::errors::{Refusal, broken, malformed};
 use crate::source::postgres::input::{FRAME_BYTES, Input, Piece};
 use crate::source::postgres::names::{bytes_of, text_of};
-use crate::source::tcp::{Hangup, TcpTransport};
+use crate::source::relational::outside::Connected;
+use crate::source::tcp::{Closer, TcpTransport};
 use crate::text::escaped;
 
 /// What a server says before it lets somebody in is short; nobody else may make us take more.
@@ -39,6 +40,12 @@ pub(super) struct Connection {
 
 /// A row of an answer in text form.
 pub(super) type Row = Vec<Option<String>>;
+
+impl Connected for Connection {
+    fn closer(&self) -> Result<Closer> {
+        self.wire.closer().map_err(|error| broken(&self.address, &error))
+    }
+}
 
 impl Connection {
     /// Connects to one database of the server.
@@ -216,11 +223,6 @@ impl Connection {
     /// Whether it is protected.
     pub(super) fn is_tls(&self) -> bool {
         self.wire.is_tls()
-    }
-
-    /// To end it from another thread.
-    pub(super) fn hangup(&self) -> Result<Hangup> {
-        self.wire.hangup().map_err(|error| broken(&self.address, &error))
     }
 
     fn wait_for(&self, idle: Duration) -> Result<()> {

@@ -8,14 +8,6 @@ use crate::model::{Object, ObjectColumn};
 use crate::source::postgres::catalog;
 use crate::source::postgres::catalog::Relation;
 use crate::source::postgres::connection::Connection;
-use crate::source::relational::outside::Connected;
-use crate::source::tcp::Hangup;
-
-impl Connected for Connection {
-    fn handle(&self) -> Result<Hangup> {
-        self.hangup()
-    }
-}
 
 /// The file changes where a table is truncated or rewritten, of which the server keeps no old rows.
 /// <https://www.postgresql.org/docs/current/mvcc-caveats.html>

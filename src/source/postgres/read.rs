@@ -7,34 +7,35 @@ use std::thread;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::error::{Class, Error, Result};
-use crate::model::Chunk;
+use crate::model::{Chunk, RowCount, Table};
 use crate::source::channel::BatchSender;
 use crate::source::postgres::connection::Connection;
 use crate::source::postgres::copy_binary::{Copy, Malformed};
-use crate::source::postgres::decode::{Fault, Misfit, Rows};
+use crate::source::postgres::decode::Rows;
 use crate::source::postgres::errors::{UNTRANSLATABLE, malformed};
+use crate::source::postgres::field::Rejected;
+use crate::source::postgres::server::{Inner, Readable};
 use crate::source::postgres::snapshot::{Pool, RELEASE, Session};
 use crate::source::postgres::types::Kind;
-use crate::source::postgres::{Inner, Readable, encoding, sql};
-use crate::source::relational::cancel::Cancel;
+use crate::source::postgres::{catalog, encoding, sql};
+use crate::source::relational::cancel::CancelToken;
 use crate::source::relational::fan_out::Parts;
 use crate::source::relational::slice::condition;
 use crate::source::relational::times::Times;
-use crate::source::relational::type_overrides::TypeOverride;
 use crate::source::relational::{BATCH_BYTES, BATCH_ROWS};
-use crate::window::Slice;
+use crate::window::{Slice, Window};
 
 /// Bytes of a range of blocks: small enough that streams end together, large enough that its statement costs
 /// nothing.
 pub(super) const RANGE_BYTES: u64 = 16 << 20;
 
 /// What the streams of a chunk share.
-struct ReadMode<'a> {
+struct ChunkRead<'a> {
     inner: &'a Inner,
     readable: &'a Readable,
     chunk: &'a Chunk,
     batches: &'a BatchSender,
-    cancel: &'a Cancel,
+    cancel: &'a CancelToken,
     pool: &'a Pool,
     parts: Parts<Option<String>, Error>,
     /// The table is not any more what the snapshot shows.
@@ -47,13 +48,13 @@ pub(super) fn read_chunk(
     readable: &Readable,
     chunk: &Chunk,
     batches: &BatchSender,
-    cancel: &Cancel,
+    cancel: &CancelToken,
 ) -> Result<String> {
     let pool = inner.pool(&chunk.table.id.database);
     let session = pool.take()?;
     let ranges = ranges(readable, chunk);
     let extra = extra_streams(inner, ranges.len());
-    let reading = ReadMode {
+    let reading = ChunkRead {
         inner,
         readable,
         chunk,
@@ -63,17 +64,19 @@ pub(super) fn read_chunk(
         parts: Parts::new(ranges),
         outdated: AtomicBool::new(false),
     };
-    let state = Arc::clone(&session.state);
+    let snapshot_id = Arc::clone(&session.snapshot_id);
     thread::scope(|scope| {
         for _permit in &extra {
-            scope.spawn(|| reading.stream_in(&state));
+            scope.spawn(|| reading.stream_in(&snapshot_id));
         }
         reading.stream(session);
     });
-    let Some(error) = reading.parts.failure() else { return Ok(state.to_string()) };
+    let Some(error) = reading.parts.failure() else { return Ok(snapshot_id.to_string()) };
     match error.class() {
         // Under the old snapshot the catalog would show what it showed.
-        Class::SchemaChanged if reading.outdated.load(Ordering::Acquire) => pool.renew(&state),
+        Class::SchemaChanged if reading.outdated.load(Ordering::Acquire) => {
+            pool.renew(&snapshot_id)
+        }
         // The others may be as dead, and would each cost an attempt.
         Class::Retry | Class::RetryThenSplit => pool.close_idle(),
         _ => {}
@@ -115,7 +118,7 @@ fn extra_streams(inner: &Inner, ranges: usize) -> Vec<OwnedSemaphorePermit> {
 /// What ends the reading of a row.
 enum Ended {
     Malformed,
-    Fault(Fault),
+    Rejected(usize, Rejected),
     Error(Error),
 }
 
@@ -125,11 +128,11 @@ impl From<Malformed> for Ended {
     }
 }
 
-impl ReadMode<'_> {
+impl ChunkRead<'_> {
     /// A further stream, if the server lets it in.
-    fn stream_in(&self, state: &Arc<str>) {
+    fn stream_in(&self, snapshot_id: &Arc<str>) {
         match self.pool.take() {
-            Ok(session) if session.state == *state => self.stream(session),
+            Ok(session) if session.snapshot_id == *snapshot_id => self.stream(session),
             Ok(_) => {} // the snapshot was lost meanwhile, not that of the others
             // The others read what this one would have.
             Err(error) => tracing::info!("{}: one stream less: {error}", self.chunk),
@@ -151,7 +154,7 @@ impl ReadMode<'_> {
         };
         if let Err(error) = self.pool.work(session, self.cancel, read) {
             self.parts.fail(rank(&error), error);
-            self.cancel.hang_up();
+            self.cancel.cancel();
         }
     }
 
@@ -168,7 +171,7 @@ impl ReadMode<'_> {
         let mut ended = None;
         let answer = session.connection.copy_out(&statement, is_looking, |data| {
             let fed = copy.feed(data, |row| {
-                rows.push(row).map_err(Ended::Fault)?;
+                rows.push(row).map_err(|(column, why)| Ended::Rejected(column, why))?;
                 if rows.rows() >= BATCH_ROWS || rows.size_bytes() >= BATCH_BYTES {
                     self.send(rows).map_err(Ended::Error)?;
                 }
@@ -183,26 +186,23 @@ impl ReadMode<'_> {
         if let Some(why) = ended {
             return Err(match why {
                 Ended::Error(error) => error,
-                Ended::Fault(Fault { column, misfit: Misfit::Cannot(what) }) => {
-                    let column = &self.chunk.table.columns[column];
-                    let learned = [(column, TypeOverride::Text, what)];
-                    self.inner.type_overrides.learn(&self.chunk.table.id, learned)
+                Ended::Rejected(column, Rejected::TooNarrow(instead)) => {
+                    self.inner.type_overrides.learn(&self.chunk.table, [(column, instead)])
                 }
-                Ended::Malformed | Ended::Fault(_) => malformed(address),
+                Ended::Malformed | Ended::Rejected(..) => malformed(address),
             });
         }
         let sent = match answer {
             Ok(sent) => sent,
             Err(error) if session.connection.was_refused_by(UNTRANSLATABLE) => {
-                let (type_overrides, table) = (&self.inner.type_overrides, &self.chunk.table);
-                return encoding::learn(
-                    self.pool,
-                    self.cancel,
-                    type_overrides,
-                    table,
-                    self.readable,
-                    error,
-                );
+                let ask = |session: &mut Session| {
+                    encoding::untranslatable(session, &self.chunk.table, self.readable)
+                };
+                let found = self.pool.work(self.pool.take()?, self.cancel, ask)?;
+                return Err(match found.is_empty() {
+                    true => error,
+                    false => self.inner.type_overrides.learn(&self.chunk.table, found),
+                });
             }
             Err(error) => {
                 let outdated = error.class() == Class::SchemaChanged;
@@ -230,15 +230,32 @@ impl ReadMode<'_> {
         }
         match rows.finish() {
             Ok(batch) => self.batches.blocking_send(batch),
-            Err((at, type_override)) => {
-                let (id, column) = (&self.chunk.table.id, &self.chunk.table.columns[at]);
-                Err(self
-                    .inner
-                    .type_overrides
-                    .learn(id, [(column, type_override, "text that is not UTF-8")]))
+            Err(too_narrow) => {
+                Err(self.inner.type_overrides.learn(&self.chunk.table, [too_narrow]))
             }
         }
     }
+}
+
+/// How many rows a window has; of a table without windows only an estimate is known.
+pub(super) fn count(
+    inner: &Inner,
+    table: &Table,
+    window: Window,
+    cancel: &CancelToken,
+) -> Result<RowCount> {
+    let readable = inner.tables.get(&table.id)?;
+    let Some(time) = &readable.time else {
+        let rows = readable.rows_estimate.unwrap_or_default();
+        return Ok(RowCount { rows, exact: false });
+    };
+    let condition = condition(time, Slice::from(window));
+    let pool = inner.pool(&table.id.database);
+    let count = sql::count(&readable.from, &condition);
+    let rows = pool.work(pool.take()?, cancel, |session| session.connection.query(&count))?;
+    let rows = rows.first().and_then(|row| catalog::text(row, 0).parse().ok());
+    let rows = rows.ok_or_else(|| Error::stop("a count that is no number"))?;
+    Ok(RowCount { rows, exact: true })
 }
 
 /// Asks an index for the bounds of a column, in binary: the text of a year before Christ is hard to read.

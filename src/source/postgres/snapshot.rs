@@ -10,8 +10,8 @@ use crate::model::Object;
 use crate::source::postgres::catalog::text;
 use crate::source::postgres::connection::Connection;
 use crate::source::postgres::identity;
-use crate::source::relational::cancel::Cancel;
-use crate::source::relational::outside::Outside;
+use crate::source::relational::cancel::CancelToken;
+use crate::source::relational::outside::{Connected, Outside};
 
 /// What every session sets, whatever the server, the database or the role has set. Under row-level security a
 /// read would be a silent part of the table; with `row_security = off` it is an error. A statement that waits for
@@ -60,7 +60,7 @@ pub(super) fn set_up(connection: &mut Connection, scope: &str) -> Result<()> {
 /// had given to transactions which were lost. A crash of one backend does not start the postmaster anew, but it
 /// does reset the statistics. On a standby the transactions that are at work have no number here, so that
 /// nothing proves two snapshots to be the same.
-const STATE: &str = "SELECT txid_current_snapshot()::text \
+const MOMENT: &str = "SELECT txid_current_snapshot()::text \
     || ' ' || extract(epoch FROM pg_postmaster_start_time()) \
     || coalesce(' ' || extract(epoch FROM pg_stat_get_bgwriter_stat_reset_time()), '') \
     || CASE WHEN pg_is_in_recovery() THEN ' ' || clock_timestamp()::text ELSE '' END";
@@ -77,22 +77,22 @@ pub(super) struct Pool {
 
 #[derive(Default)]
 struct Open {
-    leader: Option<SnapshotHolder>,
+    holder: Option<SnapshotHolder>,
     idle: Vec<Session>,
 }
 
 /// Holds the snapshot as long as its transaction lasts, and does nothing else.
 struct SnapshotHolder {
     _connection: Connection,
-    id: String,
-    state: Arc<str>,
+    /// The name by which other sessions import it.
+    exported: String,
+    snapshot_id: Arc<str>,
 }
 
 /// A connection whose transaction sees the snapshot.
 pub(super) struct Session {
     pub(super) connection: Connection,
-    /// Name of the snapshot.
-    pub(super) state: Arc<str>,
+    pub(super) snapshot_id: Arc<str>,
 }
 
 /// Gives back the locks that were taken since the session began: an `ALTER TABLE` would wait for the end of
@@ -100,9 +100,9 @@ pub(super) struct Session {
 pub(super) const RELEASE: &str = "ROLLBACK TO SAVEPOINT moveout";
 
 impl Session {
-    fn new(mut connection: Connection, state: &Arc<str>) -> Result<Self> {
+    fn new(mut connection: Connection, snapshot_id: &Arc<str>) -> Result<Self> {
         connection.query("SAVEPOINT moveout")?;
-        Ok(Self { connection, state: Arc::clone(state) })
+        Ok(Self { connection, snapshot_id: Arc::clone(snapshot_id) })
     }
 }
 
@@ -128,36 +128,36 @@ impl Pool {
         if let Some(session) = open.idle.pop() {
             return Ok(session);
         }
-        if let Some(leader) = &open.leader {
+        if let Some(holder) = &open.holder {
             let mut connection = self.connect()?;
             // <https://www.postgresql.org/docs/current/sql-set-transaction.html>: only while the transaction
             // that exported it is open.
-            match connection.query(&format!("SET TRANSACTION SNAPSHOT '{}'", leader.id)) {
-                Ok(_) => return Session::new(connection, &leader.state),
+            match connection.query(&format!("SET TRANSACTION SNAPSHOT '{}'", holder.exported)) {
+                Ok(_) => return Session::new(connection, &holder.snapshot_id),
                 // Not the snapshot is gone, but this connection.
                 Err(error) if matches!(error.class(), Class::Stop | Class::RetryThenSplit) => {
                     return Err(error);
                 }
                 Err(error) => {
                     tracing::warn!("{}: the snapshot is lost: {error}", connection.address());
-                    open.leader = None;
+                    open.holder = None;
                 }
             }
         }
-        let leader = open.leader.insert(self.lead()?);
+        let holder = open.holder.insert(self.export()?);
         let mut connection = self.connect()?;
-        connection.query(&format!("SET TRANSACTION SNAPSHOT '{}'", leader.id))?;
-        Session::new(connection, &leader.state)
+        connection.query(&format!("SET TRANSACTION SNAPSHOT '{}'", holder.exported))?;
+        Session::new(connection, &holder.snapshot_id)
     }
 
-    fn lead(&self) -> Result<SnapshotHolder> {
+    fn export(&self) -> Result<SnapshotHolder> {
         let mut connection = self.connect()?;
         let mut text = |sql: &str| -> Result<String> {
             let rows = connection.query(sql)?;
             Ok(rows.into_iter().flatten().flatten().next().unwrap_or_default())
         };
-        let id = text("SELECT pg_export_snapshot()")?;
-        let state = text(STATE)?;
+        let exported = text("SELECT pg_export_snapshot()")?;
+        let moment = text(MOMENT)?;
         // Some services keep the system's identifier to themselves; the address is the next best.
         text("SAVEPOINT system")?;
         let system = match text(SYSTEM) {
@@ -170,8 +170,8 @@ impl Pool {
                 format!("{}:{}", self.server.host, self.server.port)
             }
         };
-        let state = format!("{system}/{}/{state}", self.name).into();
-        Ok(SnapshotHolder { _connection: connection, id, state })
+        let snapshot_id = format!("{system}/{}/{moment}", self.name).into();
+        Ok(SnapshotHolder { _connection: connection, exported, snapshot_id })
     }
 
     /// Works with a session in the snapshot. It is lost unless the work ends well, since nobody knows then what state
@@ -179,10 +179,10 @@ impl Pool {
     pub(super) fn work<T>(
         &self,
         mut session: Session,
-        cancel: &Cancel,
+        cancel: &CancelToken,
         work: impl FnOnce(&mut Session) -> Result<T>,
     ) -> Result<T> {
-        let worked = cancel.watching(session.connection.hangup()?, || {
+        let worked = cancel.watching(session.connection.closer()?, || {
             let worked = work(&mut session)?;
             session.connection.query(RELEASE)?;
             Ok::<T, Error>(worked)
@@ -193,22 +193,23 @@ impl Pool {
 
     fn requeue(&self, session: Session) {
         let mut open = self.lock();
-        let current = open.leader.as_ref().is_some_and(|leader| leader.state == session.state);
+        let current =
+            open.holder.as_ref().is_some_and(|holder| holder.snapshot_id == session.snapshot_id);
         if current {
             open.idle.push(session);
         }
     }
 
     /// Lets go of a snapshot that shows less than there was, unless that has been done already.
-    pub(super) fn renew(&self, state: &str) {
+    pub(super) fn renew(&self, snapshot_id: &str) {
         let mut open = self.lock();
-        if open.leader.as_ref().is_some_and(|leader| *leader.state == *state) {
+        if open.holder.as_ref().is_some_and(|holder| *holder.snapshot_id == *snapshot_id) {
             *open = Open::default();
         }
     }
 
     /// The table of a number as it is now, whatever the snapshot shows.
-    pub(super) fn now(&self, oid: u32, cancel: &Cancel) -> Result<Option<Object>> {
+    pub(super) fn now(&self, oid: u32, cancel: &CancelToken) -> Result<Option<Object>> {
         let open = || Connection::open(&self.server, &self.name, self.idle_timeout);
         self.outside.ask(cancel, open, |connection| identity::now(connection, oid))
     }

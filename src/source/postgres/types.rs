@@ -134,9 +134,9 @@ impl Types {
     ) -> (Kind, Cast) {
         match (type_override, self.text(oid)) {
             (None, _) => self.kind(oid, modifier, 0),
-            (Some(TypeOverride::Text), text) => (Kind::Text, text),
-            (Some(TypeOverride::Bytes), Cast::Output) => (Kind::Bytes, Cast::OutputBytes),
-            (Some(TypeOverride::Bytes), _) => (Kind::Bytes, Cast::TextBytes),
+            (Some(TypeOverride::Text(_)), text) => (Kind::Text, text),
+            (Some(TypeOverride::Bytes(_)), Cast::Output) => (Kind::Bytes, Cast::OutputBytes),
+            (Some(TypeOverride::Bytes(_)), _) => (Kind::Bytes, Cast::TextBytes),
         }
     }
 
@@ -268,15 +268,15 @@ mod tests {
         for oid in [1007, 9002] {
             assert_eq!(types.resolve(oid, -1, None), list, "nothing is cast");
             assert_eq!(
-                types.resolve(oid, -1, Some(TypeOverride::Text)),
+                types.resolve(oid, -1, Some(TypeOverride::Text(""))),
                 (Kind::Text, Cast::Output)
             );
-            let bytes = types.resolve(oid, -1, Some(TypeOverride::Bytes));
+            let bytes = types.resolve(oid, -1, Some(TypeOverride::Bytes("")));
             assert_eq!(bytes, (Kind::Bytes, Cast::OutputBytes));
         }
         assert_eq!(types.resolve(1041, -1, None), (Kind::Text, Cast::Text));
         assert_eq!(types.resolve(23, -1, None), (Kind::Int32, Cast::None));
-        assert_eq!(types.resolve(23, -1, Some(TypeOverride::Text)), (Kind::Text, Cast::Output));
+        assert_eq!(types.resolve(23, -1, Some(TypeOverride::Text(""))), (Kind::Text, Cast::Output));
     }
 
     #[test]
@@ -287,7 +287,7 @@ mod tests {
             (Kind::List(Box::new(Kind::Text)), Cast::Texts)
         );
         assert_eq!(types().resolve(9001, -1, None), (Kind::Text, Cast::Text), "another's int4");
-        assert_eq!(types().resolve(23, -1, Some(TypeOverride::Text)), (Kind::Text, Cast::Text));
+        assert_eq!(types().resolve(23, -1, Some(TypeOverride::Text(""))), (Kind::Text, Cast::Text));
         assert_eq!(types().resolve(4711, -1, None), (Kind::Text, Cast::Text), "unknown");
     }
 }

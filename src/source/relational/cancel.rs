@@ -1,49 +1,50 @@
-//! Work on a thread that may block, which ends when nobody waits for it any more: its connections are hung
-//! up. Knows no protocol.
+//! Work on a thread that may block, which ends when nobody waits for it any more: its connections are closed. Knows
+//! no protocol.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, Result};
-use crate::source::tcp::Hangup;
+use crate::source::tcp::Closer;
 
-/// The connections of a piece of work.
+/// Cancels a piece of work by closing its connections: a thread that waits for a server then sees their end.
 #[derive(Clone, Default)]
-pub(in crate::source) struct Cancel(Arc<Mutex<Watched>>);
+pub(in crate::source) struct CancelToken(Arc<Mutex<Watched>>);
 
 #[derive(Default)]
 struct Watched {
-    over: bool,
+    is_cancelled: bool,
     next: u64,
-    wires: HashMap<u64, Hangup>,
+    closers: HashMap<u64, Closer>,
 }
 
-impl Cancel {
-    /// Hangs this one up, too, when nobody waits any more.
-    pub(in crate::source) fn watch(&self, wire: Hangup) -> u64 {
+impl CancelToken {
+    /// Has this connection closed as well when the work is cancelled.
+    pub(in crate::source) fn watch(&self, closer: Closer) -> u64 {
         let mut watched = self.lock();
         watched.next += 1;
         let number = watched.next;
-        match watched.over {
-            true => wire.hang_up(),
-            false => drop(watched.wires.insert(number, wire)),
+        if watched.is_cancelled {
+            closer.close();
+        } else {
+            watched.closers.insert(number, closer);
         }
         number
     }
 
     /// Does something with a connection that others use before and after.
-    pub(in crate::source) fn watching<T>(&self, wire: Hangup, work: impl FnOnce() -> T) -> T {
-        let number = self.watch(wire);
+    pub(in crate::source) fn watching<T>(&self, closer: Closer, work: impl FnOnce() -> T) -> T {
+        let number = self.watch(closer);
         let outcome = work();
-        self.lock().wires.remove(&number);
+        self.lock().closers.remove(&number);
         outcome
     }
 
-    /// Hangs up all of them, and those that come.
-    pub(in crate::source) fn hang_up(&self) {
+    /// Closes all connections of the work, and those that it opens from now on.
+    pub(in crate::source) fn cancel(&self) {
         let mut watched = self.lock();
-        watched.over = true;
-        watched.wires.drain().for_each(|(_, wire)| wire.hang_up());
+        watched.is_cancelled = true;
+        watched.closers.drain().for_each(|(_, closer)| closer.close());
     }
 
     fn lock(&self) -> MutexGuard<'_, Watched> {
@@ -51,27 +52,27 @@ impl Cancel {
     }
 }
 
-/// Hangs up unless the work has ended.
+/// Cancels the work unless it has ended.
 struct Waiting {
-    cancel: Cancel,
+    cancel: CancelToken,
     done: bool,
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
         if !self.done {
-            self.cancel.hang_up();
+            self.cancel.cancel();
         }
     }
 }
 
-/// Does it on a thread that may block.
+/// Does the work on a thread that may block, and cancels it when the future is dropped.
 pub(in crate::source) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce(&Cancel) -> Result<T> + Send + 'static,
+    work: impl FnOnce(&CancelToken) -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    let mut waiting = Waiting { cancel: Cancel::default(), done: false };
+    let mut waiting = Waiting { cancel: CancelToken::default(), done: false };
     let cancel = waiting.cancel.clone();
     let outcome = tokio::task::spawn_blocking(move || work(&cancel)).await;
     waiting.done = true;
-    outcome.unwrap_or_else(|error| Err(Error::stop(format!("a worker ended: {error}"))))
+    outcome.unwrap_or_else(|error| Err(Error::stop(format!("a worker thread ended: {error}"))))
 }

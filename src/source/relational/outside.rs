@@ -6,13 +6,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::error::Result;
 use crate::source::relational::broken::may_be_repeated;
-use crate::source::relational::cancel::Cancel;
-use crate::source::tcp::Hangup;
+use crate::source::relational::cancel::CancelToken;
+use crate::source::tcp::Closer;
 
 /// A connection of some protocol.
 pub(in crate::source) trait Connected {
-    /// To end it from another thread.
-    fn handle(&self) -> Result<Hangup>;
+    /// What closes it from another thread.
+    fn closer(&self) -> Result<Closer>;
 }
 
 /// The connection, opened when it is first needed, for all who ask.
@@ -33,7 +33,7 @@ impl<C: Connected> Outside<C> {
     /// server's answer it is closed as well, since nobody knows what state it is in.
     pub(in crate::source) fn ask<T>(
         &self,
-        cancel: &Cancel,
+        cancel: &CancelToken,
         open: impl Fn() -> Result<C>,
         mut ask: impl FnMut(&mut C) -> Result<T>,
     ) -> Result<T> {
@@ -42,7 +42,7 @@ impl<C: Connected> Outside<C> {
             let kept = held.take();
             let was_kept = kept.is_some();
             let mut connection = kept.map_or_else(&open, Ok)?;
-            let asked = cancel.watching(connection.handle()?, || ask(&mut connection));
+            let asked = cancel.watching(connection.closer()?, || ask(&mut connection));
             match asked {
                 Ok(answer) => {
                     *held = Some(connection);

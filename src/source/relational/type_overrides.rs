@@ -1,19 +1,19 @@
 //! Columns of which a value has shown that the type they were listed with is too narrow. The table is then
-//! listed again, with the type that can hold every value.
+//! listed again, with a type that can hold every value.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Class, Error};
-use crate::model::{Column, TableId};
+use crate::model::{Table, TableId};
 
-/// What such a column becomes.
+/// The type that a column gets instead of the one that it was listed with, and the value that this one cannot hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::source) enum TypeOverride {
     /// Text, as the server writes its values.
-    Text,
-    /// Bytes as they are stored.
-    Bytes,
+    Text(&'static str),
+    /// Bytes, as they are stored.
+    Bytes(&'static str),
 }
 
 /// What was learned so far, over all tables of a source.
@@ -25,27 +25,28 @@ impl TypeOverrides {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a column has to become, where its type was too narrow.
+    /// The type of a column where the one that it would have is too narrow.
     pub(in crate::source) fn of(&self, table: &TableId, column: &str) -> Option<TypeOverride> {
         self.lock().get(&(table.clone(), column.to_owned())).copied()
     }
 
-    /// Remembers what columns have to become, and says why: `what` is the value that did not fit. The error has
-    /// the tables listed again.
-    pub(in crate::source) fn learn<'a>(
+    /// Remembers the types of columns, which are named by their places in the table. The error has the tables listed
+    /// again.
+    pub(in crate::source) fn learn(
         &self,
-        table: &TableId,
-        learned: impl IntoIterator<Item = (&'a Column, TypeOverride, &'a str)>,
+        table: &Table,
+        learned: impl IntoIterator<Item = (usize, TypeOverride)>,
     ) -> Error {
         let mut said = Vec::new();
-        for (column, type_override, what) in learned {
-            self.lock().insert((table.clone(), column.key.clone()), type_override);
-            let becomes = match type_override {
-                TypeOverride::Text => "text",
-                TypeOverride::Bytes => "bytes",
+        for (at, type_override) in learned {
+            let column = &table.columns[at];
+            self.lock().insert((table.id.clone(), column.key.clone()), type_override);
+            let (becomes, value) = match type_override {
+                TypeOverride::Text(value) => ("text", value),
+                TypeOverride::Bytes(value) => ("bytes", value),
             };
             let (name, kind) = (column.key.escape_debug(), column.source_type.escape_debug());
-            said.push(format!("the column `{name}` ({kind}) holds {what}: it becomes {becomes}"));
+            said.push(format!("the column `{name}` ({kind}) holds {value}: it becomes {becomes}"));
         }
         Error::of(Class::SchemaChanged, said.join("; "))
     }

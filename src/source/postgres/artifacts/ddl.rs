@@ -5,8 +5,8 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::error::{Class, Result};
+use crate::source::postgres::artifacts::script::{Script, one_line};
 use crate::source::postgres::artifacts::secrets;
-use crate::source::postgres::artifacts::{Script, one_line};
 use crate::source::postgres::catalog::text;
 use crate::source::postgres::connection::{Connection, Row};
 

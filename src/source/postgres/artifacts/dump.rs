@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use crate::config::{Binding, ClientCertificate, Database, TlsMode};
 use crate::error::Result;
-use crate::source::postgres::artifacts::{Script, one_line, secrets};
+use crate::source::postgres::artifacts::script::{Script, one_line};
+use crate::source::postgres::artifacts::secrets;
 use crate::source::postgres::catalog::text;
 use crate::source::postgres::connection::Connection;
 

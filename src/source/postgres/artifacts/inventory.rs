@@ -3,10 +3,12 @@
 
 use crate::error::{Class, Error, Result};
 use crate::model::{ArtifactOutcome, Artifacts};
-use crate::source::postgres::Inner;
-use crate::source::postgres::artifacts::{connect, is_final, one_line, secrets};
+use crate::source::postgres::artifacts::script::{is_final, one_line};
+use crate::source::postgres::artifacts::secrets;
 use crate::source::postgres::catalog::text;
 use crate::source::postgres::connection::{Connection, Row};
+use crate::source::postgres::server::Inner;
+use crate::source::postgres::snapshot::set_up;
 
 const USER: &str = "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'";
 
@@ -203,6 +205,14 @@ fn patient<T>(
         }
     }
     Ok(Err(failed.unwrap_or_default()))
+}
+
+/// A connection outside of the snapshot, to see what is there now.
+fn connect(inner: &Inner, database: &str) -> Result<Connection> {
+    let mut connection = Connection::open(&inner.server, database, inner.limits.idle_timeout)?;
+    set_up(&mut connection, "SESSION")?;
+    connection.query("SET lock_timeout = '30s'")?;
+    Ok(connection)
 }
 
 /// The rows of a query as JSON objects.

@@ -15,6 +15,8 @@ pub(super) enum Fault {
     Server(ServerError),
     /// The connection is of no use any more.
     Broken(Error),
+    /// The read cannot go on, or nobody wants its rows any more; the session is as good as before.
+    Stopped(Error),
 }
 
 /// An error as the server says it.
@@ -36,7 +38,7 @@ impl Fault {
     pub(super) fn code(&self) -> Option<u16> {
         match self {
             Self::Server(error) => Some(error.code),
-            Self::Broken(_) => None,
+            Self::Broken(_) | Self::Stopped(_) => None,
         }
     }
 
@@ -65,7 +67,7 @@ impl From<Fault> for Error {
     fn from(fault: Fault) -> Self {
         match fault {
             Fault::Server(error) => error.into(),
-            Fault::Broken(error) => error,
+            Fault::Broken(error) | Fault::Stopped(error) => error,
         }
     }
 }

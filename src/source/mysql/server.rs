@@ -1,0 +1,79 @@
+//! A server as listing and reading share it: its settings, its sessions, and what listing has learned of the tables.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use crate::config::Select;
+use crate::model::{Object, TableId};
+use crate::source::mysql::errors::Fault;
+use crate::source::mysql::session::{Pool, Session};
+use crate::source::relational::tables::Tables;
+use crate::source::relational::type_overrides::TypeOverrides;
+use crate::window::Window;
+
+/// What work on threads shares.
+pub(super) struct Inner {
+    pub(super) name: String,
+    pub(super) select: Select,
+    pub(super) time_columns: BTreeMap<String, String>,
+    pub(super) pool: Arc<Pool>,
+    /// Whether InnoDB's numbers tell tables apart.
+    pub(super) numbered: AtomicBool,
+    pub(super) tables: Tables<Readable>,
+    pub(super) type_overrides: TypeOverrides,
+}
+
+/// How the rows of a table are asked for.
+pub(super) struct Readable {
+    /// Where its rows lie in time; `None` where none has one.
+    pub(super) bounds: Option<Window>,
+    pub(super) rows_estimate: u64,
+    /// Whether it keeps its old rows (MariaDB).
+    pub(super) is_versioned: bool,
+    /// The integer by whose ranges it can be read, if it is large.
+    pub(super) key: Option<String>,
+    /// Which table it was when it was listed.
+    pub(super) object: Object,
+    /// Since when it has been that one, in the pool's time: older snapshots may see it as it was before it got its name.
+    pub(super) since: u64,
+}
+
+/// ER_TABLE_DEF_CHANGED.
+pub(super) const ALTERED: u16 = 1412;
+
+impl Inner {
+    /// Works within the session's snapshot, or in a new one where the table was altered since.
+    pub(super) fn current<T>(
+        &self,
+        session: &mut Session,
+        mut work: impl FnMut(&mut Session) -> std::result::Result<T, Fault>,
+    ) -> std::result::Result<T, Fault> {
+        match work(session) {
+            Err(fault) if fault.code() == Some(ALTERED) => {
+                session.renew(self.pool.tick())?;
+                work(session)
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Has the session see a moment that is not before an instant.
+    pub(super) fn renew_before(
+        &self,
+        session: &mut Session,
+        instant: u64,
+    ) -> std::result::Result<(), Fault> {
+        match session.taken < instant {
+            true => session.renew(self.pool.tick()),
+            false => Ok(()),
+        }
+    }
+
+    /// Since when a name has stood for a table. `before` is an instant at which it did already.
+    pub(super) fn since(&self, id: &TableId, object: &Object, before: Option<u64>) -> u64 {
+        let known = self.tables.get(id).ok().filter(|known| known.object == *object);
+        let since = known.map(|known| known.since).or(before);
+        since.unwrap_or_else(|| self.pool.tick())
+    }
+}

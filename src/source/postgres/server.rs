@@ -1,0 +1,166 @@
+//! A server as all of this folder share it: its settings, its databases, the connections to each, and what listing
+//! has learned of the tables. Blocks.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Semaphore;
+
+use crate::config::{Database, Limits, Select};
+use crate::error::{Class, Error, Result};
+use crate::model::{Column, Excluded, Listing, Object, ServerIdentity, SourceInfo, TableId};
+use crate::source::postgres::connection::Connection;
+use crate::source::postgres::snapshot::Pool;
+use crate::source::postgres::types::Kind;
+use crate::source::postgres::{catalog, snapshot, sql};
+use crate::source::relational::databases;
+use crate::source::relational::databases::Found;
+use crate::source::relational::tables::Tables;
+use crate::source::relational::type_overrides::TypeOverrides;
+use crate::window::Window;
+
+/// What services keep beside their customers' databases, and show to nobody.
+const PROVIDERS: [&str; 4] = ["rdsadmin", "cloudsqladmin", "azure_maintenance", "azure_sys"];
+/// With more databases than these, only the one that is read keeps connections that are idle.
+const MANY_POOLS: usize = 8;
+
+/// What threads that read share.
+pub(super) struct Inner {
+    pub(super) name: String,
+    pub(super) server: Database,
+    pub(super) select: Select,
+    pub(super) limits: Limits,
+    /// One for each stream that may be read at once.
+    pub(super) streams: Arc<Semaphore>,
+    pub(super) pools: Mutex<HashMap<String, Arc<Pool>>>,
+    pub(super) tables: Tables<Readable>,
+    pub(super) type_overrides: TypeOverrides,
+}
+
+/// A table, and how its rows are asked for.
+pub(super) struct Readable {
+    pub(super) listed: Vec<Column>,
+    pub(super) oid: u32,
+    /// With `ONLY`, quoted.
+    pub(super) from: String,
+    pub(super) columns: Vec<String>,
+    pub(super) kinds: Vec<Kind>,
+    /// The column of windows.
+    pub(super) time: Option<sql::Time>,
+    pub(super) bounds: Option<Window>,
+    pub(super) rows_estimate: Option<u64>,
+    /// Which table it was when it was listed.
+    pub(super) object: Object,
+    /// How many blocks it has, and how many of them make a range, where ranges can be read.
+    pub(super) blocks: Option<(u64, u64)>,
+}
+
+impl Inner {
+    pub(super) fn pools(&self) -> MutexGuard<'_, HashMap<String, Arc<Pool>>> {
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn pool(&self, database: &str) -> Arc<Pool> {
+        let pool = || {
+            let name = database.to_owned();
+            Arc::new(Pool::new(self.server.clone(), name, self.limits.idle_timeout))
+        };
+        let mut pools = self.pools();
+        if pools.len() > MANY_POOLS {
+            let others = pools.iter().filter(|(name, _)| *name != database);
+            others.for_each(|(_, pool)| pool.close_idle());
+        }
+        Arc::clone(pools.entry(database.to_owned()).or_insert_with(pool))
+    }
+
+    /// Databases to try when only the server matters.
+    pub(super) fn first_connection(&self) -> Result<Connection> {
+        let mut names: Vec<&str> = self.select.databases.iter().map(String::as_str).collect();
+        if names.is_empty() {
+            names = vec!["postgres", &self.server.user, "template1"];
+        }
+        let mut failed = None;
+        for name in names {
+            match Connection::open(&self.server, name, self.limits.idle_timeout) {
+                Ok(connection) => return Ok(connection),
+                // There is no such database, or this user may not use it.
+                Err(error) if error.class() == Class::Stop => {
+                    failed.get_or_insert(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(failed.unwrap_or_else(|| Error::stop("there is no database to connect to")))
+    }
+
+    pub(super) fn describe(&self) -> Result<SourceInfo> {
+        let mut connection = self.first_connection()?;
+        let rows = connection.query("SELECT current_setting('server_version')")?;
+        let version = rows.first().map(|row| catalog::text(row, 0)).unwrap_or_default();
+        let tls = if connection.is_tls() { "" } else { ", without TLS" };
+        Ok(SourceInfo {
+            name: self.name.clone(),
+            address: format!("{}:{}", self.server.host, self.server.port),
+            version: format!("PostgreSQL {version}{tls}"),
+            identity: None,
+        })
+    }
+
+    /// The cluster's own identifier, and the numbers of its databases; nothing where the right to ask is
+    /// missing.
+    pub(super) fn identity(&self) -> Result<Option<ServerIdentity>> {
+        let mut connection = self.first_connection()?;
+        let rows = match connection.query(snapshot::SYSTEM) {
+            Ok(rows) => rows,
+            Err(error) if error.class() == Class::Fail => return Ok(None),
+            Err(error) => return Err(error.context("asking which server it is")),
+        };
+        let Some(system) = rows.first().map(|row| catalog::text(row, 0)) else { return Ok(None) };
+        let numbers = "SELECT datname, oid FROM pg_database WHERE NOT datistemplate";
+        let numbers = connection.query(numbers)?;
+        Ok(Some(ServerIdentity {
+            server: format!("postgresql {system}"),
+            databases: numbers
+                .iter()
+                .map(|row| (catalog::text(row, 0), catalog::text(row, 1)))
+                .collect(),
+        }))
+    }
+
+    /// The databases to export. What is not asked for, and what cannot be read, goes into the listing.
+    pub(super) fn databases(&self, listing: &mut Listing) -> Result<Vec<String>> {
+        let there = catalog::databases(&mut self.first_connection()?)?;
+        let provider =
+            |name: &str| PROVIDERS.contains(&name).then_some("the provider's own database");
+        let found = there
+            .iter()
+            .map(|found| Found { name: found.name.clone(), foreign: provider(&found.name) });
+        let chosen = databases::choose(found.collect(), &self.select)?;
+        let excluded = chosen.excluded.into_iter();
+        listing
+            .excluded
+            .extend(excluded.map(|(name, why)| self.excluded(format!("database {name}"), why)));
+        let closed: HashMap<_, _> =
+            there.into_iter().filter_map(|found| Some((found.name, found.closed?))).collect();
+        let (closed_ones, databases) =
+            chosen.taken.into_iter().partition(|name| closed.contains_key(name));
+        let closed_ones: Vec<String> = closed_ones;
+        let unreadable =
+            closed_ones.iter().map(|name| (self.id(name, "*", "*"), closed[name].clone()));
+        listing.unreadable.extend(unreadable);
+        Ok(databases)
+    }
+
+    pub(super) fn id(&self, database: &str, schema: &str, table: &str) -> TableId {
+        TableId {
+            source: self.name.clone(),
+            database: database.to_owned(),
+            schema: schema.to_owned(),
+            table: table.to_owned(),
+        }
+    }
+
+    pub(super) fn excluded(&self, what: String, why: &str) -> Excluded {
+        Excluded { source: self.name.clone(), what, why: why.to_owned() }
+    }
+}
