@@ -46,7 +46,7 @@ use crate::source::relational::tables::Tables;
 use crate::source::relational::type_overrides::TypeOverrides;
 use crate::window::{Slice, Window};
 
-/// Opens one.
+/// Prepares a server as a source. It connects when it is first asked for something.
 pub(super) fn open(
     spec: &SourceSpec,
     database: &Database,
@@ -88,9 +88,10 @@ impl Source for MySql {
         let this = Arc::clone(&self.0);
         blocking(move |cancel| {
             let asked = this.pool.outside(cancel, |client| {
-                let (product, sql) = match client.is_mariadb {
-                    true => ("mariadb", "SELECT @@server_uid"),
-                    false => ("mysql", "SELECT @@server_uuid"),
+                let (product, sql) = if client.is_mariadb {
+                    ("mariadb", "SELECT @@server_uid")
+                } else {
+                    ("mysql", "SELECT @@server_uuid")
                 };
                 match client.value(sql) {
                     Ok(id) => Ok((product, id.filter(|id| !id.is_empty()))),
@@ -205,7 +206,7 @@ fn read_chunk(
         _ => read::read(session, &part, &sink, aside),
     };
     match read {
-        // What was sent of it already must not come again: the chunk begins anew.
+        // What was sent of it must not be sent again: the chunk starts over.
         Err(fault) if fault.code() == Some(ALTERED) => {
             session.renew(this.pool.tick())?;
             let error = "the table was altered while it was read";

@@ -43,7 +43,7 @@ pub(super) struct Postgres {
     inner: Arc<Inner>,
 }
 
-/// Opens a server. Nothing is connected yet.
+/// Prepares a server as a source. It connects when it is first asked for something.
 pub(super) fn open(
     spec: &SourceSpec,
     server: &Database,
@@ -119,7 +119,7 @@ impl Source for Postgres {
     }
 
     async fn artifacts(&self) -> Result<Artifacts> {
-        // They need connections of their own, and some servers grant few.
+        // The artifacts need connections of their own, and some servers grant few.
         self.inner.pools().values().for_each(|pool| pool.close_idle());
         let inner = Arc::clone(&self.inner);
         blocking(move |_| artifacts::collect(&inner)).await

@@ -27,7 +27,7 @@ use crate::error::{Class, Error, Result};
 /// How long to wait for each address of a host.
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// How long a connection is idle before it is asked whether it is there.
+/// How long a connection is idle before the system probes it.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
 /// A connection to a server.
@@ -51,7 +51,7 @@ impl Closer {
 }
 
 impl TcpTransport {
-    /// Connects. A read or write that sees no byte for `idle` fails.
+    /// Connects. A read or write fails that transfers no byte for `idle`.
     pub(super) fn connect(host: &str, port: u16, idle: Duration) -> Result<Self> {
         let failed = |error: &dyn std::fmt::Display| {
             Error::of(Class::Retry, format!("{host}:{port}: cannot connect: {error}"))
@@ -64,8 +64,8 @@ impl TcpTransport {
                         socket.set_nodelay(true)?;
                         socket.set_read_timeout(Some(idle))?;
                         socket.set_write_timeout(Some(idle))?;
-                        // Finds out that a tunnel is gone while nothing is read from it, and keeps one
-                        // open that is closed when it is idle. The system's own pace is two hours.
+                        // This shows that a tunnel is gone while nothing is read from it, and keeps one open that is
+                        // closed when it is idle. The system's default is two hours.
                         sockopt::set_socket_keepalive(&socket, true)?;
                         sockopt::set_tcp_keepidle(&socket, KEEP_ALIVE)?;
                         sockopt::set_tcp_keepintvl(&socket, KEEP_ALIVE)?;
@@ -80,7 +80,8 @@ impl TcpTransport {
         Err(last.map_or_else(|| failed(&"the name has no address"), |error| failed(&error)))
     }
 
-    /// Goes on in TLS; the server has agreed to that. `verified` is the name its certificate must have.
+    /// Continues in TLS, to which the server has agreed. Its certificate must be for `host`, where the mode verifies
+    /// that.
     pub(super) fn upgrade(self, tls: &Tls, host: &str) -> Result<Self> {
         let Self { stream: Stream::Plain(plain), socket } = self else { return Ok(self) };
         let name = ServerName::try_from(host.to_owned())
@@ -106,7 +107,7 @@ impl TcpTransport {
         end_point::hash(stream.conn.peer_certificates()?.first()?)
     }
 
-    /// From now on a read that sees no byte for so long fails.
+    /// From now on a read fails that receives no byte for this long.
     pub(super) fn wait_for(&self, idle: Duration) -> io::Result<()> {
         self.socket.set_read_timeout(Some(idle))
     }
@@ -190,7 +191,7 @@ fn client_config(tls: &Tls) -> Result<Arc<ClientConfig>> {
     Ok(Arc::new(config))
 }
 
-/// The client's certificate with those of its authorities, and its key.
+/// The client's certificate, followed by those of its authorities, and its key.
 fn identity(
     client: &ClientCertificate,
 ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
@@ -248,16 +249,15 @@ fn roots(tls: &Tls) -> Result<RootCertStore> {
             }
         }
     }
-    match roots.is_empty() {
-        true => {
-            Err(Error::usage("there is no authority to trust").hint("name one: sslrootcert=FILE"))
-        }
-        false => Ok(roots),
+    if roots.is_empty() {
+        Err(Error::usage("there is no authority to trust").hint("name one: sslrootcert=FILE"))
+    } else {
+        Ok(roots)
     }
 }
 
-/// Verifies what the mode asks for. Where nobody is verified, neither is the key: a certificate of version 1,
-/// which some recipes make, could not even be parsed.
+/// Verifies what the mode asks for. A mode that verifies nobody does not look at the key either: a certificate of
+/// version 1, which some recipes make, could not even be parsed.
 #[derive(Debug)]
 struct Verifier {
     chain: Option<Arc<WebPkiServerVerifier>>,
@@ -278,7 +278,7 @@ impl ServerCertVerifier for Verifier {
         let verified =
             chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
         match verified {
-            // The name is looked at last, so all else is as it should be.
+            // The name is checked last, so everything else was in order.
             Err(rustls::Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) if self.any_name => Ok(ServerCertVerified::assertion()),

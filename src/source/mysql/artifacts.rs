@@ -16,11 +16,11 @@ use crate::text::escaped;
 
 /// A kind of object of a database.
 struct Kind {
-    /// As in the status.
+    /// Its name in the outcome.
     name: &'static str,
     /// As in `SHOW CREATE …`.
     word: &'static str,
-    /// Lists their names, by the name of the database.
+    /// What follows SELECT to list their names; the name of the database follows it.
     list: &'static str,
     /// Whether its statements hold others, which end in a semicolon.
     is_program: bool,
@@ -99,7 +99,7 @@ const KINDS: [Kind; 9] = [
     },
 ];
 
-/// What was asked for, in the end.
+/// How many objects of a kind were saved, and which were not.
 #[derive(Default)]
 struct Tally {
     saved: usize,
@@ -116,7 +116,7 @@ impl Tally {
     }
 }
 
-/// Asks for each kind; what the server does not show is said, not an error.
+/// Asks for each kind. What the server does not show is reported and is no error.
 pub(super) fn collect(
     client: &mut Client,
     source: &str,
@@ -134,7 +134,7 @@ pub(super) fn collect(
         );
         let create = format!("SHOW CREATE DATABASE IF NOT EXISTS {}", quoted(database));
         for (_, sql) in show(client, &[create])?.into_iter().flatten() {
-            let _ = writeln!(script, "{sql};"); // memory takes all
+            let _ = writeln!(script, "{sql};"); // writing to memory cannot fail
         }
         let _ = writeln!(script, "USE {};\n", quoted(database));
         for (kind, tally) in kinds.iter().zip(&mut tallies) {
@@ -160,8 +160,7 @@ pub(super) fn collect(
     Ok(artifacts)
 }
 
-/// All objects of a kind in a database.
-/// A statement without the passwords in addresses, as FEDERATED has them: `mysql://USER:PASSWORD@HOST/…`.
+/// A statement without the passwords in addresses, which FEDERATED tables have: `mysql://USER:PASSWORD@HOST/…`.
 fn without_passwords(sql: &str) -> String {
     let mut safe = String::new();
     let mut rest = sql;
@@ -227,11 +226,12 @@ fn of_kind(
             "VIEW" => sql.replacen("CREATE ", "CREATE OR REPLACE ", 1),
             _ => sql,
         };
-        // What a program means depends on the mode that it was made in.
+        // What a program means depends on the SQL mode in which it was made.
         let _ = writeln!(script, "SET sql_mode = {};", literal(&mode));
-        let _ = match kind.is_program {
-            true => writeln!(script, "DELIMITER ;;\n{sql};;\nDELIMITER ;\n"),
-            false => writeln!(script, "{sql};\n"),
+        let _ = if kind.is_program {
+            writeln!(script, "DELIMITER ;;\n{sql};;\nDELIMITER ;\n")
+        } else {
+            writeln!(script, "{sql};\n")
         };
         if kind.word == "SEQUENCE" {
             let next = format!("SELECT next_not_cached_value FROM {}", full(name));
@@ -243,8 +243,8 @@ fn of_kind(
     Ok(())
 }
 
-/// A view may stand on another that comes later: until then something with the same columns is there.
-/// Returns the names of those that have columns: a view that has lost its table has none.
+/// A view may read another that comes later; until then a stand-in has the same columns. Returns the names of the views
+/// that have columns: a view that has lost its table has none.
 fn stand_ins(
     client: &mut Client,
     database: &str,
@@ -274,7 +274,7 @@ fn stand_ins(
 /// The mode and the statement of `SHOW CREATE …`, or what the server says instead.
 type Shown = Result<(String, String), String>;
 
-/// Many at once, since each answer may have to come a long way.
+/// Asks for many at once, since each round trip may take long.
 fn show(client: &mut Client, statements: &[String]) -> Result<Vec<Shown>, Fault> {
     const AT_ONCE: usize = 100;
     let mut shown = Vec::with_capacity(statements.len());
@@ -287,7 +287,7 @@ fn show(client: &mut Client, statements: &[String]) -> Result<Vec<Shown>, Fault>
         });
         match outcome {
             Ok(()) => {}
-            // Those before have been answered, and those after it not been looked at.
+            // The statements before it have been answered, those after it have not been run.
             Err(Fault::Server(error)) => shown.push(Err(error.to_string())),
             Err(broken) => return Err(broken),
         }
@@ -300,16 +300,16 @@ fn statement(row: TextRow) -> Shown {
     let mut values = row.into_iter().skip(1).take(3).map(Option::unwrap_or_default);
     let first = values.next().unwrap_or_default();
     let is_statement = |text: &String| text.starts_with("CREATE ");
-    match is_statement(&first) {
-        true => Ok((String::new(), first)),
-        false => match values.find(is_statement) {
-            Some(statement) => Ok((first, statement)),
-            None => Err("the user has no right to see its statement".to_owned()),
-        },
+    if is_statement(&first) {
+        return Ok((String::new(), first));
+    }
+    match values.find(is_statement) {
+        Some(statement) => Ok((first, statement)),
+        None => Err("the user has no right to see its statement".to_owned()),
     }
 }
 
-/// Who may do what, without what proves who it is.
+/// Accounts and their rights, without passwords.
 fn users(client: &mut Client) -> Result<Result<String, String>, Fault> {
     let mut script = String::from("-- Users and their rights, without passwords.\n");
     let all = client.query("SELECT User, Host FROM mysql.user ORDER BY User, Host");
@@ -348,7 +348,7 @@ fn users(client: &mut Client) -> Result<Result<String, String>, Fault> {
 /// A grant without `IDENTIFIED …` up to what follows it.
 fn without_secrets(grant: &str) -> String {
     let Some(start) = grant.find(" IDENTIFIED ") else { return grant.to_owned() };
-    // Nothing after it holds a quote that is not part of the proof, or of a certificate's name.
+    // After it, quotes enclose only passwords and the names of certificates.
     let ends = [" REQUIRE ", " WITH ", " PASSWORD EXPIRE", " ACCOUNT "];
     let mut in_quotes = false;
     let end = grant.char_indices().skip_while(|(at, _)| *at < start).find(|(at, char)| {

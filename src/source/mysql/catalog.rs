@@ -1,4 +1,4 @@
-//! What there is, by information_schema: a few questions for everything, never one for each table.
+//! What exists, from information_schema: a few queries for everything, never one for each table.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -57,7 +57,7 @@ pub(super) struct Catalog {
 pub(super) fn databases(client: &mut Client, select: &Select) -> Result<Catalog, Fault> {
     let all: Vec<String> =
         client.query("SHOW DATABASES")?.into_iter().flatten().flatten().collect();
-    // A server that folds names knows them by another case than they may be asked for.
+    // A server that folds case may know a name in another case than the configuration.
     let folds = client.value("SELECT @@lower_case_table_names")?.is_some_and(|how| how != "0");
     let mut select = select.clone();
     for name in select.databases.iter_mut().filter(|_| folds) {
@@ -106,7 +106,7 @@ pub(super) fn tables(
             is_versioned: kind == Some("SYSTEM VERSIONED"),
             ..Entry::default()
         };
-        // The catalog compares without case, and names may differ by nothing else.
+        // The catalog ignores case in comparisons, and names may differ by case alone.
         if let Some(name) = database.zip(table).map(owned)
             && catalog.databases.contains(&name.0)
         {

@@ -1,15 +1,15 @@
-//! Which charset a column's bytes are in. They come as they are stored, and are decoded here where that is
-//! exact, so that no byte is lost in a conversion; only the server knows the numbers.
+//! The charset of a column's bytes. They arrive as they are stored, and are decoded here where that is exact, so that
+//! no conversion loses a byte. Only the server knows the numbers of collations.
 
 use std::collections::HashMap;
 
 use crate::source::mysql::client::Client;
 use crate::source::mysql::errors::Fault;
 
-/// What is to be done with bytes of a charset.
+/// How the bytes of a charset are decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Charset {
-    /// They are UTF-8, or are said to be.
+    /// They are UTF-8, or are declared as such.
     Utf8,
     /// Code page 1252, whose five holes are the control characters of their numbers.
     Latin1,

@@ -24,7 +24,7 @@ const SCAN: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Status flag: another result follows.
 const MORE_RESULTS: u16 = 0x08;
 
-/// A connection that is let in.
+/// A connection that is logged in.
 pub(super) struct Client {
     packets: Packets,
     /// Number of the connection, by which it can be killed.
@@ -60,7 +60,7 @@ impl Connected for Client {
 }
 
 impl Client {
-    /// Connects. A read that sees no byte for `idle` fails.
+    /// Connects. A read fails that receives no byte for `idle`.
     pub(super) fn connect(
         database: &Database,
         idle: Duration,
@@ -75,7 +75,7 @@ impl Client {
                 .context(format!("{}:{}: as `{}`", database.host, database.port, database.user));
             match (denied, encrypted) {
                 (false, _) => error,
-                // This is all that a server says to a user which may only come by TLS.
+                // A server says no more than this to a user who must connect with TLS.
                 (true, false) => error.hint(
                     "check user and password; without TLS this may also mean that the user must come by TLS: \
                      sslmode=require",
@@ -84,7 +84,7 @@ impl Client {
             }
         })?;
         let is_mariadb = greeting.version.contains("MariaDB");
-        // MariaDB puts this before its own for old replicas.
+        // MariaDB puts this before its version for old replicas.
         let version = greeting.version.strip_prefix("5.5.5-").unwrap_or(&greeting.version);
         let version = escaped(version).to_string();
         Ok(Self { packets, id: greeting.id, version, is_mariadb, idle })
@@ -158,8 +158,8 @@ impl Client {
         Ok(first.and_then(|row| row.into_iter().next().flatten()))
     }
 
-    /// The same for a question that the server may think about for long without sending a byte. Whether it is
-    /// still there is found out by the system, which asks it now and then.
+    /// The same for a query that the server may work on for long without sending a byte. The system's keep-alive shows
+    /// whether the server is still there.
     pub(super) fn value_of_scan(
         &mut self,
         sql: &str,
@@ -170,7 +170,7 @@ impl Client {
         value
     }
 
-    /// Frees the memory of a large row that is done with.
+    /// Frees the memory of a large row after its use.
     pub(super) fn release(&mut self) {
         self.packets.release();
     }
@@ -222,7 +222,7 @@ impl Client {
         }
     }
 
-    /// Forgets a statement; the server says nothing to that.
+    /// Closes a statement; the server sends no answer to this.
     pub(super) fn close(&mut self, statement: &Statement) -> std::result::Result<(), Fault> {
         self.command(COM_STMT_CLOSE, &statement.id.to_le_bytes())
     }
@@ -242,7 +242,7 @@ impl Client {
                 let status = parts.length().zip(parts.length()).and_then(|_| parts.u16());
                 status.map(Begun::Done).ok_or_else(|| Fault::nonsense("an OK"))
             }
-            // LOAD DATA LOCAL: a server that asks for a file which nobody offered.
+            // LOAD DATA LOCAL: the server asks for a file that nobody offered.
             Some(0xfb) => Err(Fault::nonsense("it asks for a file")),
             _ => {
                 let count = parts.length().and_then(|count| usize::try_from(count).ok());

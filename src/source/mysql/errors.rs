@@ -8,18 +8,18 @@ use crate::error::{Class, Error};
 use crate::source::relational::broken::broken;
 use crate::text::escaped;
 
-/// How a command failed.
+/// How a command or a read failed.
 #[derive(Debug)]
 pub(super) enum Fault {
-    /// The server refused it and goes on to listen.
+    /// The server refused it, and the connection can be used further.
     Server(ServerError),
     /// The connection is of no use any more.
     Broken(Error),
-    /// The read cannot go on, or nobody wants its rows any more; the session is as good as before.
+    /// The read was given up here, or its rows are no longer wanted; the session stays usable.
     Stopped(Error),
 }
 
-/// An error as the server says it.
+/// An error of the server.
 #[derive(Debug, Clone)]
 pub(super) struct ServerError {
     pub(super) code: u16,
@@ -42,7 +42,7 @@ impl Fault {
         }
     }
 
-    /// An answer that is not of this protocol.
+    /// An answer that violates the protocol.
     pub(super) fn nonsense(what: &str) -> Self {
         Self::Broken(Error::of(
             Class::Retry,
@@ -85,21 +85,21 @@ impl From<ServerError> for Error {
             3032 => Self::stop(&error).hint(
                 "`offline_mode` of the server is on: switch it off, or take a user with CONNECTION_ADMIN",
             ),
-            // What the server runs for each connection has failed.
+            // What the server runs for each new connection has failed.
             1184 => Self::stop(&error).hint(
                 "`init_connect` of the server may be broken: mend it, or take a user with CONNECTION_ADMIN \
                  (SUPER), for whom it is not run",
             ),
-            // The account's way to prove a password is not there any more.
+            // The account's authentication plugin is no longer there.
             1524 => Self::stop(&error).hint("ALTER USER … IDENTIFIED WITH another way, or take another user"),
-            // By TLS alone; blocked after too many errors.
+            // TLS is required; the host is blocked after too many errors.
             3159 => Self::stop(&error).hint("use TLS: sslmode=require"),
             1129 => Self::stop(&error).hint("FLUSH HOSTS on the server unblocks it"),
-            // Too many connections, of all or of this user.
+            // There are too many connections, of all users or of this one.
             1040 | 1203 | 1226 => {
                 of(Class::Retry).hint("allow more connections, or lower `concurrency`")
             }
-            // No right to a table, a column, a command.
+            // The right to a table, a column or a command is missing.
             1142 | 1143 | 1227 => Self::fail(&error).hint("grant the user SELECT on it"),
             1146 => Self::fail(&error).hint("it was dropped or renamed while the run was at work"),
             // No such column; the definition has changed since the snapshot.
@@ -109,7 +109,7 @@ impl From<ServerError> for Error {
             1153 | 1162 | 1301 => Self::fail(&error).hint("raise the server's max_allowed_packet"),
             // Waiting for a lock, a deadlock, out of memory, statement time-outs (MySQL, MariaDB).
             1037 | 1038 | 1041 | 1205 | 1213 | 1969 | 3024 => of(Class::RetryThenSplit),
-            // What is in the statement or in the data will be there the next time.
+            // What is wrong in the statement or in the data will be wrong the next time.
             _ if state.starts_with("28") => Self::stop(&error),
             _ if state.starts_with("42") || state.starts_with("22") => Self::fail(&error),
             _ => of(Class::Retry),

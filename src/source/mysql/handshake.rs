@@ -1,5 +1,5 @@
-//! Being let in: the server's greeting, TLS, and the ways of proving who asks. Secrets go no further than
-//! the wire, and never in clear over a connection that is not encrypted.
+//! The login: the server's greeting, TLS, and the authentication plugins. Secrets go nowhere but to the server, and
+//! never in clear over a connection that is not encrypted.
 
 use crate::config::{Database, ServerKey, TlsMode};
 use crate::error::Error;
@@ -28,7 +28,7 @@ const MULTI_RESULTS: u32 = 1 << 17;
 const PS_MULTI_RESULTS: u32 = 1 << 18;
 const PLUGIN_AUTH: u32 = 1 << 19;
 
-/// Of what the server sends; it has a limit of its own.
+/// The largest packet that the server may send; it has a limit of its own.
 const MAX_PACKET: u32 = 1 << 30;
 /// utf8mb4_general_ci, which all versions have.
 const UTF8MB4: u8 = 45;
@@ -43,7 +43,7 @@ pub(super) struct Greeting {
     plugin: Vec<u8>,
 }
 
-/// Lets the server know who asks. Returns the connection, encrypted or not.
+/// Logs in. Returns the connection, encrypted or not.
 pub(super) fn handshake(
     mut packets: Packets,
     database: &Database,
@@ -67,7 +67,7 @@ pub(super) fn handshake(
         }
     };
     let password = database.password.as_ref().map_or("", |password| password.expose());
-    // Where there is none, the server says which way it wants instead.
+    // Where there is none, the server names the plugin that it wants instead.
     let proof = proof(&greeting.plugin, password, &greeting.nonce).unwrap_or_default();
     let mut response = prelude(capabilities);
     response.extend_from_slice(database.user.as_bytes());
@@ -112,9 +112,10 @@ fn greeting(packet: &[u8]) -> std::result::Result<Greeting, Fault> {
         let rest = usize::from(length).saturating_sub(8).max(13);
         nonce.extend_from_slice(parts.take(rest.min(parts.0.len()))?);
         nonce.truncate(20); // a zero ends it
-        let plugin = match capabilities & PLUGIN_AUTH != 0 {
-            true => parts.zero_ended().to_vec(),
-            false => b"mysql_native_password".to_vec(),
+        let plugin = if capabilities & PLUGIN_AUTH != 0 {
+            parts.zero_ended().to_vec()
+        } else {
+            b"mysql_native_password".to_vec()
         };
         Some(Greeting { version, id, capabilities, nonce, plugin })
     };
@@ -130,7 +131,7 @@ pub(super) fn server_error(packet: &[u8]) -> ServerError {
     let mut parts = Parts(packet.get(1..).unwrap_or_default());
     let code = parts.u16().unwrap_or_default();
     let mut state = "HY000".to_owned();
-    // Not before both sides know each other.
+    // The state is missing before the capabilities are exchanged.
     if parts.0.first() == Some(&b'#')
         && let Some(found) = parts.take(6)
     {
@@ -139,7 +140,7 @@ pub(super) fn server_error(packet: &[u8]) -> ServerError {
     ServerError { code, state, message: String::from_utf8_lossy(parts.0).into_owned() }
 }
 
-/// What is left of it: the server may want another way, or the password itself.
+/// The rest of the login: the server may want another plugin, or the password itself.
 fn authenticate(
     packets: &mut Packets,
     greeting: &Greeting,
@@ -155,14 +156,14 @@ fn authenticate(
             Some(0xff) => return Err(Fault::Server(server_error(&packet))),
             Some(0xfe) => {
                 plugin = parts.zero_ended().to_vec();
-                // Some end in a zero; a byte of the nonce may be one.
+                // Some nonces end in a zero; another byte of the nonce may be zero as well.
                 nonce = parts.0[..parts.0.len().min(LONG_NONCE)].to_vec();
                 match proof(&plugin, password, &nonce) {
                     Some(proof) => packets.send(&proof)?,
                     None => hand_over(packets, greeting, &plugin, password, &nonce, database)?,
                 }
             }
-            // caching_sha2_password: 3 is well, 4 asks for the password itself.
+            // caching_sha2_password: 3 means success, 4 asks for the password itself.
             Some(0x01) if parts.0 == [3] => {}
             Some(0x01) if parts.0 == [4] => {
                 hand_over(packets, greeting, &plugin, password, &nonce, database)?;
@@ -178,7 +179,7 @@ fn authenticate(
     }
 }
 
-/// The password itself, for ways of proof that want it: within TLS, or for the owner of the server's key.
+/// Sends the password itself to plugins that want it: within TLS, or encrypted with the server's key.
 fn hand_over(
     packets: &mut Packets,
     greeting: &Greeting,

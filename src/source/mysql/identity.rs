@@ -1,5 +1,5 @@
-//! Which table stands behind a name: as it was listed, and as it is now. InnoDB says nothing of a `RENAME` to who
-//! reads an older snapshot: it shows the newcomer as it was then, and columns under the names that they have now.
+//! Which table a name stands for: when it was listed, and now. InnoDB does not tell the reader of an older snapshot
+//! about a `RENAME`: it shows the other table as it was then, and columns under their present names.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -12,8 +12,8 @@ use crate::source::mysql::errors::Fault;
 use crate::source::mysql::select::literal;
 use crate::source::relational::type_overrides::TypeOverrides;
 
-/// InnoDB looks at all of its tables for the number of one. With more tables than these it is not asked after each
-/// read, or the work would grow with the square of their number.
+/// InnoDB goes through all of its tables to find the number of one. With more tables than this it is not asked after
+/// each read, since the work would grow with the square of their number.
 const MANY_TABLES: usize = 1000;
 
 /// What tells tables of one name apart, besides their columns: when each was made, to the second, and InnoDB's own
@@ -21,7 +21,7 @@ const MANY_TABLES: usize = 1000;
 #[derive(Debug, Default)]
 pub(super) struct Marks {
     created: HashMap<Name, String>,
-    /// `None` where they cannot be seen, or cost too much.
+    /// `None` where the user may not see them, or where they cost too much.
     numbers: Option<HashMap<String, BTreeSet<String>>>,
 }
 
@@ -83,7 +83,7 @@ impl Marks {
         self.numbers.is_some()
     }
 
-    /// That of one table; `None` where it is not there.
+    /// That of one table; `None` where it does not exist.
     pub(super) fn of(&self, name: &Name) -> Option<String> {
         let created = self.created.get(name)?;
         let numbers = self.numbers.as_ref().zip(in_files(name));
@@ -118,7 +118,8 @@ fn numbers(
     Ok(None)
 }
 
-/// `DATABASE/TABLE` as InnoDB has it. For letters that are not ASCII's the server has a code of its own.
+/// `DATABASE/TABLE` as InnoDB has it. The server encodes letters beyond ASCII in a way of its own; names with such
+/// letters are not looked for.
 fn in_files((database, table): &Name) -> Option<String> {
     let encode = |name: &str| {
         let chars = name.chars().map(|c| match c {
@@ -142,7 +143,7 @@ pub(super) fn object(mark: String, columns: &[Column]) -> Object {
     Object { id: mark, columns: columns.iter().enumerate().map(column).collect() }
 }
 
-/// What has the name of a table now, as a connection sees it that is in no snapshot.
+/// The table that has a name now, as a connection outside of any snapshot sees it.
 pub(super) fn now(client: &mut Client, id: &TableId, numbered: bool) -> Result<Option<Object>> {
     let (database, table) = (literal(&id.database), literal(&id.table));
     let condition = format!("TABLE_SCHEMA = {database} AND TABLE_NAME = {table}");

@@ -33,7 +33,7 @@ const TRANSACTIONAL: [&str; 3] = ["InnoDB", "RocksDB", "TokuDB"];
 
 pub(super) fn list(this: &Inner, lease: &mut Lease, cancel: &CancelToken) -> Result<Listing> {
     let before = marks_before(this, cancel)?;
-    // The snapshots first: a table that is created meanwhile is then listed and empty, not unknown.
+    // The snapshots come first: a table that is created meanwhile is then listed as empty, not missed.
     lease.work(cancel, |_| Ok(()))?;
     let (catalog, marks, sight) = this
         .pool
@@ -107,8 +107,8 @@ pub(super) fn list(this: &Inner, lease: &mut Lease, cancel: &CancelToken) -> Res
     Ok(listing)
 }
 
-/// What tells the tables apart before the first snapshots are taken, and when that was: a table that is the same
-/// after them is what they see.
+/// The marks of the tables before the first snapshots are taken, and when that was: a table that has the same mark
+/// afterwards is the one that the snapshots see.
 fn marks_before(this: &Inner, cancel: &CancelToken) -> Result<Option<(Marks, u64)>> {
     if !this.tables.is_empty() {
         return Ok(None);
@@ -143,7 +143,7 @@ fn list_one(
         warnings.push(format!(
             "{id} keeps its history: rows of the past are exported like those of now"
         ));
-        /// ER_BAD_FIELD_ERROR: they have names of their own, and are listed.
+        /// ER_BAD_FIELD_ERROR: the columns have other names, and are listed.
         const NO_SUCH_COLUMN: u16 = 1054;
         let hidden = format!("SELECT ROW_START FROM {} LIMIT 0; {}", table_name(id), read::FREE);
         let own = |column: &crate::model::Column| column.key.eq_ignore_ascii_case("row_start");
@@ -181,8 +181,8 @@ fn is_integer(entry: &Entry, name: &str) -> bool {
     column.is_some_and(|column| column.data_type.is_integer())
 }
 
-/// The column by which a table can be read in windows: by default one that the rows are sorted by. By any other
-/// index InnoDB would have to look for each row in another place.
+/// The column by which a table can be read in windows: by default one that the rows are sorted by. With any other
+/// index, InnoDB would have to fetch each row from another place.
 fn time_column(
     configured: &BTreeMap<String, String>,
     id: &TableId,
@@ -199,7 +199,7 @@ fn time_column(
     choose(configured, id, &candidates, warnings)
 }
 
-/// Where the times of a table lie. A date that is none counts as one before all others, where it is sorted.
+/// Where the times of a table lie. An invalid date counts as one before all others, which is where it is sorted.
 fn find_times(
     session: &mut Session,
     id: &TableId,
@@ -222,7 +222,7 @@ fn find_times(
     };
     let (first, last) = (instant(min), instant(max));
     let (before, after) = (first.is_none(), last.is_none());
-    // What lies beyond is left out to find where the others are. Half a date says nothing: then they may be
+    // What lies beyond is left out to find the bounds of the others. Where they cannot be parsed, the rows may be
     // anywhere.
     let within = format!(
         "{column} >= {} AND {column} < {}",

@@ -8,7 +8,7 @@ use crate::config::Tls;
 use crate::error::Result;
 use crate::source::tcp::{Closer, TcpTransport};
 
-/// What is read from the socket at once.
+/// How many bytes are read from the socket at once.
 const BUFFER: usize = 256 << 10;
 /// A packet of this length is continued in the next.
 const FULL: usize = 0xff_ff_ff;
@@ -32,7 +32,7 @@ impl Packets {
         Self { wire, buffer, start: 0, end: 0, large, sequence: 0 }
     }
 
-    /// Goes on in TLS. What came before was in clear and must have been read: it could be anybody's.
+    /// Continues in TLS. Nothing that arrived before may be left to read: it came in clear, and could be anybody's.
     pub(super) fn upgrade(self, tls: &Tls, host: &str) -> Result<Self> {
         let wire = self.wire.upgrade(tls, host)?;
         Ok(Self { wire, start: 0, end: 0, ..self })
@@ -102,10 +102,7 @@ impl Packets {
     /// Reads until the buffer holds so many bytes, which it can.
     #[inline]
     fn fill(&mut self, wanted: usize) -> io::Result<()> {
-        match self.end - self.start >= wanted {
-            true => Ok(()),
-            false => self.read_more(wanted),
-        }
+        if self.end - self.start >= wanted { Ok(()) } else { self.read_more(wanted) }
     }
 
     fn read_more(&mut self, wanted: usize) -> io::Result<()> {
@@ -134,7 +131,7 @@ impl Packets {
         let there = length.min(self.end - self.start);
         self.large.extend_from_slice(&self.buffer[self.start..self.start + there]);
         self.start += there;
-        // In steps: what a header claims is not there yet.
+        // The buffer grows in steps, since a header may claim more than arrives.
         while self.large.len() < before + length {
             let from = self.large.len();
             let step = (before + length - from).min(BUFFER);
@@ -149,7 +146,7 @@ impl Packets {
         self.large = Vec::new();
     }
 
-    /// From now on a read that sees no byte for so long fails.
+    /// From now on a read fails that receives no byte for this long.
     pub(super) fn wait_for(&self, idle: Duration) -> io::Result<()> {
         self.wire.wait_for(idle)
     }

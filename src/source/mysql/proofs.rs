@@ -1,5 +1,5 @@
-//! PURE, but for random numbers: how a password is proved in each of the ways that servers want. None of them
-//! shows the password to who listens.
+//! PURE, but for random numbers: the answers of the authentication plugins to the server's nonce. None of them shows
+//! the password to an eavesdropper.
 
 use ed25519_dalek::hazmat::{ExpandedSecretKey, raw_sign};
 use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
@@ -10,14 +10,14 @@ use sha2::{Digest, Sha256, Sha512};
 
 use crate::error::{Error, Result};
 
-/// Bytes that the server makes up for the ways of MySQL, and for the newer ones of MariaDB.
+/// Bytes of the nonce for MySQL's plugins, and for the newer ones of MariaDB.
 pub(super) const NONCE: usize = 20;
 pub(super) const LONG_NONCE: usize = 32;
 
-/// The answer to a nonce; `None` for a way that this client does not know, or that takes another step.
+/// The answer to a nonce; `None` for a plugin that this client does not know, or that takes another step.
 pub(super) fn proof(plugin: &[u8], password: &str, nonce: &[u8]) -> Option<Vec<u8>> {
     match plugin {
-        // Its server wants to hear of a salt first, whatever the password is.
+        // Its server sends a salt first, whatever the password is.
         b"parsec" if nonce.len() >= LONG_NONCE => Some(Vec::new()),
         b"client_ed25519" => Some(ed25519(password, nonce.get(..LONG_NONCE)?)),
         _ if password.is_empty() => Some(Vec::new()),
@@ -43,7 +43,7 @@ fn xor(a: &[u8], b: &[u8]) -> Vec<u8> {
     a.iter().zip(b.iter().cycle()).map(|(a, b)| a ^ b).collect()
 }
 
-/// MariaDB takes the password itself for the seed of the key, whatever its length.
+/// MariaDB uses the password itself as the seed of the key, whatever its length.
 fn ed25519(password: &str, nonce: &[u8]) -> Vec<u8> {
     let secret = ExpandedSecretKey::from_bytes(&Sha512::digest(password).into());
     let public = VerifyingKey::from(&secret);
@@ -53,7 +53,7 @@ fn ed25519(password: &str, nonce: &[u8]) -> Vec<u8> {
 /// The second step of MariaDB's `parsec`: a key from password and salt signs the server's nonce and one of our
 /// own. `None` if the salt is none.
 pub(super) fn parsec(password: &str, nonce: &[u8], salt: &[u8]) -> Option<Vec<u8>> {
-    // More rounds than the server's own clients accept would only keep this one busy.
+    // More rounds than MariaDB's own clients accept would only keep this one busy.
     let (b'P', factor @ 0..=3, salt @ [_, ..]) = (*salt.first()?, *salt.get(1)?, salt.get(2..)?)
     else {
         return None;
@@ -67,7 +67,7 @@ pub(super) fn parsec(password: &str, nonce: &[u8], salt: &[u8]) -> Option<Vec<u8
     Some([&own[..], &signature.to_bytes()].concat())
 }
 
-/// The password for the owner of an RSA key alone, and for this nonce alone.
+/// The password, readable only for the owner of the RSA key, and valid only with this nonce.
 pub(super) fn encrypted(password: &str, nonce: &[u8], key: &str) -> Result<Vec<u8>> {
     let bad = |why: &dyn std::fmt::Display| {
         Error::stop(format!("the server's public key is not one of RSA in PEM: {why}"))

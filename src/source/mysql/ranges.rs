@@ -1,5 +1,5 @@
-//! A large table by ranges of its primary key, on as many sessions as nobody else wants; all of them see the
-//! same moment, and the chunk is complete when every range is.
+//! Reads a large table by ranges of its primary key, on as many sessions as nobody else needs. All of them see the same
+//! moment, and the chunk is complete when every range is.
 
 use std::ops::Range;
 use std::thread;
@@ -13,12 +13,12 @@ use crate::source::mysql::session::{Lease, Pool, Session};
 use crate::source::relational::cancel::CancelToken;
 use crate::source::relational::fan_out::Parts;
 
-/// From so many rows on it is worth it.
+/// Tables of at least this many rows are read by ranges.
 pub(super) const MANY_ROWS: u64 = 500_000;
-/// So many ranges for each session: keys are not spread evenly, and a session can be given back between two.
+/// How many ranges there are for each session: keys are not spread evenly, and a session can be returned between two.
 const RANGES_A_SESSION: usize = 4;
 
-/// What all who read the table share.
+/// What the sessions that read the table share.
 struct Work<'a> {
     parts: Parts<Part<'a>, Error>,
     sink: &'a Sink<'a>,
@@ -48,7 +48,7 @@ pub(super) fn read(
     let work = Work { parts, sink, aside, snapshot_id: session.snapshot_id.clone() };
     thread::scope(|scope| {
         while let Some(part) = work.parts.take() {
-            // Whoever waits for a session comes first.
+            // Sessions that others wait for are not taken.
             while work.parts.is_left()
                 && let Some(lease) = pool.try_lease(&work.snapshot_id)
             {
@@ -96,7 +96,7 @@ impl Work<'_> {
     }
 }
 
-/// Conditions of which each value meets one; the outer ones are open.
+/// Conditions of which each value meets exactly one; the outer ones are open.
 fn ranges(key: &str, ends: Range<i128>, count: usize) -> Vec<String> {
     let span = ends.end - ends.start + 1;
     let count = (count as i128).clamp(1, span);

@@ -1,5 +1,5 @@
-//! Rows of a slice from a session to the batches of its chunk. Complete is what the server has ended well,
-//! and counts as many rows of as were decoded.
+//! Rows of a slice from a session to the batches of its chunk. A read is complete when the server has ended it well and
+//! counts as many rows as were decoded.
 
 use crate::error::{Class, Error, Result};
 use crate::model::Table;
@@ -53,7 +53,7 @@ pub(super) fn read(
     read
 }
 
-/// Gives the table free, so that others may alter it; the snapshot stays.
+/// Releases the table, so that others may alter it; the snapshot stays.
 ///
 /// Where the savepoint is gone (a deadlock rolled the transaction back), so is the snapshot.
 fn free(client: &mut Client) -> std::result::Result<(), Fault> {
@@ -67,7 +67,7 @@ fn free(client: &mut Client) -> std::result::Result<(), Fault> {
     }
 }
 
-/// Frees what was read for who wants to alter it.
+/// Releases the locks on what was read.
 pub(super) const FREE: &str = "ROLLBACK TO SAVEPOINT moveout";
 
 fn stream(
@@ -88,7 +88,7 @@ fn stream(
         rows.push(row).ok_or_else(|| Fault::nonsense("a row"))?;
         count += 1;
         if rows.is_full() {
-            // A huge row is not held twice while the writer works on it.
+            // The memory of a huge row is not kept while the writer works on it.
             client.release();
             if let Err(fault) = send(&mut rows, part, sink) {
                 drain(client, aside)?;
@@ -108,13 +108,13 @@ fn stream(
             let said = said.unwrap_or_default();
             Err(Fault::nonsense(&format!("{count} rows came, it counts {said}")))
         }
-        // MySQL will drop this function; the end of the rows was said all the same.
+        // MySQL will drop this function; the server has ended the rows well all the same.
         Err(Fault::Server(_)) => free(client),
         Err(broken) => Err(broken),
     }
 }
 
-/// Ends what the server is sending without ending the connection, which has the snapshot.
+/// Stops what the server is sending, but keeps the connection, which holds the snapshot.
 fn drain(client: &mut Client, aside: Aside<'_>) -> std::result::Result<(), Fault> {
     (aside.stop)(client.id)?;
     loop {
@@ -122,7 +122,7 @@ fn drain(client: &mut Client, aside: Aside<'_>) -> std::result::Result<(), Fault
             Ok(Some(_)) => {}
             Err(Fault::Server(_)) => return Ok(()),
             Err(broken) => return Err(broken),
-            // It was faster, so that the next statement may be the one that is stopped.
+            // The rows ended first, so the next statement may be the one that is stopped.
             Ok(None) => {
                 return match client.query("DO 0") {
                     Err(Fault::Broken(error)) => Err(Fault::Broken(error)),
@@ -164,7 +164,7 @@ fn prepare(
         return Ok((plain, decodes));
     }
     client.close(&plain)?;
-    // The server decodes these; first it must show that it loses nothing by that.
+    // The server decodes these; first it must show that nothing is lost by that.
     let mut too_narrow = Vec::new();
     for (at, charset) in foreign.iter().enumerate().filter_map(|(at, name)| Some((at, (*name)?))) {
         let name = quoted(&table.columns[at].key);
@@ -186,7 +186,7 @@ fn prepare(
     Ok((converted, decodes))
 }
 
-/// The charsets of the columns which only the server can decode.
+/// For each column that only the server can decode, its charset.
 fn foreign<'a>(
     wires: &[WireColumn],
     charsets: &'a Charsets,
@@ -203,7 +203,7 @@ fn foreign<'a>(
         }
     });
     let columns: Vec<Option<Option<&str>>> = columns.collect();
-    // What not even the server has a name for is kept as it is.
+    // A charset that even the server has no name for is kept as bytes.
     let nameless = columns.iter().enumerate().filter(|(_, found)| **found == Some(None));
     let too_narrow: TooNarrow = nameless.map(|(at, _)| (at, NOT_TEXT)).collect();
     if too_narrow.is_empty() {

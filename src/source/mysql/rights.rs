@@ -1,5 +1,5 @@
-//! What the user may see. The catalog shows nothing of what it may not, not even that it is there: of a table
-//! of which it may read some columns it shows these, as if they were all.
+//! What the user may see. The catalog hides everything else, even that it exists: of a table of which the user may read
+//! some columns, it shows these as if there were no others.
 
 use crate::model::TableId;
 use crate::source::mysql::catalog::{Catalog, Entry};
@@ -17,16 +17,13 @@ pub(super) struct Sight {
 }
 
 pub(super) fn sight(client: &mut Client) -> Result<Sight, Fault> {
-    let role = match client.is_mariadb {
-        true => client.value("SELECT CURRENT_ROLE()")?,
-        false => None,
-    };
+    let role = if client.is_mariadb { client.value("SELECT CURRENT_ROLE()")? } else { None };
     let grants = client.query("SHOW GRANTS")?;
     let lines = grants.iter().flatten().flatten().map(String::as_str);
     Ok(read(lines, role.as_deref()))
 }
 
-/// MariaDB also shows what roles may which the user does not have at present; of a role it says no host.
+/// MariaDB also shows the rights of roles that are not active; it names a role without a host.
 fn read<'a>(lines: impl Iterator<Item = &'a str>, role: Option<&str>) -> Sight {
     let role = role.map(quoted);
     let mut sight = Sight::default();
@@ -47,14 +44,14 @@ fn read<'a>(lines: impl Iterator<Item = &'a str>, role: Option<&str>) -> Sight {
     sight
 }
 
-/// Tries each table, and notes of which not all can be read.
+/// Tries each table, and notes those of which not everything can be read.
 pub(super) fn probe(client: &mut Client, catalog: &mut Catalog) -> Result<(), Fault> {
     const AT_ONCE: usize = 100;
     let mut left: Vec<(TableId, &mut Entry)> = Vec::new();
     for ((database, table), entry) in &mut catalog.tables {
         let (source, schema) = (String::new(), String::new());
         let id = TableId { source, database: database.clone(), schema, table: table.clone() };
-        // What cannot be opened is told otherwise.
+        // Tables that cannot be opened are reported elsewhere.
         if entry.engine.is_some() && entry.forbidden.is_empty() {
             left.push((id, entry));
         }
@@ -62,7 +59,7 @@ pub(super) fn probe(client: &mut Client, catalog: &mut Catalog) -> Result<(), Fa
     for tables in left.chunks_mut(AT_ONCE) {
         let mut from = 0;
         while from < tables.len() {
-            // `*` has no column that is invisible; the definition shows all of them, or nothing.
+            // `*` leaves out invisible columns; the definition shows either all columns or nothing.
             let asked = tables[from..].iter().map(|(id, _)| {
                 let name = table_name(id);
                 format!("SELECT * FROM {name} LIMIT 0; SHOW CREATE TABLE {name}")
@@ -71,7 +68,7 @@ pub(super) fn probe(client: &mut Client, catalog: &mut Catalog) -> Result<(), Fa
             let mut shown = 0;
             match client.query_each(&asked, |_| shown += 1) {
                 Ok(()) => from = tables.len(),
-                // Those before have been answered, and those after it not been looked at.
+                // The statements before it have been answered, those after it have not been run.
                 Err(Fault::Server(error)) => {
                     let Some((_, entry)) = tables.get_mut(from + shown) else { break };
                     entry.refused =

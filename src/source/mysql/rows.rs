@@ -30,7 +30,7 @@ pub(super) struct Rows {
     bytes: usize,
 }
 
-/// What a column becomes which holds bytes that are not text of its charset.
+/// What a column becomes when it holds bytes that are not text of its charset.
 pub(super) const NOT_TEXT: TypeOverride =
     TypeOverride::Bytes("bytes that are not text of its charset");
 const NO_DATE: TypeOverride = TypeOverride::Text("a date that is none, as 0000-00-00");
@@ -47,7 +47,7 @@ impl Rows {
         Self { schema, columns, rows: 0, bytes: 0 }
     }
 
-    /// Takes a row, without its first byte; `None` if it is not one.
+    /// Takes a row, without its first byte; `None` if it is malformed.
     #[inline]
     pub(super) fn push(&mut self, row: &[u8]) -> Option<()> {
         let mut parts = Parts(row);
@@ -106,7 +106,7 @@ struct Column {
     nulls: NullBufferBuilder,
 }
 
-/// The values of a column so far; something stands where a null is.
+/// The values of a column so far; a null has a placeholder.
 enum Values {
     I8(Vec<i8>),
     I16(Vec<i16>),
@@ -271,7 +271,7 @@ fn primitive<T: ArrowPrimitiveType>(
     Arc::new(PrimitiveArray::<T>::new(taken(values).into(), nulls))
 }
 
-/// What is there, and room for as much again, unless that was one huge value.
+/// Takes what is there, and leaves room for as much again, unless it was one huge value.
 fn taken<T>(values: &mut Vec<T>) -> Vec<T> {
     let room = Vec::with_capacity(values.len().min(BATCH_BYTES));
     std::mem::replace(values, room)
@@ -293,7 +293,7 @@ fn decimal(text: &[u8], scale: u8) -> Option<i128> {
             b'0'..=b'9' => {
                 short = short * 10 + u64::from(byte - b'0');
                 count += 1;
-                // So many fit 64 bits, in which it is much faster.
+                // This many digits fit 64 bits, which are much faster.
                 if count == 18 {
                     value = value.checked_mul(10u128.pow(18))?.checked_add(u128::from(short))?;
                     (short, count) = (0, 0);

@@ -30,7 +30,7 @@ pub(super) struct Part<'a> {
 }
 
 impl<'a> Part<'a> {
-    /// A slice of a table; of one with a history, the rows of the past as well.
+    /// A slice of a table, with the rows of the past if it keeps a history.
     pub(super) fn new(table: &'a Table, slice: Slice, is_versioned: bool) -> Self {
         let history = if is_versioned { " FOR SYSTEM_TIME ALL" } else { "" };
         let from = format!("{}{history}", table_name(&table.id));

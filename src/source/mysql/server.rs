@@ -12,19 +12,19 @@ use crate::source::relational::tables::Tables;
 use crate::source::relational::type_overrides::TypeOverrides;
 use crate::window::Window;
 
-/// What work on threads shares.
+/// What the threads that work for a source share.
 pub(super) struct Inner {
     pub(super) name: String,
     pub(super) select: Select,
     pub(super) time_columns: BTreeMap<String, String>,
     pub(super) pool: Arc<Pool>,
-    /// Whether InnoDB's numbers tell tables apart.
+    /// Whether tables are told apart by InnoDB's numbers.
     pub(super) numbered: AtomicBool,
     pub(super) tables: Tables<Readable>,
     pub(super) type_overrides: TypeOverrides,
 }
 
-/// How the rows of a table are asked for.
+/// What listing has learned of a table, for reading it.
 pub(super) struct Readable {
     /// Where its rows lie in time; `None` where none has one.
     pub(super) bounds: Option<Window>,
@@ -43,7 +43,7 @@ pub(super) struct Readable {
 pub(super) const ALTERED: u16 = 1412;
 
 impl Inner {
-    /// Works within the session's snapshot, or in a new one where the table was altered since.
+    /// Works within the session's snapshot, or in a new one where the table has been altered since it was taken.
     pub(super) fn current<T>(
         &self,
         session: &mut Session,
@@ -58,16 +58,13 @@ impl Inner {
         }
     }
 
-    /// Has the session see a moment that is not before an instant.
+    /// Renews a session whose snapshot was taken before an instant.
     pub(super) fn renew_before(
         &self,
         session: &mut Session,
         instant: u64,
     ) -> std::result::Result<(), Fault> {
-        match session.taken < instant {
-            true => session.renew(self.pool.tick()),
-            false => Ok(()),
-        }
+        if session.taken < instant { session.renew(self.pool.tick()) } else { Ok(()) }
     }
 
     /// Since when a name has stood for a table. `before` is an instant at which it did already.

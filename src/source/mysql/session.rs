@@ -1,5 +1,5 @@
-//! Connections that read: each holds a snapshot. A connection that is lost takes its snapshot with it; the
-//! one that comes for it never pretends to have the same.
+//! The connections that read, each of which holds a snapshot. A connection that is lost takes its snapshot with it; the
+//! one that replaces it has another, with another name.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -44,26 +44,25 @@ impl Address {
     }
 }
 
-/// What a value looks like depends on the session, and so does for how long a slow destination may keep
-/// the server waiting, and for how long this waits for others who alter a table. A limit of rows that somebody has
-/// set for all would cut every answer, and the server would count what it cut.
+/// The session decides how values look, for how long a slow destination may keep the server waiting, and for how long a
+/// statement waits for others who alter a table. A limit of rows that is set for all sessions would cut every answer
+/// short, and the server would count only what it sent.
 fn set_up(mut client: Client) -> std::result::Result<Client, Fault> {
     client.query(
         "SET NAMES utf8mb4; SET SESSION time_zone = '+00:00', sql_mode = '', wait_timeout = 604800, \
          net_read_timeout = 86400, net_write_timeout = 86400, lock_wait_timeout = 45, \
          sql_select_limit = 18446744073709551615, max_join_size = 18446744073709551615, sql_big_selects = 1",
     )?;
-    // Not all servers have them: what ends statements and transactions that take long, and what hides primary
+    // Not all servers have these: limits on the duration of statements and transactions, and what hides the primary
     // keys that the server made itself.
-    let settings = match client.is_mariadb {
-        true => &[
+    let settings = if client.is_mariadb {
+        &[
             "max_statement_time = 0",
             "idle_transaction_timeout = 0",
             "idle_readonly_transaction_timeout = 0",
-        ][..],
-        false => {
-            &["max_execution_time = 0", "show_gipk_in_create_table_and_information_schema = ON"]
-        }
+        ][..]
+    } else {
+        &["max_execution_time = 0", "show_gipk_in_create_table_and_information_schema = ON"]
     };
     for setting in settings {
         match client.query(&format!("SET SESSION {setting}")) {
@@ -77,7 +76,7 @@ fn set_up(mut client: Client) -> std::result::Result<Client, Fault> {
 /// A connection with a snapshot.
 pub(super) struct Session {
     pub(super) client: Client,
-    /// Name of the moment that it sees.
+    /// The name of the snapshot.
     pub(super) snapshot_id: String,
     /// When it was taken, in the pool's own time.
     pub(super) taken: u64,
@@ -87,7 +86,7 @@ pub(super) struct Session {
 /// The sessions of a source.
 pub(super) struct Pool {
     pub(super) address: Address,
-    /// So many sessions at most.
+    /// How many sessions there are at most.
     pub(super) size: usize,
     permits: Arc<Semaphore>,
     sessions: Mutex<Sessions>,
@@ -101,7 +100,7 @@ pub(super) struct Pool {
 #[derive(Default)]
 struct Sessions {
     idle: Vec<Session>,
-    /// All that are open.
+    /// How many are open.
     open: usize,
     proof: Option<Proof>,
     charsets: Option<Arc<Charsets>>,
@@ -121,14 +120,14 @@ impl Pool {
         }
     }
 
-    /// The right to a session, for when there is one.
+    /// Waits for the right to a session.
     pub(super) async fn lease(self: &Arc<Self>) -> Result<Lease> {
         let permit = Arc::clone(&self.permits).acquire_owned().await;
         let permit = permit.map_err(|_| Error::stop("the sessions are closed"))?; // nobody closes them
         Ok(Lease { pool: Arc::clone(self), session: None, _permit: permit })
     }
 
-    /// The right to a session of that moment which is open and which nobody waits for.
+    /// The right to an idle session with this snapshot, if nobody waits for one.
     pub(super) fn try_lease(self: &Arc<Self>, snapshot_id: &str) -> Option<Lease> {
         let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
         let mut sessions = self.lock();
@@ -148,7 +147,7 @@ impl Pool {
         self.outside.ask(cancel, open, |client| ask(client).map_err(Error::from))
     }
 
-    /// A new instant of its own time.
+    /// The next instant of the pool's own time.
     pub(super) fn tick(&self) -> u64 {
         self.clock.fetch_add(1, Ordering::Relaxed)
     }
@@ -175,14 +174,14 @@ impl Pool {
         let missing = self.size.saturating_sub(self.lock().open).max(1);
         let mut clients = match self.address.connect(cancel) {
             Ok(client) => vec![client],
-            // It takes no more than are open: this work waits for one of them.
+            // The server grants no further connection: this work waits for one of those that are open.
             Err(error) if may_be_repeated(&error) => return self.wait().ok_or(error),
             Err(error) => return Err(error),
         };
         for _ in 1..missing {
             match self.address.connect(cancel) {
                 Ok(client) => clients.push(client),
-                // The server takes no more: it goes with fewer.
+                // The server grants no further connection: fewer have to do.
                 Err(error) if may_be_repeated(&error) => break,
                 Err(error) => return Err(error),
             }
@@ -234,8 +233,7 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    /// Works with the session, which is opened if need be, and lost if the connection is of no use any
-    /// more.
+    /// Works with the session, which is opened if need be, and closed if its connection has become useless.
     pub(super) fn work<T>(
         &mut self,
         cancel: &CancelToken,
@@ -277,8 +275,8 @@ impl Drop for Lease {
 }
 
 impl Session {
-    /// Takes a new snapshot in place of the old one. A session that got only half-way there sees nobody knows what,
-    /// and goes.
+    /// Takes a new snapshot in place of the old one. A session for which that fails half-way is closed, since nobody
+    /// knows what it sees.
     pub(super) fn renew(&mut self, now: u64) -> std::result::Result<(), Fault> {
         let taken = snapshot::take(std::slice::from_mut(&mut self.client), false);
         let (mut ids, _) = taken

@@ -1,7 +1,7 @@
-//! One moment for several connections. It is claimed only where the server ties what a snapshot sees to
-//! something that it shows: the place in MariaDB's binary log, or InnoDB's own list of transactions; or where a
-//! lock kept all writers out. That MySQL's binary log stands still proves nothing: a transaction is in the log
-//! before others see it. A moment that nothing is known of has a name that no other has.
+//! One moment for several connections. It is claimed only where the server ties what a snapshot sees to something that
+//! it shows: the place in MariaDB's binary log, or InnoDB's own list of transactions; or where a lock kept all writers
+//! out. That MySQL's binary log stands still proves nothing: a transaction is in the log before others see it. A moment
+//! of which nothing is known gets a name of its own.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;

@@ -167,7 +167,7 @@ fn push_fraction(micros: u32, decimals: u8, to: &mut Vec<u8>) {
 }
 
 fn push(to: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
-    let _ = std::io::Write::write_fmt(to, text); // memory takes all
+    let _ = std::io::Write::write_fmt(to, text); // writing to memory cannot fail
 }
 
 /// A column of time: what its values are rounded to.

@@ -13,8 +13,8 @@ use crate::model::{ArtifactOutcome, Artifacts, Listing};
 use crate::source::postgres::catalog;
 use crate::source::postgres::server::Inner;
 
-/// Asks for each kind; what cannot be had is said, not an error. It is one where the server is not reached at
-/// all, so that the run can wait for it.
+/// Asks for each kind. What cannot be had is reported and is no error, unless the server cannot be reached at all: then
+/// the run can wait for it.
 pub(super) fn collect(inner: &Inner) -> Result<Artifacts> {
     let mut kept = Artifacts::of(&inner.name);
     let mut listing = Listing::default();
@@ -29,12 +29,13 @@ pub(super) fn collect(inner: &Inner) -> Result<Artifacts> {
         let status = match define(inner, database) {
             Ok((script, how)) => {
                 kept.file("ddl", database, "sql", script.sql);
-                match script.missing.is_empty() {
-                    true => ArtifactOutcome::Saved(how),
-                    false => ArtifactOutcome::Failed(format!(
+                if script.missing.is_empty() {
+                    ArtifactOutcome::Saved(how)
+                } else {
+                    ArtifactOutcome::Failed(format!(
                         "not complete: {}; {how}",
                         script.missing.join("; ")
-                    )),
+                    ))
                 }
             }
             Err(error) if is_final(&error) => return Err(error),
@@ -46,19 +47,17 @@ pub(super) fn collect(inner: &Inner) -> Result<Artifacts> {
     Ok(kept)
 }
 
-/// The definition of a database, and how it was made. A broken connection is tried again once.
+/// The definition of a database, and how it was made. After a broken connection it is tried once more.
 fn define(inner: &Inner, database: &str) -> Result<(Script, String)> {
-    define_once(inner, database).or_else(|error| match is_final(&error) {
-        true => Err(error),
-        false => define_once(inner, database),
-    })
+    define_once(inner, database)
+        .or_else(|error| if is_final(&error) { Err(error) } else { define_once(inner, database) })
 }
 
 fn define_once(inner: &Inner, database: &str) -> Result<(Script, String)> {
     let pool = inner.pool(database);
     let mut session = pool.take()?;
     let connection = &mut session.connection;
-    // Below a savepoint no snapshot can be exported; without it the session is no use to others.
+    // No snapshot can be exported below a savepoint; a session without it does not go back to the pool.
     connection.query("RELEASE SAVEPOINT moveout")?;
     let rows = connection
         .query("SELECT current_setting('server_version_num'), current_setting('server_version')")?;

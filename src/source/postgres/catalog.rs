@@ -24,7 +24,7 @@ pub(super) struct Relation {
     /// How many blocks can be read by number.
     pub(super) blocks: u64,
     pub(super) columns: Vec<Attribute>,
-    /// Columns that lead an index: which, and how its order is that of the table.
+    /// A column that leads an index, and how closely the order of the table follows it.
     pub(super) indexed: Vec<Indexed>,
 }
 
@@ -42,7 +42,7 @@ pub(super) struct Attribute {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Indexed {
     pub(super) column: i16,
-    /// Between -1 and 1; `None` where nobody has looked.
+    /// Between -1 and 1; `None` before the first ANALYZE.
     pub(super) correlation: Option<f64>,
 }
 
@@ -80,8 +80,8 @@ pub(super) fn types(connection: &mut Connection) -> Result<Types> {
 }
 
 /// All relations that hold rows and are not the system's, sorted by name. A partitioned table holds none: its
-/// partitions do. The size of a table that somebody keeps for himself is waited for: of such a one the last known
-/// has to do.
+/// partitions do. Asking for the size of a table waits for whoever has locked it exclusively; for such a table the last
+/// known size is taken.
 pub(super) fn relations(connection: &mut Connection) -> Result<Vec<Relation>> {
     let rows = connection.query(&format!(
         "SELECT c.oid, n.nspname, c.relname, c.relkind, c.reltuples::bigint, \
@@ -106,7 +106,7 @@ pub(super) fn relations(connection: &mut Connection) -> Result<Vec<Relation>> {
             may_read: truth(row, 5),
             is_populated: truth(row, 6),
             file: number(row, 7)?,
-            // It may have been dropped since.
+            // The table may have been dropped since.
             blocks: number(row, 8).unwrap_or_default(),
             columns: Vec::new(),
             indexed: Vec::new(),
@@ -132,7 +132,7 @@ pub(super) fn relations(connection: &mut Connection) -> Result<Vec<Relation>> {
             not_null: truth(row, 6),
         });
     }
-    // Only whole indexes serve every window; of an expression the first column is 0.
+    // Partial indexes do not serve every window; the first column of an expression is 0.
     let rows = connection.query(&format!(
         "SELECT i.indrelid, i.indkey[0], s.correlation \
          FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_am m ON m.oid = x.relam \
@@ -153,7 +153,7 @@ pub(super) fn relations(connection: &mut Connection) -> Result<Vec<Relation>> {
     Ok(relations)
 }
 
-/// Large objects lie in a table of the system; `None` where there are none.
+/// Large objects are in a table of the system; nothing where there are none.
 pub(super) fn large_objects(connection: &mut Connection) -> Result<Option<Relation>> {
     let rows = connection.query(
         "SELECT 'pg_largeobject'::regclass::oid, has_table_privilege('pg_largeobject', 'SELECT'), \
@@ -204,7 +204,7 @@ pub(super) struct Named {
     pub(super) closed: Option<String>,
 }
 
-/// All databases but the server's own templates; a template may well be somebody's.
+/// All databases except the server's own templates; other templates may be a user's.
 pub(super) fn databases(connection: &mut Connection) -> Result<Vec<Named>> {
     let rows = connection.query(
         "SELECT datname, CASE WHEN datconnlimit = -2 \

@@ -20,19 +20,18 @@ use crate::source::relational::outside::Connected;
 use crate::source::tcp::{Closer, TcpTransport};
 use crate::text::escaped;
 
-/// What a server says before it lets somebody in is short; nobody else may make us take more.
+/// What a server says before the login is complete is short; a larger message is refused.
 const GREETING_BYTES: usize = 64 * 1024;
-/// A statement that looks for something may look for long before it has an answer: so many times as long as
-/// rows may stay away that are on their way.
+/// A statement that searches may take long until its first byte: so many times longer than a gap between rows.
 const LOOKING: u32 = 20;
 
-/// A connection that has been let in.
+/// A connection that is logged in.
 pub(super) struct Connection {
     wire: TcpTransport,
     input: Input,
     address: String,
     idle: Duration,
-    /// Its texts may be in any encoding: what is not UTF-8 must come back as it came.
+    /// Its texts may be in any encoding: what is not UTF-8 must be sent back unchanged.
     keeps_bytes: bool,
     /// SQLSTATE of what the server refused last.
     refused: String,
@@ -62,7 +61,7 @@ impl Connection {
             let prefers = server.tls.mode == TlsMode::Prefer;
             wire = match &answer {
                 b"S" => match wire.upgrade(&server.tls, &server.host) {
-                    // As libpq has it: who only prefers TLS gets on without.
+                    // As in libpq: `prefer` continues without TLS.
                     Err(error) if prefers && error.class() == Class::Stop => connect()?,
                     upgraded => upgraded?,
                 },
@@ -104,7 +103,7 @@ impl Connection {
                     continue;
                 }
                 b'R' => {}
-                // Parameters, the key for cancelling, notices.
+                // These are parameters, the key for cancelling, and notices.
                 _ => continue,
             }
             let (kind, data) = body.split_at_checked(4).ok_or_else(|| malformed(&self.address))?;
@@ -113,7 +112,7 @@ impl Connection {
             let written = match kind {
                 0 if requires && !is_bound => return Err(self.not_bound()),
                 0 => continue,
-                // Whoever listens must not get the password by asking for it in another way.
+                // Whoever stands between must not get the password by asking for it in clear.
                 3 | 5 if requires => return Err(self.not_bound()),
                 3 => frontend::password_message(password()?.as_bytes(), &mut out),
                 5 => {
@@ -132,7 +131,7 @@ impl Connection {
                     let Some((scram, binds)) = scram.as_mut() else {
                         return Err(malformed(&self.address));
                     };
-                    // The server proves that it knows the password, too.
+                    // The server must prove that it knows the password, too.
                     let refused = |error: io::Error| {
                         Error::stop(format!("{}: authentication failed: {error}", self.address))
                     };
@@ -151,7 +150,7 @@ impl Connection {
         }
     }
 
-    /// The way of SCRAM to take of those that the server offers, and how it is tied to the connection.
+    /// Which of the SCRAM mechanisms that the server offers is taken, and how it is tied to the connection.
     fn scram_of(&self, offered: &[u8], wanted: Binding) -> Result<(&'static str, ChannelBinding)> {
         let offers =
             |way: &str| offered.split(|byte| *byte == 0).any(|name| name == way.as_bytes());
@@ -164,7 +163,7 @@ impl Connection {
             _ if !offers(SCRAM_SHA_256) => {
                 Err(self.cannot("the ways of authentication that it offers"))
             }
-            // The server then knows that its own offer was taken away on the way, if it was.
+            // This tells the server if somebody has removed its offer on the way.
             Some(_) => Ok((SCRAM_SHA_256, ChannelBinding::unrequested())),
             None => Ok((SCRAM_SHA_256, ChannelBinding::unsupported())),
         }
@@ -191,21 +190,21 @@ impl Connection {
         self.wire.write_all(&out).map_err(|error| broken(&self.address, &error))
     }
 
-    /// From now on texts that are not UTF-8 are kept as `names` says.
+    /// From now on, texts that are not UTF-8 are kept as described in `names`.
     pub(super) fn keep_bytes(&mut self) {
         self.keeps_bytes = true;
     }
 
-    /// A question in a transaction of its own, whose texts come as they are stored.
+    /// A query in a transaction of its own, whose texts arrive as they are stored.
     pub(super) fn query_as_stored(&mut self, sql: &str) -> Result<Vec<Row>> {
-        match self.keeps_bytes {
-            true => self
-                .query(&format!("BEGIN; SET LOCAL client_encoding = 'SQL_ASCII'; {sql}; COMMIT")),
-            false => self.query(sql),
+        if self.keeps_bytes {
+            self.query(&format!("BEGIN; SET LOCAL client_encoding = 'SQL_ASCII'; {sql}; COMMIT"))
+        } else {
+            self.query(sql)
         }
     }
 
-    /// The bytes of a text that came from here.
+    /// The bytes of a text that this connection has returned.
     pub(super) fn bytes(&self, text: &str) -> Vec<u8> {
         if self.keeps_bytes { bytes_of(text) } else { text.as_bytes().to_vec() }
     }
@@ -220,7 +219,7 @@ impl Connection {
         &self.address
     }
 
-    /// Whether it is protected.
+    /// Whether the connection is encrypted.
     pub(super) fn is_tls(&self) -> bool {
         self.wire.is_tls()
     }
@@ -309,7 +308,7 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        // Without it the server logs an unexpected end; that it comes does not matter.
+        // Without it the server logs an unexpected end; it need not arrive.
         let mut out = BytesMut::new();
         frontend::terminate(&mut out);
         let _ = self.wire.write_all(&out);
@@ -328,9 +327,10 @@ fn data_row(body: &[u8], keeps_bytes: bool) -> Option<Row> {
             }
             Ok(length) => {
                 let (value, after) = after.split_at_checked(length)?;
-                row.push(Some(match keeps_bytes {
-                    true => text_of(value),
-                    false => String::from_utf8_lossy(value).into_owned(),
+                row.push(Some(if keeps_bytes {
+                    text_of(value)
+                } else {
+                    String::from_utf8_lossy(value).into_owned()
                 }));
                 rest = after;
             }

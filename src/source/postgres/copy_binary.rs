@@ -4,10 +4,10 @@
 /// Begins the data. <https://www.postgresql.org/docs/current/sql-copy.html>, "Binary Format".
 const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
 
-/// Room for a row that is cut, to be used again for the next.
+/// Room for a row that arrives in pieces; it is used again for the next.
 const KEPT_BYTES: usize = 1 << 20;
 
-/// Cuts what comes into rows. Servers send each row in a message of its own; the protocol does not say so.
+/// Cuts the data into rows. Servers send each row in a message of its own; the protocol does not say so.
 pub(super) struct Copy {
     columns: usize,
     began: bool,
@@ -16,12 +16,12 @@ pub(super) struct Copy {
     carry: Vec<u8>,
 }
 
-/// The data is not what the format allows.
+/// The data violates the format.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Malformed;
 
 impl Copy {
-    /// Of so many columns.
+    /// Expects rows of this many columns.
     pub(super) fn new(columns: usize) -> Self {
         Self { columns, began: false, ended: false, rows: 0, carry: Vec::new() }
     }
@@ -36,7 +36,7 @@ impl Copy {
         self.ended && self.carry.is_empty()
     }
 
-    /// Takes the next bytes, and hands over the fields of each row that is whole.
+    /// Takes the next bytes, and hands over the fields of each row that is complete.
     #[inline]
     pub(super) fn feed<E: From<Malformed>>(
         &mut self,
@@ -52,7 +52,7 @@ impl Copy {
         carry.extend_from_slice(data);
         let used = self.cut(&carry, row)?;
         carry.drain(..used);
-        // One huge row says nothing about the next.
+        // One huge row does not mean that the next is as large.
         if carry.is_empty() && carry.capacity() > KEPT_BYTES {
             carry = Vec::new();
         }

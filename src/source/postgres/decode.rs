@@ -22,7 +22,7 @@ use crate::source::relational::type_overrides::TypeOverride;
 const EPOCH_DAYS: i32 = 10_957;
 const EPOCH_MICROS: i64 = EPOCH_DAYS as i64 * 86_400_000_000;
 const NOT_UTF8: TypeOverride = TypeOverride::Bytes("text that is not UTF-8");
-/// `24:00:00`, which no clock of Arrow's shows.
+/// `24:00:00`, which Arrow's time of day cannot hold.
 const DAY_MICROS: i64 = 86_400_000_000;
 
 /// The rows of a batch, column by column.
@@ -102,7 +102,7 @@ enum Store {
     List { ends: Vec<i32>, elements: Box<Values>, kind: Kind },
 }
 
-/// What stands around a text.
+/// How a text is wrapped.
 #[derive(Clone, Copy)]
 enum Form {
     Plain,
@@ -124,7 +124,7 @@ impl Spans {
     #[inline]
     fn push(&mut self, value: &[u8]) -> std::result::Result<(), Rejected> {
         self.bytes.extend_from_slice(value);
-        // A batch ends long before; only a single value could be as large.
+        // A batch ends long before that; only a single value could be this large.
         let end = i32::try_from(self.bytes.len());
         self.ends.push(end.map_err(|_| too_narrow("a value of more than 2 GiB"))?);
         Ok(())
@@ -132,7 +132,7 @@ impl Spans {
 
     fn take(&mut self) -> (OffsetBuffer<i32>, Buffer) {
         let ends = std::mem::replace(&mut self.ends, vec![0]);
-        // One huge value says nothing about the next.
+        // One huge value does not mean that the next is as large.
         let room = Vec::with_capacity(self.bytes.len().min(1 << 20));
         let bytes = std::mem::replace(&mut self.bytes, room);
         (OffsetBuffer::new(ends.into()), bytes.into())

@@ -1,5 +1,5 @@
-//! Text that cannot be had in UTF-8, since the database's encoding has bytes that stand for no character: its
-//! column becomes the bytes that are stored. Blocks.
+//! Text that the server cannot convert to UTF-8, since it holds bytes that are no character of the database's encoding:
+//! its column becomes the bytes that are stored. Blocks.
 
 use crate::error::Result;
 use crate::model::Table;

@@ -6,9 +6,9 @@ use crate::error::{Class, Error};
 use crate::source::relational;
 use crate::text::printable;
 
-/// A lock was not had in time.
+/// A lock was not granted in time.
 pub(super) const LOCKED: &str = "55P03";
-/// A text has characters that the other encoding has not.
+/// A text has a character that the other encoding lacks.
 pub(super) const UNTRANSLATABLE: &str = "22P05";
 
 /// An error of the server, by its fields.
@@ -41,9 +41,9 @@ impl Refusal {
     /// <https://www.postgresql.org/docs/current/errcodes-appendix.html>
     fn class(&self) -> Class {
         match self.code.as_str() {
-            // A column that the listing showed is another one now, or the table is gone.
+            // A column of the listing has changed since, or the table is gone.
             "42703" | "42804" | "42846" | "42P01" | "3F000" => Class::SchemaChanged,
-            "57014" => Class::RetryThenSplit, // cancelled, by a time-out perhaps
+            "57014" => Class::RetryThenSplit, // cancelled, perhaps by a time-out
             // The snapshot, or the server that had it, is gone; the next attempt takes a new one.
             "22023" | "42704" if self.message.contains("snapshot") => Class::Retry,
             "72000" | "40001" | "40P01" | "25P02" => Class::Retry,
@@ -51,7 +51,7 @@ impl Refusal {
             "25P03" | "25P04" => Class::Retry,
             LOCKED => Class::Retry,
             "3D000" => Class::Stop,
-            // PgBouncer's word for all that it refuses.
+            // PgBouncer uses it for everything that it refuses.
             "08P01" if self.is_final_for_a_pooler() => Class::Stop,
             code => match code.get(..2) {
                 Some("28") => Class::Stop,
@@ -89,7 +89,7 @@ impl Refusal {
         }
     }
 
-    /// The error of moveout that it is.
+    /// The same as an error of moveout.
     pub(super) fn error(&self, address: &str) -> Error {
         let mut text = format!("{address}: {}", printable(&self.message));
         if !self.detail.is_empty() {
@@ -113,7 +113,7 @@ pub(super) fn broken(address: &str, error: &io::Error) -> Error {
     relational::broken::broken(error).context(address)
 }
 
-/// What came is not what the protocol allows.
+/// The answer violates the protocol.
 pub(super) fn malformed(address: &str) -> Error {
     Error::of(Class::Retry, format!("{address}: an answer that is not PostgreSQL's"))
 }

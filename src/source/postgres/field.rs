@@ -16,7 +16,7 @@ pub(super) fn too_narrow(value: &'static str) -> Rejected {
     Rejected::TooNarrow(TypeOverride::Text(value))
 }
 
-/// A value and what comes after it.
+/// A value, and the bytes after it.
 #[inline]
 pub(super) fn field(bytes: &[u8]) -> Option<(Option<&[u8]>, &[u8])> {
     let (length, rest) = bytes.split_first_chunk::<4>()?;
@@ -31,7 +31,7 @@ pub(super) fn exact<const N: usize>(value: &[u8]) -> std::result::Result<[u8; N]
     value.try_into().map_err(|_| Rejected::Malformed)
 }
 
-/// Digits to the base of 10,000, of which the first has a weight; then as an integer of `scale` decimals.
+/// Converts digits to the base of 10,000, the first of which has a weight, into an integer of `scale` decimals.
 pub(super) fn decimal(
     value: &[u8],
     precision: u8,

@@ -1,4 +1,4 @@
-//! Which table stands behind a name: as it was listed, and as it is now.
+//! Which table a name stands for: when it was listed, and now.
 //!
 //! `COPY` by name resolves names by the catalog of now and reads the rows of the snapshot, so that after a `RENAME`
 //! the values of one column come under the name of another, and neither the file of the table nor its name tells.
@@ -9,13 +9,13 @@ use crate::source::postgres::catalog;
 use crate::source::postgres::catalog::Relation;
 use crate::source::postgres::connection::Connection;
 
-/// The file changes where a table is truncated or rewritten, of which the server keeps no old rows.
+/// The file changes when a table is truncated or rewritten, after which the server has no old rows.
 /// <https://www.postgresql.org/docs/current/mvcc-caveats.html>
 fn id(oid: u32, file: u32, schema: &str, name: &str) -> String {
     format!("{oid} in file {file}: {schema}.{name}")
 }
 
-/// As it was listed.
+/// The table as it was listed.
 pub(super) fn listed(relation: &Relation) -> Object {
     let column = |attribute: &catalog::Attribute| ObjectColumn {
         number: i32::from(attribute.number),
@@ -28,7 +28,7 @@ pub(super) fn listed(relation: &Relation) -> Object {
     }
 }
 
-/// As a connection sees it that is in no snapshot; `None` where it is not there any more.
+/// The table as a connection outside of any snapshot sees it; `None` where it no longer exists.
 pub(super) fn now(connection: &mut Connection, oid: u32) -> Result<Option<Object>> {
     let rows = connection.query_as_stored(&format!(
         "SELECT c.relfilenode, n.nspname, c.relname, a.attnum, a.attname, a.atttypid, a.atttypmod \

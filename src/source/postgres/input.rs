@@ -1,5 +1,5 @@
-//! SYNC, the streaming path: frames as they come: a tag, and a body whose length stands before it. Memory
-//! grows with what has arrived, never with what a length claims.
+//! SYNC, the streaming path: frames as they arrive: a tag, and a body after its length. Memory grows with what has
+//! arrived, never with what a length claims.
 
 use std::io::{self, Read};
 
@@ -8,7 +8,7 @@ use crate::source::postgres::errors::{broken, malformed};
 
 /// No message of PostgreSQL is longer.
 pub(super) const FRAME_BYTES: usize = 1 << 30;
-/// What is asked of the socket at once.
+/// How many bytes are asked of the socket at once.
 const READ_BYTES: usize = 256 * 1024;
 
 /// What came.
@@ -19,7 +19,7 @@ pub(super) enum Piece<'a> {
     Frame(u8, &'a [u8]),
 }
 
-/// What has come and was not asked for yet.
+/// Bytes that have arrived and have not been taken yet.
 #[derive(Default)]
 pub(super) struct Input {
     buffer: Vec<u8>,
@@ -68,7 +68,7 @@ impl Input {
             }
             let mut missing = 5;
             if let Some((tag, length)) = self.head(address, FRAME_BYTES)? {
-                // A small one is handed over whole, so that rows need not be put together again.
+                // A small one is handed over whole, so that no row has to be joined again.
                 if tag == b'd' && length > READ_BYTES - 5 {
                     (self.start, self.data_left) = (self.start + 5, length);
                     continue;
@@ -106,7 +106,7 @@ impl Input {
         self.buffer.copy_within(self.start..self.end, 0);
         (self.start, self.end) = (0, self.end - self.start);
         let wanted = frame.min(2 * self.end).max(READ_BYTES);
-        // What was large once must not keep its room for ever.
+        // A buffer that was large once must not stay so.
         if self.buffer.len() < wanted || self.buffer.len() > 16 * wanted {
             self.buffer.resize(wanted, 0);
             self.buffer.shrink_to_fit();

@@ -18,10 +18,10 @@ use crate::source::relational::time_column;
 use crate::source::relational::time_column::{Candidate, choose};
 use crate::window::Window;
 
-/// An index serves windows cheaply where its order is about that of the table.
+/// An index serves windows cheaply where the table is roughly in its order.
 const CORRELATED: f64 = 0.5;
 
-/// From this version on the server reads a range of blocks without looking at the others.
+/// From this version on, the server reads a range of blocks without reading the others.
 const BLOCK_RANGES: u32 = 140_000;
 impl Inner {
     pub(super) fn list(&self, cancel: &CancelToken) -> Result<Listing> {
@@ -30,7 +30,7 @@ impl Inner {
             let pool = self.pool(&database);
             let session = match pool.take() {
                 Ok(session) => session,
-                // The server keeps this one to itself, or to others.
+                // This user may not use this database.
                 Err(error)
                     if error.class() == Class::Fail
                         || error.class() == Class::Stop && self.select.databases.is_empty() =>
@@ -70,7 +70,7 @@ impl Inner {
                 continue;
             }
             if self.select.excludes(&id.database, &id.schema, &id.table) {
-                // Here, so that nothing of it is looked at.
+                // This comes first, so that nothing of the table is read.
                 listing.excluded.push(self.excluded(format!("table {id}"), LEFT_OUT));
                 continue;
             }
@@ -172,7 +172,7 @@ impl Inner {
         })
     }
 
-    /// The column to make windows of, and whether it may be null.
+    /// The column of the windows, and whether it may be null.
     fn time_column(
         &self,
         id: &TableId,

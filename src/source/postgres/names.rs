@@ -1,5 +1,5 @@
-//! PURE: texts of a database whose encoding is `SQL_ASCII`, where a name may be any bytes, as Unicode and back.
-//! A byte that is not part of UTF-8 becomes a character for private use, U+F780 to U+F7FF by its value; so does
+//! PURE: texts of a database whose encoding is `SQL_ASCII`, where a name may be any bytes, represented in Unicode and
+//! back. A byte that is not part of UTF-8 becomes a character for private use, U+F780 to U+F7FF by its value; so does
 //! each byte of such a character, so that no two names become one.
 
 use std::str;
@@ -19,9 +19,10 @@ pub(super) fn text_of(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         for character in chunk.valid().chars() {
-            match is_taken(character) {
-                true => text.extend(character.encode_utf8(&mut [0; 4]).bytes().map(private)),
-                false => text.push(character),
+            if is_taken(character) {
+                text.extend(character.encode_utf8(&mut [0; 4]).bytes().map(private));
+            } else {
+                text.push(character);
             }
         }
         text.extend(chunk.invalid().iter().copied().map(private));
@@ -33,9 +34,10 @@ pub(super) fn text_of(bytes: &[u8]) -> String {
 pub(super) fn bytes_of(text: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());
     for character in text.chars() {
-        match is_taken(character) {
-            true => bytes.push((u32::from(character) - BASE) as u8),
-            false => bytes.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
+        if is_taken(character) {
+            bytes.push((u32::from(character) - BASE) as u8);
+        } else {
+            bytes.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
         }
     }
     bytes

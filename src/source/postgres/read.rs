@@ -25,8 +25,8 @@ use crate::source::relational::times::Times;
 use crate::source::relational::{BATCH_BYTES, BATCH_ROWS};
 use crate::window::{Slice, Window};
 
-/// Bytes of a range of blocks: small enough that streams end together, large enough that its statement costs
-/// nothing.
+/// Bytes of a range of blocks: small enough that the streams end at about the same time, large enough that the cost of
+/// a statement does not matter.
 pub(super) const RANGE_BYTES: u64 = 16 << 20;
 
 /// What the streams of a chunk share.
@@ -38,7 +38,7 @@ struct ChunkRead<'a> {
     cancel: &'a CancelToken,
     pool: &'a Pool,
     parts: Parts<Option<String>, Error>,
-    /// The table is not any more what the snapshot shows.
+    /// The table is no longer what the snapshot shows.
     outdated: AtomicBool,
 }
 
@@ -73,18 +73,18 @@ pub(super) fn read_chunk(
     });
     let Some(error) = reading.parts.failure() else { return Ok(snapshot_id.to_string()) };
     match error.class() {
-        // Under the old snapshot the catalog would show what it showed.
+        // The old snapshot would show the old catalog again.
         Class::SchemaChanged if reading.outdated.load(Ordering::Acquire) => {
             pool.renew(&snapshot_id)
         }
-        // The others may be as dead, and would each cost an attempt.
+        // The other connections may be as dead, and each would cost an attempt.
         Class::Retry | Class::RetryThenSplit => pool.close_idle(),
         _ => {}
     }
     Err(error)
 }
 
-/// Of several errors the one that says what to do is the most important.
+/// Of several errors, the one that says what to do counts most.
 fn rank(error: &Error) -> u8 {
     match error.class() {
         Class::Retry | Class::RetryThenSplit => 1,
@@ -94,17 +94,17 @@ fn rank(error: &Error) -> u8 {
     }
 }
 
-/// The conditions that cut a table into ranges of blocks, where that is worth it.
+/// The conditions that divide a table into ranges of blocks, where it is large enough.
 fn ranges(readable: &Readable, chunk: &Chunk) -> Vec<Option<String>> {
     let Some((blocks, step)) = readable.blocks else { return vec![None] };
-    // Windows are small already.
+    // Windows are small enough as they are.
     if chunk.slice != Slice::All || blocks < 2 * step {
         return vec![None];
     }
     let starts = (0..blocks - step).step_by(usize::try_from(step).unwrap_or(usize::MAX));
     let starts: Vec<u64> = starts.collect();
     let last = starts.len().saturating_sub(1);
-    // The last has no end: the table may have grown since it was listed.
+    // The last range has no end, since the table may have grown after it was listed.
     let range = |(at, from): (usize, &u64)| sql::blocks(*from, (at < last).then_some(from + step));
     starts.iter().enumerate().map(range).map(Some).collect()
 }
@@ -129,12 +129,12 @@ impl From<Malformed> for Ended {
 }
 
 impl ChunkRead<'_> {
-    /// A further stream, if the server lets it in.
+    /// Starts another stream, if the server grants a connection.
     fn stream_in(&self, snapshot_id: &Arc<str>) {
         match self.pool.take() {
             Ok(session) if session.snapshot_id == *snapshot_id => self.stream(session),
-            Ok(_) => {} // the snapshot was lost meanwhile, not that of the others
-            // The others read what this one would have.
+            Ok(_) => {} // the snapshot was lost meanwhile; this session has another one
+            // The other streams read what this one would have read.
             Err(error) => tracing::info!("{}: one stream less: {error}", self.chunk),
         }
     }
@@ -147,7 +147,7 @@ impl ChunkRead<'_> {
             while let Some(range) = self.parts.take() {
                 self.copy(session, range.as_ref(), &mut rows)?;
                 if self.parts.is_left() {
-                    session.connection.query(RELEASE)?; // whoever waits to alter the table comes in between
+                    session.connection.query(RELEASE)?; // lets through whoever waits to alter the table
                 }
             }
             self.send(&mut rows)
@@ -199,9 +199,10 @@ impl ChunkRead<'_> {
                     encoding::untranslatable(session, &self.chunk.table, self.readable)
                 };
                 let found = self.pool.work(self.pool.take()?, self.cancel, ask)?;
-                return Err(match found.is_empty() {
-                    true => error,
-                    false => self.inner.type_overrides.learn(&self.chunk.table, found),
+                return Err(if found.is_empty() {
+                    error
+                } else {
+                    self.inner.type_overrides.learn(&self.chunk.table, found)
                 });
             }
             Err(error) => {
@@ -210,14 +211,14 @@ impl ChunkRead<'_> {
                 return Err(error);
             }
         };
-        // The server says how many rows it sent; the trailer, that these were all.
+        // The server says how many rows it sent; the trailer says that there are no more.
         if !copy.is_complete() || sent != copy.rows() {
             return Err(Error::of(
                 Class::RetryThenSplit,
                 format!("{address}: {sent} rows were sent, {} came", copy.rows()),
             ));
         }
-        // The stream still has its lock, so that what is there now is what was read.
+        // The stream still holds its lock, so the table that is there now is the one that was read.
         let now = self.pool.now(*oid, self.cancel)?;
         self.readable.object.is_still(now.as_ref()).inspect_err(|_| {
             self.outdated.store(true, Ordering::Release);
@@ -237,7 +238,7 @@ impl ChunkRead<'_> {
     }
 }
 
-/// How many rows a window has; of a table without windows only an estimate is known.
+/// Counts the rows of a window; of a table without windows only an estimate is known.
 pub(super) fn count(
     inner: &Inner,
     table: &Table,
@@ -258,7 +259,8 @@ pub(super) fn count(
     Ok(RowCount { rows, exact: true })
 }
 
-/// Asks an index for the bounds of a column, in binary: the text of a year before Christ is hard to read.
+/// Asks for the bounds of a column, which an index serves. The answer is binary, since the text of years before Christ
+/// is hard to parse.
 pub(super) fn bounds_of(
     connection: &mut Connection,
     from: &str,

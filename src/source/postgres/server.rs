@@ -1,5 +1,5 @@
-//! A server as all of this folder share it: its settings, its databases, the connections to each, and what listing
-//! has learned of the tables. Blocks.
+//! A server as the files of this folder share it: its settings, its databases, the connections to each, and what
+//! listing has learned of the tables. Blocks.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,33 +19,33 @@ use crate::source::relational::tables::Tables;
 use crate::source::relational::type_overrides::TypeOverrides;
 use crate::window::Window;
 
-/// What services keep beside their customers' databases, and show to nobody.
+/// Databases that hosting services keep for themselves and let nobody read.
 const PROVIDERS: [&str; 4] = ["rdsadmin", "cloudsqladmin", "azure_maintenance", "azure_sys"];
-/// With more databases than these, only the one that is read keeps connections that are idle.
+/// With more databases than this, only the one that is being read keeps idle connections.
 const MANY_POOLS: usize = 8;
 
-/// What threads that read share.
+/// What the threads that work for a source share.
 pub(super) struct Inner {
     pub(super) name: String,
     pub(super) server: Database,
     pub(super) select: Select,
     pub(super) limits: Limits,
-    /// One for each stream that may be read at once.
+    /// One permit for each stream that may be read at once.
     pub(super) streams: Arc<Semaphore>,
     pub(super) pools: Mutex<HashMap<String, Arc<Pool>>>,
     pub(super) tables: Tables<Readable>,
     pub(super) type_overrides: TypeOverrides,
 }
 
-/// A table, and how its rows are asked for.
+/// How the rows of a table are read.
 pub(super) struct Readable {
     pub(super) listed: Vec<Column>,
     pub(super) oid: u32,
-    /// With `ONLY`, quoted.
+    /// Its quoted name, after `ONLY`.
     pub(super) from: String,
     pub(super) columns: Vec<String>,
     pub(super) kinds: Vec<Kind>,
-    /// The column of windows.
+    /// The column of its windows.
     pub(super) time: Option<sql::Time>,
     pub(super) bounds: Option<Window>,
     pub(super) rows_estimate: Option<u64>,
@@ -73,7 +73,7 @@ impl Inner {
         Arc::clone(pools.entry(database.to_owned()).or_insert_with(pool))
     }
 
-    /// Databases to try when only the server matters.
+    /// A connection to any database, where only the server matters.
     pub(super) fn first_connection(&self) -> Result<Connection> {
         let mut names: Vec<&str> = self.select.databases.iter().map(String::as_str).collect();
         if names.is_empty() {
@@ -83,7 +83,7 @@ impl Inner {
         for name in names {
             match Connection::open(&self.server, name, self.limits.idle_timeout) {
                 Ok(connection) => return Ok(connection),
-                // There is no such database, or this user may not use it.
+                // The database does not exist, or this user may not use it.
                 Err(error) if error.class() == Class::Stop => {
                     failed.get_or_insert(error);
                 }
@@ -106,8 +106,7 @@ impl Inner {
         })
     }
 
-    /// The cluster's own identifier, and the numbers of its databases; nothing where the right to ask is
-    /// missing.
+    /// The cluster's own identifier and the numbers of its databases; `None` where the user may not ask.
     pub(super) fn identity(&self) -> Result<Option<ServerIdentity>> {
         let mut connection = self.first_connection()?;
         let rows = match connection.query(snapshot::SYSTEM) {
@@ -127,7 +126,7 @@ impl Inner {
         }))
     }
 
-    /// The databases to export. What is not asked for, and what cannot be read, goes into the listing.
+    /// The databases to export. Those that are not wanted or cannot be read go into the listing.
     pub(super) fn databases(&self, listing: &mut Listing) -> Result<Vec<String>> {
         let there = catalog::databases(&mut self.first_connection()?)?;
         let provider =

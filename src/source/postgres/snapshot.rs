@@ -1,5 +1,5 @@
-//! The connections to one database, all in one exported snapshot. When it is lost with the connection that
-//! holds it, the next one has another name. Blocks.
+//! The connections to one database, all in one exported snapshot. When the connection that holds it is lost, the next
+//! snapshot has another name. Blocks.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,9 +13,9 @@ use crate::source::postgres::identity;
 use crate::source::relational::cancel::CancelToken;
 use crate::source::relational::outside::{Connected, Outside};
 
-/// What every session sets, whatever the server, the database or the role has set. Under row-level security a
-/// read would be a silent part of the table; with `row_security = off` it is an error. A statement that waits for
-/// a lock gives up: one locked table must not keep all others waiting.
+/// What every session sets, whatever the server, the database or the role has set. Under row-level security a read
+/// would silently return only a part of the table; with `row_security = off` that is an error. A statement that waits
+/// for a lock gives up: one locked table must not hold up all others.
 const SETTINGS: [(&str, &str); 14] = [
     ("standard_conforming_strings", "on"),
     ("statement_timeout", "0"),
@@ -36,8 +36,8 @@ const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 /// The first version that ends transactions by their age.
 const TRANSACTION_TIMEOUT: u32 = 170_000;
 
-/// Sets what every session sets; `LOCAL` for the transaction alone: behind a pooler the next one may be of
-/// another session. Asks for nothing that needs a snapshot, since one may be imported after this.
+/// Applies the settings; `LOCAL` for the transaction alone, since behind a pooler the next one may belong to another
+/// session. Asks for nothing that needs a snapshot, since one may be imported after this.
 pub(super) fn set_up(connection: &mut Connection, scope: &str) -> Result<()> {
     let set = |(name, value): (&str, &str)| format!("SET {scope} {name} = '{value}'; ");
     let settings: String = SETTINGS.into_iter().map(set).collect();
@@ -47,7 +47,7 @@ pub(super) fn set_up(connection: &mut Connection, scope: &str) -> Result<()> {
     if said(0).parse().is_ok_and(|version: u32| version >= TRANSACTION_TIMEOUT) {
         connection.query(&set(("transaction_timeout", "0")))?;
     }
-    // Its texts may be in any encoding, which the server would refuse to call UTF-8.
+    // Its texts may be in any encoding, and the server would refuse to send them as UTF-8.
     if said(1) == "SQL_ASCII" {
         connection.query(&set(("client_encoding", "SQL_ASCII")))?;
         connection.keep_bytes();
@@ -55,11 +55,10 @@ pub(super) fn set_up(connection: &mut Connection, scope: &str) -> Result<()> {
     Ok(())
 }
 
-/// The snapshot's name for others: two of the same server with the same name show the same rows. It names
-/// the transactions that had ended, and the life of the server: after a crash it may give numbers again that it
-/// had given to transactions which were lost. A crash of one backend does not start the postmaster anew, but it
-/// does reset the statistics. On a standby the transactions that are at work have no number here, so that
-/// nothing proves two snapshots to be the same.
+/// What identifies a snapshot: two of the same server with the same name show the same rows. It consists of the
+/// transactions that had ended and of when the server started, since after a crash the server may reuse the numbers of
+/// transactions that were lost. A crash of one backend does not start the postmaster anew, but it does reset the
+/// statistics. On a standby, running transactions have no numbers, so nothing proves two snapshots to be the same.
 const MOMENT: &str = "SELECT txid_current_snapshot()::text \
     || ' ' || extract(epoch FROM pg_postmaster_start_time()) \
     || coalesce(' ' || extract(epoch FROM pg_stat_get_bgwriter_stat_reset_time()), '') \
@@ -95,8 +94,8 @@ pub(super) struct Session {
     pub(super) snapshot_id: Arc<str>,
 }
 
-/// Gives back the locks that were taken since the session began: an `ALTER TABLE` would wait for the end of
-/// the run, and whoever comes after it too.
+/// Releases the locks that were taken since the session began. Otherwise an `ALTER TABLE`, and everyone after it, would
+/// wait for the end of the run.
 pub(super) const RELEASE: &str = "ROLLBACK TO SAVEPOINT moveout";
 
 impl Session {
@@ -134,7 +133,7 @@ impl Pool {
             // that exported it is open.
             match connection.query(&format!("SET TRANSACTION SNAPSHOT '{}'", holder.exported)) {
                 Ok(_) => return Session::new(connection, &holder.snapshot_id),
-                // Not the snapshot is gone, but this connection.
+                // The connection is gone, not the snapshot.
                 Err(error) if matches!(error.class(), Class::Stop | Class::RetryThenSplit) => {
                     return Err(error);
                 }
@@ -158,7 +157,7 @@ impl Pool {
         };
         let exported = text("SELECT pg_export_snapshot()")?;
         let moment = text(MOMENT)?;
-        // Some services keep the system's identifier to themselves; the address is the next best.
+        // Some services hide the system's identifier; the address is the next best.
         text("SAVEPOINT system")?;
         let system = match text(SYSTEM) {
             Ok(system) => system,
@@ -174,8 +173,8 @@ impl Pool {
         Ok(SnapshotHolder { _connection: connection, exported, snapshot_id })
     }
 
-    /// Works with a session in the snapshot. It is lost unless the work ends well, since nobody knows then what state
-    /// its transaction is in.
+    /// Works with a session in the snapshot. The session is closed if the work fails, since the state of its
+    /// transaction is unknown then.
     pub(super) fn work<T>(
         &self,
         mut session: Session,
@@ -200,7 +199,7 @@ impl Pool {
         }
     }
 
-    /// Lets go of a snapshot that shows less than there was, unless that has been done already.
+    /// Gives up a snapshot that is outdated, unless that has been done already.
     pub(super) fn renew(&self, snapshot_id: &str) {
         let mut open = self.lock();
         if open.holder.as_ref().is_some_and(|holder| *holder.snapshot_id == *snapshot_id) {
@@ -208,16 +207,16 @@ impl Pool {
         }
     }
 
-    /// The table of a number as it is now, whatever the snapshot shows.
+    /// The table with this number as it is now, whatever the snapshot shows.
     pub(super) fn now(&self, oid: u32, cancel: &CancelToken) -> Result<Option<Object>> {
         let open = || Connection::open(&self.server, &self.name, self.idle_timeout);
         self.outside.ask(cancel, open, |connection| identity::now(connection, oid))
     }
 
-    /// Ends the connections that nothing is read by.
+    /// Closes the idle connections.
     pub(super) fn close_idle(&self) {
         self.outside.close();
-        // Whoever holds the lock is connecting, and needs no help.
+        // Whoever holds the lock is connecting, so nothing is idle.
         if let Ok(mut open) = self.open.try_lock() {
             open.idle.clear();
         }

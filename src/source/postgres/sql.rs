@@ -10,12 +10,12 @@ pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// A table. `ONLY`: what inherits from it is a table of its own.
+/// A table. `ONLY` leaves out the tables that inherit from it, which are exported themselves.
 pub(super) fn only(schema: &str, name: &str) -> String {
     format!("ONLY {}.{}", quoted(schema), quoted(name))
 }
 
-/// A column as it is asked for.
+/// A column as it stands in the statement.
 pub(super) fn column(name: &str, cast: Cast) -> String {
     let name = quoted(name);
     let bytes = |text: String| format!("convert_to({text}, getdatabaseencoding())");
@@ -35,7 +35,7 @@ fn output(quoted: &str) -> String {
     format!("CASE WHEN {quoted} IS DISTINCT FROM NULL THEN format('%s', {quoted}) END")
 }
 
-/// Fails where a value of a column has characters that UTF-8 has not.
+/// Fails where a value of a column cannot be converted to UTF-8.
 pub(super) fn translated(column: &str, table: &str) -> String {
     format!("SELECT count(convert_to({}, 'UTF8')) FROM {table}", output(&quoted(column)))
 }
@@ -90,11 +90,12 @@ pub(super) fn bounds(table: &str, column: &str) -> String {
     )
 }
 
-/// All that is read of a slice in one stream.
+/// The statement of one stream of a slice.
 pub(super) fn copy(columns: &[String], table: &str, conditions: &[String]) -> String {
-    let condition = match conditions.is_empty() {
-        true => String::new(),
-        false => format!(" WHERE {}", conditions.join(" AND ")),
+    let condition = if conditions.is_empty() {
+        String::new()
+    } else {
+        format!(" WHERE {}", conditions.join(" AND "))
     };
     format!(
         "COPY (SELECT {} FROM {table}{condition}) TO STDOUT (FORMAT binary)",
@@ -102,7 +103,7 @@ pub(super) fn copy(columns: &[String], table: &str, conditions: &[String]) -> St
     )
 }
 
-/// The blocks of a table from one to before another; to the end without that.
+/// The blocks of a table from `from` up to, but not including, `to`, or to the end of the table.
 pub(super) fn blocks(from: u64, to: Option<u64>) -> String {
     let end = to.map(|to| format!(" AND ctid < '({to},0)'::tid")).unwrap_or_default();
     format!("ctid >= '({from},0)'::tid{end}")

@@ -8,7 +8,7 @@ use arrow::datatypes::{DataType, Field, Fields, TimeUnit};
 
 use crate::source::relational::type_overrides::TypeOverride;
 
-/// How a value is sent, and what it becomes.
+/// How the server sends a value, and what it becomes in the archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Kind {
     Bool,
@@ -18,7 +18,7 @@ pub(super) enum Kind {
     Oid,
     Float32,
     Float64,
-    /// Up to 38 digits, so many of them after the point. Readers take a wider one for a double.
+    /// Up to 38 digits, and how many of them are after the point. Readers turn a wider one into a double.
     Decimal(u8, i8),
     /// Days.
     Date,
@@ -36,7 +36,7 @@ pub(super) enum Kind {
     Padded,
     /// Text behind one byte that says which form it has.
     Jsonb,
-    /// Of one dimension, counted from 1.
+    /// A list of one dimension, counted from 1.
     List(Box<Kind>),
 }
 
@@ -85,7 +85,7 @@ pub(super) fn element_field(element: &Kind) -> Arc<Field> {
 /// How a column is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cast {
-    /// As it is.
+    /// The value itself.
     None,
     /// The server's own text of it.
     Text,
@@ -103,7 +103,7 @@ pub(super) enum Cast {
 #[derive(Debug, Clone)]
 pub(super) struct Type {
     pub(super) name: String,
-    /// `pg_catalog`'s own, not one that has its name.
+    /// Whether it is `pg_catalog`'s own, not another of the same name.
     pub(super) built_in: bool,
     /// Of a domain, what it stands for.
     pub(super) base: u32,
@@ -111,13 +111,13 @@ pub(super) struct Type {
     /// Of an array, its elements.
     pub(super) element: u32,
     pub(super) is_array: bool,
-    /// Somebody has made a cast to text of his own, which may write anything.
+    /// A user has made a cast to text, which may write anything.
     pub(super) has_cast: bool,
     /// Likewise, to a list of texts.
     pub(super) has_list_cast: bool,
 }
 
-/// Domains of domains, arrays of arrays: no more than so many, so that a circle has an end.
+/// How deep domains of domains and arrays of arrays are followed, so that a circle has an end.
 const DEPTH: u32 = 32;
 
 /// All types of a database.
@@ -125,7 +125,7 @@ const DEPTH: u32 = 32;
 pub(super) struct Types(pub(super) HashMap<u32, Type>);
 
 impl Types {
-    /// How a column of a type is asked for, and what it becomes.
+    /// How a column of a type is asked for, and what it becomes in the archive.
     pub(super) fn resolve(
         &self,
         oid: u32,
@@ -194,7 +194,7 @@ impl Types {
             "uuid" => Kind::Uuid,
             "bytea" => Kind::Bytes,
             "text" | "varchar" | "name" | "json" => Kind::Text,
-            // Without a length the blanks at its end are its own, and its text has them not.
+            // Without a length, trailing blanks are part of the value, but its text lacks them.
             "bpchar" if modifier >= 0 => Kind::Padded,
             "bpchar" => Kind::Text,
             "jsonb" => Kind::Jsonb,
@@ -204,7 +204,7 @@ impl Types {
     }
 }
 
-/// A numeric that was declared with its digits, as long as they fit.
+/// A numeric that was declared with a precision, if it fits.
 fn decimal(modifier: i32) -> Option<Kind> {
     let packed = modifier.checked_sub(4).filter(|packed| *packed >= 0)?;
     let precision = (packed >> 16) & 0xffff;

@@ -5,8 +5,8 @@ use std::io;
 use crate::error::{Class, Error};
 use crate::source::tcp::refuses_certificate;
 
-/// The connection broke. An answer that breaks off each time may be too much for whatever is between here and the
-/// server, so that less is asked for at once when it repeats.
+/// The connection broke. If that happens repeatedly, the answer may be too large for something between here and the
+/// server, so the next attempts ask for less at once.
 pub(in crate::source) fn broken(error: &io::Error) -> Error {
     if refuses_certificate(error) {
         let what = format!("the server does not accept the client's certificate: {error}");
@@ -20,7 +20,7 @@ pub(in crate::source) fn broken(error: &io::Error) -> Error {
     Error::of(Class::RetryThenSplit, what)
 }
 
-/// Whether another connection may work.
+/// Whether another connection may succeed.
 pub(in crate::source) fn may_be_repeated(error: &Error) -> bool {
     matches!(error.class(), Class::Retry | Class::RetryThenSplit)
 }

@@ -32,7 +32,7 @@ impl CancelToken {
         number
     }
 
-    /// Does something with a connection that others use before and after.
+    /// Works with a connection that outlives this work.
     pub(in crate::source) fn watching<T>(&self, closer: Closer, work: impl FnOnce() -> T) -> T {
         let number = self.watch(closer);
         let outcome = work();

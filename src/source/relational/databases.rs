@@ -1,4 +1,4 @@
-//! PURE: which databases of a server are exported, and what is said of the others.
+//! PURE: which databases of a server are exported, and why the others are not.
 
 use crate::config::Select;
 use crate::error::{Error, Result};
@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone)]
 pub(in crate::source) struct Found {
     pub(in crate::source) name: String,
-    /// Why it is left out unless it is asked for by its name; `None` for a user's own.
+    /// Why it is left out unless the configuration names it; `None` for a user's own.
     pub(in crate::source) foreign: Option<&'static str>,
 }
 
@@ -20,8 +20,8 @@ pub(in crate::source) struct Chosen {
     pub(in crate::source) excluded: Vec<(String, &'static str)>,
 }
 
-/// Chooses by what is asked for; without any name, all that are a user's own. A database that is asked for and is
-/// not there is an error: a slip of the pen would otherwise be an empty archive.
+/// Takes the databases that the configuration names, or all of the user's own where it names none. A named database
+/// that does not exist is an error: otherwise a typing mistake would make an empty archive.
 pub(in crate::source) fn choose(there: Vec<Found>, select: &Select) -> Result<Chosen> {
     let named = &select.databases;
     let is_there = |name: &&String| there.iter().any(|found| found.name == **name);

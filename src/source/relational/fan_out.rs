@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// The parts, and why one of them failed.
+/// The parts of a chunk, and why one of them failed.
 pub(in crate::source) struct Parts<P, E> {
     parts: Vec<P>,
     next: AtomicUsize,
@@ -21,26 +21,23 @@ impl<P, E> Parts<P, E> {
         }
     }
 
-    /// The next part that nobody reads yet.
+    /// The next part that no session has taken.
     pub(in crate::source) fn take(&self) -> Option<&P> {
-        match self.is_over() {
-            true => None,
-            false => self.parts.get(self.next.fetch_add(1, Ordering::AcqRel)),
-        }
+        if self.is_over() { None } else { self.parts.get(self.next.fetch_add(1, Ordering::AcqRel)) }
     }
 
-    /// Whether there is one.
+    /// Whether a part is left.
     pub(in crate::source) fn is_left(&self) -> bool {
         !self.is_over() && self.next.load(Ordering::Acquire) < self.parts.len()
     }
 
-    /// Whether a part has failed, so that no other is of any use.
+    /// Whether a part has failed, which makes the others useless.
     pub(in crate::source) fn is_over(&self) -> bool {
         self.over.load(Ordering::Acquire)
     }
 
-    /// A part has failed. Of several failures the one of the highest rank is kept, and of those the first: the others
-    /// are most often its consequence.
+    /// Records a failure. The one of the highest rank is kept, and of those the first: later ones are usually its
+    /// consequences.
     pub(in crate::source) fn fail(&self, rank: u8, why: E) {
         let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
         if failed.as_ref().is_none_or(|(before, _)| *before < rank) {

@@ -1,6 +1,6 @@
 //! A connection that is in no snapshot: it sees what is there now. While a stream still holds its lock on the table
-//! that it has read, nobody can alter or replace it, so that what this connection sees of the table is what the
-//! stream's names meant. Within the snapshot the catalogs may show what was there before.
+//! that it has read, nobody can alter or replace the table, so what this connection sees is what the stream's names
+//! meant. Within the snapshot the catalogs may show an earlier state.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -15,7 +15,7 @@ pub(in crate::source) trait Connected {
     fn closer(&self) -> Result<Closer>;
 }
 
-/// The connection, opened when it is first needed, for all who ask.
+/// The connection, which is opened when it is first needed and shared by everyone who asks.
 pub(in crate::source) struct Outside<C>(Mutex<Option<C>>);
 
 impl<C> Default for Outside<C> {
@@ -29,8 +29,8 @@ impl<C: Connected> Outside<C> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks by it; once more by a new one where the server closed it while nobody asked. After an error that is the
-    /// server's answer it is closed as well, since nobody knows what state it is in.
+    /// Asks on this connection, and once more on a new one where the server had closed it while it was idle. It is also
+    /// closed after an error of the server, since its state is unknown then.
     pub(in crate::source) fn ask<T>(
         &self,
         cancel: &CancelToken,
@@ -54,7 +54,7 @@ impl<C: Connected> Outside<C> {
         }
     }
 
-    /// Ends it, unless somebody asks by it.
+    /// Closes it, unless it is in use.
     pub(in crate::source) fn close(&self) {
         if let Ok(mut held) = self.0.try_lock() {
             *held = None;

@@ -7,11 +7,11 @@ pub(in crate::source) trait TimeSql {
     /// Its name, quoted.
     fn name(&self) -> String;
 
-    /// The first instant at or after another that the column can hold, as a literal: a value of the column is
-    /// before the one exactly if it is before the other.
+    /// The first instant at or after `nanos` that the column can hold, as a literal: a value of the column is before
+    /// the one exactly if it is before the other.
     fn literal(&self, nanos: i64) -> String;
 
-    /// What holds for the rows without a time, and for no other.
+    /// The condition that holds for the rows without a time and for no others.
     fn is_null(&self) -> String {
         format!("{} IS NULL", self.name())
     }
@@ -33,10 +33,7 @@ pub(in crate::source) fn condition(time: &impl TimeSql, slice: Slice) -> String 
         (window.from != i64::MIN).then(|| format!("{name} >= {}", time.literal(window.from)));
     let to = (window.to != i64::MAX).then(|| format!("{name} < {}", time.literal(window.to)));
     let bounds: Vec<String> = from.into_iter().chain(to).collect();
-    match bounds.is_empty() {
-        true => format!("{name} IS NOT NULL"),
-        false => bounds.join(" AND "),
-    }
+    if bounds.is_empty() { format!("{name} IS NOT NULL") } else { bounds.join(" AND ") }
 }
 
 #[cfg(test)]

@@ -6,17 +6,17 @@ use crate::config::matches;
 use crate::error::{Error, Result};
 use crate::model::TableId;
 
-/// A column of a type that is a time.
+/// A column whose type is a date or a timestamp.
 #[derive(Debug, Clone)]
 pub(in crate::source) struct Candidate {
     pub(in crate::source) name: String,
     /// Whether an index begins with it.
     pub(in crate::source) is_indexed: bool,
-    /// Whether it is taken where the configuration names none: a window costs little by it.
+    /// Whether it is taken where the configuration names none, because windows of it are cheap to read.
     pub(in crate::source) by_default: bool,
 }
 
-/// Whether a pattern of `time_columns` means a table. As everywhere in the configuration it stands for TABLE,
+/// Whether a pattern of `time_columns` matches a table. As everywhere in the configuration it stands for TABLE,
 /// SCHEMA.TABLE or DATABASE.SCHEMA.TABLE; where there are no schemas, for TABLE or DATABASE.TABLE.
 fn means(pattern: &str, id: &TableId) -> bool {
     let TableId { database, schema, table, .. } = id;
@@ -27,15 +27,15 @@ fn means(pattern: &str, id: &TableId) -> bool {
     matches(pattern, table) || longer.iter().any(|name| matches(pattern, name))
 }
 
-/// The column of a table: the one that the configuration names, else the only one that is taken by default, else
-/// none: the table is read whole. What the configuration names without reason is a warning.
+/// The column of a table: the one that the configuration names, else the only one that is taken by default, else none:
+/// the table is read whole. A configured column that no index begins with is a warning.
 pub(in crate::source) fn choose(
     configured: &BTreeMap<String, String>,
     id: &TableId,
     candidates: &[Candidate],
     warnings: &mut Vec<String>,
 ) -> Result<Option<String>> {
-    // Of several patterns the one that says most.
+    // Of several patterns the most specific one counts.
     let named = configured.iter().filter(|(pattern, _)| means(pattern, id));
     let named = named.max_by_key(|(pattern, _)| pattern.replace('*', "").len());
     let Some((pattern, name)) = named else {
@@ -46,7 +46,7 @@ pub(in crate::source) fn choose(
         });
     };
     if name.is_empty() {
-        return Ok(None); // whole, whatever index there is
+        return Ok(None); // read whole, whatever indexes there are
     }
     match candidates.iter().find(|candidate| candidate.name == *name) {
         Some(found) => {
@@ -68,7 +68,7 @@ pub(in crate::source) fn choose(
     }
 }
 
-/// Names in `time_columns` that mean no table: most likely a slip of the pen. A pattern with `*` may mean none.
+/// Names in `time_columns` that match no table, most likely by a typing mistake. A pattern with `*` may match none.
 pub(in crate::source) fn unused<'a>(
     configured: &BTreeMap<String, String>,
     tables: impl Iterator<Item = &'a TableId> + Clone,

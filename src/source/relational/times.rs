@@ -6,9 +6,9 @@ use crate::window::Window;
 /// What a source says of the times of a table.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::source) struct Times {
-    /// The first and the last one, in nanoseconds, which 64 bits may not hold.
+    /// The first and the last one in nanoseconds, which may exceed 64 bits.
     pub(in crate::source) ends: Option<(i128, i128)>,
-    /// There are others before all instants: an infinity, a date that is none.
+    /// There are others before all instants: an infinity, or an invalid date.
     pub(in crate::source) before: bool,
     /// There are others after all instants.
     pub(in crate::source) after: bool,
@@ -21,7 +21,7 @@ impl Times {
         Window::new(windows.first()?.from, windows.last()?.to)
     }
 
-    /// Where rows are. What lies beyond 64 bits of nanoseconds is at the end of all of time.
+    /// The windows that hold rows. What lies beyond 64 bits of nanoseconds belongs to the first or the last instant.
     pub(in crate::source) fn data_ranges(&self) -> Vec<Window> {
         let nanos = |time: i128| time.clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64;
         let first = Window { from: i64::MIN, to: i64::MIN + 1 };
@@ -36,12 +36,13 @@ impl Times {
         windows
     }
 
-    /// What can be read of a table at a time. One that has no time at all has no window that a commit could be
-    /// of, so that the commit of its rows without a time shows that it is there.
+    /// How a table is divided. A table without any time has no window that could be committed; the commit of its rows
+    /// without a time shows that it exists.
     pub(in crate::source) fn read_mode(&self, may_be_null: bool) -> ReadMode {
-        match may_be_null || self.bounds().is_none() {
-            true => ReadMode::WindowsAndNullTime,
-            false => ReadMode::Windows,
+        if may_be_null || self.bounds().is_none() {
+            ReadMode::WindowsAndNullTime
+        } else {
+            ReadMode::Windows
         }
     }
 }

@@ -1,6 +1,6 @@
-//! The definition of a database as SQL by questions to its catalogs, for servers that no pg_dump at hand is new
-//! enough for. The questions are in `definitions.sql` and `additions.sql`; here they are asked and the answers
-//! put into an order that psql can load.
+//! The definition of a database as SQL by questions to its catalogs, for servers that are newer than any pg_dump at
+//! hand. The queries are in `definitions.sql` and `additions.sql`; here they are run, and their answers are put into an
+//! order that psql can load.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 

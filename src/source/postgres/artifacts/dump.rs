@@ -1,5 +1,5 @@
-//! The definition of a database by pg_dump, if there is one that knows the server's version. Runs a program;
-//! the password goes by its environment, and secrets do not come out of here.
+//! The definition of a database by pg_dump, if there is one that knows the server's version. Runs a program; the
+//! password is passed in its environment, and no secret leaves this file.
 
 use std::env;
 use std::io::{self, Read};
@@ -20,7 +20,7 @@ const SHORT: Duration = Duration::from_secs(20);
 /// A dump of thousands of tables over a slow line.
 const LONG: Duration = Duration::from_secs(15 * 60);
 
-/// Where systems keep the authorities that they trust: libpq does not look there by itself.
+/// Where systems keep the authorities that they trust; libpq does not look there by itself.
 const AUTHORITIES: [&str; 3] =
     ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 
@@ -40,10 +40,11 @@ pub(super) fn version(server: u32) -> std::result::Result<String, String> {
     let Some(major): Option<u32> = digits else {
         return Err(format!("pg_dump does not say its version but `{said}`"));
     };
-    // It refuses a server that is newer.
-    match major >= server / 10_000 {
-        true => Ok(said),
-        false => Err(format!("{said} is older than the server")),
+    // pg_dump refuses a server that is newer than itself.
+    if major >= server / 10_000 {
+        Ok(said)
+    } else {
+        Err(format!("{said} is older than the server"))
     }
 }
 
@@ -75,15 +76,15 @@ pub(super) fn script(
 
 fn command(server: &Database, database: &str, snapshot: &str) -> Command {
     let mut command = Command::new("pg_dump");
-    // The other end may wait for us, so it must not be waited for; subscriptions hold passwords; tablespaces
-    // are places on the disks of a server.
+    // Locks must not be waited for, since their holder may wait for us; subscriptions hold passwords; tablespaces are
+    // places on a server's disks.
     command.args(["--schema-only", "--no-password", "--no-subscriptions", "--no-tablespaces"]);
     command.args(["--encoding=UTF8", "--lock-wait-timeout=30000"]);
     command.arg(format!("--snapshot={snapshot}"));
-    // A bare name could be taken for a connection string.
+    // A bare name could be read as a connection string.
     let quoted = database.replace('\\', "\\\\").replace('\'', "\\'");
     command.arg(format!("--dbname=dbname='{quoted}'"));
-    // It shall do what the configuration says, and nothing that the environment does.
+    // It must do what the configuration says, whatever the environment says.
     for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PG")) {
         command.env_remove(name);
     }
@@ -122,7 +123,7 @@ fn command(server: &Database, database: &str, snapshot: &str) -> Command {
     command
 }
 
-/// Why a program gave nothing.
+/// Why a program printed nothing.
 #[derive(Debug, thiserror::Error)]
 enum Trouble {
     #[error("pg_dump cannot be run: {0}")]
@@ -140,7 +141,7 @@ fn run(mut command: Command, limit: Duration) -> std::result::Result<Vec<u8>, Tr
     let (stdout, stderr) = (collect(child.stdout.take()), collect(child.stderr.take()));
     let ended = wait(&mut child, limit).map_err(Trouble::Start)?;
     let Some(success) = ended else {
-        // It may end by itself at this moment.
+        // It may have ended by itself at this moment.
         let _ = child.kill();
         let _ = child.wait();
         return Err(Trouble::Late(limit));

@@ -125,7 +125,7 @@ const PARAMETERS: &str = "SELECT format('GRANT %s ON PARAMETER %s TO %s%s;', \
     FROM pg_parameter_acl p, aclexplode(p.paracl) a WHERE a.grantee <> 10 \
     GROUP BY p.parname, a.grantee, a.is_grantable ORDER BY 1";
 
-/// A question to a server, in several statements perhaps.
+/// A question to a server, perhaps in several statements.
 type Ask<'a, T> = &'a dyn Fn(&mut Connection) -> Result<T>;
 
 /// Each database's rows in one file, and the server's own.
@@ -148,7 +148,7 @@ pub(super) fn collect(inner: &Inner, databases: &[String], kept: &mut Artifacts)
         }
         keep(kept, kind, rows, &troubles);
     }
-    // Any will do for what the server has but its settings: other databases may have some of their own.
+    // Any database shows what belongs to the server; only settings may differ from database to database.
     let usual = databases.iter().find(|database| *database == "postgres");
     let Some(database) = usual.or(databases.first()) else { return Ok(()) };
     match patient(inner, database, &|connection| objects(connection, ROLES))? {
@@ -184,7 +184,7 @@ fn keep(kept: &mut Artifacts, kind: &str, rows: Vec<String>, troubles: &[String]
     kept.ended(kind, outcome);
 }
 
-/// On a connection of its own, and on another if that breaks; `Err` inside says why it cannot be had.
+/// Asks on a connection of its own, and on another if that breaks; the inner `Err` says why there is no answer.
 fn patient<T>(
     inner: &Inner,
     database: &str,
@@ -222,14 +222,11 @@ fn objects(connection: &mut Connection, query: &str) -> Result<Vec<String>> {
 }
 
 fn list(rows: &[String]) -> String {
-    match rows.is_empty() {
-        true => "[]".to_owned(),
-        false => format!("[\n{}\n]", rows.join(",\n")),
-    }
+    if rows.is_empty() { "[]".to_owned() } else { format!("[\n{}\n]", rows.join(",\n")) }
 }
 
 fn sequences(connection: &mut Connection) -> Result<Vec<String>> {
-    // Asked of anything else, it is an error.
+    // The function fails for anything but a sequence.
     let readable = "CASE WHEN c.relkind = 'S' THEN has_sequence_privilege(c.oid, 'SELECT') \
         AND has_schema_privilege(n.oid, 'USAGE') END";
     let reads = connection.query(&format!(
@@ -245,9 +242,10 @@ fn sequences(connection: &mut Connection) -> Result<Vec<String>> {
     let value =
         |row: &Row| format!("({}, {}, {})", text(row, 0), text(row, 1), truth(&text(row, 2)));
     let values: Vec<_> = values.iter().map(value).collect();
-    let values = match values.is_empty() {
-        true => "(NULL::oid, NULL::bigint, NULL::boolean)".to_owned(),
-        false => values.join(", "),
+    let values = if values.is_empty() {
+        "(NULL::oid, NULL::bigint, NULL::boolean)".to_owned()
+    } else {
+        values.join(", ")
     };
     objects(
         connection,
@@ -285,7 +283,7 @@ fn settings(connection: &mut Connection) -> Result<String> {
         parts.push(format!("\"{name}\": {}", list(&objects(connection, query)?)));
     }
     let text = format!("{{\n{}\n}}\n", parts.join(",\n"));
-    // The server made the parts.
+    // The parts come from the server.
     match serde_json::from_str::<serde_json::Value>(&text) {
         Ok(_) => Ok(text),
         Err(error) => Err(Error::fail(format!("the server's JSON is none: {error}"))),

@@ -1,7 +1,7 @@
 //! PURE: what must not be written of options and settings that users give names and values to, as SQL and for
 //! the text of a dump.
 
-/// What stands in the place of a secret.
+/// What replaces a secret.
 const LEFT_OUT: &str = "(left out)";
 
 /// Names of options whose values are secrets.
