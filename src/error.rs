@@ -51,8 +51,8 @@ pub struct Error {
     hint: Option<String>,
 }
 
-/// The result of everything in this crate that can fail.
-pub type Result<T> = std::result::Result<T, Error>;
+/// The result of everything in this crate that can fail, with an error of its own kind where one is named.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
     fn new(class: Class, exit: Exit, message: impl fmt::Display) -> Self {

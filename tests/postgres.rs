@@ -236,7 +236,7 @@ fn windows_come_from_an_index_and_leave_no_row_out() {
     let outside: u64 = outside.map(|o| o["count"]["rows"].as_u64().unwrap()).sum();
     assert_eq!(outside, 2400 - 24 + 3, "{exported}");
     let whole = exported["warnings"].to_string();
-    assert!(whole.contains("taken whole") && whole.contains("timeless"), "{whole}");
+    assert!(whole.contains("read whole") && whole.contains("timeless"), "{whole}");
     moveout(["verify", ranged.to_str().unwrap()]).expect(0);
 }
 

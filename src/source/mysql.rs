@@ -181,7 +181,7 @@ fn read_chunk(
     chunk: &Chunk,
     batches: &BatchSender,
     cancel: &CancelToken,
-) -> std::result::Result<(), Fault> {
+) -> Result<(), Fault> {
     let table = &chunk.table;
     let readable = this.tables.get(&table.id).map_err(Fault::Stopped)?;
     let part = Part::new(table, chunk.slice, readable.is_versioned);

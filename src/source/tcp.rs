@@ -199,8 +199,8 @@ fn identity(
         Error::usage(format!("{name}: {}: {error}", path.display()))
     };
     let path = &client.certificate;
-    let chain = CertificateDer::pem_file_iter(path)
-        .and_then(|found| found.collect::<std::result::Result<Vec<_>, _>>());
+    let chain =
+        CertificateDer::pem_file_iter(path).and_then(|found| found.collect::<Result<Vec<_>, _>>());
     let chain = chain.map_err(|error| bad("sslcert", path, &error))?;
     if chain.is_empty() {
         return Err(bad("sslcert", path, &"there is no certificate in it"));
@@ -273,7 +273,7 @@ impl ServerCertVerifier for Verifier {
         server_name: &ServerName<'_>,
         ocsp_response: &[u8],
         now: UnixTime,
-    ) -> std::result::Result<ServerCertVerified, rustls::Error> {
+    ) -> Result<ServerCertVerified, rustls::Error> {
         let Some(chain) = &self.chain else { return Ok(ServerCertVerified::assertion()) };
         let verified =
             chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
@@ -291,7 +291,7 @@ impl ServerCertVerifier for Verifier {
         message: &[u8],
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
-    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
         if self.chain.is_none() {
             return Ok(HandshakeSignatureValid::assertion());
         }
@@ -304,7 +304,7 @@ impl ServerCertVerifier for Verifier {
         message: &[u8],
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
-    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
         if self.chain.is_none() {
             return Ok(HandshakeSignatureValid::assertion());
         }

@@ -100,22 +100,19 @@ impl Client {
         &mut self,
         sql: &str,
         each: impl FnMut(&[Option<&[u8]>]),
-    ) -> std::result::Result<(), Fault> {
+    ) -> Result<(), Fault> {
         self.ask(sql)?;
         self.answer(each)
     }
 
     /// Sends statements, whose results must be taken by `answer` before anything else is done.
-    pub(super) fn ask(&mut self, sql: &str) -> std::result::Result<(), Fault> {
+    pub(super) fn ask(&mut self, sql: &str) -> Result<(), Fault> {
         tracing::debug!("{}", escaped(sql));
         self.command(COM_QUERY, sql.as_bytes())
     }
 
     /// Gives each row of the results of what was asked to `each`.
-    pub(super) fn answer(
-        &mut self,
-        mut each: impl FnMut(&[Option<&[u8]>]),
-    ) -> std::result::Result<(), Fault> {
+    pub(super) fn answer(&mut self, mut each: impl FnMut(&[Option<&[u8]>])) -> Result<(), Fault> {
         loop {
             let status = match self.begin_result()? {
                 Begun::Done(status) => status,
@@ -142,7 +139,7 @@ impl Client {
     }
 
     /// The rows of the results of statements.
-    pub(super) fn query(&mut self, sql: &str) -> std::result::Result<Vec<TextRow>, Fault> {
+    pub(super) fn query(&mut self, sql: &str) -> Result<Vec<TextRow>, Fault> {
         let mut rows = Vec::new();
         self.query_each(sql, |row| {
             let text =
@@ -153,17 +150,14 @@ impl Client {
     }
 
     /// The first value of the first row.
-    pub(super) fn value(&mut self, sql: &str) -> std::result::Result<Option<String>, Fault> {
+    pub(super) fn value(&mut self, sql: &str) -> Result<Option<String>, Fault> {
         let first = self.query(sql)?.into_iter().next();
         Ok(first.and_then(|row| row.into_iter().next().flatten()))
     }
 
     /// The same for a query that the server may work on for long without sending a byte. The system's keep-alive shows
     /// whether the server is still there.
-    pub(super) fn value_of_scan(
-        &mut self,
-        sql: &str,
-    ) -> std::result::Result<Option<String>, Fault> {
+    pub(super) fn value_of_scan(&mut self, sql: &str) -> Result<Option<String>, Fault> {
         self.packets.wait_for(SCAN)?;
         let value = self.value(sql);
         self.packets.wait_for(self.idle)?;
@@ -176,7 +170,7 @@ impl Client {
     }
 
     /// Prepares a statement without parameters.
-    pub(super) fn prepare(&mut self, sql: &str) -> std::result::Result<Statement, Fault> {
+    pub(super) fn prepare(&mut self, sql: &str) -> Result<Statement, Fault> {
         tracing::debug!("{}", escaped(sql));
         self.command(COM_STMT_PREPARE, sql.as_bytes())?;
         let packet = self.packets.next()?;
@@ -194,10 +188,7 @@ impl Client {
     }
 
     /// Runs a statement. Its rows must all be taken by `row` before anything else is done.
-    pub(super) fn execute(
-        &mut self,
-        statement: &Statement,
-    ) -> std::result::Result<Vec<WireColumn>, Fault> {
+    pub(super) fn execute(&mut self, statement: &Statement) -> Result<Vec<WireColumn>, Fault> {
         let mut payload = statement.id.to_le_bytes().to_vec();
         payload.push(0); // no cursor: the server sends all rows as it finds them
         payload.extend_from_slice(&1u32.to_le_bytes());
@@ -211,7 +202,7 @@ impl Client {
     /// The next row in the binary form, after its first byte; `None` after the last one, when the server has
     /// said that this was all.
     #[inline]
-    pub(super) fn row(&mut self) -> std::result::Result<Option<&[u8]>, Fault> {
+    pub(super) fn row(&mut self) -> Result<Option<&[u8]>, Fault> {
         let packet = self.packets.next()?;
         match packet.first() {
             Some(0x00) => Ok(Some(&packet[1..])),
@@ -223,16 +214,16 @@ impl Client {
     }
 
     /// Closes a statement; the server sends no answer to this.
-    pub(super) fn close(&mut self, statement: &Statement) -> std::result::Result<(), Fault> {
+    pub(super) fn close(&mut self, statement: &Statement) -> Result<(), Fault> {
         self.command(COM_STMT_CLOSE, &statement.id.to_le_bytes())
     }
 
-    fn command(&mut self, command: u8, payload: &[u8]) -> std::result::Result<(), Fault> {
+    fn command(&mut self, command: u8, payload: &[u8]) -> Result<(), Fault> {
         self.packets.restart();
         Ok(self.packets.send(&[&[command], payload].concat())?)
     }
 
-    fn begin_result(&mut self) -> std::result::Result<Begun, Fault> {
+    fn begin_result(&mut self) -> Result<Begun, Fault> {
         let packet = self.packets.next()?;
         let mut parts = Parts(packet);
         match packet.first() {
@@ -252,7 +243,7 @@ impl Client {
         }
     }
 
-    fn columns(&mut self, count: usize) -> std::result::Result<Vec<WireColumn>, Fault> {
+    fn columns(&mut self, count: usize) -> Result<Vec<WireColumn>, Fault> {
         let mut columns = Vec::with_capacity(count);
         for _ in 0..count {
             let column = column(self.packets.next()?);
@@ -262,7 +253,7 @@ impl Client {
         Ok(columns)
     }
 
-    fn end_of_columns(&mut self) -> std::result::Result<(), Fault> {
+    fn end_of_columns(&mut self) -> Result<(), Fault> {
         match end(self.packets.next()?)? {
             Some(_) => Ok(()),
             None => Err(Fault::nonsense("the end of the columns")),
@@ -279,7 +270,7 @@ enum Begun {
 }
 
 /// The status, if a packet ends a list; an error if it is one.
-fn end(packet: &[u8]) -> std::result::Result<Option<u16>, Fault> {
+fn end(packet: &[u8]) -> Result<Option<u16>, Fault> {
     match packet {
         [0xff, ..] => Err(Fault::Server(server_error(packet))),
         // A longer one begins a row with a value of more than 16 MiB.

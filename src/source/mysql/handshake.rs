@@ -47,7 +47,7 @@ pub(super) struct Greeting {
 pub(super) fn handshake(
     mut packets: Packets,
     database: &Database,
-) -> std::result::Result<(Packets, Greeting), Fault> {
+) -> Result<(Packets, Greeting), Fault> {
     let greeting = greeting(packets.next()?)?;
     let capabilities = CAPABILITIES & greeting.capabilities;
     if capabilities & PROTOCOL_41 == 0 {
@@ -91,7 +91,7 @@ fn prelude(capabilities: u32) -> Vec<u8> {
     prelude
 }
 
-fn greeting(packet: &[u8]) -> std::result::Result<Greeting, Fault> {
+fn greeting(packet: &[u8]) -> Result<Greeting, Fault> {
     if packet.first() == Some(&0xff) {
         return Err(Fault::Server(server_error(packet)));
     }
@@ -146,7 +146,7 @@ fn authenticate(
     greeting: &Greeting,
     password: &str,
     database: &Database,
-) -> std::result::Result<(), Fault> {
+) -> Result<(), Fault> {
     let (mut plugin, mut nonce) = (greeting.plugin.clone(), greeting.nonce.clone());
     loop {
         let packet = packets.next()?.to_vec();
@@ -187,7 +187,7 @@ fn hand_over(
     password: &str,
     nonce: &[u8],
     database: &Database,
-) -> std::result::Result<(), Fault> {
+) -> Result<(), Fault> {
     let name = String::from_utf8_lossy(plugin);
     let takes_rsa = matches!(&*name, "sha256_password" | "caching_sha2_password");
     if !takes_rsa && name != "mysql_clear_password" {

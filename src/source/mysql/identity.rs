@@ -27,11 +27,7 @@ pub(super) struct Marks {
 
 impl Marks {
     /// Those of the tables that meet a condition on `TABLE_SCHEMA` and `TABLE_NAME`.
-    fn ask(
-        client: &mut Client,
-        condition: &str,
-        numbered: bool,
-    ) -> std::result::Result<Self, Fault> {
+    fn ask(client: &mut Client, condition: &str, numbered: bool) -> Result<Self, Fault> {
         let mut marks = Self::default();
         let sql = format!(
             "SELECT TABLE_SCHEMA, TABLE_NAME, CREATE_TIME FROM information_schema.TABLES WHERE {condition}"
@@ -49,10 +45,7 @@ impl Marks {
     }
 
     /// Those of all tables of these databases.
-    pub(super) fn of_all(
-        client: &mut Client,
-        databases: &[String],
-    ) -> std::result::Result<Self, Fault> {
+    pub(super) fn of_all(client: &mut Client, databases: &[String]) -> Result<Self, Fault> {
         if databases.is_empty() {
             return Ok(Self::default());
         }
@@ -65,7 +58,7 @@ impl Marks {
     pub(super) fn of_catalog(
         client: &mut Client,
         tables: &BTreeMap<Name, Entry>,
-    ) -> std::result::Result<Self, Fault> {
+    ) -> Result<Self, Fault> {
         let created = |(name, entry): (&Name, &Entry)| {
             (name.clone(), entry.created.clone().unwrap_or_default())
         };
@@ -95,9 +88,7 @@ impl Marks {
 
 /// InnoDB's numbers of its tables, by their names in files; of a table with partitions there are several. `None` to a
 /// user who may not see them.
-fn numbers(
-    client: &mut Client,
-) -> std::result::Result<Option<HashMap<String, BTreeSet<String>>>, Fault> {
+fn numbers(client: &mut Client) -> Result<Option<HashMap<String, BTreeSet<String>>>, Fault> {
     // MySQL 8 and newer; MySQL 5.7 and MariaDB.
     for view in ["INNODB_TABLES", "INNODB_SYS_TABLES"] {
         let rows =

@@ -128,7 +128,7 @@ fn list_one(
     time_column: Option<String>,
     (object, since): (Object, u64),
     warnings: &mut Vec<String>,
-) -> std::result::Result<(Table, Readable), Fault> {
+) -> Result<(Table, Readable), Fault> {
     let division = Some(Division::by(time_column.as_deref()));
     let mut table = Table {
         id: id.clone(),
@@ -205,7 +205,7 @@ fn find_times(
     id: &TableId,
     (column, precision): (&str, Precision),
     is_versioned: bool,
-) -> std::result::Result<Times, Fault> {
+) -> Result<Times, Fault> {
     /// The years 1678 and 2262: just within 64 bits of nanoseconds.
     const FIRST: i64 = -9_214_560_000 * SECOND;
     const LAST: i64 = 9_214_646_400 * SECOND;
@@ -229,7 +229,7 @@ fn find_times(
         precision.literal(FIRST),
         precision.literal(LAST)
     );
-    let mut find = |what: &str| -> std::result::Result<Option<i128>, Fault> {
+    let mut find = |what: &str| -> Result<Option<i128>, Fault> {
         let rows = ask(format!("SELECT {what} FROM {name} WHERE {within}"))?;
         Ok(rows.first().and_then(|row| instant(row.first()?.as_deref()?)))
     };

@@ -35,7 +35,7 @@ pub(super) fn read(
     sink: &Sink<'_>,
     aside: Aside<'_>,
     cancel: &CancelToken,
-) -> std::result::Result<(), Fault> {
+) -> Result<(), Fault> {
     let key = quoted(key);
     let ends = part.select(&format!("MIN({key}), MAX({key})"));
     let ends = session.client.query(&format!("{ends}; {}", read::FREE))?;
@@ -70,7 +70,7 @@ pub(super) fn read(
 }
 
 impl Work<'_> {
-    fn read(&self, session: &mut Session, part: &Part<'_>) -> std::result::Result<(), Fault> {
+    fn read(&self, session: &mut Session, part: &Part<'_>) -> Result<(), Fault> {
         let sink = Sink { is_over: &|| self.parts.is_over(), ..*self.sink };
         read::read(session, part, &sink, self.aside)
     }

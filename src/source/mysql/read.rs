@@ -44,7 +44,7 @@ pub(super) fn read(
     part: &Part<'_>,
     sink: &Sink<'_>,
     aside: Aside<'_>,
-) -> std::result::Result<(), Fault> {
+) -> Result<(), Fault> {
     let Session { client, charsets, .. } = session;
     let read = stream(client, charsets, part, sink, aside);
     if let Err(Fault::Server(_) | Fault::Stopped(_)) = read {
@@ -56,7 +56,7 @@ pub(super) fn read(
 /// Releases the table, so that others may alter it; the snapshot stays.
 ///
 /// Where the savepoint is gone (a deadlock rolled the transaction back), so is the snapshot.
-fn free(client: &mut Client) -> std::result::Result<(), Fault> {
+fn free(client: &mut Client) -> Result<(), Fault> {
     match client.query(FREE) {
         Ok(_) => Ok(()),
         Err(Fault::Server(error)) => Err(Fault::Broken(Error::of(
@@ -76,7 +76,7 @@ fn stream(
     part: &Part<'_>,
     sink: &Sink<'_>,
     aside: Aside<'_>,
-) -> std::result::Result<(), Fault> {
+) -> Result<(), Fault> {
     let (statement, decodes) = prepare(client, charsets, part, sink)?;
     if client.execute(&statement)? != statement.columns {
         drain(client, aside)?;
@@ -115,7 +115,7 @@ fn stream(
 }
 
 /// Stops what the server is sending, but keeps the connection, which holds the snapshot.
-fn drain(client: &mut Client, aside: Aside<'_>) -> std::result::Result<(), Fault> {
+fn drain(client: &mut Client, aside: Aside<'_>) -> Result<(), Fault> {
     (aside.stop)(client.id)?;
     loop {
         match client.row() {
@@ -133,7 +133,7 @@ fn drain(client: &mut Client, aside: Aside<'_>) -> std::result::Result<(), Fault
     }
 }
 
-fn send(rows: &mut Rows, part: &Part<'_>, sink: &Sink<'_>) -> std::result::Result<(), Fault> {
+fn send(rows: &mut Rows, part: &Part<'_>, sink: &Sink<'_>) -> Result<(), Fault> {
     let batch = rows.finish().map_err(Fault::Stopped)?;
     let batch = batch.map_err(|too_narrow| sink.learn(part.table, too_narrow))?;
     if (sink.is_over)() {
@@ -155,7 +155,7 @@ fn prepare(
     charsets: &Charsets,
     part: &Part<'_>,
     sink: &Sink<'_>,
-) -> std::result::Result<(Statement, Vec<Decode>), Fault> {
+) -> Result<(Statement, Vec<Decode>), Fault> {
     let table = part.table;
     let plain = client.prepare(&part.columns(|_, name| name))?;
     let foreign = foreign(&plain.columns, charsets, table, sink)?;
@@ -192,7 +192,7 @@ fn foreign<'a>(
     charsets: &'a Charsets,
     table: &Table,
     sink: &Sink<'_>,
-) -> std::result::Result<Vec<Option<&'a str>>, Fault> {
+) -> Result<Vec<Option<&'a str>>, Fault> {
     if wires.len() != table.columns.len() {
         return Err(Fault::Stopped(changed("it has other columns than were listed")));
     }
@@ -213,11 +213,7 @@ fn foreign<'a>(
     }
 }
 
-fn decodes(
-    wires: &[WireColumn],
-    charsets: &Charsets,
-    table: &Table,
-) -> std::result::Result<Vec<Decode>, Fault> {
+fn decodes(wires: &[WireColumn], charsets: &Charsets, table: &Table) -> Result<Vec<Decode>, Fault> {
     let decodes = wires.iter().zip(&table.columns).map(|(wire, column)| {
         let decode = decode(*wire, &column.data_type, charsets.of(wire.charset));
         let decode = decode.and_then(std::result::Result::ok);

@@ -80,7 +80,7 @@ impl Rows {
     }
 
     /// The rows so far as a batch, or the columns whose types are too narrow.
-    pub(super) fn finish(&mut self) -> Result<std::result::Result<RecordBatch, TooNarrow>> {
+    pub(super) fn finish(&mut self) -> Result<Result<RecordBatch, TooNarrow>> {
         let mut arrays = Vec::with_capacity(self.columns.len());
         let mut too_narrow = Vec::new();
         for (at, column) in self.columns.iter_mut().enumerate() {

@@ -47,8 +47,8 @@ impl Inner {
     pub(super) fn current<T>(
         &self,
         session: &mut Session,
-        mut work: impl FnMut(&mut Session) -> std::result::Result<T, Fault>,
-    ) -> std::result::Result<T, Fault> {
+        mut work: impl FnMut(&mut Session) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
         match work(session) {
             Err(fault) if fault.code() == Some(ALTERED) => {
                 session.renew(self.pool.tick())?;
@@ -59,11 +59,7 @@ impl Inner {
     }
 
     /// Renews a session whose snapshot was taken before an instant.
-    pub(super) fn renew_before(
-        &self,
-        session: &mut Session,
-        instant: u64,
-    ) -> std::result::Result<(), Fault> {
+    pub(super) fn renew_before(&self, session: &mut Session, instant: u64) -> Result<(), Fault> {
         if session.taken < instant { session.renew(self.pool.tick()) } else { Ok(()) }
     }
 

@@ -47,7 +47,7 @@ impl Address {
 /// The session decides how values look, for how long a slow destination may keep the server waiting, and for how long a
 /// statement waits for others who alter a table. A limit of rows that is set for all sessions would cut every answer
 /// short, and the server would count only what it sent.
-fn set_up(mut client: Client) -> std::result::Result<Client, Fault> {
+fn set_up(mut client: Client) -> Result<Client, Fault> {
     client.query(
         "SET NAMES utf8mb4; SET SESSION time_zone = '+00:00', sql_mode = '', wait_timeout = 604800, \
          net_read_timeout = 86400, net_write_timeout = 86400, lock_wait_timeout = 45, \
@@ -141,7 +141,7 @@ impl Pool {
     pub(super) fn outside<T>(
         &self,
         cancel: &CancelToken,
-        mut ask: impl FnMut(&mut Client) -> std::result::Result<T, Fault>,
+        mut ask: impl FnMut(&mut Client) -> Result<T, Fault>,
     ) -> Result<T> {
         let open = || self.address.connect(cancel);
         self.outside.ask(cancel, open, |client| ask(client).map_err(Error::from))
@@ -237,7 +237,7 @@ impl Lease {
     pub(super) fn work<T>(
         &mut self,
         cancel: &CancelToken,
-        work: impl FnOnce(&mut Session) -> std::result::Result<T, Fault>,
+        work: impl FnOnce(&mut Session) -> Result<T, Fault>,
     ) -> Result<T> {
         let (mut session, worked);
         match self.session.take().or_else(|| self.pool.idle()) {
@@ -277,7 +277,7 @@ impl Drop for Lease {
 impl Session {
     /// Takes a new snapshot in place of the old one. A session for which that fails half-way is closed, since nobody
     /// knows what it sees.
-    pub(super) fn renew(&mut self, now: u64) -> std::result::Result<(), Fault> {
+    pub(super) fn renew(&mut self, now: u64) -> Result<(), Fault> {
         let taken = snapshot::take(std::slice::from_mut(&mut self.client), false);
         let (mut ids, _) = taken
             .map_err(|fault| Fault::Broken(Error::from(fault).context("taking a new snapshot")))?;

@@ -49,7 +49,7 @@ impl Rows {
 
     /// Adds a row: for each column a length, -1 for null, and as many bytes. An error names the column.
     #[inline]
-    pub(super) fn push(&mut self, mut row: &[u8]) -> std::result::Result<(), (usize, Rejected)> {
+    pub(super) fn push(&mut self, mut row: &[u8]) -> Result<(), (usize, Rejected)> {
         self.bytes += row.len();
         for (at, column) in self.columns.iter_mut().enumerate() {
             let (value, rest) = field(row).ok_or((at, Rejected::Malformed))?;
@@ -64,7 +64,7 @@ impl Rows {
     }
 
     /// The rows so far as a batch; an error names a column of text that is not UTF-8.
-    pub(super) fn finish(&mut self) -> std::result::Result<RecordBatch, (usize, TypeOverride)> {
+    pub(super) fn finish(&mut self) -> Result<RecordBatch, (usize, TypeOverride)> {
         let mut arrays = Vec::with_capacity(self.columns.len());
         for (at, column) in self.columns.iter_mut().enumerate() {
             arrays.push(column.finish().ok_or((at, NOT_UTF8))?);
@@ -122,7 +122,7 @@ impl Spans {
     }
 
     #[inline]
-    fn push(&mut self, value: &[u8]) -> std::result::Result<(), Rejected> {
+    fn push(&mut self, value: &[u8]) -> Result<(), Rejected> {
         self.bytes.extend_from_slice(value);
         // A batch ends long before that; only a single value could be this large.
         let end = i32::try_from(self.bytes.len());
@@ -185,7 +185,7 @@ impl Values {
     }
 
     #[inline]
-    fn push(&mut self, value: &[u8]) -> std::result::Result<(), Rejected> {
+    fn push(&mut self, value: &[u8]) -> Result<(), Rejected> {
         match &mut self.store {
             Store::Bool(values) => values.append(exact::<1>(value)?[0] != 0),
             Store::Int16(values) => values.push(i16::from_be_bytes(exact(value)?)),
@@ -338,8 +338,8 @@ impl Values {
 }
 
 /// An array of one dimension, counted from 1, or an empty one.
-fn list(value: &[u8], elements: &mut Values) -> std::result::Result<(), Rejected> {
-    let number = |at: usize| -> std::result::Result<i32, Rejected> {
+fn list(value: &[u8], elements: &mut Values) -> Result<(), Rejected> {
+    let number = |at: usize| -> Result<i32, Rejected> {
         let bytes = value.get(at..at + 4).ok_or(Rejected::Malformed)?;
         Ok(i32::from_be_bytes(exact(bytes)?))
     };
@@ -371,10 +371,7 @@ mod tests {
     use arrow::datatypes::{Field, Schema};
     use proptest::prelude::*;
 
-    fn one(
-        kind: &Kind,
-        values: &[Option<&[u8]>],
-    ) -> std::result::Result<ArrayRef, (usize, Rejected)> {
+    fn one(kind: &Kind, values: &[Option<&[u8]>]) -> Result<ArrayRef, (usize, Rejected)> {
         let field = Field::new("c", kind.data_type(), true);
         let mut rows = Rows::new(Arc::new(Schema::new(vec![field])), std::slice::from_ref(kind));
         for value in values {

@@ -27,16 +27,12 @@ pub(super) fn field(bytes: &[u8]) -> Option<(Option<&[u8]>, &[u8])> {
 }
 
 #[inline]
-pub(super) fn exact<const N: usize>(value: &[u8]) -> std::result::Result<[u8; N], Rejected> {
+pub(super) fn exact<const N: usize>(value: &[u8]) -> Result<[u8; N], Rejected> {
     value.try_into().map_err(|_| Rejected::Malformed)
 }
 
 /// Converts digits to the base of 10,000, the first of which has a weight, into an integer of `scale` decimals.
-pub(super) fn decimal(
-    value: &[u8],
-    precision: u8,
-    scale: i8,
-) -> std::result::Result<i128, Rejected> {
+pub(super) fn decimal(value: &[u8], precision: u8, scale: i8) -> Result<i128, Rejected> {
     let too_large = too_narrow("a number with more digits than were declared");
     let (head, digits) = value.split_first_chunk::<8>().ok_or(Rejected::Malformed)?;
     let short = |at: usize| i16::from_be_bytes([head[at], head[at + 1]]);

@@ -152,7 +152,7 @@ impl Section<'_> {
 }
 
 /// The rows, or why there are none; the transaction goes on in either case.
-fn kept(connection: &mut Connection, sql: &str) -> Result<std::result::Result<Vec<Row>, String>> {
+fn kept(connection: &mut Connection, sql: &str) -> Result<Result<Vec<Row>, String>> {
     connection.query("SAVEPOINT question")?;
     match connection.query(sql) {
         Ok(rows) => {

@@ -25,7 +25,7 @@ const AUTHORITIES: [&str; 3] =
     ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 
 /// What `pg_dump --version` says, if it can dump a server of this version; else why it cannot.
-pub(super) fn version(server: u32) -> std::result::Result<String, String> {
+pub(super) fn version(server: u32) -> Result<String, String> {
     let mut command = Command::new("pg_dump");
     command.arg("--version");
     let said = match run(command, SHORT) {
@@ -53,7 +53,7 @@ pub(super) fn script(
     server: &Database,
     database: &str,
     connection: &mut Connection,
-) -> Result<std::result::Result<Script, String>> {
+) -> Result<Result<Script, String>> {
     let snapshot = connection.query("SELECT pg_export_snapshot()")?;
     let snapshot = snapshot.first().map(|row| text(row, 0)).unwrap_or_default();
     let hidden = connection.query(&secrets::options())?;
@@ -135,7 +135,7 @@ enum Trouble {
 }
 
 /// Runs a program to its end; returns what it printed.
-fn run(mut command: Command, limit: Duration) -> std::result::Result<Vec<u8>, Trouble> {
+fn run(mut command: Command, limit: Duration) -> Result<Vec<u8>, Trouble> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(Trouble::Start)?;
     let (stdout, stderr) = (collect(child.stdout.take()), collect(child.stderr.take()));

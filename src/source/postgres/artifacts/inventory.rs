@@ -185,11 +185,7 @@ fn keep(kept: &mut Artifacts, kind: &str, rows: Vec<String>, troubles: &[String]
 }
 
 /// Asks on a connection of its own, and on another if that breaks; the inner `Err` says why there is no answer.
-fn patient<T>(
-    inner: &Inner,
-    database: &str,
-    ask: Ask<'_, T>,
-) -> Result<std::result::Result<T, String>> {
+fn patient<T>(inner: &Inner, database: &str, ask: Ask<'_, T>) -> Result<Result<T, String>> {
     let mut failed = None;
     for _ in 0..2 {
         match ask(&mut connect(inner, database)?) {
