@@ -273,9 +273,11 @@ impl Archive {
     /// Removes plans and heartbeats of runs that are over, the plan of this one, and the marks of a seal that
     /// was begun.
     pub async fn clear_work(&self, me: &str) -> Result<()> {
+        // First what is there, then who lives: a run that has only just begun is in neither, or in both.
+        let there = self.store.list(".moveout").await?;
         let state = self.state().await?;
         let living: BTreeSet<&str> = state.living(me).map(|beat| beat.run.as_str()).collect();
-        for (key, _) in self.store.list(".moveout").await? {
+        for (key, _) in there {
             let of_run = runs::of_key(&key).map(|run| {
                 let mine = run == me && key.starts_with(runs::HEARTBEATS);
                 !living.contains(run) && !mine

@@ -158,6 +158,10 @@ impl Vouched {
     }
 }
 
+fn is_of_run(key: &str) -> bool {
+    key.starts_with(".moveout/runs/") || key.starts_with(".moveout/plans/")
+}
+
 /// Runs two exports at once in that order; how they ended. Panics at the first request that loses something.
 async fn in_order(
     sources: &[Arc<Scripted>; 2],
@@ -175,7 +179,7 @@ async fn in_order(
         turns.is_answered.store(true, Ordering::SeqCst);
         let (mut order, mut vouched) = (Order::new(switches), Vouched::default());
         vouched.look(store).await;
-        let mut trace = Vec::<(usize, Request)>::new();
+        let (mut trace, mut unknown) = (Vec::<(usize, Request)>::new(), [false; 2]);
         loop {
             let asking = turns.asking().await;
             if let Some((run, Request { ask, key })) = trace.last()
@@ -190,6 +194,17 @@ async fn in_order(
             assert!(trace.len() < MOST, "{switches:?}: they wait for each other: {trace:?}");
             let run = order.next(&asking);
             let request = turns.grant(run);
+            let Request { ask, key } = &request;
+            let is_of_other = |(by, asked): &(usize, Request)| {
+                *by != run && asked.ask == Ask::Put && asked.key == *key
+            };
+            if *ask == Ask::Delete && is_of_run(key) && trace.iter().any(is_of_other) {
+                unknown[1 - run] = true; // which it may be if it has nothing more to do
+            }
+            assert!(
+                !(*ask == Ask::Put && unknown[run]),
+                "{switches:?}: run {run} works on, and the other has removed what says that it lives: {trace:?}"
+            );
             order.answered(&request);
             trace.push((run, request));
         }
