@@ -84,7 +84,7 @@ pub struct Column {
 }
 
 /// A table as a source lists it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Table {
     /// Its full name.
     pub id: TableId,

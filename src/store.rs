@@ -39,6 +39,9 @@ const DELETES: usize = 16;
 /// How often a small object is written before the store counts as one that does not keep it.
 const WRITES: usize = 3;
 
+/// The bytes of an object as they come.
+pub type Pieces = BoxStream<'static, Result<Bytes>>;
+
 /// Where an archive lives.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -267,7 +270,11 @@ impl Store {
     }
 
     /// The object's bytes as they come; `None` where there is none.
-    pub async fn stream(&self, key: &str) -> Result<Option<BoxStream<'static, Result<Bytes>>>> {
+    pub async fn stream(&self, key: &str) -> Result<Option<Pieces>> {
+        Ok(self.stream_version(key).await?.map(|(_, pieces)| pieces))
+    }
+
+    async fn stream_version(&self, key: &str) -> Result<Option<(String, Pieces)>> {
         self.check_plain(key)?;
         let doing = format!("reading {key}");
         let object = match self.objects.get(&Path::from(key)).await {
@@ -275,9 +282,10 @@ impl Store {
             Err(error) if is_absent(&error) => return Ok(None),
             Err(error) => return Err(store_error(error, &doing)),
         };
+        let version = Entry::from(&object.meta).version;
         if !matches!(self.kind, Kind::Folder(_)) {
             let pieces = object.into_stream().map(move |b| b.map_err(|e| store_error(e, &doing)));
-            return Ok(Some(pieces.boxed()));
+            return Ok(Some((version, pieces.boxed())));
         }
         // As a stream a file comes in pieces of 8 KiB, each by way of another thread.
         let (objects, path, size) = (Arc::clone(&self.objects), Path::from(key), object.meta.size);
@@ -289,7 +297,7 @@ impl Store {
                 read.map_err(|error| store_error(error, &doing))
             }
         });
-        Ok(Some(pieces.boxed()))
+        Ok(Some((version, pieces.boxed())))
     }
 
     /// Some bytes of an object.
@@ -312,15 +320,30 @@ impl Store {
         let bytes = bytes.into();
         for _ in 0..WRITES {
             let put = self.put(key, bytes.clone()).await;
-            match (self.get_version(key).await, put) {
+            match (self.holds(key, &bytes).await, put) {
                 // If only the answer was lost, the object is there.
-                (Ok(Some((there, version))), _) if there == bytes => return Ok(version),
+                (Ok(Some(version)), _) => return Ok(version),
                 (_, Err(error)) | (Err(error), _) => return Err(error),
                 (Ok(_), Ok(())) => {}
             }
         }
         Err(Error::incomplete(format!("{key}: the store does not keep the bytes that are written"))
             .hint("look at the disk or the bucket, then run the same command again"))
+    }
+
+    /// The version of an object that is these bytes, which need not be in memory twice.
+    async fn holds(&self, key: &str, bytes: &[u8]) -> Result<Option<String>> {
+        if bytes.len() as u64 <= PIECE_BYTES {
+            let there = self.get_version(key).await?;
+            return Ok(there.filter(|(there, _)| there == bytes).map(|(_, version)| version));
+        }
+        let Some((version, mut pieces)) = self.stream_version(key).await? else { return Ok(None) };
+        let mut left = bytes;
+        while let Some(piece) = pieces.next().await {
+            let Some(rest) = left.strip_prefix(piece?.as_ref()) else { return Ok(None) };
+            left = rest;
+        }
+        Ok(left.is_empty().then_some(version))
     }
 
     /// Writes a small object only if there is none; `false` where there was one. A store that takes no conditions, or

@@ -2,6 +2,7 @@
 //! hold, and a file that was cut, changed or broken is never sealed as if it were whole.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall panic")]
+#![allow(clippy::print_stderr, reason = "shown where a test fails")]
 
 mod support;
 
@@ -13,7 +14,9 @@ use std::path::{Path, PathBuf};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::Value as Json;
-use support::{Archive, Model, Point, Run, Shape, Value, assert_rows, moveout};
+use support::{
+    Archive, Model, Point, Run, Shape, Value, assert_rows, command, moveout, peak_memory,
+};
 use tempfile::TempDir;
 
 /// A file and the archive that it becomes.
@@ -479,4 +482,24 @@ fn little_memory_gives_the_same_rows() {
         assert!(rows.len() > 45_000);
         assert_rows(&small.archive().rows(table), &rows);
     }
+}
+
+/// A small constant for each table, and no more. In a folder in memory, since a disk would be waited for.
+#[test]
+fn twenty_thousand_tables_take_little_memory() {
+    let peak = |tables: i64| {
+        let mut lines = String::new();
+        for table in 0..tables {
+            let time = 1_704_067_200_000_000_000 + table;
+            writeln!(lines, "m{table},host=a value={table}.5 {time}").unwrap();
+        }
+        let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let (file, root) = (folder.path().join("d.lp"), folder.path().join("archive"));
+        fs::write(&file, lines).unwrap();
+        let source = format!("lp:{}", file.display());
+        peak_memory(command(["export", "--source", &source, "--archive", root.to_str().unwrap()]))
+    };
+    let (few, many) = (peak(4_000), peak(20_000));
+    eprintln!("{few:.0} MiB for 4,000 tables, {many:.0} MiB for 20,000");
+    assert!(many < 300.0 && many - few < 220.0, "{few:.0} and {many:.0} MiB");
 }

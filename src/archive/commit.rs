@@ -86,6 +86,11 @@ impl Commit {
         }
     }
 
+    /// What tells it from all others, where it need not be kept; sorts by table, then by slice.
+    pub fn names(&self) -> (&str, &str, &str, &str, Slice, &str) {
+        (&self.source, &self.database, &self.schema, &self.table, self.slice, &self.run)
+    }
+
     /// About how many bytes of memory it takes.
     pub fn size_bytes(&self) -> usize {
         let of = |texts: &[&str]| texts.iter().map(|text| text.len()).sum::<usize>();

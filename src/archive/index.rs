@@ -50,7 +50,7 @@ pub struct ArchiveIndex {
     /// Whether commits lie outside of the catalog.
     pub uncatalogued: bool,
     /// Keys of all commits that lie there, also of those that are in the catalog already.
-    pub loose: Vec<String>,
+    pub loose: Arc<Vec<String>>,
     /// Runs with a heartbeat, dead or alive, oldest first.
     pub runs: Vec<Heartbeat>,
     /// Runs that did not end: with a heartbeat or a plan.
@@ -237,10 +237,10 @@ impl IndexCache {
 
         // A listing may leave out what is there.
         let listed: HashSet<&str> = listed.iter().map(|entry| entry.key.as_str()).collect();
-        let catalogued: HashSet<CommitKey> =
-            chunks.iter().flat_map(|chunks| &chunks.value).map(|commit| commit.key()).collect();
+        let catalogued: HashSet<_> =
+            chunks.iter().flat_map(|chunks| &chunks.value).map(|commit| commit.names()).collect();
         let unlisted = self.loose.iter().filter(|(key, seen)| {
-            !listed.contains(key.as_str()) && !catalogued.contains(&seen.value.key())
+            !listed.contains(key.as_str()) && !catalogued.contains(&seen.value.names())
         });
         let unlisted: Vec<String> = unlisted.map(|(key, _)| key.clone()).collect();
         let unlisted = read_commits(store, unlisted).await?;
@@ -331,12 +331,13 @@ impl IndexCache {
     }
 
     fn derive(&self) -> ArchiveIndex {
-        let mut commits = self.chunks.as_ref().map(|c| c.value.clone()).unwrap_or_default();
-        let catalogued: HashSet<CommitKey> = commits.iter().map(|commit| commit.key()).collect();
+        let in_catalog = self.chunks.as_ref().map(|c| c.value.as_slice()).unwrap_or_default();
+        let catalogued: HashSet<_> = in_catalog.iter().map(|commit| commit.names()).collect();
+        let mut commits = in_catalog.to_vec();
         // A seal that was cut after the catalog leaves commits that are in it already.
         let loose = self.loose.values().map(|seen| &seen.value);
         let mut loose: Vec<Arc<Commit>> =
-            loose.filter(|commit| !catalogued.contains(&commit.key())).cloned().collect();
+            loose.filter(|commit| !catalogued.contains(&commit.names())).cloned().collect();
         let uncatalogued = !loose.is_empty();
         // What is in the catalog stays, whatever a clock says: only loose commits can come too late.
         loose.sort_by(|a, b| a.order().cmp(&b.order()));
@@ -357,7 +358,7 @@ impl IndexCache {
             has_seal: self.has_seal,
             tags: self.tags.as_ref().map(|tags| Arc::clone(&tags.value)).unwrap_or_default(),
             uncatalogued,
-            loose: self.loose.keys().cloned().collect(),
+            loose: Arc::new(self.loose.keys().cloned().collect()),
             runs: self.runs.values().map(|run| run.1.clone()).collect(),
             unfinished: self.unfinished.clone(),
             records: self.records.values().cloned().collect(),
@@ -461,9 +462,9 @@ pub fn without_overlaps<C: Borrow<Commit>>(commits: Vec<C>) -> (Vec<C>, Vec<C>) 
         coverage.insert_slice(this.slice);
         kept.push(commit);
     }
-    kept.sort_by_cached_key(|commit| {
-        let commit: &Commit = commit.borrow();
-        (commit.id(), commit.slice)
+    kept.sort_by(|one, other| {
+        let (one, other): (&Commit, &Commit) = (one.borrow(), other.borrow());
+        one.names().cmp(&other.names())
     });
     (kept, lost)
 }

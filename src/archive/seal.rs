@@ -153,7 +153,7 @@ impl Archive {
         // Other runs may have committed until now; of what they do from now on nothing is lost.
         let files = self.store.objects("data").await?;
         let state = self.state_without(me, false).await?;
-        if keys(&before) != keys(&state)
+        if !same_commits(&before, &state)
             || !state.uncovered().is_empty()
             || state.runs.iter().any(|run| run.alive && run.run.as_str() < me)
         {
@@ -175,10 +175,12 @@ impl Archive {
         run.artifact_files = Some(artifacts.collect());
         let payload: Hashes = payload.into_iter().map(|(key, (hash, _))| (key, hash)).collect();
         let date = run.ended.get(..10).unwrap_or_default().to_owned();
+        let run_json = to_json(&run)?;
+        drop(run); // of many tables it is large
         let tags: [(&str, Bytes); 7] = [
             (TABLES, catalog::write_tables(&state.commits)?.into()),
             (CHUNKS, catalog::write_chunks(&state.commits)?.into()),
-            (RUN, to_json(&run)?.into()),
+            (RUN, run_json.into()),
             ("README.txt", bag::README_TXT.into()),
             ("bagit.txt", bag::BAGIT_TXT.into()),
             ("bag-info.txt", bag::bag_info(&date, bytes, payload.len()).into()),
@@ -186,9 +188,9 @@ impl Archive {
         ];
         let hashes: Hashes =
             tags.iter().map(|(key, bytes)| ((*key).to_owned(), sha256(bytes))).collect();
-        let mut record: Hashes =
-            payload.clone().into_iter().filter(|(k, _)| is_artifact(k)).collect();
-        record.extend(hashes.clone().into_iter().filter(|(key, _)| key.starts_with("catalog/")));
+        let is_recorded = |key: &str| is_artifact(key) || key.starts_with("catalog/");
+        let record = payload.iter().chain(&hashes).filter(|(key, _)| is_recorded(key));
+        let record: Hashes = record.map(|(k, h)| (k.clone(), h.clone())).collect();
         let record = self.record(&record).await?;
         for (key, bytes) in tags {
             self.store.put_checked(key, bytes).await?;
@@ -197,7 +199,7 @@ impl Archive {
         // All that counts is in the catalog now. What it has taken in or replaced goes before the last file
         // comes, so that a sealed archive holds nothing that its manifests do not name.
         let after = self.state_without(me, false).await?;
-        if keys(&after) != keys(&state) || !after.uncovered().is_empty() {
+        if !same_commits(&after, &state) || !after.uncovered().is_empty() {
             return Ok(false);
         }
         for (key, _) in self.store.list(RECORDS.trim_end_matches('/')).await? {
@@ -411,8 +413,9 @@ fn gone(key: &str) -> Error {
     Error::different(format!("{key} is gone although {what}; the archive is not sealed")).hint(hint)
 }
 
-fn keys(state: &ArchiveIndex) -> Vec<(TableId, String, &str)> {
-    state.commits.iter().map(|c| (c.id(), c.slice.to_string(), c.run.as_str())).collect()
+fn same_commits(one: &ArchiveIndex, other: &ArchiveIndex) -> bool {
+    let same = |(a, b): (&Arc<Commit>, &Arc<Commit>)| Arc::ptr_eq(a, b) || a.names() == b.names();
+    one.commits.len() == other.commits.len() && one.commits.iter().zip(&other.commits).all(same)
 }
 
 /// A table is divided in one way in all of its chunks, and all tables of a file are of one version of it.

@@ -82,7 +82,12 @@ impl Run<'_> {
             if surveyed.source != number {
                 continue;
             }
-            let Some(now) = now.remove(&surveyed.table.id).map(Arc::new) else { continue };
+            let Some(now) = now.remove(&surveyed.table.id) else { continue };
+            // The chunks keep what they were read as: the same is not to be held twice.
+            let now = match now == *surveyed.table {
+                true => Arc::clone(&surveyed.table),
+                false => Arc::new(now),
+            };
             // The chunks of a table were read under few different listings.
             let mut missed = Vec::<(Arc<Table>, Vec<Window>)>::new();
             for commit in committed.get(&now.id).into_iter().flatten() {

@@ -120,6 +120,11 @@ impl Source for LineProtocolSource {
         })
     }
 
+    // All of the file was read for the first listing.
+    async fn list_again(&self) -> Result<Option<Listing>> {
+        Ok(None)
+    }
+
     async fn bounds(&self, tables: &[Table]) -> Result<Vec<Option<Window>>> {
         let mut bounds = Vec::with_capacity(tables.len());
         for table in tables {
