@@ -5,8 +5,8 @@ mod errors;
 mod folder;
 mod s3;
 pub mod upload;
+mod write;
 
-use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,10 +18,10 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 
 pub use self::errors::io_error;
-use self::errors::{io_cause, is_absent, list_error, store_error};
+use self::errors::{is_absent, list_error, store_error};
 use self::s3::Bucket;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
@@ -34,10 +34,6 @@ use crate::hash::hex;
 const PIECE_BYTES: u64 = 1 << 20;
 /// Pieces that wait to be hashed at most.
 const PIECES: usize = 4;
-/// Objects that are removed at once.
-const DELETES: usize = 16;
-/// How often a small object is written before the store counts as one that does not keep it.
-const WRITES: usize = 3;
 
 /// The bytes of an object as they come.
 pub type Pieces = BoxStream<'static, Result<Bytes>>;
@@ -305,111 +301,6 @@ impl Store {
         self.check_plain(key)?;
         let read = self.objects.get_range(&Path::from(key), range).await;
         read.map_err(|error| store_error(error, &format!("reading {key}")))
-    }
-
-    /// Writes a small object, durable when this returns; replaces what was there, atomically.
-    pub async fn put(&self, key: &str, bytes: impl Into<Bytes>) -> Result<()> {
-        self.check_plain(key)?;
-        let put = self.put_as(key, bytes.into(), PutMode::Overwrite).await;
-        put.map_err(|error| store_error(error, &format!("writing {key}")))
-    }
-
-    /// Writes a small object and reads it back, since a store may acknowledge what it does not keep, or keep
-    /// other bytes. Returns its version.
-    pub async fn put_checked(&self, key: &str, bytes: impl Into<Bytes>) -> Result<String> {
-        let bytes = bytes.into();
-        for _ in 0..WRITES {
-            let put = self.put(key, bytes.clone()).await;
-            match (self.holds(key, &bytes).await, put) {
-                // If only the answer was lost, the object is there.
-                (Ok(Some(version)), _) => return Ok(version),
-                (_, Err(error)) | (Err(error), _) => return Err(error),
-                (Ok(_), Ok(())) => {}
-            }
-        }
-        Err(Error::incomplete(format!("{key}: the store does not keep the bytes that are written"))
-            .hint("look at the disk or the bucket, then run the same command again"))
-    }
-
-    /// The version of an object that is these bytes, which need not be in memory twice.
-    async fn holds(&self, key: &str, bytes: &[u8]) -> Result<Option<String>> {
-        if bytes.len() as u64 <= PIECE_BYTES {
-            let there = self.get_version(key).await?;
-            return Ok(there.filter(|(there, _)| there == bytes).map(|(_, version)| version));
-        }
-        let Some((version, mut pieces)) = self.stream_version(key).await? else { return Ok(None) };
-        let mut left = bytes;
-        while let Some(piece) = pieces.next().await {
-            let Some(rest) = left.strip_prefix(piece?.as_ref()) else { return Ok(None) };
-            left = rest;
-        }
-        Ok(left.is_empty().then_some(version))
-    }
-
-    /// Writes a small object only if there is none; `false` where there was one. A store that takes no conditions, or
-    /// ignores them, may overwrite the object of another run that writes at the same moment. Correctness must never
-    /// rest on this alone.
-    pub async fn put_if_absent(&self, key: &str, bytes: Bytes) -> Result<bool> {
-        self.check_plain(key)?;
-        let doing = || format!("writing {key}");
-        if !matches!(&self.kind, Kind::Bucket(bucket) if !bucket.conditional_put) {
-            match self.put_as(key, bytes.clone(), PutMode::Create).await {
-                Ok(()) => return Ok(true),
-                Err(object_store::Error::AlreadyExists { .. }) => return Ok(false),
-                Err(error)
-                    if self.is_bucket() && s3::errors::not_implemented(&error.to_string()) =>
-                {
-                    tracing::debug!("the store knows no conditional put: {error}");
-                }
-                Err(error) => return Err(store_error(error, &doing())),
-            }
-        }
-        match self.objects.head(&Path::from(key)).await {
-            Ok(_) => Ok(false),
-            Err(error) if is_absent(&error) => self.put(key, bytes).await.map(|()| true),
-            Err(error) => Err(store_error(error, &doing())),
-        }
-    }
-
-    /// Whether an object of this size is there.
-    async fn has(&self, key: &str, size_bytes: u64) -> bool {
-        let object = self.objects.head(&Path::from(key)).await;
-        object.is_ok_and(|object| object.size == size_bytes)
-    }
-
-    fn is_bucket(&self) -> bool {
-        matches!(self.kind, Kind::Bucket(_))
-    }
-
-    // Another run may remove an empty folder, or a file that is staged here for an instant, as the remains of a dead
-    // run. In that case the object is written once more.
-    async fn put_as(&self, key: &str, bytes: Bytes, mode: PutMode) -> object_store::Result<()> {
-        let (key, payload) = (Path::from(key), PutPayload::from(bytes));
-        for _ in 0..3 {
-            let options = PutOptions::from(mode.clone());
-            match self.objects.put_opts(&key, payload.clone(), options).await {
-                Err(error) if io_cause(&error).is_some_and(|e| e.kind() == ErrorKind::NotFound) => {
-                }
-                put => return put.map(|_| ()),
-            }
-        }
-        self.objects.put_opts(&key, payload, PutOptions::from(mode)).await.map(|_| ())
-    }
-
-    /// Removes an object; no error when it is gone already.
-    pub async fn delete(&self, key: &str) -> Result<()> {
-        self.check_plain(key)?;
-        match self.objects.delete(&Path::from(key)).await {
-            Ok(()) => Ok(()),
-            Err(error) if is_absent(&error) => Ok(()),
-            Err(error) => Err(store_error(error, &format!("removing {key}"))),
-        }
-    }
-
-    /// Removes objects, several at once; the first error ends it.
-    pub async fn delete_all(&self, keys: impl Iterator<Item = &str>) -> Result<()> {
-        let deleted = futures::stream::iter(keys).map(|key| self.delete(key));
-        deleted.buffer_unordered(DELETES).try_collect().await
     }
 
     /// Keys and sizes of all objects below a prefix (of whole path segments), sorted by key. On a disk only
