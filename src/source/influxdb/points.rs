@@ -128,10 +128,7 @@ pub fn columns(
         data_type: DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into())),
     }];
     for tag in tags {
-        let wanted = match fields.contains_key(tag) {
-            true => format!("{tag}_tag"),
-            false => tag.clone(),
-        };
+        let wanted = if fields.contains_key(tag) { format!("{tag}_tag") } else { tag.clone() };
         columns.push(Column {
             name: names.take(&wanted),
             key: tag.clone(),

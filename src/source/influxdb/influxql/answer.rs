@@ -209,9 +209,10 @@ impl RowWriter {
             return Err(malformed("its first column is not the time"));
         }
         if let Some(typed) = &self.typed {
-            return match typed.len() == columns.len() - 1 {
-                true => Ok(typed.clone()),
-                false => Err(malformed(format!("it has {} columns", columns.len()))),
+            return if typed.len() == columns.len() - 1 {
+                Ok(typed.clone())
+            } else {
+                Err(malformed(format!("it has {} columns", columns.len())))
             };
         }
         let distinct: HashSet<&String> = columns.iter().collect();

@@ -168,9 +168,10 @@ impl InfluxQl {
         let tag_keys = answer.map_err(doing)?;
         // The parameter `rp` makes one scan of it; `FROM "rp"./.*/` makes one for each measurement
         // of the database, which takes hours for ten thousand of them.
-        let statement = match self.heeds_policy(database).await.map_err(doing)? {
-            true => format!("SHOW FIELD KEYS ON {on}"),
-            false => format!("SHOW FIELD KEYS ON {on} FROM {}./.*/", statements::quoted(policy)),
+        let statement = if self.heeds_policy(database).await.map_err(doing)? {
+            format!("SHOW FIELD KEYS ON {on}")
+        } else {
+            format!("SHOW FIELD KEYS ON {on} FROM {}./.*/", statements::quoted(policy))
         };
         let answer = self.server.query_in(&statement, database, policy).await.map_err(doing)?;
         let mut keys = Keys::default();

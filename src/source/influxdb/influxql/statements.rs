@@ -36,9 +36,8 @@ fn measurement(name: &str) -> String {
     if is_plain(name) {
         return quoted(name);
     }
-    let each = name.chars().map(|c| match c.is_ascii_alphanumeric() {
-        true => c.to_string(),
-        false => format!("\\x{{{:X}}}", u32::from(c)),
+    let each = name.chars().map(|c| {
+        if c.is_ascii_alphanumeric() { c.to_string() } else { format!("\\x{{{:X}}}", u32::from(c)) }
     });
     format!("/^{}$/", each.collect::<String>())
 }
@@ -125,9 +124,10 @@ impl Selected<'_> {
 /// its columns are those of `typed`.
 pub(super) fn read(table: &Table, slice: Slice, several: bool) -> String {
     let window = slice.window().unwrap_or(Window::ALL);
-    let fields = match several {
-        false => "*::field".to_owned(),
-        true => typed(table).iter().map(Selected::text).collect::<Vec<_>>().join(", "),
+    let fields = if several {
+        typed(table).iter().map(Selected::text).collect::<Vec<_>>().join(", ")
+    } else {
+        "*::field".to_owned()
     };
     format!("SELECT {fields} FROM {} WHERE {} GROUP BY *", from(&table.id), condition(window))
 }
