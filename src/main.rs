@@ -215,7 +215,7 @@ struct LogLines(Progress);
 
 impl Write for LogLines {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
-        self.0.log(String::from_utf8_lossy(event).trim_end());
+        self.0.line_of("log", String::from_utf8_lossy(event).trim_end());
         Ok(event.len())
     }
 

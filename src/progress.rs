@@ -2,13 +2,14 @@
 //! for programs, or nothing. The only file that draws.
 
 use std::collections::VecDeque;
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use console::Term;
 use indicatif::{
-    HumanBytes, HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle,
+    HumanBytes, HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike,
 };
 use serde_json::json;
 
@@ -42,8 +43,8 @@ const TELLING: Duration = Duration::from_secs(3);
 const STALL: Duration = Duration::from_secs(10);
 /// How often a bar moves by itself.
 const SPIN: Duration = Duration::from_millis(200);
-/// Columns beside the message: the spinner, and what a key shows.
-const MARGIN: usize = 6;
+/// Columns that stay free for the `^C` that a terminal shows: on another line it would keep this one from being cleared.
+const MARGIN: u16 = 4;
 /// Signs of a bar.
 const BAR: usize = 12;
 
@@ -117,10 +118,12 @@ struct Moment {
 impl Progress {
     /// Begins to show.
     pub fn new(show: Show) -> Self {
-        let is_terminal = std::io::stderr().is_terminal();
+        let is_terminal = io::stderr().is_terminal();
         let bar = (is_terminal && matches!(show, Show::Auto | Show::Bar)).then(|| {
-            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-            if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
+            let terminal = Box::new(Narrower(Term::stderr()));
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::term_like(terminal));
+            // What is too wide is cut; what matters most comes first.
+            if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg}") {
                 bar.set_style(style);
             }
             bar
@@ -227,11 +230,6 @@ impl Progress {
         self.line_of("note", line);
     }
 
-    /// A line of the log, above the bar.
-    pub fn log(&self, line: &str) {
-        self.line_of("log", line);
-    }
-
     /// A line on standard error that does not tear the bar; for programs an object.
     pub fn line_of(&self, event: &str, line: &str) {
         match (&self.0.bar, self.0.show) {
@@ -247,12 +245,7 @@ impl Progress {
             return;
         }
         if let Some(bar) = &self.0.bar {
-            // What is too wide is cut; what matters most comes first. There is room for the `^C` that a terminal
-            // shows: on another line it would keep this one from being cleared.
-            let columns = usize::from(console::Term::stderr().size().1);
-            let line = self.line();
-            let line = console::truncate_str(&line, columns.saturating_sub(MARGIN), "…");
-            bar.set_message(line.into_owned());
+            bar.set_message(self.line());
             bar.enable_steady_tick(SPIN);
             return;
         }
@@ -398,9 +391,51 @@ impl Progress {
     }
 }
 
+/// A terminal without its last columns.
+#[derive(Debug)]
+struct Narrower(Term);
+
+impl TermLike for Narrower {
+    fn width(&self) -> u16 {
+        self.0.size().1.saturating_sub(MARGIN)
+    }
+
+    fn move_cursor_up(&self, lines: usize) -> io::Result<()> {
+        self.0.move_cursor_up(lines)
+    }
+
+    fn move_cursor_down(&self, lines: usize) -> io::Result<()> {
+        self.0.move_cursor_down(lines)
+    }
+
+    fn move_cursor_right(&self, columns: usize) -> io::Result<()> {
+        self.0.move_cursor_right(columns)
+    }
+
+    fn move_cursor_left(&self, columns: usize) -> io::Result<()> {
+        self.0.move_cursor_left(columns)
+    }
+
+    fn write_line(&self, line: &str) -> io::Result<()> {
+        self.0.write_line(line)
+    }
+
+    fn write_str(&self, text: &str) -> io::Result<()> {
+        self.0.write_str(text)
+    }
+
+    fn clear_line(&self) -> io::Result<()> {
+        self.0.clear_line()
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
 // A closed standard error is no reason to end an export.
 fn print_line(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 #[cfg(test)]
