@@ -124,9 +124,10 @@ pub fn load(flags: Flags) -> Result<Job> {
             return Err(Error::usage("`max` can only be an end, `min` only a begin"));
         }
         (Bound::At(begin), Bound::At(end)) if begin >= end => {
-            return Err(Error::usage(match begin == end {
-                true => format!("`--from` and `--to` are both {from}: the range is empty"),
-                false => format!("`--from` ({from}) is after `--to` ({to})"),
+            return Err(Error::usage(if begin == end {
+                format!("`--from` and `--to` are both {from}: the range is empty")
+            } else {
+                format!("`--from` ({from}) is after `--to` ({to})")
             }));
         }
         _ => {}
@@ -204,9 +205,12 @@ fn archive_of(given: Option<&str>, file: &File, folder: &Path) -> Option<String>
     let of_env = || env::var("MOVEOUT_ARCHIVE").ok().filter(|archive| !archive.is_empty());
     // A path in the file is meant from where the file is.
     let of_file = || {
-        file.archive.as_ref().map(|archive| match archive.contains("://") {
-            true => archive.clone(),
-            false => folder.join(archive).display().to_string(),
+        file.archive.as_ref().map(|archive| {
+            if archive.contains("://") {
+                archive.clone()
+            } else {
+                folder.join(archive).display().to_string()
+            }
         })
     };
     given.map(str::to_owned).or_else(of_env).or_else(of_file)

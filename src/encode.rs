@@ -333,8 +333,9 @@ pub fn encode(
         on_batch(&batch);
         encoder.write(batch)?;
     }
-    match ended.load(std::sync::atomic::Ordering::Acquire) {
-        true => encoder.finish().map(Some),
-        false => Ok(None),
+    if ended.load(std::sync::atomic::Ordering::Acquire) {
+        encoder.finish().map(Some)
+    } else {
+        Ok(None)
     }
 }

@@ -61,11 +61,12 @@ pub(crate) fn show<T: Serialize>(
     text: fn(Out<'_>, &T) -> io::Result<()>,
 ) -> Result<()> {
     let mut out = io::stdout().lock();
-    finish(match json {
-        true => serde_json::to_writer(&mut out, summary)
+    finish(if json {
+        serde_json::to_writer(&mut out, summary)
             .map_err(io::Error::from)
-            .and_then(|()| writeln!(out)),
-        false => text(&mut out, summary),
+            .and_then(|()| writeln!(out))
+    } else {
+        text(&mut out, summary)
     })
 }
 
@@ -173,11 +174,10 @@ pub(crate) fn verify(out: Out<'_>, report: &Report) -> io::Result<()> {
     for fault in report.faults.iter().chain(&report.unchecked) {
         writeln!(out, "{}: {}", fault.place, fault.fault)?;
     }
-    let files = match report.files == report.files_listed {
-        true => several(report.files, "file"),
-        false => {
-            format!("{} of {}", HumanCount(report.files), several(report.files_listed, "file"))
-        }
+    let files = if report.files == report.files_listed {
+        several(report.files, "file")
+    } else {
+        format!("{} of {}", HumanCount(report.files), several(report.files_listed, "file"))
     };
     let how = match (report.quick, report.files == report.files_listed) {
         (true, _) => "sizes and manifests compared, no data file read",
@@ -215,9 +215,10 @@ fn covers(window: Window) -> String {
 }
 
 fn seconds(seconds: f64) -> String {
-    match seconds < 60.0 {
-        true => format!("{seconds:.1} s"),
-        false => format!("{}", HumanDuration(Duration::from_secs_f64(seconds))),
+    if seconds < 60.0 {
+        format!("{seconds:.1} s")
+    } else {
+        format!("{}", HumanDuration(Duration::from_secs_f64(seconds)))
     }
 }
 

@@ -27,9 +27,8 @@ struct Escaped<'a>(&'a str);
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.chars().try_for_each(|c| match is_harmless(c) {
-            true => f.write_char(c),
-            false => write!(f, "{}", c.escape_default()),
+        self.0.chars().try_for_each(|c| {
+            if is_harmless(c) { f.write_char(c) } else { write!(f, "{}", c.escape_default()) }
         })
     }
 }

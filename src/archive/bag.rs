@@ -31,9 +31,10 @@ pub fn parse_manifest(text: &str) -> Result<Hashes, String> {
         };
         hashes.insert(key.to_owned(), hash.to_owned());
     }
-    match manifest(&hashes) == text {
-        true => Ok(hashes),
-        false => Err("it is not as moveout wrote it (order, repeats or line ends)".to_owned()),
+    if manifest(&hashes) == text {
+        Ok(hashes)
+    } else {
+        Err("it is not as moveout wrote it (order, repeats or line ends)".to_owned())
     }
 }
 

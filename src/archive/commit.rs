@@ -140,9 +140,10 @@ impl Commit {
         let same = |hash: serde_json::Value| {
             serde_json::to_vec(&commit).is_ok_and(|json| hash == sha256(&json).as_str())
         };
-        match hash.is_none_or(same) {
-            true => Ok(commit),
-            false => Err(wrong(&"its bytes are not those that were written")),
+        if hash.is_none_or(same) {
+            Ok(commit)
+        } else {
+            Err(wrong(&"its bytes are not those that were written"))
         }
     }
 
@@ -160,9 +161,10 @@ impl Commit {
 
 /// Where a commit lies until it is sealed.
 pub fn commit_key(commit: &Commit) -> String {
-    match commit.replaces.is_empty() {
-        true => keys::commit_key(&commit.path, commit.slice),
-        false => keys::replacing_commit_key(&commit.path, commit.slice, &commit.run),
+    if commit.replaces.is_empty() {
+        keys::commit_key(&commit.path, commit.slice)
+    } else {
+        keys::replacing_commit_key(&commit.path, commit.slice, &commit.run)
     }
 }
 

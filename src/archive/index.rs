@@ -280,9 +280,10 @@ impl IndexCache {
         let chunks = self.chunks.as_ref().map(|chunks| (CHUNKS, &chunks.sha256));
         let run = self.run.as_ref().map(|run| (RUN, &run.sha256));
         let tags = self.tags.iter().filter(|_| self.sealed).map(|tags| &tags.value);
-        let said: Vec<&Arc<Hashes>> = match self.sealed {
-            true => tags.collect(),
-            false => self.records.values().filter(|r| r.contains_key(CHUNKS)).collect(),
+        let said: Vec<&Arc<Hashes>> = if self.sealed {
+            tags.collect()
+        } else {
+            self.records.values().filter(|r| r.contains_key(CHUNKS)).collect()
         };
         if said.is_empty() {
             return None; // nothing was said yet, or an older version took the seal off

@@ -49,10 +49,7 @@ pub fn segment(name: &str) -> String {
             b'-' => true,
             _ => byte.is_ascii_alphanumeric(),
         };
-        match plain {
-            true => text.push(char::from(*byte)),
-            false => text.push_str(&format!("_x{byte:02X}")),
-        }
+        if plain { text.push(char::from(*byte)) } else { text.push_str(&format!("_x{byte:02X}")) }
     }
     if text.is_empty() {
         return "_x".to_owned(); // an escape without digits: no other name gives it

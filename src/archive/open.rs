@@ -53,9 +53,10 @@ impl Archive {
     pub async fn open(place: &Location) -> Result<Self> {
         let (store, url) = (Store::open(place)?, place.url.clone());
         let archive = Self { store, url, index: Arc::default() };
-        match archive.is_ours().await? {
-            true => Ok(archive),
-            false => Err(Error::stop(format!("{place} is not an archive of moveout"))),
+        if archive.is_ours().await? {
+            Ok(archive)
+        } else {
+            Err(Error::stop(format!("{place} is not an archive of moveout")))
         }
     }
 
@@ -152,9 +153,10 @@ impl Archive {
             // It was acknowledged, and was not kept.
             (None, Ok(_)) => (bytes.clone(), self.store.put_checked(&key, bytes.clone()).await?),
         };
-        let found = match there.0 == bytes {
-            true => commit.clone(),
-            false => match Commit::from_json(&key, &there.0) {
+        let found = if there.0 == bytes {
+            commit.clone()
+        } else {
+            match Commit::from_json(&key, &there.0) {
                 Ok(found) if found.run != commit.run => found,
                 // Of an attempt of before, whose answer was lost; or not what was written.
                 _ => {
@@ -162,7 +164,7 @@ impl Archive {
                     self.index.lock().await.committed(key, version, Arc::new(commit.clone()));
                     return Ok(true);
                 }
-            },
+            }
         };
         let ours = found.run == commit.run;
         let same_source = found.state.is_none() || found.division() == commit.division();
@@ -170,10 +172,7 @@ impl Archive {
         if !ours {
             self.delete_files(commit).await?;
         }
-        match ours || same_source {
-            true => Ok(ours),
-            false => Err(two_versions(commit)),
-        }
+        if ours || same_source { Ok(ours) } else { Err(two_versions(commit)) }
     }
 
     /// Takes a commit back, of this run, with its files: the chunk is to be done again. What another run has

@@ -401,14 +401,13 @@ pub fn is_artifact(key: &str) -> bool {
 }
 
 fn gone(key: &str) -> Error {
-    let (what, hint) = match is_artifact(key) {
-        true => (
+    let (what, hint) = if is_artifact(key) {
+        (
             "it was saved",
             "run the same command again; if it is gone then, too, restore the file from a copy",
-        ),
-        false => {
-            ("its chunk was committed", "run the same command again: it reads again what is gone")
-        }
+        )
+    } else {
+        ("its chunk was committed", "run the same command again: it reads again what is gone")
     };
     Error::different(format!("{key} is gone although {what}; the archive is not sealed")).hint(hint)
 }

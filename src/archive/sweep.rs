@@ -87,9 +87,12 @@ impl Archive {
         };
         let damaged = self.damaged(&state, &payload).await?;
         let committed = state.committed();
-        let owner = |key: &str| match manifest.contains_key(key) {
-            true => Owner::Archive,
-            false => self.owner(&state, &committed, key),
+        let owner = |key: &str| {
+            if manifest.contains_key(key) {
+                Owner::Archive
+            } else {
+                self.owner(&state, &committed, key)
+            }
         };
         let mut found = Found { damaged, left: Vec::new() };
         for Entry { key, .. } in payload {
@@ -168,10 +171,7 @@ impl Archive {
             return Owner::Archive;
         }
         let replaced = || state.replacing.iter().any(|by| takes(by, path, slice, run));
-        match state.is_over(run) || replaced() {
-            true => Owner::Over,
-            false => Owner::Stranger,
-        }
+        if state.is_over(run) || replaced() { Owner::Over } else { Owner::Stranger }
     }
 
     fn owner_of_staged(&self, state: &ArchiveIndex, staged: &Staged) -> Owner {

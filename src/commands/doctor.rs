@@ -109,10 +109,8 @@ async fn examine(job: &Job, progress: &Progress, retry: &Retry) -> Diagnosis {
     }
     progress.end();
     let failed = checks.iter().any(|check| check.status == CheckStatus::Failed);
-    let (status, exit) = match failed {
-        true => (CheckStatus::Failed, Exit::Failed),
-        false => (CheckStatus::Ok, Exit::Done),
-    };
+    let (status, exit) =
+        if failed { (CheckStatus::Failed, Exit::Failed) } else { (CheckStatus::Ok, Exit::Done) };
     Diagnosis { command: "doctor", status, checks, exit }
 }
 
@@ -230,9 +228,10 @@ async fn try_tables(source: &dyn Source, tables: &[Table], retry: &Retry, of: &m
         }
     }
     let all = several(tables.len() as u64, "table");
-    let mut found = match asked == tables.len() {
-        true => format!("all {all} can be listed and asked for their first and last row"),
-        false => format!("{all} can be listed, and {asked} of them were asked for both ends"),
+    let mut found = if asked == tables.len() {
+        format!("all {all} can be listed and asked for their first and last row")
+    } else {
+        format!("{all} can be listed, and {asked} of them were asked for both ends")
     };
     found.push_str("; not checked: every row, and the definitions beside them");
     of.add("read", began, CheckStatus::Ok, found);

@@ -216,9 +216,10 @@ async fn preview_table(
     let mut queue = Queue::default();
     queue.add(Arc::clone(table), *bounds, left.clone(), null_time, job.limits.window);
     let source = survey.sources[*source].as_ref();
-    let rows_estimate = match left.is_empty() {
-        true => Some(0),
-        false => rows(job, source, table, *bounds, &left, until).await,
+    let rows_estimate = if left.is_empty() {
+        Some(0)
+    } else {
+        rows(job, source, table, *bounds, &left, until).await
     };
     TablePreview {
         table: table.id.clone(),
@@ -342,9 +343,10 @@ async fn read_sample(source: &dyn Source, table: &Arc<Table>, window: Window) ->
     let (sender, mut batches) = BatchSender::channel(1);
     // Where bytes are counted, a small part of a quota tells as much.
     let billed = source.metering().is_some();
-    let window = match billed {
-        true => Window { from: window.from.max(window.to.saturating_sub(DAY)), ..window },
-        false => window,
+    let window = if billed {
+        Window { from: window.from.max(window.to.saturating_sub(DAY)), ..window }
+    } else {
+        window
     };
     let most_rows = if billed { BILLED_SAMPLE_ROWS } else { usize::MAX };
     let chunk = Chunk { table: Arc::clone(table), slice: Slice::from(window) };

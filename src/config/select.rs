@@ -16,9 +16,10 @@ pub struct Select {
 impl Select {
     /// Takes these databases as well; an empty list means all of them.
     pub(super) fn add_databases(&mut self, more: Vec<String>) {
-        match self.databases.is_empty() || more.is_empty() {
-            true => self.databases.clear(),
-            false => self.databases.extend(more),
+        if self.databases.is_empty() || more.is_empty() {
+            self.databases.clear()
+        } else {
+            self.databases.extend(more)
         }
         let mut seen = std::collections::BTreeSet::new();
         self.databases.retain(|name| seen.insert(name.clone()));

@@ -75,9 +75,10 @@ fn floats(values: &[f64]) -> Choice {
     let size = |bytes: &[u8]| zstd::bulk::compress(bytes, 1).map_or(usize::MAX, |out| out.len());
     Choice {
         dictionary: new_part(values.iter().map(|value| value.to_bits())) < NEW_FLOATS,
-        fallback: match size(&split) < size(&plain) {
-            true => Encoding::BYTE_STREAM_SPLIT,
-            false => Encoding::PLAIN,
+        fallback: if size(&split) < size(&plain) {
+            Encoding::BYTE_STREAM_SPLIT
+        } else {
+            Encoding::PLAIN
         },
     }
 }

@@ -56,21 +56,18 @@ impl Run<'_> {
     /// The archive is sealed.
     pub(super) fn complete(&mut self) {
         let unsaved = Failed::unsaved(&self.summary.artifacts);
-        match unsaved.is_empty() {
-            true => {
-                self.summary.status = ExportStatus::Complete;
-                self.summary.exit = Exit::Done;
-            }
+        if unsaved.is_empty() {
+            self.summary.status = ExportStatus::Complete;
+            self.summary.exit = Exit::Done;
+        } else {
             // The archive is sealed with all of its rows; the next run saves the definitions.
-            false => {
-                self.summary.status = ExportStatus::CompleteExceptForDefinitions;
-                self.summary.failed = unsaved;
-                self.summary.hint = Some(
+            self.summary.status = ExportStatus::CompleteExceptForDefinitions;
+            self.summary.failed = unsaved;
+            self.summary.hint = Some(
                     "every row is in the archive, which is sealed; remove the cause and run the same command again to save \
                      the definitions"
                         .to_owned(),
                 );
-            }
         }
     }
 }

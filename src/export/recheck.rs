@@ -84,10 +84,8 @@ impl Run<'_> {
             }
             let Some(now) = now.remove(&surveyed.table.id) else { continue };
             // The chunks keep what they were read as: the same is not to be held twice.
-            let now = match now == *surveyed.table {
-                true => Arc::clone(&surveyed.table),
-                false => Arc::new(now),
-            };
+            let now =
+                if now == *surveyed.table { Arc::clone(&surveyed.table) } else { Arc::new(now) };
             // The chunks of a table were read under few different listings.
             let mut missed = Vec::<(Arc<Table>, Vec<Window>)>::new();
             for commit in committed.get(&now.id).into_iter().flatten() {
