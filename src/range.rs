@@ -51,6 +51,16 @@ pub fn outside(bounds: Window, requested: Option<Window>) -> Vec<Window> {
     before.into_iter().chain(after).collect()
 }
 
+/// The window from the earlier beginning to the later end.
+pub fn union(one: Option<Window>, other: Option<Window>) -> Option<Window> {
+    match (one, other) {
+        (Some(one), Some(other)) => {
+            Some(Window { from: one.from.min(other.from), to: one.to.max(other.to) })
+        }
+        (one, other) => one.or(other),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

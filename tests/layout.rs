@@ -130,7 +130,11 @@ fn paths(code: &str, children: &[&str]) -> Vec<Module> {
     for root in ["crate", "super", "self"].iter().chain(children) {
         for (at, _) in code.match_indices(&format!("{root}::")) {
             let before = code[..at].chars().next_back();
-            if !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':') {
+            // In `pub(in crate::…)` it is a visibility.
+            let is_visibility = code[..at].ends_with("(in ");
+            if !is_visibility
+                && !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':')
+            {
                 expand(&code[at..], Vec::new(), &mut found);
             }
         }

@@ -6,8 +6,6 @@ use std::collections::{HashMap, HashSet};
 use crate::archive::commit::Commit;
 use crate::archive::run_json::Kept;
 use crate::column_stats::ColumnStats;
-use crate::error::Result;
-use crate::export::run::Run;
 use crate::export::summary::NotCompared;
 use crate::survey::{Known, Survey};
 use crate::window::Slice;
@@ -17,8 +15,8 @@ use crate::window::Slice;
 pub(super) struct Again {
     /// The earlier commit, by the index of its table in the survey.
     pub(super) before: HashMap<(usize, Slice), Commit>,
-    tables: HashSet<usize>,
-    changed: HashSet<usize>,
+    pub(super) tables: HashSet<usize>,
+    pub(super) changed: HashSet<usize>,
 }
 
 /// What is left as it was.
@@ -50,37 +48,8 @@ pub(super) fn divide(survey: &Survey, known: &Known<'_>, keep: bool) -> (Again, 
     (again, left)
 }
 
-impl Run<'_> {
-    /// Lets a commit replace an earlier one of the same slice. `false` where it does not: the table is empty now, and
-    /// the archive may hold the only copy of its rows.
-    pub(super) async fn take_over(&mut self, at: usize, commit: &Commit) -> Result<bool> {
-        let at = self.surveyed[at];
-        let Some(before) = self.again.before.get(&(at, commit.slice)) else { return Ok(true) };
-        self.again.tables.insert(at);
-        self.summary.read_again.tables = self.again.tables.len() as u64;
-        if commit.slice == Slice::All && commit.rows == 0 && before.rows > 0 {
-            self.archive.retract(commit).await?;
-            self.archive.keep([before]).await;
-            let warning = format!(
-                "{} is empty now: the archive keeps its {} rows as of {}; export into a new archive if you do not \
-                 want them",
-                commit.id(),
-                before.rows,
-                before.started
-            );
-            self.summary.warnings.push(warning);
-            return Ok(false);
-        }
-        if !is_alike(before, commit) {
-            self.again.changed.insert(at);
-            self.summary.read_again.changed = self.again.changed.len() as u64;
-        }
-        Ok(true)
-    }
-}
-
 /// Whether two commits of a slice agree on the number of rows, the columns and the statistics.
-fn is_alike(before: &Commit, now: &Commit) -> bool {
+pub(super) fn is_alike(before: &Commit, now: &Commit) -> bool {
     let same = |one: &ColumnStats, other: &ColumnStats| {
         let stripped = |stats: &ColumnStats| ColumnStats { sum: None, ..stats.clone() };
         stripped(one) == stripped(other) && same_sum(one.sum.as_deref(), other.sum.as_deref())

@@ -3,11 +3,10 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::Semaphore;
 
-use crate::archive::commit::Commit;
 use crate::archive::keys::Paths;
 use crate::archive::runs::{Beating, PlannedTable, RunPlan};
 use crate::archive::{Archive, ArchiveIndex, Found};
@@ -18,15 +17,14 @@ use crate::error::{Error, Exit, Result};
 use crate::export::again::{Again, divide};
 use crate::export::chunk_writer::ChunkWriter;
 use crate::export::queue::Queue;
-use crate::export::relist::union;
 use crate::export::run::Run;
 use crate::export::summary::{ExportStatus, Failed, ReadAgain, Summary, UNREADABLE};
-use crate::export::window_sizing::learned_width;
+use crate::export::window_sizing::width_after;
 use crate::export::worker::Shared;
 use crate::model::ArtifactOutcome;
 use crate::model::TableId;
 use crate::progress::Progress;
-use crate::range::RangeText;
+use crate::range::{RangeText, union};
 use crate::retry::Retry;
 use crate::survey::division::same_division;
 use crate::survey::{Known, Survey, Surveyed, survey};
@@ -238,7 +236,13 @@ fn plan(
         // This is read again even if no row is without a time any more.
         null_time |= is_again(Slice::NullTime);
         if !todo.is_empty() || null_time {
-            queue.add(Arc::clone(table), *bounds, todo, null_time, width(job, commits));
+            queue.add(
+                Arc::clone(table),
+                *bounds,
+                todo,
+                null_time,
+                width_after(commits, job.limits.window),
+            );
             surveyed.push(at);
         }
         plan.tables.push(PlannedTable {
@@ -249,15 +253,4 @@ fn plan(
         paths.insert(table.id.clone(), path);
     }
     Ok((queue, paths, surveyed, plan))
-}
-
-/// The width learned by earlier runs, from the last commit that had rows.
-pub(super) fn width(job: &Job, commits: &[&Commit]) -> i64 {
-    let with_rows = commits.iter().filter(|commit| commit.rows > 0);
-    let last = with_rows.max_by(|a, b| a.committed.cmp(&b.committed));
-    let learned = last.and_then(|commit| {
-        let elapsed = Duration::from_millis(commit.elapsed_ms);
-        Some(learned_width(commit.slice.window()?.width(), commit.rows, elapsed, None))
-    });
-    learned.map_or(job.limits.window, |width| width.max(crate::window::MIN_WIDTH))
 }

@@ -7,24 +7,15 @@ use std::sync::Arc;
 use crate::archive::commit::Commit;
 use crate::coverage::Coverage;
 use crate::error::{Error, Result};
+use crate::export::again::is_alike;
 use crate::export::run::Run;
 use crate::model::{Chunk, TableId};
-use crate::range::requested;
+use crate::range::{requested, union};
 use crate::survey::division::same_division;
-use crate::window::{Slice, Window, now};
+use crate::window::{Slice, now};
 
 /// How often a table may be listed again without a change that explains why.
 const STRIKES: u32 = 5;
-
-/// The window from the earlier beginning to the later end.
-pub(super) fn union(one: Option<Window>, other: Option<Window>) -> Option<Window> {
-    match (one, other) {
-        (Some(one), Some(other)) => {
-            Some(Window { from: one.from.min(other.from), to: one.to.max(other.to) })
-        }
-        (one, other) => one.or(other),
-    }
-}
 
 impl Run<'_> {
     /// Lists the source again because a table differs from what was listed: it has a new column, a type was too
@@ -154,5 +145,32 @@ impl Run<'_> {
             self.summary.bytes = self.summary.bytes.saturating_sub(bytes);
         }
         Ok(())
+    }
+
+    /// Lets a commit replace an earlier one of the same slice. `false` where it does not: the table is empty now, and
+    /// the archive may hold the only copy of its rows.
+    pub(super) async fn take_over(&mut self, at: usize, commit: &Commit) -> Result<bool> {
+        let at = self.surveyed[at];
+        let Some(before) = self.again.before.get(&(at, commit.slice)) else { return Ok(true) };
+        self.again.tables.insert(at);
+        self.summary.read_again.tables = self.again.tables.len() as u64;
+        if commit.slice == Slice::All && commit.rows == 0 && before.rows > 0 {
+            self.archive.retract(commit).await?;
+            self.archive.keep([before]).await;
+            let warning = format!(
+                "{} is empty now: the archive keeps its {} rows as of {}; export into a new archive if you do not \
+                 want them",
+                commit.id(),
+                before.rows,
+                before.started
+            );
+            self.summary.warnings.push(warning);
+            return Ok(false);
+        }
+        if !is_alike(before, commit) {
+            self.again.changed.insert(at);
+            self.summary.read_again.changed = self.again.changed.len() as u64;
+        }
+        Ok(true)
     }
 }

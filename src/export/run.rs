@@ -18,9 +18,9 @@ use crate::coverage::Coverage;
 use crate::error::{Error, Exit, Result};
 use crate::export::again::Again;
 use crate::export::chunk_writer::ChunkWriter;
-use crate::export::prepare::width;
 use crate::export::queue::Queue;
 use crate::export::summary::{ExportStatus, Failed, Summary};
+use crate::export::window_sizing::width_after;
 use crate::export::worker::{Outcome, Shared, Worker};
 use crate::model::{Artifact, Chunk, Table, TableId};
 use crate::range::RangeText;
@@ -366,7 +366,7 @@ impl Run<'_> {
                 gaps.first().copied().map(Slice::from).or(null_time.then_some(Slice::NullTime));
             if let Some(gap) = gap {
                 found.get_or_insert_with(|| format!("{} {gap}", table.id));
-                let width = width(self.job, commits);
+                let width = width_after(commits, self.job.limits.window);
                 self.queue.add(Arc::clone(table), *bounds, gaps, null_time, width);
                 self.surveyed.push(at);
             }

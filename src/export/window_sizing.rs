@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use crate::archive::commit::Commit;
 use crate::window::MIN_WIDTH;
 
 /// What a chunk should take: long enough that what it costs besides its rows does not matter, short
@@ -150,6 +151,18 @@ pub fn learned_width(width: i64, rows: u64, elapsed: Duration, most_rows: Option
         -1 => width, // between half and the whole of the target is good enough
         _ => (width / 2).max(MIN_WIDTH),
     }
+}
+
+/// The width that earlier runs learned, from the last of the commits of a table that had rows; `first` where they
+/// learned none.
+pub fn width_after(commits: &[&Commit], first: i64) -> i64 {
+    let with_rows = commits.iter().filter(|commit| commit.rows > 0);
+    let last = with_rows.max_by(|a, b| a.committed.cmp(&b.committed));
+    let learned = last.and_then(|commit| {
+        let elapsed = Duration::from_millis(commit.elapsed_ms);
+        Some(learned_width(commit.slice.window()?.width(), commit.rows, elapsed, None))
+    });
+    learned.map_or(first, |width| width.max(MIN_WIDTH))
 }
 
 #[cfg(test)]
