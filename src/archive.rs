@@ -17,4 +17,4 @@ pub use self::index::{ArchiveIndex, without_overlaps};
 pub use self::keys::{CHUNKS, MANIFEST, RUN, TABLES, TAG_FILES, TAG_MANIFEST};
 pub use self::open::Archive;
 pub use self::seal::{Seal, is_artifact};
-pub use self::sweep::{Found, is_marker};
+pub use self::sweep::{Found, is_marker, is_written_by_runs};

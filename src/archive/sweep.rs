@@ -56,6 +56,16 @@ impl ArchiveIndex {
     }
 }
 
+/// Whether a run writes files of this name, and may have left half of one.
+pub fn is_written_by_runs(key: &str) -> bool {
+    keys::parts_of_file(key).is_some()
+        || key.starts_with(".moveout/")
+        || key.starts_with("catalog/")
+        || key.split('/').nth(2) == Some("_artifacts")
+        || TAG_FILES.contains(&key)
+        || key == TAG_MANIFEST
+}
+
 fn commit_files(commit: &Arc<Commit>) -> impl Iterator<Item = &str> {
     commit.files.iter().map(|file| file.key.as_str())
 }
@@ -179,11 +189,7 @@ impl Archive {
         if keys::parts_of_file(key).is_some() {
             return self.owner(state, &HashMap::new(), key);
         }
-        let ours = key.starts_with(".moveout/")
-            || key.starts_with("catalog/")
-            || key.split('/').nth(2) == Some("_artifacts")
-            || TAG_FILES.contains(&key.as_str())
-            || key == TAG_MANIFEST;
+        let ours = is_written_by_runs(key);
         // Commits, heartbeats and catalogs are staged for an instant only, but by anyone.
         match (ours, state.runs.iter().any(|beat| beat.alive)) {
             (true, true) => Owner::Living,

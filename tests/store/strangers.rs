@@ -127,6 +127,11 @@ async fn a_users_file_with_a_number_sign_stays_and_stops_the_seal_by_name() {
         assert_eq!(exit, Exit::Different, "{name}: {said}");
         assert!(said.contains(name), "{said}");
         assert_eq!(std::fs::read(root.join(name)).unwrap(), b"a user's");
+        if !late {
+            let verified = moveout(["verify", root.to_str().unwrap()]).expect(4);
+            let named = format!("{name}: it does not belong to the archive");
+            assert!(verified.stdout.contains(&named), "{}", verified.stdout);
+        }
         std::fs::remove_file(root.join(name)).unwrap();
         assert_eq!(export_to(&extended(), &root).await.0, Exit::Done);
     }

@@ -11,8 +11,8 @@ use crate::archive::commit::Commit;
 use crate::archive::run_json::{ArtifactFile, RunEntry};
 use crate::archive::runs::{Heartbeat, RunPlan};
 use crate::archive::{
-    Archive, CHUNKS, MANIFEST, RUN, TABLES, TAG_FILES, TAG_MANIFEST, is_artifact, is_marker, keys,
-    without_overlaps,
+    Archive, CHUNKS, MANIFEST, RUN, TABLES, TAG_FILES, TAG_MANIFEST, is_artifact, is_marker,
+    is_written_by_runs, keys, without_overlaps,
 };
 use crate::commands::verify::{Check, Concern, Records};
 use crate::coverage::Coverage;
@@ -117,9 +117,13 @@ impl Check {
                 false => self.file_fault(&key, "it does not belong to the archive"),
             }
         }
-        for staged in staged.iter().filter(|_| !at_work) {
-            let fault = "half of it was left by a run that was killed; the next run removes it";
-            self.fault(Concern::Records, &staged.key, fault);
+        for staged in &staged {
+            let fault = match is_written_by_runs(&staged.key) {
+                true if at_work => continue,
+                true => "half of it was left by a run that was killed; the next run removes it",
+                false => "it does not belong to the archive",
+            };
+            self.fault(Concern::Records, staged.name(), fault);
         }
         Ok(())
     }
