@@ -404,7 +404,7 @@ fn progress_for_programs_is_an_object_a_line() {
     assert!(progress.iter().any(|line| line["phase"] == "sealing the archive"), "{progress:?}");
     assert!(lines.iter().any(|line| line["event"] == "log"), "{}", run.stderr);
     let run = moveout(["export", "--progress", "json"]).expect(2);
-    let lines = run.stderr.lines().map(|line| serde_json::from_str::<serde_json::Value>(line));
+    let lines = run.stderr.lines().map(serde_json::from_str::<serde_json::Value>);
     assert!(lines.map(|line| line.unwrap()).any(|line| line["event"] == "error"));
     for how in ["none", "bar", "plain", "auto"] {
         assert_eq!(sample.run("verify", &["--progress", how]).expect(0).stderr, "", "{how}");
