@@ -117,7 +117,7 @@ fn streaming(criterion: &mut Criterion) {
                 file_bytes: 1 << 40,
                 cores: Cores::default(),
             };
-            let mut encoder = Encoder::new(&table, vec![], options, output);
+            let mut encoder = Encoder::new(&table, vec![], options, output).unwrap();
             batches.iter().for_each(|batch| encoder.write(batch.clone()).unwrap());
             black_box(encoder.finish().unwrap());
             std::iter::from_fn(|| files.try_recv().ok()).count()

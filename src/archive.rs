@@ -4,6 +4,7 @@
 
 pub mod bag;
 pub mod catalog;
+pub mod chunks;
 pub mod commit;
 mod index;
 pub mod keys;

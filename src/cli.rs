@@ -209,7 +209,7 @@ pub struct JobArgs {
     /// Leave as it is what an earlier run read whole, instead of reading it again
     #[arg(long, help_heading = "What and where to")]
     pub keep: bool,
-    /// Width of the first window of a table; it adapts from there [default: 1d]
+    /// Width of a table's first window, which adapts [default: by its size]
     #[arg(long, value_name = "WIDTH", help_heading = "How")]
     pub window: Option<String>,
     /// Chunks in flight [default: 4]

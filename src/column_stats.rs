@@ -1,7 +1,9 @@
 //! PURE: what a commit says of each column: count of values, minimum, maximum and sum, in the way
 //! that a source can compute too. Knows arrow; used while writing and again while verifying.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray, RecordBatch};
 use arrow::compute::cast;
@@ -26,6 +28,15 @@ pub struct ColumnStats {
     /// Type in the source's own words.
     #[serde(rename = "type")]
     pub source_type: String,
+    /// Type in the Parquet files; `None` in archives of version 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parquet_type: Option<ParquetType>,
+    /// Whether it may be null, where the source says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nullable: Option<bool>,
+    /// Its place in the table's primary key, counted from 1, where the source says so.
+    #[serde(default, rename = "primary_key", skip_serializing_if = "Option::is_none")]
+    pub key_part: Option<u16>,
     /// Values that are not null.
     pub count: u64,
     /// Smallest value of a number; nanoseconds for a time.
@@ -34,6 +45,44 @@ pub struct ColumnStats {
     pub max: Option<String>,
     /// Exact sum for integers; for floats the sum in the order of the file; true values of booleans.
     pub sum: Option<String>,
+}
+
+impl ColumnStats {
+    /// The same column, of which nothing is said but what its values are.
+    pub fn values_alone(self) -> Self {
+        Self { parquet_type: None, nullable: None, key_part: None, ..self }
+    }
+}
+
+/// A type of Parquet in its own words. There are few of them and many columns, so that each is in memory once.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub struct ParquetType(Arc<str>);
+
+static TYPES: Mutex<BTreeSet<Arc<str>>> = Mutex::new(BTreeSet::new());
+
+impl From<String> for ParquetType {
+    fn from(name: String) -> Self {
+        let mut types = TYPES.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = types.get(name.as_str()) {
+            return Self(Arc::clone(known));
+        }
+        let new: Arc<str> = name.into();
+        types.insert(Arc::clone(&new));
+        Self(new)
+    }
+}
+
+impl From<ParquetType> for String {
+    fn from(known: ParquetType) -> Self {
+        known.0.as_ref().to_owned()
+    }
+}
+
+impl fmt::Display for ParquetType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 /// Gathers the statistics of all columns of a table, batch by batch.
@@ -259,6 +308,9 @@ impl Stats {
                     key: column.key,
                     role: column.role,
                     source_type: column.source_type,
+                    parquet_type: None,
+                    nullable: column.nullable,
+                    key_part: column.key_part,
                     count,
                     min,
                     max,
@@ -280,13 +332,7 @@ mod tests {
         kind: &DataType,
         array: ArrayRef,
     ) -> (u64, Option<String>, Option<String>, Option<String>) {
-        let column = Column {
-            name: "c".into(),
-            key: "c".into(),
-            role: Role::Field,
-            source_type: String::new(),
-            data_type: kind.clone(),
-        };
+        let column = Column::new("c", "c", Role::Field, "", kind.clone());
         let mut stats = Stats::new(&[column]);
         // In two batches: what came before must not matter.
         let half = array.len() / 2;

@@ -27,7 +27,7 @@ use self::source::{source_of_file, source_of_url};
 pub use self::units::memory;
 use self::units::{duration, size};
 use crate::error::{Error, Result};
-use crate::window::{Bound, now};
+use crate::window::{Bound, now_micros};
 
 /// What the command line gives; it wins over the file.
 #[derive(Debug, Default)]
@@ -112,7 +112,7 @@ pub fn load(flags: Flags) -> Result<Job> {
             .hint("name them apart in the configuration"));
     }
 
-    let now = now();
+    let now = now_micros();
     let from = flags.from.clone().or(file.from.clone()).unwrap_or_else(|| "min".to_owned());
     let to = flags.to.clone().or(file.to.clone()).unwrap_or_else(|| "max".to_owned());
     let bounds = (
@@ -175,11 +175,10 @@ fn limits(flags: &Flags, file: &File) -> Result<Limits> {
     };
     let memory = flags.memory.clone().or_else(|| file.memory.clone());
     Ok(Limits {
-        window: duration(
-            "window",
-            flags.window.clone().or_else(|| file.window.clone()),
-            usual.window,
-        )?,
+        window: match flags.window.clone().or_else(|| file.window.clone()) {
+            Some(text) => Some(duration("window", Some(text), 0)?),
+            None => usual.window,
+        },
         concurrency: flags.concurrency.or(file.concurrency).unwrap_or(usual.concurrency),
         memory_bytes: size("memory", memory, usual.memory_bytes as u64)? as usize,
         file_bytes: size("file_size", file.file_size.clone(), usual.file_bytes)?,

@@ -1,7 +1,7 @@
 //! PURE: which parts of a table are committed, and what remains to be done.
 //! Resuming is not a mode: every run starts with *requested range − coverage*.
 
-use crate::window::{Slice, Window};
+use crate::window::{Slice, Window, align_down};
 
 /// A set of instants as sorted windows that neither touch nor overlap, and whether the rows without a
 /// time are in it.
@@ -60,6 +60,17 @@ impl Coverage {
         gaps
     }
 
+    /// What is asked without its end, where the set reaches so near to it that no time of a clock lies between.
+    pub fn without_empty_end(&self, asked: Window, resolution_nanos: i64) -> Window {
+        match self.missing(asked).last() {
+            Some(gap) if gap.to == asked.to && gap.from > asked.from => {
+                let last = align_down(gap.to.saturating_sub(1), resolution_nanos.max(1));
+                if last < gap.from { Window { to: gap.from, ..asked } } else { asked }
+            }
+            _ => asked,
+        }
+    }
+
     /// The windows of the set, oldest first.
     pub fn windows(&self) -> &[Window] {
         &self.windows
@@ -103,6 +114,17 @@ mod tests {
         prop::collection::vec((0i64..100, 1i64..20), 0..12).prop_map(|pairs| {
             pairs.into_iter().map(|(from, width)| Window { from, to: from + width }).collect()
         })
+    }
+
+    #[test]
+    fn an_end_that_can_hold_nothing_is_not_asked_for() {
+        let coverage: Coverage = [Window { from: 0, to: 5_001 }].into_iter().collect();
+        let end =
+            |to, resolution| coverage.without_empty_end(Window { from: 0, to }, resolution).to;
+        assert_eq!((end(6_000, 1_000), end(6_001, 1_000)), (5_001, 6_001));
+        assert_eq!((end(6_000, 1), end(4_000, 1_000)), (6_000, 4_000));
+        let nothing = Coverage::default();
+        assert_eq!(nothing.without_empty_end(Window { from: 1, to: 2 }, 1_000).to, 2);
     }
 
     proptest! {

@@ -5,6 +5,8 @@ mod choose;
 mod columns;
 mod cores;
 mod huge;
+mod order;
+mod schema;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -15,16 +17,21 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, SchemaRef};
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_writer::ArrowRowGroupWriterFactory;
+use parquet::arrow::arrow_writer::{ArrowRowGroupWriterFactory, ArrowWriterOptions};
 use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::metadata::KeyValue;
+use parquet::file::FOOTER_SIZE;
+use parquet::file::metadata::{
+    FooterTail, KeyValue, ParquetMetaData, ParquetMetaDataWriter, SortingColumn,
+};
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
-use parquet::schema::types::ColumnPath;
+use parquet::schema::types::{ColumnPath, SchemaDescriptor};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
 pub use self::cores::Cores;
+pub use self::order::TimeOrder;
+pub use self::schema::type_name;
 
 use self::columns::RowGroup;
 use crate::column_stats::{ColumnStats, Stats};
@@ -89,6 +96,9 @@ pub struct Encoded {
 /// Turns the batches of one chunk into zero or more Parquet files.
 pub struct Encoder {
     schema: SchemaRef,
+    parquet_schema: SchemaDescriptor,
+    /// The column of time, by which rows may be in order.
+    time: Option<usize>,
     metadata: Vec<KeyValue>,
     options: EncodeOptions,
     output: mpsc::Sender<Output>,
@@ -107,6 +117,7 @@ struct OpenFile {
     factory: ArrowRowGroupWriterFactory,
     group: Option<RowGroup>,
     rows: u64,
+    order: TimeOrder,
 }
 
 impl Encoder {
@@ -117,9 +128,13 @@ impl Encoder {
         metadata: Vec<(String, String)>,
         options: EncodeOptions,
         output: mpsc::Sender<Output>,
-    ) -> Self {
-        Self {
-            schema: table.arrow_schema(),
+    ) -> Result<Self> {
+        let schema = table.arrow_schema();
+        Ok(Self {
+            parquet_schema: schema::parquet_schema(&schema, &table.columns)
+                .map_err(encode_error)?,
+            schema,
+            time: table.time_place(),
             metadata: metadata.into_iter().map(|(k, v)| KeyValue::new(k, v)).collect(),
             options,
             output,
@@ -130,7 +145,7 @@ impl Encoder {
             huge: BTreeSet::new(),
             rows: 0,
             stats: Stats::new(&table.columns),
-        }
+        })
     }
 
     /// Takes a batch, and encodes those that wait when there are enough of them. Blocks while the
@@ -185,6 +200,9 @@ impl Encoder {
             }
         };
         let cores = &self.options.cores;
+        if let Some(time) = self.time {
+            self.waiting.iter().for_each(|batch| file.order.see(batch.column(time)));
+        }
         group.write(mem::take(&mut self.waiting), &mut self.stats, cores).map_err(encode_error)?;
         file.rows += mem::take(&mut self.waiting_rows) as u64;
         self.waiting_bytes = 0;
@@ -202,18 +220,26 @@ impl Encoder {
 
     fn open_file(&self, first: &RecordBatch) -> Result<OpenFile> {
         let sink = PartSink::new(self.options.part_bytes, self.output.clone());
-        let properties = properties(first, self.metadata.clone(), &self.huge);
-        let (writer, factory) = ArrowWriter::try_new(sink, self.schema.clone(), Some(properties))
-            .and_then(ArrowWriter::into_serialized_writer)
-            .map_err(encode_error)?;
-        Ok(OpenFile { writer, factory, group: None, rows: 0 })
+        let options = ArrowWriterOptions::new()
+            .with_properties(properties(first, self.metadata.clone(), &self.huge))
+            .with_parquet_schema(self.parquet_schema.clone());
+        let (writer, factory) =
+            ArrowWriter::try_new_with_options(sink, self.schema.clone(), options)
+                .and_then(ArrowWriter::into_serialized_writer)
+                .map_err(encode_error)?;
+        Ok(OpenFile { writer, factory, group: None, rows: 0, order: TimeOrder::default() })
     }
 
     /// Closes the last file. Only after the source has said that its stream ended well.
     pub fn finish(mut self) -> Result<Encoded> {
         self.encode_waiting()?;
         self.end_file()?;
-        Ok(Encoded { rows: self.rows, columns: self.stats.finish() })
+        let types = self.parquet_schema.root_schema().get_fields();
+        let mut columns = self.stats.finish();
+        for (column, found) in columns.iter_mut().zip(types) {
+            column.parquet_type = Some(type_name(found).into());
+        }
+        Ok(Encoded { rows: self.rows, columns })
     }
 
     fn end_file(&mut self) -> Result<()> {
@@ -221,6 +247,9 @@ impl Encoder {
         if let Some(group) = file.group.take() {
             group.finish(&mut file.writer, &self.options.cores).map_err(encode_error)?;
         }
+        let sorted_by = self.time.filter(|_| file.order.holds());
+        // What comes now is the end of the file, which is written again where it has more to say.
+        file.writer.inner_mut().hold(sorted_by.is_some());
         let metadata = file.writer.finish().map_err(encode_error)?;
         if metadata.file_metadata().num_rows() != file.rows as i64 {
             return Err(Error::stop(format!(
@@ -229,7 +258,12 @@ impl Encoder {
                 file.rows
             )));
         }
-        let end = file.writer.inner_mut().end_file(file.rows)?;
+        let sink = file.writer.inner_mut();
+        if let Some(time) = sorted_by {
+            let leaf = leaf_of(&self.parquet_schema, time);
+            sink.put_footer(&sorted_footer(metadata, leaf).map_err(encode_error)?)?;
+        }
+        let end = sink.end_file(file.rows)?;
         self.output.blocking_send(Output::FileEnd(end)).map_err(|_| upload_gone())
     }
 }
@@ -261,6 +295,26 @@ fn properties(
     properties.build()
 }
 
+/// The place among the leaves of a column, which has no parts.
+fn leaf_of(schema: &SchemaDescriptor, column: usize) -> i32 {
+    let place = (0..schema.num_columns()).find(|leaf| schema.get_column_root_idx(*leaf) == column);
+    place.and_then(|place| i32::try_from(place).ok()).unwrap_or_default()
+}
+
+/// The footer of a file whose rows are sorted by a column, which its writer would have had to know before.
+fn sorted_footer(metadata: ParquetMetaData, column_idx: i32) -> parquet::errors::Result<Vec<u8>> {
+    let order = vec![SortingColumn { column_idx, descending: false, nulls_first: false }];
+    // The indexes of pages are written already; where they are stands with each column.
+    let mut builder = metadata.into_builder().set_column_index(None).set_offset_index(None);
+    let groups = builder.take_row_groups().into_iter();
+    let groups =
+        groups.map(|group| group.into_builder().set_sorting_columns(Some(order.clone())).build());
+    let metadata = builder.set_row_groups(groups.collect::<parquet::errors::Result<_>>()?).build();
+    let mut footer = Vec::new();
+    ParquetMetaDataWriter::new(&mut footer, &metadata).finish()?;
+    Ok(footer)
+}
+
 fn encode_error(error: parquet::errors::ParquetError) -> Error {
     match &error {
         // The sink's only error: the upload has ended, and has an error of its own to show.
@@ -280,11 +334,20 @@ struct PartSink {
     size_bytes: u64,
     hash: Sha256,
     output: mpsc::Sender<Output>,
+    /// Bytes that may still change.
+    held: Option<Vec<u8>>,
 }
 
 impl PartSink {
     fn new(part_bytes: usize, output: mpsc::Sender<Output>) -> Self {
-        Self { part: Vec::new(), part_bytes, size_bytes: 0, hash: Sha256::new(), output }
+        Self {
+            part: Vec::new(),
+            part_bytes,
+            size_bytes: 0,
+            hash: Sha256::new(),
+            output,
+            held: None,
+        }
     }
 
     fn send(&mut self) -> io::Result<()> {
@@ -294,6 +357,23 @@ impl PartSink {
         self.output
             .blocking_send(Output::Part(part))
             .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
+    }
+
+    /// Keeps what is written from now on, until the footer is put.
+    fn hold(&mut self, holds: bool) {
+        self.held = holds.then(Vec::new);
+    }
+
+    /// Ends the file with another footer than the one that was written last.
+    fn put_footer(&mut self, footer: &[u8]) -> Result<()> {
+        let mut held = self.held.take().unwrap_or_default();
+        let length = held.last_chunk::<FOOTER_SIZE>().map(FooterTail::try_new);
+        let Some(Ok(tail)) = length else {
+            return Err(Error::stop("the Parquet file does not end in a footer"));
+        };
+        held.truncate(held.len().saturating_sub(FOOTER_SIZE + tail.metadata_length()));
+        let written = io::Write::write_all(self, &held);
+        written.and_then(|()| io::Write::write_all(self, footer)).map_err(|_| upload_gone())
     }
 
     fn end_file(&mut self, rows: u64) -> Result<EncodedFile> {
@@ -307,6 +387,10 @@ impl PartSink {
 
 impl io::Write for PartSink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Some(held) = &mut self.held {
+            held.extend_from_slice(bytes);
+            return Ok(bytes.len());
+        }
         let room = self.part_bytes - self.part.len();
         let taken = room.min(bytes.len());
         self.part.extend_from_slice(&bytes[..taken]);

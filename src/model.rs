@@ -81,6 +81,36 @@ pub struct Column {
     pub source_type: String,
     /// Type in the archive.
     pub data_type: DataType,
+    /// What its values are besides, or their elements, where a reader should know it.
+    pub logical: Option<Logical>,
+    /// Whether it may be null, where the source says so.
+    pub nullable: Option<bool>,
+    /// Its place in the table's primary key, counted from 1.
+    pub key_part: Option<u16>,
+}
+
+impl Column {
+    /// A column of which no more than its type is known.
+    pub fn new(
+        name: impl Into<String>,
+        key: impl Into<String>,
+        role: Role,
+        source_type: impl Into<String>,
+        data_type: DataType,
+    ) -> Self {
+        let (name, key, source_type) = (name.into(), key.into(), source_type.into());
+        let (logical, nullable, key_part) = (None, None, None);
+        Self { name, key, role, source_type, data_type, logical, nullable, key_part }
+    }
+}
+
+/// What bytes or text are, as a logical type of Parquet says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Logical {
+    /// The 16 bytes of a UUID.
+    Uuid,
+    /// Text that is a JSON document.
+    Json,
 }
 
 /// A table as a source lists it.
@@ -94,6 +124,9 @@ pub struct Table {
     pub data_ranges: Vec<Window>,
     /// The column whose values are the time, where the source has no time of its own.
     pub time_column: Option<String>,
+    /// Nanoseconds between two times at least, whatever the table is altered to: the last row's time and so much
+    /// is the first instant after it.
+    pub resolution_nanos: i64,
     /// Instants that no window may cross.
     pub split_points: SplitPoints,
     /// Which parts of it the source can read.
@@ -103,6 +136,13 @@ pub struct Table {
 }
 
 impl Table {
+    /// The place of the column whose values are the time, if it has one.
+    pub fn time_place(&self) -> Option<usize> {
+        self.columns.iter().position(|column| {
+            column.role == Role::Time || Some(&column.key) == self.time_column.as_ref()
+        })
+    }
+
     /// Whether this is not the table that `other` was, or is divided in another way. What was read of the one then says
     /// nothing about the other.
     pub fn is_another(&self, other: &Self) -> bool {
@@ -240,6 +280,15 @@ pub struct RowCount {
     pub rows: u64,
     /// `false` where there may be more.
     pub exact: bool,
+}
+
+/// About how large a table is in its source.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Size {
+    /// Rows.
+    pub rows: Option<u64>,
+    /// Bytes, as the source keeps them.
+    pub bytes: Option<u64>,
 }
 
 /// What a source says of itself.

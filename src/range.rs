@@ -80,6 +80,7 @@ mod tests {
             data_ranges,
             split_points,
             time_column: None,
+            resolution_nanos: 1,
             read_mode: ReadMode::Windows,
             identity: Identity::default(),
         }

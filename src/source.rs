@@ -19,8 +19,8 @@ use async_trait::async_trait;
 
 use crate::error::Result;
 use crate::model::{
-    Artifacts, Chunk, Listing, Metering, ReadSummary, RowCount, ServerIdentity, SourceInfo, Table,
-    TableId,
+    Artifacts, Chunk, Listing, Metering, ReadSummary, RowCount, ServerIdentity, Size, SourceInfo,
+    Table, TableId,
 };
 use crate::source::channel::BatchSender;
 use crate::window::Window;
@@ -48,16 +48,17 @@ pub trait Source: Send + Sync {
     /// Lists everything that the source has and the configuration does not leave out.
     async fn list(&self) -> Result<Listing>;
 
-    /// The true bounds of each table, `[first, last + 1 ns)`; `None` for an empty one. In the order
+    /// The true bounds of each table, from its first row to the first instant after its last; `None` for an empty
+    /// one. In the order
     /// of `tables`.
     async fn bounds(&self, tables: &[Table]) -> Result<Vec<Option<Window>>>;
 
     /// How many rows of a table lie in a window, without reading them all.
     async fn count(&self, table: &Table, window: Window) -> Result<RowCount>;
 
-    /// About how many rows a table has, where that is known without another request.
-    fn rows_estimate(&self, _table: &TableId) -> Option<u64> {
-        None
+    /// About how large a table is, as far as that is known without another request.
+    fn size(&self, _table: &TableId) -> Size {
+        Size::default()
     }
 
     /// Reads a chunk. `Ok` only after the source has said, in its own protocol's way, that the

@@ -43,6 +43,8 @@ pub type Pieces = BoxStream<'static, Result<Bytes>>;
 pub struct Store {
     objects: Arc<dyn ObjectStore>,
     kind: Kind,
+    /// The folders that were made for it, the innermost first.
+    made: Arc<[PathBuf]>,
 }
 
 #[derive(Debug, Clone)]
@@ -115,7 +117,6 @@ pub struct Probe {
     pub description: String,
     /// Free space on the disk.
     pub free_bytes: Option<u64>,
-    made: Option<PathBuf>,
 }
 
 impl Probe {
@@ -125,21 +126,21 @@ impl Probe {
         if let Kind::Folder(root) = &self.store.kind {
             let _ = std::fs::remove_dir(root.join(".moveout")); // fails where a run is at work
         }
-        if let Some(made) = &self.made {
-            let _ = std::fs::remove_dir(made);
-        }
+        self.store.remove_made();
     }
 }
 
 impl Store {
     /// Opens a location for reading; an error when there is no such folder.
     pub fn open(place: &Location) -> Result<Self> {
+        let made: Arc<[PathBuf]> = Arc::default();
         if let Some(objects) = &place.given {
-            return Ok(Self { objects: Arc::clone(objects), kind: Kind::Given });
+            return Ok(Self { objects: Arc::clone(objects), kind: Kind::Given, made });
         }
         if place.is_bucket() {
             let bucket = Bucket::open(&place.url, &place.s3)?;
-            return Ok(Self { objects: bucket.objects(), kind: Kind::Bucket(Arc::new(bucket)) });
+            let objects = bucket.objects();
+            return Ok(Self { objects, kind: Kind::Bucket(Arc::new(bucket)), made });
         }
         let root = folder::path_of(&place.url).ok_or_else(|| {
             Error::usage(format!("`{place}` is not a place for an archive"))
@@ -151,22 +152,33 @@ impl Store {
         let objects = LocalFileSystem::new_with_prefix(&root)
             .map_err(|error| store_error(error, &format!("opening {place}")))?
             .with_fsync(true); // off by default; a commit must not outlive its data in a power cut
-        Ok(Self { objects: Arc::new(objects), kind: Kind::Folder(root) })
+        Ok(Self { objects: Arc::new(objects), kind: Kind::Folder(root), made })
     }
 
     /// Opens a location for writing. A missing folder is made, a missing bucket is not.
     pub fn create(place: &Location) -> Result<Self> {
+        let mut made = Vec::new();
         if let Some(root) = folder::path_of(&place.url).filter(|_| place.given.is_none()) {
+            let is_missing =
+                |folder: &&std::path::Path| !folder.as_os_str().is_empty() && !folder.exists();
+            let missing = root.ancestors().take_while(is_missing);
+            made.extend(missing.map(PathBuf::from));
             std::fs::create_dir_all(&root)
                 .map_err(|error| io_error(&error, &format!("creating the folder {place}")))?;
         }
-        Self::open(place)
+        Ok(Self { made: made.into(), ..Self::open(place)? })
+    }
+
+    /// Removes the folders that were made for it, as far as they are empty.
+    pub fn remove_made(&self) {
+        for folder in self.made.iter() {
+            let _ = std::fs::remove_dir(folder); // fails, rightly, where something is inside
+        }
     }
 
     /// Opens a location to test it; nothing is left there.
     pub fn probe(place: &Location) -> Result<Probe> {
         let root = folder::path_of(&place.url).filter(|_| place.given.is_none());
-        let made = root.as_ref().filter(|root| !root.exists()).cloned();
         let store = Self::create(place)?;
         let description = match &store.kind {
             Kind::Folder(_) => "a folder".to_owned(),
@@ -174,7 +186,7 @@ impl Store {
             Kind::Given => "a store of the caller's own".to_owned(),
         };
         let free_bytes = root.as_deref().and_then(folder::free_bytes);
-        Ok(Probe { store, description, free_bytes, made })
+        Ok(Probe { store, description, free_bytes })
     }
 
     /// Whether the store lists what killed processes left half written.

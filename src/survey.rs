@@ -17,6 +17,7 @@ use crate::archive::run_json::Outside;
 use crate::config::{Job, Select, SourceSpec, matches};
 use crate::coverage::Coverage;
 use crate::error::{Class, Error, Result};
+use crate::export::window_sizing::first_width;
 use crate::model::{Excluded, LEFT_OUT, Listing, ReadMode, RowCount, SourceInfo, Table, TableId};
 use crate::progress::Progress;
 use crate::range::{outside, requested};
@@ -24,7 +25,7 @@ use crate::retry::Retry;
 use crate::source::Source;
 use crate::source::contact::contact;
 use crate::text::several;
-use crate::window::{Bound, Window, now};
+use crate::window::{Bound, DAY, Window, now_micros};
 
 /// What the sources answered.
 pub struct Survey {
@@ -55,10 +56,12 @@ pub struct Surveyed {
     pub table: Arc<Table>,
     /// Number of its source.
     pub source: usize,
-    /// `[first, last + 1 ns)`; `None` where it is empty.
+    /// From its first row to the first instant after its last; `None` where it is empty.
     pub bounds: Option<Window>,
     /// The time to be covered; `None` where only rows without a time are.
     pub requested: Option<Window>,
+    /// How wide its first window is, where no earlier run has learned how wide they should be.
+    pub first_width: i64,
 }
 
 impl Surveyed {
@@ -99,7 +102,7 @@ pub async fn survey(
         notes: Vec::new(),
         warnings: Vec::new(),
     };
-    let asking = Asking { job, progress, retry, known, now: now() };
+    let asking = Asking { job, progress, retry, known, now: now_micros() };
     for spec in &job.sources {
         survey.ask(asking, spec).await?;
     }
@@ -192,9 +195,10 @@ impl Survey {
         bounds: Option<Window>,
     ) -> Result<()> {
         let Asking { job, retry, known, now, .. } = asking;
-        let range = requested(&table, bounds, job.from, job.to, now);
         // Rows that another run has exported are not outside of the archive.
         let coverage = known.coverage(&table.id);
+        let range = requested(&table, bounds, job.from, job.to, now)
+            .map(|range| coverage.without_empty_end(range, table.resolution_nanos));
         let outside = bounds.map(|bounds| outside(bounds, range)).unwrap_or_default();
         let outside: Vec<Window> =
             outside.into_iter().flat_map(|window| coverage.missing(window)).collect();
@@ -207,8 +211,16 @@ impl Survey {
             }
         }
         if range.is_some() || table.read_mode == ReadMode::WindowsAndNullTime {
-            let (table, source) = (Arc::new(table), self.sources.len());
-            self.tables.push(Surveyed { table, source, bounds, requested: range });
+            let (table, number) = (Arc::new(table), self.sources.len());
+            let size = first_width(&table, bounds, source.size(&table.id));
+            let first_width = job.limits.window.or(size).unwrap_or(DAY);
+            self.tables.push(Surveyed {
+                table,
+                source: number,
+                bounds,
+                requested: range,
+                first_width,
+            });
         } else if !is_covered {
             self.excluded.push(Excluded {
                 source: table.id.source.clone(),

@@ -8,6 +8,8 @@ use chrono::{DateTime, NaiveDate, NaiveDateTime, SecondsFormat, Utc};
 
 use crate::error::{Error, Result};
 
+/// Nanoseconds in a microsecond.
+pub const MICROSECOND: i64 = 1_000;
 /// Nanoseconds in a second.
 pub const SECOND: i64 = 1_000_000_000;
 /// Nanoseconds in a UTC day.
@@ -59,7 +61,7 @@ impl Window {
             return None;
         }
         let middle = ((i128::from(self.from) + i128::from(self.to)) / 2) as i64;
-        let cut = [DAY, 3600 * SECOND, 60 * SECOND, SECOND]
+        let cut = [DAY, 3600 * SECOND, 60 * SECOND, SECOND, MICROSECOND]
             .into_iter()
             .map(|unit| align_down(middle, unit))
             .find(|cut| cut.saturating_sub(self.from) >= self.width() / 4)
@@ -92,6 +94,16 @@ impl Slice {
             Self::Window(window) => Some(*window),
             Self::NullTime => None,
             Self::All => Some(Window::ALL),
+        }
+    }
+
+    /// Its name with all nine digits of each fraction, as it has always been in the keys of commits.
+    pub fn long_name(&self) -> String {
+        match self {
+            Self::Window(window) => {
+                format!("{}_{}", with_nine_digits(window.from), with_nine_digits(window.to))
+            }
+            slice => slice.to_string(),
         }
     }
 
@@ -188,14 +200,18 @@ struct WindowText {
     to: String,
 }
 
-/// `20240101T000000Z`, with nine digits of a fraction only where there is one.
+/// `20240101T000000Z`, with a fraction only where there is one, of microseconds where these do.
 fn compact(time: i64) -> String {
-    let time = DateTime::from_timestamp_nanos(time);
-    let format = match time.timestamp_subsec_nanos() {
-        0 => "%Y%m%dT%H%M%SZ",
-        _ => "%Y%m%dT%H%M%S%.9fZ",
-    };
-    time.format(format).to_string()
+    if time % SECOND == 0 || time % MICROSECOND != 0 {
+        return with_nine_digits(time);
+    }
+    DateTime::from_timestamp_nanos(time).format("%Y%m%dT%H%M%S%.6fZ").to_string()
+}
+
+/// The same, where a fraction has nine digits.
+fn with_nine_digits(time: i64) -> String {
+    let format = if time % SECOND == 0 { "%Y%m%dT%H%M%SZ" } else { "%Y%m%dT%H%M%S%.9fZ" };
+    DateTime::from_timestamp_nanos(time).format(format).to_string()
 }
 
 fn parse_compact(text: &str) -> Option<i64> {
@@ -241,6 +257,11 @@ fn parse_plain(text: &str) -> Option<i64> {
 /// The present, in nanoseconds.
 pub fn now() -> i64 {
     nanos(Utc::now()).unwrap_or(i64::MAX)
+}
+
+/// The present in whole microseconds, as the end of a range: every source has such an instant.
+pub fn now_micros() -> i64 {
+    align_down(now(), MICROSECOND)
 }
 
 /// Reads a length of time: `1d`, `12h`, `30m`, `10s`, `500ms`, `2w`.
@@ -315,6 +336,10 @@ mod tests {
             Slice::from(odd).to_string(),
             "19691231T235959.999999999Z_19700101T000000.000000001Z"
         );
+        let micros = Slice::from(Window::new(-1_000, 1_000).unwrap());
+        assert_eq!(micros.to_string(), "19691231T235959.999999Z_19700101T000000.000001Z");
+        let long = "19691231T235959.999999000Z_19700101T000000.000001000Z";
+        assert_eq!((micros.long_name().as_str(), long.parse().unwrap()), (long, micros));
     }
 
     #[test]
@@ -356,6 +381,7 @@ mod tests {
             if let Some(window) = Window::new(from, to) {
                 let slice = Slice::from(window);
                 prop_assert_eq!(slice.to_string().parse::<Slice>().unwrap(), slice);
+                prop_assert_eq!(slice.long_name().parse::<Slice>().unwrap(), slice);
                 let json = serde_json::to_string(&window).unwrap();
                 prop_assert_eq!(serde_json::from_str::<Window>(&json).unwrap(), window);
             }

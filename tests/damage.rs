@@ -19,8 +19,8 @@ use arrow::compute::{concat_batches, take};
 use arrow::datatypes::{DataType, Field, Float64Type, Int64Type, Schema};
 use arrow::datatypes::{TimestampNanosecondType, UInt32Type};
 use bytes::Bytes;
-use moveout::archive::catalog;
 use moveout::archive::commit::Commit;
+use moveout::archive::{catalog, chunks, keys};
 use moveout::commands::verify::{Fault, Options, verify};
 use moveout::error::Exit;
 use moveout::model::Artifacts;
@@ -251,13 +251,15 @@ fn a_flipped_bit_is_found_at_many_places_of_a_large_file() {
 fn a_flipped_bit_in_the_version_of_the_format_is_damage() {
     let archive = Damaged::new(&SAMPLE);
     let text = String::from_utf8(SAMPLE[RUN].clone()).unwrap();
-    let at = text.find("\"format\": 1").unwrap() + "\"format\": ".len();
+    let format = |number| format!("\"format\": {number}");
+    let at = text.find(&format(keys::FORMAT)).unwrap() + "\"format\": ".len();
     for bit in 0..8 {
         let bytes = flipped(&SAMPLE[RUN], at, bit);
         archive.assert_replaced_is_found(RUN, &bytes, &format!("flipped bit {bit} of the format"));
     }
     // But a later version that recorded its own format is one.
-    let files = with_tags(with(&SAMPLE, RUN, text.replace("\"format\": 1", "\"format\": 2")));
+    let later = text.replace(&format(keys::FORMAT), &format(keys::FORMAT + 1));
+    let files = with_tags(with(&SAMPLE, RUN, later));
     let run = Damaged::new(&files).verify(&[]).expect(1);
     assert!(run.stderr.contains("newer moveout"), "{}", run.stderr);
 }
@@ -616,14 +618,14 @@ fn with_manifests(mut files: Files) -> Files {
 }
 
 fn commits(files: &Files) -> Vec<Commit> {
-    catalog::read_chunks(Bytes::from(files[CHUNKS].clone())).unwrap()
+    chunks::read_chunks(Bytes::from(files[CHUNKS].clone())).unwrap()
 }
 
 /// The chunks changed, and nothing else made to fit.
 fn with_chunks(files: &Files, change: impl FnOnce(&mut Vec<Commit>)) -> Files {
     let mut commits = commits(files);
     change(&mut commits);
-    with(files, CHUNKS, catalog::write_chunks(&commits).unwrap())
+    with(files, CHUNKS, chunks::write_chunks(&commits).unwrap())
 }
 
 /// The list of tables made to fit the chunks.
@@ -1212,15 +1214,20 @@ fn a_table_whose_folder_is_elsewhere_is_found_however_much_is_made_to_fit() {
 
 #[test]
 fn bounds_that_are_not_those_of_the_slice_are_found_however_much_is_made_to_fit() {
-    for column in ["from_nanos", "to_nanos"] {
+    for column in ["from_nanos", "to_nanos", "from", "to"] {
         let builder =
             ParquetRecordBatchReaderBuilder::try_new(Bytes::from(SEVERAL[CHUNKS].clone())).unwrap();
         let schema = builder.schema().clone();
         let batches: Vec<_> = builder.build().unwrap().map(Result::unwrap).collect();
         let batch = concat_batches(&schema, &batches).unwrap();
         let at = schema.index_of(column).unwrap();
-        let row = (0..batch.num_rows()).find(|row| batch.column(at).is_valid(*row)).unwrap();
-        let batch = with_column(&batch, at, changed::<Int64Type>(batch.column(at), row, |v| v + 1));
+        let array = batch.column(at);
+        let row = (0..batch.num_rows()).find(|row| array.is_valid(*row)).unwrap();
+        let other = match array.data_type() {
+            DataType::Int64 => changed::<Int64Type>(array, row, |v| v + 1),
+            _ => changed::<TimestampNanosecondType>(array, row, |v| v + 1),
+        };
+        let batch = with_column(&batch, at, other);
         let mut writer = ArrowWriter::try_new(Vec::new(), schema, None).unwrap();
         writer.write(&batch).unwrap();
         let files = with(&SEVERAL, CHUNKS, writer.into_inner().unwrap());

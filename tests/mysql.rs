@@ -613,3 +613,40 @@ fn who_is_not_let_in_is_told_why() {
     let nowhere = attempt("x", good).expect(1).stderr;
     assert!(nowhere.contains("no database `dx`"), "{nowhere}");
 }
+
+#[test]
+fn the_catalog_tells_keys_and_types_as_the_server_does() {
+    let server = MariaDb::start();
+    server.sql(
+        "",
+        "CREATE DATABASE d; USE d;
+         CREATE TABLE t (note VARCHAR(50) NOT NULL, id INT UNSIGNED, at DATETIME(6), PRIMARY KEY (at, id), KEY (note));
+         INSERT INTO t VALUES ('b', 1, '2024-01-01'), ('a', 2, '2024-01-01 12:00:00');
+         CREATE TABLE texts (t TEXT NOT NULL, n INT, PRIMARY KEY (t(10)));
+         CREATE TABLE versions (id INT PRIMARY KEY) WITH SYSTEM VERSIONING;
+         CREATE TABLE none (a INT)",
+    );
+    let (_folder, archive) = folder();
+    export(&server, "d", &archive, &[]).expect(0);
+    moveout(["verify", &archive]).expect(0);
+    let told: Vec<String> = Archive::open(&archive)
+        .catalog()
+        .iter()
+        .map(|table| {
+            let column = |c: &Value| {
+                format!("{} {} {}", c["name"], c["parquet_type"], c["nullable"]).replace('"', "")
+            };
+            let columns: Vec<String> =
+                table["columns"].as_array().unwrap().iter().map(column).collect();
+            format!("{} key {}: {}", table["table"], table["primary_key"], columns.join(", "))
+        })
+        .collect();
+    insta::assert_snapshot!(told.join("\n"), @r#"
+    "none" key null: a INT32 true
+    "t" key ["at","id"]: note BYTE_ARRAY STRING false, id INT32 INTEGER(32,false) false, at INT64 TIMESTAMP(MICROS,false) false
+    "texts" key ["t"]: t BYTE_ARRAY STRING false, n INT32 true
+    "versions" key null: id INT32 false, ROW_START INT64 TIMESTAMP(MICROS,true) null, ROW_END INT64 TIMESTAMP(MICROS,true) null
+    "#);
+    let files = Archive::open(&archive).data_files_of("d", "t");
+    assert!(files[0].contains("/20240101T000000Z_20240101T120000.000001Z."), "{files:?}");
+}

@@ -12,6 +12,8 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::file::metadata::RowGroupMetaData;
 use serde_json::Value as Json;
 use support::tunnel::Tunnel;
 use support::{
@@ -674,4 +676,156 @@ fn who_is_not_let_in_is_told_why() {
     assert!(tried("postgres://nobody@127.0.0.1:PORT/postgres", Some("geheim")).contains("nobody"));
     let right = setting.server.password();
     assert!(tried("postgres://admin@127.0.0.1:PORT/nowhere", Some(right)).contains("nowhere"));
+}
+
+#[test]
+fn uuids_and_json_are_what_readers_know_them_as() {
+    let setting = Setting::new();
+    setting.server.sql(
+        "postgres",
+        "CREATE DOMAIN reference AS uuid;
+         CREATE TABLE t (u uuid PRIMARY KEY, d reference, us uuid[], j json, b jsonb, js jsonb[], plain text, ns int[]);
+         INSERT INTO t VALUES ('00112233-4455-6677-8899-aabbccddeeff', NULL, '{00112233-4455-6677-8899-aabbccddeeff,NULL}',
+             '{\"a\":  [1]}', '\"x\"', '{\"1\",null}', '{}', '{1,NULL}');
+         INSERT INTO t (u) VALUES ('ffffffff-0000-0000-0000-000000000000')",
+    );
+    setting.export("postgres", &[]).expect(0);
+    setting.assert_values("postgres");
+    let path = setting.path();
+    moveout(["verify", path.to_str().unwrap()]).expect(0);
+    let code = "import sys, glob, duckdb, pandas, pyarrow.parquet as pq, pyarrow as pa\n\
+        file = glob.glob(sys.argv[1] + '/data/pg/postgres/public/t/*.parquet')[0]\n\
+        t = duckdb.from_parquet(file)\n\
+        print(', '.join(map(str, t.types)))\n\
+        print(t.filter('j IS NOT NULL').project('u, us, j->>\\'a\\', b, js, ns').fetchall())\n\
+        schema = pq.ParquetFile(file).schema\n\
+        print([schema.column(i).path for i in range(len(schema)) if '.' in schema.column(i).path])\n\
+        table = pq.read_table(file)\n\
+        print(', '.join(str(field.type) for field in table.schema))\n\
+        print(table['u'].to_pylist()[0], len(table.drop('us').to_pandas()), len(pandas.read_parquet(file, columns=['u', 'j', 'js'])))";
+    let found = python(code, &[path.to_str().unwrap()]);
+    insta::assert_snapshot!(found, @r#"
+    UUID, UUID, UUID[], JSON, JSON, VARCHAR[], VARCHAR, INTEGER[]
+    [(UUID('00112233-4455-6677-8899-aabbccddeeff'), [UUID('00112233-4455-6677-8899-aabbccddeeff'), None], '[1]', '"x"', ['1', None], [1, None])]
+    ['us.list.element', 'js.list.element', 'ns.list.element']
+    extension<arrow.uuid>, extension<arrow.uuid>, list<element: extension<arrow.uuid>>, extension<arrow.json>, extension<arrow.json>, list<element: string>, string, list<element: int32>
+    00112233-4455-6677-8899-aabbccddeeff 2 2
+    "#);
+    let table = setting.archive().catalog().remove(0);
+    assert_eq!(table["primary_key"], serde_json::json!(["u"]));
+    let columns = table["columns"].as_array().unwrap();
+    let told: Vec<String> = columns
+        .iter()
+        .map(|c| format!("{} {} {}", c["name"].as_str().unwrap(), c["parquet_type"], c["nullable"]))
+        .collect();
+    insta::assert_snapshot!(told.join("\n"), @r#"
+    u "FIXED_LEN_BYTE_ARRAY(16) UUID" false
+    d "FIXED_LEN_BYTE_ARRAY(16) UUID" true
+    us "LIST<FIXED_LEN_BYTE_ARRAY(16) UUID>" true
+    j "BYTE_ARRAY JSON" true
+    b "BYTE_ARRAY JSON" true
+    js "LIST<BYTE_ARRAY STRING>" true
+    plain "BYTE_ARRAY STRING" true
+    ns "LIST<INT32>" true
+    "#);
+}
+
+/// By which columns the row groups of a file claim to be sorted.
+fn sorted_by(file: &Path) -> Vec<Option<Vec<i32>>> {
+    let file = fs::File::open(file).unwrap();
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
+    let groups = builder.metadata().row_groups().iter();
+    let columns = |group: &RowGroupMetaData| {
+        Some(group.sorting_columns()?.iter().map(|column| column.column_idx).collect())
+    };
+    groups.map(columns).collect()
+}
+
+#[test]
+fn files_that_are_in_order_of_time_say_so_and_others_do_not() {
+    let setting = Setting::new();
+    setting.server.sql(
+        "postgres",
+        "CREATE TABLE sorted (tags text[], points point, at timestamptz PRIMARY KEY);
+         INSERT INTO sorted SELECT '{a,b}', NULL, '2024-01-01'::timestamptz + i * '1 h'::interval FROM generate_series(0, 999) i;
+         CREATE TABLE mixed (at timestamptz PRIMARY KEY);
+         INSERT INTO mixed SELECT '2024-01-01'::timestamptz + (i * 7 % 1000) * '1 h'::interval FROM generate_series(0, 999) i;
+         CREATE TABLE dates (at date);
+         CREATE INDEX ON dates (at);
+         INSERT INTO dates VALUES ('2024-01-01'), (NULL), ('2024-01-02'), ('2024-01-02');
+         CREATE TABLE timeless (at timestamptz); INSERT INTO timeless VALUES ('2024-01-01')",
+    );
+    setting.export("postgres", &["--window", "1000d"]).expect(0);
+    moveout(["verify", setting.path().to_str().unwrap()]).expect(0);
+    let files = |table: &str| {
+        let paths = setting.archive().data_files_of("postgres", table).into_iter();
+        let found = paths.map(|path| {
+            let name = path.rsplit('/').next().unwrap().split('.').next().unwrap().to_owned();
+            (name, sorted_by(&setting.path().join(&path)))
+        });
+        found.collect::<Vec<_>>()
+    };
+    let claims = |table: &str| files(table).into_iter().flat_map(|(_, of)| of).collect::<Vec<_>>();
+    assert_eq!(claims("sorted"), [Some(vec![2])], "the third of the leaves");
+    assert_eq!(claims("mixed"), [None]);
+    assert_eq!(claims("timeless"), [None], "it has no column of windows");
+    let dates = files("dates");
+    let of = |name: &str| &dates.iter().find(|(found, _)| found.starts_with(name)).unwrap().1;
+    assert_eq!((of("2024"), of("null-time")), (&vec![Some(vec![0])], &vec![None]));
+}
+
+#[test]
+fn bounds_are_of_microseconds_whatever_their_column_becomes() {
+    let setting = Setting::new();
+    setting.server.sql(
+        "postgres",
+        "CREATE TABLE t (at timestamptz PRIMARY KEY);
+         INSERT INTO t VALUES ('2024-01-01 00:00:00.5+00'), ('2024-01-01 12:00:00+00');
+         CREATE TABLE days (at date PRIMARY KEY); INSERT INTO days VALUES ('2024-01-01')",
+    );
+    setting.export("postgres", &[]).expect(0);
+    let names = |table: &str| -> Vec<String> {
+        let paths = setting.archive().data_files_of("postgres", table).into_iter();
+        let slice = |path: String| {
+            let name = path.rsplit_once('/').unwrap().1;
+            name.strip_suffix(".parquet").unwrap().rsplit_once('.').unwrap().0.to_owned()
+        };
+        paths.map(slice).collect()
+    };
+    assert_eq!(names("t"), ["20240101T000000.500000Z_20240101T120000.000001Z"]);
+    // A date that becomes a timestamp may have rows within the day.
+    assert_eq!(names("days"), ["20240101T000000Z_20240101T000000.000001Z"]);
+    setting.server.sql(
+        "postgres",
+        "ALTER TABLE days ALTER at TYPE timestamptz;
+         INSERT INTO days VALUES ('2024-01-01 00:00:00.000001+00'); INSERT INTO t VALUES ('2024-01-01 12:00:00.000001+00')",
+    );
+    let again = setting.export("postgres", &["--json"]).expect(0).json();
+    assert_eq!(again["rows"], 2, "{again}");
+    moveout(["verify", setting.path().to_str().unwrap()]).expect(0);
+}
+
+#[test]
+fn the_first_window_is_as_wide_as_the_table_is_large() {
+    let setting = Setting::new();
+    setting.server.sql(
+        "postgres",
+        "CREATE TABLE t (at timestamptz PRIMARY KEY);
+         INSERT INTO t SELECT '2024-01-01'::timestamptz + i * '1 h'::interval FROM generate_series(0, 9999) i;
+         ANALYZE t",
+    );
+    setting.export("postgres", &[]).expect(0);
+    assert_eq!(
+        setting.archive().data_files_of("postgres", "t").len(),
+        1,
+        "a small table is one file"
+    );
+    let explicit = setting.folder.path().join("explicit");
+    let args = ["--window", "1d", "--archive", explicit.to_str().unwrap()];
+    setting.export("postgres", &args).expect(0);
+    let files = Archive::open(explicit).data_files_of("postgres", "t");
+    assert!(
+        files.len() > 1 && files[0].contains("/20240101T000000Z_20240102T000000Z."),
+        "{files:?}"
+    );
 }

@@ -51,7 +51,7 @@ impl Setting {
     fn job(&self) -> Job {
         let mut job = job(&self.source, self.path().to_str().unwrap());
         // One for all: how the next ones grow depends on time, and so would the number of questions.
-        job.limits.window = 10_000 * HOUR;
+        job.limits.window = Some(10_000 * HOUR);
         job.limits.concurrency = 1;
         job
     }
@@ -144,6 +144,80 @@ async fn whatever_question_ends_a_run_the_next_one_goes_on() {
         let whole = done.len().saturating_sub(1);
         assert!(!done[..whole].iter().any(|read| again.contains(read)), "{done:?} {again:?}");
     }
+}
+
+#[tokio::test]
+async fn a_first_run_that_comes_to_nothing_leaves_nothing() {
+    for n in 1..=questions().await {
+        let setting = Setting::new();
+        let place = setting.folder.path().join("deep/inside");
+        let mut job = setting.job();
+        job.archive = Some(place.to_str().unwrap().into());
+        setting.source.play(once(n, || Play::FailAfter(1, Error::stop("no such user"))));
+        let chunks = setting.export(&job).await.map_or(0, |summary| summary.chunks);
+        // What was committed stays.
+        assert_eq!(place.exists(), chunks > 0, "question {n}");
+        assert_eq!(setting.folder.path().join("deep").exists(), chunks > 0, "question {n}");
+
+        let store = Memory::new();
+        setting.source.play(once(n, || Play::FailAfter(1, Error::stop("no such user"))));
+        let exported = setting.export(&setting.job_in(&store)).await;
+        let chunks = exported.map_or(0, |summary| summary.chunks);
+        assert_eq!(store.files().await.is_empty(), chunks == 0, "question {n}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_there_before_a_first_run_that_came_to_nothing_stays() {
+    let setting = Setting::new();
+    // A folder that somebody has made for it.
+    std::fs::create_dir(setting.path()).unwrap();
+    setting.source.play(once(2, || Play::Fail(Error::stop("no such user"))));
+    setting.export(&setting.job()).await.unwrap_err();
+    assert_eq!(Archive::open(setting.path()).files(), [""; 0]);
+    assert_eq!(std::fs::read_dir(setting.path()).unwrap().count(), 0);
+    // What comes while it is at work.
+    let mine = setting.path().join("mine.txt");
+    let path = mine.clone();
+    setting.source.play(once(2, move || {
+        std::fs::write(&path, "mine").unwrap();
+        Play::Fail(Error::stop("no such user"))
+    }));
+    setting.export(&setting.job()).await.unwrap_err();
+    assert_eq!(Archive::open(setting.path()).files(), [".moveout/archive.json", "mine.txt"]);
+    std::fs::remove_file(mine).unwrap();
+    setting.source.play(|_| None);
+    setting.export(&setting.job()).await.unwrap();
+    setting.assert_complete();
+    // An archive that is there is none of its own making.
+    let before = Archive::open(setting.path()).files();
+    setting.source.play(once(2, || Play::Fail(Error::stop("no such user"))));
+    setting.export(&setting.job()).await.unwrap_err();
+    assert_eq!(Archive::open(setting.path()).files(), before);
+}
+
+#[tokio::test]
+async fn a_run_that_comes_meanwhile_keeps_what_another_would_remove() {
+    let setting = Setting::new();
+    let doomed = Scripted::new([numbers("one", &[(Some(NEW_YEAR), 1)])]);
+    let mut asked = 0;
+    doomed.play(move |_| {
+        asked += 1;
+        match asked {
+            2 => Some(Play::Wait(Duration::from_millis(200))),
+            3 => Some(Play::Fail(Error::stop("no such user"))),
+            _ => None,
+        }
+    });
+    let (first, job) = (job(&doomed, setting.path().to_str().unwrap()), setting.job());
+    let later = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        setting.export(&job).await
+    };
+    let (first, later) = tokio::join!(setting.export(&first), later);
+    assert_eq!(first.unwrap_err().to_string(), "no such user");
+    assert_eq!(later.unwrap().exit, Exit::Done);
+    setting.assert_complete();
 }
 
 /// The reads since the last call.
@@ -356,7 +430,7 @@ impl Setting {
     /// The same job into a store in memory, which is not patient with it.
     fn job_in(&self, store: &Arc<Memory>) -> Job {
         let mut job = job(&self.source, place(store));
-        job.limits.window = 10_000 * HOUR;
+        job.limits.window = Some(10_000 * HOUR);
         job.limits.concurrency = 1;
         job.limits.attempts = 2;
         job.limits.patience = Duration::from_millis(5);

@@ -20,6 +20,7 @@ pub(crate) fn table() -> Arc<Table> {
         data_ranges: vec![],
         split_points: SplitPoints::None,
         time_column: None,
+        resolution_nanos: 1,
         read_mode: Default::default(),
         identity: moveout::model::Identity::default(),
     })

@@ -1,21 +1,12 @@
-//! PURE: the catalog: what a sealed archive says of its tables, its chunks and the runs that made
-//! it, in JSON and Parquet that others can read.
+//! PURE: what a sealed archive says of its tables, in JSON that others can read.
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
-use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Fields, Schema};
-use arrow::json::{LineDelimitedWriter, ReaderBuilder};
-use bytes::Bytes;
-use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::properties::WriterProperties;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::archive::commit::Commit;
+use crate::column_stats::{ColumnStats, ParquetType};
 use crate::coverage::Coverage;
 use crate::error::{Error, Result};
 use crate::model::{Role, TableId};
@@ -44,6 +35,10 @@ pub struct TableEntry {
     pub covered: Vec<Window>,
     /// All columns of all chunks.
     pub columns: Vec<ColumnEntry>,
+    /// The names of the columns that tell its rows apart, in the order of the key; empty where the source does
+    /// not say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub primary_key: Vec<String>,
 }
 
 impl TableEntry {
@@ -55,6 +50,15 @@ impl TableEntry {
             schema: self.schema.clone(),
             table: self.table.clone(),
         }
+    }
+
+    /// The same, as version 1 of the format has it.
+    pub fn of_version_1(mut self) -> Self {
+        self.primary_key.clear();
+        for column in &mut self.columns {
+            (column.parquet_type, column.nullable) = (None, None);
+        }
+        self
     }
 }
 
@@ -70,6 +74,50 @@ pub struct ColumnEntry {
     /// Type in the source's own words.
     #[serde(rename = "type")]
     pub source_type: String,
+    /// Type in the files that say so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parquet_type: Option<ParquetType>,
+    /// Whether it may be null, where the source says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nullable: Option<bool>,
+}
+
+impl ColumnEntry {
+    fn of(column: &ColumnStats) -> Self {
+        Self {
+            name: column.name.clone(),
+            key: column.key.clone(),
+            role: column.role,
+            source_type: column.source_type.clone(),
+            parquet_type: column.parquet_type.clone(),
+            nullable: match column.role {
+                Role::Time => Some(false),
+                Role::Tag | Role::Field => Some(true),
+                Role::Column => column.nullable,
+            },
+        }
+    }
+
+    /// Takes in what another chunk says, if it is the same column there.
+    fn takes(&mut self, other: &Self) -> bool {
+        let alike = |one: &Self, other: &Self| {
+            (&one.name, &one.key, one.role, &one.source_type)
+                == (&other.name, &other.key, other.role, &other.source_type)
+        };
+        // A chunk of version 1 does not say it.
+        let differ = self.parquet_type.is_some()
+            && other.parquet_type.is_some()
+            && self.parquet_type != other.parquet_type;
+        if !alike(self, other) || differ {
+            return false;
+        }
+        self.parquet_type = self.parquet_type.take().or_else(|| other.parquet_type.clone());
+        self.nullable = match (self.nullable, other.nullable) {
+            (Some(one), Some(other)) => Some(one || other),
+            (one, other) => one.or(other),
+        };
+        true
+    }
 }
 
 /// The tables of a set of commits, sorted by name.
@@ -100,13 +148,8 @@ fn table(id: &TableId, commits: &[&Commit]) -> TableEntry {
     let id = id.clone();
     let mut columns: Vec<ColumnEntry> = Vec::new();
     for column in commits.iter().flat_map(|commit| &commit.columns) {
-        let entry = ColumnEntry {
-            name: column.name.clone(),
-            key: column.key.clone(),
-            role: column.role,
-            source_type: column.source_type.clone(),
-        };
-        if !columns.contains(&entry) {
+        let entry = ColumnEntry::of(column);
+        if !columns.iter_mut().any(|known| known.takes(&entry)) {
             columns.push(entry);
         }
     }
@@ -122,148 +165,23 @@ fn table(id: &TableId, commits: &[&Commit]) -> TableEntry {
         bytes: files().map(|file| file.bytes).sum(),
         files: files().count() as u64,
         covered: coverage.windows().to_vec(),
+        primary_key: primary_key(commits, &columns),
         columns,
     }
 }
 
-fn list(name: &str, fields: Vec<Field>) -> Field {
-    let item = Field::new_struct("item", Fields::from(fields), false);
-    Field::new_list(name, item, false)
-}
-
-fn chunk_schema() -> Arc<Schema> {
-    let text = |name: &str| Field::new(name, DataType::Utf8, false);
-    let maybe_text = |name: &str| Field::new(name, DataType::Utf8, true);
-    let count = |name: &str| Field::new(name, DataType::Int64, false);
-    Arc::new(Schema::new(vec![
-        text("source"),
-        text("database"),
-        text("schema"),
-        text("table"),
-        text("path"),
-        text("slice"),
-        Field::new("from_nanos", DataType::Int64, true),
-        Field::new("to_nanos", DataType::Int64, true),
-        count("rows"),
-        list("files", vec![text("key"), count("bytes"), text("sha256"), count("rows")]),
-        list(
-            "columns",
-            vec![
-                text("name"),
-                text("key"),
-                text("role"),
-                text("type"),
-                count("count"),
-                maybe_text("min"),
-                maybe_text("max"),
-                maybe_text("sum"),
-            ],
-        ),
-        text("run"),
-        text("started"),
-        count("elapsed_ms"),
-        text("committed"),
-        text("verified"),
-        maybe_text("state"),
-        maybe_text("snapshot"),
-        Field::new_list("replaces", Field::new("item", DataType::Utf8, false), true),
-    ]))
-}
-
-/// `catalog/chunks.parquet`: one row a commit.
-pub fn write_chunks<C: Borrow<Commit>>(commits: &[C]) -> Result<Vec<u8>> {
-    let failed =
-        |error: &dyn std::fmt::Display| Error::stop(format!("writing the catalog: {error}"));
-    let schema = chunk_schema();
-    let properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::default()))
-        .build();
-    let mut writer = ArrowWriter::try_new(Vec::new(), schema.clone(), Some(properties))
-        .map_err(|error| failed(&error))?;
-    let mut decoder = ReaderBuilder::new(schema).build_decoder().map_err(|error| failed(&error))?;
-    for commits in commits.chunks(1024) {
-        let rows = commits.iter().map(Borrow::borrow).map(|commit: &Commit| {
-            let mut row = serde_json::to_value(commit)?;
-            if let Some(window) = commit.slice.window() {
-                row["from_nanos"] = window.from.into();
-                row["to_nanos"] = window.to.into();
-            }
-            Ok(row)
-        });
-        let rows: Vec<_> =
-            rows.collect::<serde_json::Result<_>>().map_err(|error| failed(&error))?;
-        decoder.serialize(&rows).map_err(|error| failed(&error))?;
-        if let Some(batch) = decoder.flush().map_err(|error| failed(&error))? {
-            writer.write(&batch).map_err(|error| failed(&error))?;
-        }
+/// The key of points is their time and all of their tags; that of other tables is what the source said last.
+fn primary_key(commits: &[&Commit], columns: &[ColumnEntry]) -> Vec<String> {
+    if columns.iter().any(|column| column.role == Role::Time) {
+        let parts = columns.iter().filter(|c| matches!(c.role, Role::Time | Role::Tag));
+        return parts.map(|column| column.name.clone()).collect();
     }
-    writer.into_inner().map_err(|error| failed(&error))
-}
-
-/// How much memory the chunks of a catalog may take: some hundred thousand of them.
-const MOST_BYTES: usize = 2 << 30;
-
-/// Reads `catalog/chunks.parquet`; an error says what is wrong with it.
-pub fn read_chunks(bytes: Bytes) -> std::result::Result<Vec<Commit>, String> {
-    read_chunks_as(bytes, |commit| commit)
-}
-
-/// The same, where each commit is kept in some other way as soon as it is decoded.
-pub fn read_chunks_as<C: Borrow<Commit>>(
-    bytes: Bytes,
-    keep: impl Fn(Commit) -> C,
-) -> std::result::Result<Vec<C>, String> {
-    // The decoder of pages panics at some bytes that are damaged.
-    std::panic::catch_unwind(AssertUnwindSafe(|| decode_chunks(bytes, keep)))
-        .unwrap_or_else(|_| Err("it cannot be decoded".to_owned()))
-}
-
-fn decode_chunks<C: Borrow<Commit>>(
-    bytes: Bytes,
-    keep: impl Fn(Commit) -> C,
-) -> std::result::Result<Vec<C>, String> {
-    let text = |error: &dyn std::fmt::Display| error.to_string();
-    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)
-        .and_then(ParquetRecordBatchReaderBuilder::build)
-        .map_err(|error| text(&error))?;
-    let mut commits: Vec<C> = Vec::new();
-    let mut held_bytes = 0;
-    for batch in reader {
-        let mut writer = LineDelimitedWriter::new(Vec::new());
-        writer.write(&batch.map_err(|error| text(&error))?).map_err(|error| text(&error))?;
-        writer.finish().map_err(|error| text(&error))?;
-        for line in writer.into_inner().split(|byte| *byte == b'\n').filter(|l| !l.is_empty()) {
-            let mut row: serde_json::Value =
-                serde_json::from_slice(line).map_err(|error| text(&error))?;
-            let mut bound = |name: &str| row.as_object_mut()?.remove(name)?.as_i64();
-            let bounds = (bound("from_nanos"), bound("to_nanos"));
-            let commit: Commit = serde_json::from_value(row).map_err(|error| text(&error))?;
-            // They are sorted, so the same chunk again stands beside the first. A megabyte of Parquet may
-            // hold millions of them.
-            let last = commits.last().map(Borrow::borrow);
-            let again = |last: &Commit| last.slice == commit.slice && last.id() == commit.id();
-            if last.is_some_and(again) {
-                return Err(format!("it has {} {} twice", commit.id(), commit.slice));
-            }
-            held_bytes += commit.size_bytes();
-            if held_bytes > MOST_BYTES {
-                return Err(format!(
-                    "its chunks take more than {} GiB of memory",
-                    MOST_BYTES >> 30
-                ));
-            }
-            let window = commit.slice.window();
-            if bounds != (window.map(|window| window.from), window.map(|window| window.to)) {
-                return Err(format!(
-                    "`from_nanos` and `to_nanos` of {} {} are not the bounds of its slice",
-                    commit.id(),
-                    commit.slice
-                ));
-            }
-            commits.push(keep(commit));
-        }
-    }
-    Ok(commits)
+    let last = commits.iter().max_by_key(|commit| commit.order());
+    let parts = last.into_iter().flat_map(|commit| &commit.columns);
+    let mut parts: Vec<_> =
+        parts.filter_map(|column| Some((column.key_part?, &column.name))).collect();
+    parts.sort_unstable();
+    parts.into_iter().map(|(_, name)| name.clone()).collect()
 }
 
 /// Pretty JSON with a line end, for files that people read.
@@ -272,59 +190,4 @@ pub fn to_json<T: serde::Serialize>(value: &T) -> Result<Vec<u8>> {
         .map_err(|error| Error::stop(format!("writing JSON: {error}")))?;
     json.push(b'\n');
     Ok(json)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::archive::commit::FileRecord;
-    use crate::column_stats::ColumnStats;
-    use crate::window::Slice;
-
-    #[test]
-    fn commits_survive_the_catalog() {
-        let commit = |slice: Slice, files: usize| Commit {
-            source: "s".into(),
-            database: "d".into(),
-            schema: String::new(),
-            table: "t \"\n".into(),
-            path: "data/s/d/t".into(),
-            slice,
-            rows: 3,
-            files: (0..files)
-                .map(|n| FileRecord {
-                    key: format!("data/{n}"),
-                    bytes: 1 << 40,
-                    sha256: "ab".into(),
-                    rows: 3,
-                })
-                .collect(),
-            columns: vec![ColumnStats {
-                name: "time".into(),
-                key: "time".into(),
-                role: Role::Time,
-                source_type: "time".into(),
-                count: 3,
-                min: Some(i64::MIN.to_string()),
-                max: None,
-                sum: None,
-            }],
-            run: "r".into(),
-            started: "2024-01-01T00:00:00Z".into(),
-            elapsed_ms: 5,
-            committed: "2024-01-01T00:00:00Z".into(),
-            verified: "hash".into(),
-            state: (files == 0).then(|| "sha256:0".into()),
-            snapshot: (files == 2).then(|| "7:9:".into()),
-            replaces: (0..files / 2).map(|n| format!("r{n}")).collect(),
-        };
-        let commits = vec![
-            commit(Slice::All, 0),
-            commit(Slice::Window(Window { from: -5, to: 7 }), 2),
-            commit(Slice::NullTime, 1),
-        ];
-        let bytes = write_chunks(&commits).unwrap();
-        assert_eq!(read_chunks(bytes.into()).unwrap(), commits);
-        assert_eq!(read_chunks(write_chunks::<Commit>(&[]).unwrap().into()).unwrap(), []);
-    }
 }

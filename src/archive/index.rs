@@ -11,7 +11,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::archive::bag;
 use crate::archive::bag::Hashes;
-use crate::archive::catalog;
+use crate::archive::chunks;
 use crate::archive::commit::commit_key;
 use crate::archive::commit::{Commit, CommitKey};
 use crate::archive::keys::{CHUNKS, COMMITS, MANIFEST, RECORDS, RUN, TAG_MANIFEST};
@@ -217,7 +217,7 @@ impl IndexCache {
                 Some(seen) if *seen.value == commit => Arc::clone(&seen.value),
                 _ => Arc::new(commit),
             };
-            catalog::read_chunks_as(bytes, known).map_err(|error| {
+            chunks::read_chunks_as(bytes, known).map_err(|error| {
                 Error::different(format!("{CHUNKS} cannot be read: {error}"))
                     .hint("the archive is damaged; `moveout verify` names what else is")
             })

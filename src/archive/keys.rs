@@ -7,8 +7,8 @@ use crate::hash::sha256;
 use crate::model::{Artifact, TableId};
 use crate::window::Slice;
 
-/// Version of the archive format; a reader refuses a newer one.
-pub const FORMAT: u32 = 1;
+/// Version of the archive format; a reader knows all before it and refuses a newer one.
+pub const FORMAT: u32 = 2;
 /// Hash of every payload file.
 pub const MANIFEST: &str = "manifest-sha256.txt";
 /// Hash of every other file; written last: with it the archive is sealed.
@@ -30,7 +30,12 @@ pub(super) const RECORDS: &str = ".moveout/seals/";
 
 /// What the file says that marks an archive.
 pub(super) fn marker() -> String {
-    format!("{{\"format\":{FORMAT}}}\n")
+    marker_of(FORMAT)
+}
+
+/// The same of another version.
+pub(super) fn marker_of(format: u32) -> String {
+    format!("{{\"format\":{format}}}\n")
 }
 
 /// Longest name of a folder; file systems allow 255 bytes.
@@ -119,6 +124,15 @@ fn with_hash(path: &str, id: &TableId) -> String {
 
 /// Key of a data file: `PATH/SLICE.RUN.parquet`, from the second file of a chunk on `….pN.parquet`.
 pub fn file_key(path: &str, slice: Slice, run: &str, number: usize) -> String {
+    named(path, &slice.to_string(), run, number)
+}
+
+/// The same as version 1 of the format has it.
+pub fn long_file_key(path: &str, slice: Slice, run: &str, number: usize) -> String {
+    named(path, &slice.long_name(), run, number)
+}
+
+fn named(path: &str, slice: &str, run: &str, number: usize) -> String {
     match number {
         1 => format!("{path}/{slice}.{run}.parquet"),
         _ => format!("{path}/{slice}.{run}.p{number}.parquet"),
@@ -140,12 +154,13 @@ pub fn parts_of_file(key: &str) -> Option<(&str, Slice, &str)> {
 
 /// Key of the commit of a chunk, the same for every run, so that only one of them can create it.
 pub fn commit_key(path: &str, slice: Slice) -> String {
-    format!(".moveout/commits/{}/{slice}.json", path.trim_start_matches("data/"))
+    format!(".moveout/commits/{}/{}.json", path.trim_start_matches("data/"), slice.long_name())
 }
 
 /// Key of a commit that replaces another, which may still lie under the key of the chunk.
 pub fn replacing_commit_key(path: &str, slice: Slice, run: &str) -> String {
-    format!(".moveout/commits/{}/{slice}.{run}.json", path.trim_start_matches("data/"))
+    let (path, slice) = (path.trim_start_matches("data/"), slice.long_name());
+    format!(".moveout/commits/{path}/{slice}.{run}.json")
 }
 
 /// The key of an artifact, its own also on a disk that folds case: `taken` holds those that were given out, folded.

@@ -13,11 +13,12 @@ use crate::archive::commit::{Commit, commit_key, two_versions};
 use crate::archive::index::{ArchiveIndex, IndexCache};
 use crate::archive::keys::{FORMAT, marker};
 use crate::archive::keys::{MARKER, RUN, TAG_MANIFEST};
+use crate::archive::run_json::Format;
 use crate::archive::runs::{self, Beating, Heartbeat, RunPlan};
 use crate::config::Location;
 use crate::error::{Error, Result};
 use crate::hash::sha256;
-use crate::store::Store;
+use crate::store::{Entry, Store};
 
 /// An archive, open.
 #[derive(Debug, Clone)]
@@ -25,46 +26,92 @@ pub struct Archive {
     pub(super) store: Store,
     url: String,
     pub(super) index: Arc<Mutex<IndexCache>>,
+    /// There was none before this process made it.
+    is_new: bool,
 }
 
 impl Archive {
     /// Opens an archive to write: makes it where there is nothing, refuses what is not ours.
     pub async fn create(place: &Location) -> Result<Self> {
         let store = Store::create(place)?;
-        let archive = Self { store, url: place.url.clone(), index: Arc::default() };
-        if !archive.is_ours().await? {
-            let strangers = archive.store.some_keys().await?;
+        let index = Arc::default();
+        let mut archive = Self { store, url: place.url.clone(), index, is_new: false };
+        match archive.begin(place).await {
+            Ok(()) => Ok(archive),
+            Err(error) => {
+                archive.store.remove_made();
+                Err(error)
+            }
+        }
+    }
+
+    async fn begin(&mut self, place: &Location) -> Result<()> {
+        if !self.is_ours().await? {
+            let strangers = self.store.some_keys().await?;
             // Another run may have made it meanwhile.
             if let Some(stranger) = strangers.iter().find(|key| !key.starts_with("lost+found"))
-                && !archive.is_ours().await?
+                && !self.is_ours().await?
             {
                 return Err(Error::stop(format!(
                     "{place} is not empty and not an archive of moveout (it holds `{stranger}`)"
                 ))
                 .hint("give an empty or a new folder"));
             }
-            archive.store.put_checked(MARKER, marker()).await?;
+            self.is_new = strangers.is_empty();
+            self.mark().await?;
         }
-        archive.store.make_folder("data")?; // a bag needs its payload folder, even if empty
-        Ok(archive)
+        self.store.make_folder("data") // a bag needs its payload folder, even if empty
+    }
+
+    /// Marks an archive that is being written with the version of its format. One of an earlier version becomes
+    /// one of this: what is written from now on only this version can read. Another run that came to nothing may
+    /// have removed the mark that it had made.
+    pub async fn mark(&self) -> Result<()> {
+        match self.store.get(MARKER).await? {
+            Some(mark) if mark == marker() => Ok(()),
+            _ => self.store.put_checked(MARKER, marker()).await.map(drop),
+        }
+    }
+
+    /// Removes all that this run made of an archive that has come to nothing, as if it had never begun. Where
+    /// anything else is, nothing goes but the plan. The heartbeat is gone already.
+    pub async fn unmake(&self, run: &str) -> Result<()> {
+        if !self.is_new {
+            return Ok(());
+        }
+        let state = self.state().await?;
+        let is_empty = state.commits.is_empty() && state.superseded.is_empty();
+        if state.has_seal || !is_empty || state.living(run).next().is_some() {
+            return Ok(());
+        }
+        self.store.delete(&runs::plan_key(run)).await?;
+        let only_the_mark = |there: &[Entry]| there.iter().all(|entry| entry.key == MARKER);
+        if !only_the_mark(&self.store.objects("").await?) || !self.store.staged().await?.is_empty()
+        {
+            return Ok(());
+        }
+        self.store.delete(MARKER).await?;
+        // Each run beats before it looks for the mark, so that one that comes now is seen, or sees that it is gone.
+        if !self.store.objects("").await?.is_empty() {
+            return self.mark().await;
+        }
+        self.tidy();
+        self.store.remove_empty_folders("data");
+        self.store.remove_made();
+        Ok(())
     }
 
     /// Opens an archive to read.
     pub async fn open(place: &Location) -> Result<Self> {
         let (store, url) = (Store::open(place)?, place.url.clone());
-        let archive = Self { store, url, index: Arc::default() };
-        if archive.is_ours().await? {
-            Ok(archive)
-        } else {
-            Err(Error::stop(format!("{place} is not an archive of moveout")))
+        let archive = Self { store, url, index: Arc::default(), is_new: false };
+        match archive.is_ours().await? {
+            true => Ok(archive),
+            false => Err(Error::stop(format!("{place} is not an archive of moveout"))),
         }
     }
 
     async fn is_ours(&self) -> Result<bool> {
-        #[derive(serde::Deserialize)]
-        struct Format {
-            format: u32,
-        }
         for key in [MARKER, RUN] {
             let Some(bytes) = self.store.get(key).await? else { continue };
             // A damaged file is for `verify` to name; here it only has to be told from a newer one.

@@ -14,6 +14,13 @@ use crate::model::{ArtifactStatus, Excluded, RowCount, SourceInfo, TableId};
 use crate::range::RangeText;
 use crate::window::{Slice, Window};
 
+/// What every version of a file that says its version has.
+#[derive(Debug, Deserialize)]
+pub struct Format {
+    /// The version.
+    pub format: u32,
+}
+
 /// `catalog/run.json`: the run that sealed the archive, and those that sealed it before.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RunEntry {

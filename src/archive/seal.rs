@@ -10,6 +10,7 @@ use crate::archive::bag;
 use crate::archive::bag::Hashes;
 use crate::archive::catalog;
 use crate::archive::catalog::to_json;
+use crate::archive::chunks;
 use crate::archive::commit::Commit;
 use crate::archive::commit::{commit_key, two_versions};
 use crate::archive::index::{ArchiveIndex, record_key};
@@ -179,7 +180,7 @@ impl Archive {
         drop(run); // of many tables it is large
         let tags: [(&str, Bytes); 7] = [
             (TABLES, catalog::write_tables(&state.commits)?.into()),
-            (CHUNKS, catalog::write_chunks(&state.commits)?.into()),
+            (CHUNKS, chunks::write_chunks(&state.commits)?.into()),
             (RUN, run_json.into()),
             ("README.txt", bag::README_TXT.into()),
             ("bagit.txt", bag::BAGIT_TXT.into()),

@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use crate::archive::commit::Commit;
 use crate::archive::index::ArchiveIndex;
-use crate::archive::keys::marker;
-use crate::archive::keys::{self, CHUNKS, MANIFEST, MARKER, RECORDS, RUN, TAG_FILES, TAG_MANIFEST};
+use crate::archive::keys::marker_of;
+use crate::archive::keys::{
+    self, CHUNKS, FORMAT, MANIFEST, MARKER, RECORDS, RUN, TAG_FILES, TAG_MANIFEST,
+};
 use crate::archive::open::Archive;
 use crate::archive::{bag, index, runs};
 use crate::error::{Error, Result};
@@ -311,5 +313,6 @@ pub(super) fn stranger(key: &str) -> Error {
 
 /// Whether a file is the mark of an archive that is being written.
 pub fn is_marker(key: &str, bytes: &[u8]) -> bool {
-    (key == MARKER && bytes == marker().as_bytes()) || key == index::record_key(bytes)
+    let is_mark = || (1..=FORMAT).any(|format| bytes == marker_of(format).as_bytes());
+    (key == MARKER && is_mark()) || key == index::record_key(bytes)
 }

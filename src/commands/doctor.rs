@@ -205,7 +205,7 @@ async fn try_source(
     let bytes = listing
         .tables
         .iter()
-        .map(|table| Some((source.rows_estimate(&table.id)? as f64 * bytes_per_row(table)) as u64));
+        .map(|table| Some((source.size(&table.id).rows? as f64 * bytes_per_row(table)) as u64));
     bytes.sum()
 }
 

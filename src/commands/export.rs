@@ -25,20 +25,28 @@ pub async fn export(
     let retry = Retry::new(&job.limits, progress, interrupt.clone());
     let archive = interrupt.or(Archive::create(place)).await?;
     // Before anything is asked or read: another run must not take this one for one that is over.
-    let beating = archive.beat(Heartbeat::new(&new_run_id())).await?;
-    match interrupt.or(prepare(job, &archive, &beating, progress, retry)).await {
-        Ok(mut run) => {
-            run.beating = Some(beating);
-            run.run().await
-        }
-        Err(error) => {
-            let run = beating.run().to_owned();
-            beating.stop().await;
-            let forgotten = tokio::time::timeout(GRACE, archive.forget_heartbeat(&run)).await;
-            if let Ok(Err(error)) = forgotten {
-                tracing::warn!("removing the heartbeat: {error}");
+    let run = new_run_id();
+    let error = match archive.beat(Heartbeat::new(&run)).await {
+        Ok(beating) => {
+            match interrupt.or(prepare(job, &archive, &beating, progress, retry)).await {
+                Ok(mut run) => {
+                    run.beating = Some(beating);
+                    return run.run().await;
+                }
+                Err(error) => {
+                    beating.stop().await;
+                    error
+                }
             }
-            Err(error)
         }
+        Err(error) => error,
+    };
+    let undone = async {
+        archive.forget_heartbeat(&run).await?;
+        archive.unmake(&run).await
+    };
+    if let Ok(Err(error)) = tokio::time::timeout(GRACE, undone).await {
+        tracing::warn!("removing what was begun: {error}");
     }
+    Err(error)
 }

@@ -42,7 +42,7 @@ pub struct Preview {
     pub sources: Vec<SourceInfo>,
     /// The tables, each with what is left of it.
     pub tables: Vec<TablePreview>,
-    /// Windows of the configured width that are left; widths adapt, so there may be fewer.
+    /// Windows that are left, of the width that is begun with; widths adapt, so there may be fewer.
     pub windows: u64,
     /// About how many rows are left; `null` where they could not be counted in time.
     pub rows_estimate: Option<u64>,
@@ -88,7 +88,7 @@ pub struct TablePreview {
     pub remaining: Vec<Window>,
     /// What was read whole by an earlier run, and would be read again.
     pub again: Vec<Slice>,
-    /// Windows of the configured width.
+    /// Windows of the width that is begun with.
     pub windows: u64,
     /// About how many rows are left.
     pub rows_estimate: Option<u64>,
@@ -206,7 +206,7 @@ async fn preview_table(
     known: &Known<'_>,
     until: Instant,
 ) -> TablePreview {
-    let Surveyed { table, source, bounds, requested } = surveyed;
+    let Surveyed { table, source, bounds, requested, first_width } = surveyed;
     let again = if job.keep { Vec::new() } else { known.again(table).stale };
     let is_again = |slice: Slice| again.iter().any(|commit| commit.slice == slice);
     let stay = known.commits(&table.id).iter().filter(|commit| !is_again(commit.slice));
@@ -214,12 +214,11 @@ async fn preview_table(
     let (left, mut null_time) = surveyed.remaining(&coverage);
     null_time |= is_again(Slice::NullTime);
     let mut queue = Queue::default();
-    queue.add(Arc::clone(table), *bounds, left.clone(), null_time, job.limits.window);
+    queue.add(Arc::clone(table), *bounds, left.clone(), null_time, *first_width);
     let source = survey.sources[*source].as_ref();
-    let rows_estimate = if left.is_empty() {
-        Some(0)
-    } else {
-        rows(job, source, table, *bounds, &left, until).await
+    let rows_estimate = match left.is_empty() {
+        true => Some(0),
+        false => rows(source, surveyed, &left, until).await,
     };
     TablePreview {
         table: table.id.clone(),
@@ -237,26 +236,24 @@ async fn preview_table(
 
 /// Counts the newest window and takes the others to be like it; one window alone is counted.
 async fn rows(
-    job: &Job,
     source: &dyn Source,
-    table: &Table,
-    bounds: Option<Window>,
+    Surveyed { table, bounds, first_width, .. }: &Surveyed,
     left: &[Window],
     until: Instant,
 ) -> Option<u64> {
-    let Some(bounds) = bounds else { return Some(0) };
+    let Some(bounds) = *bounds else { return Some(0) };
     let here = table.data_ranges.iter().filter_map(|window| window.intersect(&bounds));
     let spans: Vec<Window> = here
         .flat_map(|window| left.iter().filter_map(move |left| left.intersect(&window)))
         .collect();
     // The server's own estimate is of the whole table.
-    if let Some(estimate) = source.rows_estimate(&table.id)
+    if let Some(estimate) = source.size(&table.id).rows
         && left.iter().any(|left| left.intersect(&bounds) == Some(bounds))
     {
         return Some(estimate);
     }
     let Some(newest) = spans.last() else { return Some(0) };
-    let width = if table.read_mode.is_one_pass() { i64::MAX } else { job.limits.window };
+    let width = if table.read_mode.is_one_pass() { i64::MAX } else { *first_width };
     let sample = Window { from: newest.from.max(newest.to.saturating_sub(width)), ..*newest };
     let time = until.checked_duration_since(Instant::now())?;
     let count = tokio::time::timeout(time, source.count(table, sample)).await.ok()?.ok()?;

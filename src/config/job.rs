@@ -8,7 +8,7 @@ use crate::config::location::Location;
 use crate::config::select::Select;
 use crate::config::server::{Database, InfluxDb};
 use crate::source::Source;
-use crate::window::{Bound, DAY};
+use crate::window::Bound;
 
 /// Chunks in flight at most: each takes two threads and a part of the memory.
 pub const MAX_CONCURRENCY: usize = 64;
@@ -37,8 +37,8 @@ pub struct Job {
 /// How much at once, and for how long.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Width of the first window of each table, in nanoseconds.
-    pub window: i64,
+    /// Width of the first window of each table, in nanoseconds; `None` where the size of a table tells.
+    pub window: Option<i64>,
     /// Chunks in flight.
     pub concurrency: usize,
     /// All buffers together, in bytes.
@@ -58,7 +58,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            window: DAY,
+            window: None,
             concurrency: 4,
             memory_bytes: 256 << 20,
             file_bytes: 512 << 20,

@@ -67,7 +67,7 @@ impl ChunkWriter {
         let ended = Arc::new(AtomicBool::new(false));
 
         let encoder =
-            Encoder::new(&chunk.table, self.metadata(chunk), self.options.clone(), output);
+            Encoder::new(&chunk.table, self.metadata(chunk), self.options.clone(), output)?;
         let encoding = self.spawn_encoder(encoder, batches, &ended, &counted);
         let uploading = tokio::spawn(upload_files(
             self.clone(),

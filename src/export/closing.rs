@@ -28,7 +28,11 @@ impl Run<'_> {
             self.summary.missing = self.missing(&state);
         }
         self.summary.covers = covers(self.survey.outside.iter().chain(before), &state.commits);
-        Ok(())
+        if self.summary.exit == Exit::Done {
+            Ok(())
+        } else {
+            self.archive.unmake(&self.writer.run).await
+        }
     }
 
     /// What this run committed, as the archive has it: another run may have been first with the same chunk.

@@ -74,6 +74,8 @@ pub async fn prepare<'a>(
     if !idle {
         if state.has_seal {
             archive.unseal(beating).await?;
+        } else {
+            archive.mark().await?;
         }
         archive.put_plan(&plan).await?;
         let swept = archive.sweep(&run, true).await?;
@@ -153,8 +155,8 @@ pub async fn prepare<'a>(
 /// About how many rows there are to be read, where the sources know it of every table.
 fn expected_rows(survey: &Survey, surveyed: &[usize]) -> Option<u64> {
     let of_table = surveyed.iter().map(|at| {
-        let Surveyed { table, source, bounds, requested } = &survey.tables[*at];
-        let rows = survey.sources[*source].rows_estimate(&table.id)? as f64;
+        let Surveyed { table, source, bounds, requested, .. } = &survey.tables[*at];
+        let rows = survey.sources[*source].size(&table.id).rows? as f64;
         // The estimate is of the whole table.
         let part = match (bounds, requested) {
             (Some(bounds), Some(requested)) => {
@@ -241,7 +243,7 @@ fn plan(
                 *bounds,
                 todo,
                 null_time,
-                width_after(commits, job.limits.window),
+                width_after(commits, surveyed_table.first_width),
             );
             surveyed.push(at);
         }

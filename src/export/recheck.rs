@@ -53,10 +53,10 @@ impl Run<'_> {
 
     /// Queues slices in the windows that were used before, each of which was neither too wide nor too narrow.
     fn queue_again(&mut self, surveyed: usize, slices: &[Slice]) {
-        let Surveyed { table, bounds, .. } = &self.survey.tables[surveyed];
+        let Surveyed { table, bounds, first_width, .. } = &self.survey.tables[surveyed];
         let mut windows: Vec<Window> = slices.iter().filter_map(|slice| slice.window()).collect();
         windows.sort_unstable();
-        let width = windows.iter().map(Window::width).max().unwrap_or(self.job.limits.window);
+        let width = windows.iter().map(Window::width).max().unwrap_or(*first_width);
         let null_time = slices.contains(&Slice::NullTime);
         self.queue.add(Arc::clone(table), *bounds, windows, null_time, width.max(MIN_WIDTH));
         self.surveyed.push(surveyed);
@@ -160,14 +160,11 @@ fn as_read(now: &Table, commit: &Commit) -> Table {
             (&now.name, &now.key, now.role, &now.source_type)
                 == (&column.name, &column.key, column.role, &column.source_type)
         };
-        let data_type = now.columns.iter().find(same).map(|now| now.data_type.clone());
-        crate::model::Column {
-            name: column.name.clone(),
-            key: column.key.clone(),
-            role: column.role,
-            source_type: column.source_type.clone(),
-            data_type: data_type.unwrap_or(arrow::datatypes::DataType::Null),
-        }
+        now.columns.iter().find(same).cloned().unwrap_or_else(|| {
+            let unknown = arrow::datatypes::DataType::Null;
+            let (name, key, kind) = (&column.name, &column.key, &column.source_type);
+            crate::model::Column::new(name, key, column.role, kind, unknown)
+        })
     });
     Table { columns: columns.collect(), ..now.clone() }
 }

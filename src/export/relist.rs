@@ -12,7 +12,7 @@ use crate::export::run::Run;
 use crate::model::{Chunk, TableId};
 use crate::range::{requested, union};
 use crate::survey::division::same_division;
-use crate::window::{Slice, now};
+use crate::window::{Slice, now_micros};
 
 /// How often a table may be listed again without a change that explains why.
 const STRIKES: u32 = 5;
@@ -46,7 +46,7 @@ impl Run<'_> {
             surveyed.table = Arc::clone(table);
             // In a newer snapshot there may be rows beyond the old bounds; the seal looks for gaps.
             if let Some(bounds) = bounds.as_ref().map(|bounds| bounds[found]) {
-                let requested = requested(table, bounds, self.job.from, self.job.to, now());
+                let requested = requested(table, bounds, self.job.from, self.job.to, now_micros());
                 surveyed.requested = union(surveyed.requested, requested);
                 surveyed.bounds = union(surveyed.bounds, bounds);
             }

@@ -366,7 +366,7 @@ impl Run<'_> {
                 gaps.first().copied().map(Slice::from).or(null_time.then_some(Slice::NullTime));
             if let Some(gap) = gap {
                 found.get_or_insert_with(|| format!("{} {gap}", table.id));
-                let width = width_after(commits, self.job.limits.window);
+                let width = width_after(commits, surveyed.first_width);
                 self.queue.add(Arc::clone(table), *bounds, gaps, null_time, width);
                 self.surveyed.push(at);
             }

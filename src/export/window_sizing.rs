@@ -6,12 +6,16 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::archive::commit::Commit;
-use crate::window::MIN_WIDTH;
+use crate::model::{Size, Table};
+use crate::window::{DAY, MIN_WIDTH, Window};
 
 /// What a chunk should take: long enough that what it costs besides its rows does not matter, short
 /// enough that a stop loses little.
 const TARGET_ELAPSED: Duration = Duration::from_secs(5);
 const TARGET_ROWS: u64 = 2_000_000;
+/// What the first chunks of a table should have: rows, and bytes of the source.
+const FIRST_ROWS: u64 = TARGET_ROWS / 4;
+const FIRST_BYTES: u64 = 128 << 20;
 /// So many rows tell how fast a width is.
 const TELLING_ROWS: u64 = 10_000;
 /// A width that is slower than this part of another's speed is not worth it.
@@ -138,6 +142,24 @@ impl WindowSizing {
     }
 }
 
+/// The width of the first window of a table of which so much is known: its part of all rows, if they lie evenly,
+/// is smaller than that of a chunk that took as long as it should, since nobody knows yet how fast it is, and since
+/// several are read at once. A power of two times a day, so that edges stay on days.
+pub fn first_width(table: &Table, bounds: Option<Window>, size: Size) -> Option<i64> {
+    let known = |count: Option<u64>| count.filter(|count| *count > 0);
+    let of_rows = known(size.rows).map(|rows| rows.div_ceil(FIRST_ROWS));
+    let of_bytes = known(size.bytes).map(|bytes| bytes.div_ceil(FIRST_BYTES));
+    let chunks = of_rows.max(of_bytes)?.min(i64::MAX.unsigned_abs()).cast_signed();
+    if chunks == 1 {
+        return Some(i64::MAX / 4);
+    }
+    let here = table.data_ranges.iter().filter_map(|window| window.intersect(&bounds?));
+    let span = here.map(|window| window.width()).fold(0, i64::saturating_add);
+    let narrowest = DAY >> 4;
+    // Of all of time 20 doublings, so that nothing is shifted out.
+    Some(narrowest << (span / chunks / narrowest).max(1).ilog2())
+}
+
 /// The width that would have taken the target, from one that took `elapsed` for `rows`; a power of
 /// two times the old one, so that edges stay on days.
 pub fn learned_width(width: i64, rows: u64, elapsed: Duration, most_rows: Option<u64>) -> i64 {
@@ -168,7 +190,36 @@ pub fn width_after(commits: &[&Commit], first: i64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::window::DAY;
+    use crate::model::{Identity, ReadMode, SplitPoints, TableId};
+
+    #[test]
+    fn the_first_window_is_as_wide_as_the_size_of_its_table_allows() {
+        let [source, database, schema, table] = ["s", "d", "r", "t"].map(str::to_owned);
+        let table = Table {
+            id: TableId { source, database, schema, table },
+            columns: vec![],
+            data_ranges: vec![Window { from: 0, to: 2000 * DAY }],
+            split_points: SplitPoints::None,
+            time_column: None,
+            resolution_nanos: 1,
+            read_mode: ReadMode::Windows,
+            identity: Identity::default(),
+        };
+        let all = Window { from: 0, to: 1000 * DAY };
+        let of = |rows, bytes| first_width(&table, Some(all), Size { rows, bytes });
+        assert_eq!(of(None, None), None);
+        assert_eq!(of(Some(0), Some(0)), None, "nobody has counted");
+        assert!(of(Some(1000), None) > Some(all.width()));
+        assert!(of(None, Some(1 << 20)) > Some(all.width()));
+        assert_eq!(of(Some(10 * FIRST_ROWS), None), Some(64 * DAY));
+        assert_eq!(of(Some(1000), Some(10 * FIRST_BYTES)), Some(64 * DAY), "large rows");
+        let many = Size { rows: Some(u64::MAX), bytes: None };
+        assert_eq!(first_width(&table, Some(all), many), Some(DAY / 16));
+        assert_eq!(first_width(&table, None, many), Some(DAY / 16));
+        let everywhere = Table { data_ranges: vec![Window::ALL], ..table };
+        let two = Size { rows: Some(2 * FIRST_ROWS), bytes: None };
+        assert!(first_width(&everywhere, Some(Window::ALL), two) > Some(i64::MAX / 8));
+    }
 
     #[test]
     fn widths_grow_for_tiny_tables_and_shrink_for_slow_ones() {

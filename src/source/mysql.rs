@@ -37,7 +37,8 @@ use self::session::{Pool, Session};
 use crate::config::{Database, Limits, SourceSpec};
 use crate::error::{Class, Error, Result};
 use crate::model::{
-    Artifacts, Chunk, Listing, ReadSummary, RowCount, ServerIdentity, SourceInfo, Table, TableId,
+    Artifacts, Chunk, Listing, ReadSummary, RowCount, ServerIdentity, Size, SourceInfo, Table,
+    TableId,
 };
 use crate::source::Source;
 use crate::source::channel::BatchSender;
@@ -127,7 +128,7 @@ impl Source for MySql {
         let readable = self.0.tables.get(&table.id)?;
         let part = Part::new(table, window.into(), readable.is_versioned);
         if part.is_whole() {
-            return Ok(RowCount { rows: readable.rows_estimate, exact: false });
+            return Ok(RowCount { rows: readable.size.rows.unwrap_or(0), exact: false });
         }
         let sql = format!("{}; {}", part.select("COUNT(*)"), read::FREE);
         let doing = format!("counting the rows of {} in {window}", table.id);
@@ -145,8 +146,8 @@ impl Source for MySql {
         .await
     }
 
-    fn rows_estimate(&self, table: &TableId) -> Option<u64> {
-        Some(self.0.tables.get(table).ok()?.rows_estimate)
+    fn size(&self, table: &TableId) -> Size {
+        self.0.tables.get(table).map_or_else(|_| Size::default(), |readable| readable.size)
     }
 
     async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<ReadSummary> {

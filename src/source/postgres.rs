@@ -29,7 +29,8 @@ use self::server::Inner;
 use crate::config::{Database, Limits, SourceSpec};
 use crate::error::{Class, Error, Result};
 use crate::model::{
-    Artifacts, Chunk, Listing, ReadSummary, RowCount, ServerIdentity, SourceInfo, Table, TableId,
+    Artifacts, Chunk, Listing, ReadSummary, RowCount, ServerIdentity, Size, SourceInfo, Table,
+    TableId,
 };
 use crate::source::Source;
 use crate::source::channel::BatchSender;
@@ -97,8 +98,8 @@ impl Source for Postgres {
         blocking(move |cancel| read::count(&inner, &table, window, cancel)).await
     }
 
-    fn rows_estimate(&self, table: &TableId) -> Option<u64> {
-        self.inner.tables.get(table).ok()?.rows_estimate
+    fn size(&self, table: &TableId) -> Size {
+        self.inner.tables.get(table).map_or_else(|_| Size::default(), |readable| readable.size)
     }
 
     async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<ReadSummary> {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use moveout::archive::catalog::read_chunks;
+use moveout::archive::chunks::read_chunks;
 use moveout::archive::commit::Commit;
 use moveout::archive::is_artifact;
 use moveout::coverage::Coverage;

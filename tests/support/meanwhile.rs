@@ -11,8 +11,8 @@ use moveout::config::{Flags, Job, SourceKind};
 use moveout::error::Result;
 use moveout::export::summary::Summary;
 use moveout::model::{
-    Artifacts, Chunk, Listing, Metering, ReadSummary, RowCount, ServerIdentity, SourceInfo, Table,
-    TableId,
+    Artifacts, Chunk, Listing, Metering, ReadSummary, RowCount, ServerIdentity, Size, SourceInfo,
+    Table, TableId,
 };
 use moveout::progress::Progress;
 use moveout::source::Source;
@@ -93,8 +93,8 @@ impl Source for Meanwhile {
         self.source.count(table, window).await
     }
 
-    fn rows_estimate(&self, table: &TableId) -> Option<u64> {
-        self.source.rows_estimate(table)
+    fn size(&self, table: &TableId) -> Size {
+        self.source.size(table)
     }
 
     async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<ReadSummary> {

@@ -37,6 +37,8 @@ def clock(micros):
 
 def texts(array):
     """The values of an array as PostgreSQL writes them; null is None."""
+    if isinstance(array, pa.ExtensionArray):
+        array = array.storage
     kind = array.type
     if pa.types.is_timestamp(kind):
         def write(micros):

@@ -237,12 +237,8 @@ impl Source for Scripted {
 /// A table of a time and a number, with its rows; a row without a time makes it one with `null-time`.
 pub(crate) fn numbers(name: &str, rows: &[(Option<i64>, i64)]) -> (Table, RecordBatch) {
     let time = DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into()));
-    let column = |name: &str, source_type: &str, data_type: &DataType| Column {
-        name: name.to_owned(),
-        key: name.to_owned(),
-        role: Role::Column,
-        source_type: source_type.to_owned(),
-        data_type: data_type.clone(),
+    let column = |name: &str, source_type: &str, data_type: &DataType| {
+        Column::new(name, name, Role::Column, source_type, data_type.clone())
     };
     let null_times = rows.iter().any(|(time, _)| time.is_none());
     let mut table = Table {
@@ -255,6 +251,7 @@ pub(crate) fn numbers(name: &str, rows: &[(Option<i64>, i64)]) -> (Table, Record
         columns: vec![column("at", "timestamp", &time), column("v", "bigint", &DataType::Int64)],
         data_ranges: Vec::new(),
         time_column: Some("at".to_owned()),
+        resolution_nanos: 1,
         split_points: SplitPoints::None,
         read_mode: if null_times { ReadMode::WindowsAndNullTime } else { ReadMode::Windows },
         identity: Identity::default(),

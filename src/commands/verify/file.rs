@@ -13,6 +13,7 @@ use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataPushDecoder};
 use crate::archive::commit::{Commit, FileRecord};
 use crate::column_stats::Stats;
 use crate::commands::verify::pages;
+use crate::encode::{TimeOrder, type_name};
 use crate::error::Result;
 use crate::model::{Column, Role};
 use crate::store::Store;
@@ -68,7 +69,8 @@ pub(super) async fn check_chunk(
     }
     if let Some(stats) = stats {
         for (found, recorded) in stats.finish().into_iter().zip(&commit.columns) {
-            if found != *recorded {
+            // What a column is was compared with each file.
+            if found.clone().values_alone() != recorded.clone().values_alone() {
                 faults.push((
                     place(),
                     format!(
@@ -140,11 +142,16 @@ async fn decode(
         Ok(built) => built,
         Err(error) => return fault(undecodable(&error)),
     };
-    if let Some(other) = other_columns(&columns, commit) {
+    if let Some(other) = other_columns(&columns, commit).or_else(|| other_types(&metadata, commit))
+    {
         return fault(other);
     }
+    let sorted_by = match sorted_by(&metadata) {
+        Ok(sorted_by) => sorted_by.filter(|column| *column < columns.len()),
+        Err(other) => return fault(other),
+    };
     let stats = stats.get_or_insert_with(|| Stats::new(&columns));
-    let mut rows = 0;
+    let (mut rows, mut order) = (0, TimeOrder::default());
     loop {
         match decoder.try_decode() {
             Ok(DecodeResult::NeedsData(ranges)) => {
@@ -159,10 +166,16 @@ async fn decode(
             Ok(DecodeResult::Data(batch)) => {
                 rows += batch.num_rows() as u64;
                 stats.add(&batch);
+                if let Some(column) = sorted_by {
+                    order.see(batch.column(column));
+                }
             }
             Ok(DecodeResult::Finished) => break,
             Err(error) => return fault(undecodable(&error)),
         }
+    }
+    if !order.holds() {
+        return fault("its rows are not in the order that it claims".to_owned());
     }
     if rows == file.rows {
         Ok(Ok(rows))
@@ -206,7 +219,13 @@ async fn fetch(store: &Store, file: &FileRecord, ranges: &[Range<u64>]) -> Resul
 
 // A file explains itself; one that was swapped for another explains that.
 fn foreign(metadata: &ParquetMetaData, commit: &Commit) -> Option<String> {
-    let slice = commit.slice.to_string();
+    let entries = metadata.file_metadata().key_value_metadata();
+    let found =
+        |key: &str| entries.into_iter().flatten().find(|entry| entry.key == key)?.value.as_deref();
+    // As version 1 has it, or as it is now.
+    let long_name = commit.slice.long_name();
+    let is_long = found("moveout.slice") == Some(long_name.as_str());
+    let slice = if is_long { long_name } else { commit.slice.to_string() };
     let expected = [
         ("moveout.source", &commit.source),
         ("moveout.database", &commit.database),
@@ -215,9 +234,6 @@ fn foreign(metadata: &ParquetMetaData, commit: &Commit) -> Option<String> {
         ("moveout.slice", &slice),
         ("moveout.run", &commit.run),
     ];
-    let entries = metadata.file_metadata().key_value_metadata();
-    let found =
-        |key: &str| entries.into_iter().flatten().find(|entry| entry.key == key)?.value.as_deref();
     expected.into_iter().find(|(key, value)| found(key) != Some(value.as_str())).map(
         |(key, value)| {
             format!(
@@ -226,6 +242,37 @@ fn foreign(metadata: &ParquetMetaData, commit: &Commit) -> Option<String> {
             )
         },
     )
+}
+
+/// The column by which a file claims that its rows are sorted: in one way in all of its row groups.
+fn sorted_by(metadata: &ParquetMetaData) -> std::result::Result<Option<usize>, String> {
+    let mut claims = metadata.row_groups().iter().map(|group| group.sorting_columns());
+    let Some(Some(first)) = claims.next() else {
+        return match claims.flatten().next() {
+            None => Ok(None),
+            Some(_) => Err("some of its row groups claim an order, others do not".to_owned()),
+        };
+    };
+    let [only] = &first[..] else { return Err("it claims an order of several columns".to_owned()) };
+    let schema = metadata.file_metadata().schema_descr();
+    let leaf = usize::try_from(only.column_idx).ok().filter(|leaf| *leaf < schema.num_columns());
+    match leaf.filter(|_| !only.descending && claims.all(|other| other == Some(first))) {
+        Some(leaf) => Ok(Some(schema.get_column_root_idx(leaf))),
+        None => Err("it claims an order that is not one of time".to_owned()),
+    }
+}
+
+/// What the catalog says of the types of columns; archives of version 1 say nothing.
+fn other_types(metadata: &ParquetMetaData, commit: &Commit) -> Option<String> {
+    let fields = metadata.file_metadata().schema_descr().root_schema().get_fields();
+    let pairs = fields.iter().zip(&commit.columns);
+    let mut others = pairs.filter_map(|(found, column)| {
+        let (recorded, found) = (column.parquet_type.as_ref()?.to_string(), type_name(found));
+        let name = column.name.escape_debug();
+        (recorded != found)
+            .then(|| format!("its column `{name}` is {found}, the catalog says {recorded}"))
+    });
+    others.next()
 }
 
 fn columns_of(schema: &Schema) -> Vec<Column> {
@@ -237,13 +284,8 @@ fn columns_of(schema: &Schema) -> Vec<Column> {
             "field" => Role::Field,
             _ => Role::Column,
         };
-        Column {
-            name: field.name().clone(),
-            key: text("moveout.key"),
-            role,
-            source_type: text("moveout.type"),
-            data_type: field.data_type().clone(),
-        }
+        let (key, kind) = (text("moveout.key"), text("moveout.type"));
+        Column::new(field.name(), key, role, kind, field.data_type().clone())
     });
     columns.collect()
 }

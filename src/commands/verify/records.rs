@@ -7,8 +7,9 @@ use serde::de::DeserializeOwned;
 
 use crate::archive::bag::{self, Hashes};
 use crate::archive::catalog::{self, TableEntry};
+use crate::archive::chunks;
 use crate::archive::commit::Commit;
-use crate::archive::run_json::{ArtifactFile, RunEntry};
+use crate::archive::run_json::{ArtifactFile, Format, RunEntry};
 use crate::archive::runs::{Heartbeat, RunPlan};
 use crate::archive::{
     Archive, CHUNKS, MANIFEST, RUN, TABLES, TAG_FILES, TAG_MANIFEST, is_artifact, is_marker,
@@ -151,7 +152,7 @@ impl Check {
         }
         let mut commits = match self.read(CHUNKS).await? {
             None => Vec::new(), // named as missing above
-            Some(bytes) => match catalog::read_chunks(bytes) {
+            Some(bytes) => match chunks::read_chunks(bytes) {
                 Ok(commits) => commits,
                 Err(error) => {
                     self.file_fault(CHUNKS, format!("it cannot be read: {error}"));
@@ -216,8 +217,9 @@ impl Check {
                 self.fault(Concern::Records, &place, fault);
             }
             for (at, file) in commit.files.iter().enumerate() {
-                let key = keys::file_key(&commit.path, commit.slice, &commit.run, at + 1);
-                if file.key != key {
+                let (path, slice, run) = (&commit.path, commit.slice, &commit.run);
+                let key = keys::file_key(path, slice, run, at + 1);
+                if file.key != key && file.key != keys::long_file_key(path, slice, run, at + 1) {
                     let fault = format!("its chunk should have `{key}` in its place");
                     self.fault(Concern::Records, &file.key, fault);
                 }
@@ -261,8 +263,12 @@ impl Check {
     /// `tables.json` is the sum of the chunks.
     async fn tables(&mut self, commits: &[Commit]) -> Result<()> {
         let Some(tables) = self.json::<Vec<TableEntry>>(TABLES).await? else { return Ok(()) };
-        let mut expected: BTreeMap<TableId, TableEntry> =
-            catalog::tables(commits).into_iter().map(|table| (table.id(), table)).collect();
+        let is_version_1 = self.json::<Format>(RUN).await?.is_some_and(|run| run.format == 1);
+        let mut expected: BTreeMap<TableId, TableEntry> = catalog::tables(commits)
+            .into_iter()
+            .map(|table| if is_version_1 { table.of_version_1() } else { table })
+            .map(|table| (table.id(), table))
+            .collect();
         let mut seen = BTreeSet::new();
         for table in &tables {
             let place = format!("{TABLES}: {}", table.path);

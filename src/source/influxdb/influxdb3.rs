@@ -114,6 +114,7 @@ impl InfluxDb3 {
                     data_ranges: vec![Window::ALL],
                     split_points: SplitPoints::None,
                     time_column: None,
+                    resolution_nanos: 1,
                     read_mode: ReadMode::Windows,
                     identity: Identity::default(),
                 }),

@@ -120,22 +120,12 @@ pub fn columns(
     fields: &BTreeMap<String, BTreeSet<FieldType>>,
 ) -> Vec<Column> {
     let mut names = Names::default();
-    let mut columns = vec![Column {
-        name: names.take("time"),
-        key: "time".to_owned(),
-        role: Role::Time,
-        source_type: "time".to_owned(),
-        data_type: DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into())),
-    }];
+    let time = DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into()));
+    let mut columns = vec![Column::new(names.take("time"), "time", Role::Time, "time", time)];
     for tag in tags {
         let wanted = if fields.contains_key(tag) { format!("{tag}_tag") } else { tag.clone() };
-        columns.push(Column {
-            name: names.take(&wanted),
-            key: tag.clone(),
-            role: Role::Tag,
-            source_type: "string".to_owned(),
-            data_type: DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8)),
-        });
+        let text = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
+        columns.push(Column::new(names.take(&wanted), tag, Role::Tag, "string", text));
     }
     for (field, kinds) in fields {
         for kind in kinds {
@@ -143,13 +133,8 @@ pub fn columns(
                 1 => field.clone(),
                 _ => format!("{field}_{}", kind.as_str()),
             };
-            columns.push(Column {
-                name: names.take(&wanted),
-                key: field.clone(),
-                role: Role::Field,
-                source_type: kind.as_str().to_owned(),
-                data_type: kind.data_type(),
-            });
+            let name = names.take(&wanted);
+            columns.push(Column::new(name, field, Role::Field, kind.as_str(), kind.data_type()));
         }
     }
     columns

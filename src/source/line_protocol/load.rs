@@ -200,6 +200,7 @@ fn ready(draft: Draft, spool: &Spool, memory_bytes: usize, hash: &str) -> Result
         data_ranges: data_ranges.into_iter().collect(),
         split_points: SplitPoints::None,
         time_column: None,
+        resolution_nanos: 1,
         read_mode: ReadMode::OnePass,
         identity: Identity { division: Some(Division::File(hash.to_owned())), object: None },
     };

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use arrow::datatypes::{DataType, TimeUnit};
 
 use crate::config::Select;
-use crate::model::{Column, Role, TableId};
+use crate::model::{Column, Logical, Role, TableId};
 use crate::source::mysql::client::Client;
 use crate::source::mysql::errors::Fault;
 use crate::source::mysql::select::literal;
@@ -23,8 +23,6 @@ pub(super) type Name = (String, String);
 #[derive(Debug, Default)]
 pub(super) struct Entry {
     pub(super) columns: Vec<Column>,
-    /// The columns that may be null.
-    pub(super) nullable: HashSet<String>,
     /// The columns that the user may not read.
     pub(super) forbidden: Vec<String>,
     /// What the server said when not all of it could be read.
@@ -32,13 +30,14 @@ pub(super) struct Entry {
     /// `None` for a table that the server cannot open.
     pub(super) engine: Option<String>,
     pub(super) comment: String,
-    /// An estimate.
+    /// Estimates.
     pub(super) rows: u64,
+    pub(super) bytes: Option<u64>,
     pub(super) created: Option<String>,
     /// Keeps its old rows (MariaDB).
     pub(super) is_versioned: bool,
-    /// The first column of the primary key.
-    pub(super) primary: Option<String>,
+    /// The columns of the primary key, in its order.
+    pub(super) primary: Vec<String>,
     /// The columns that an index begins with.
     pub(super) leading: HashSet<String>,
 }
@@ -93,16 +92,17 @@ pub(super) fn tables(
     let names: Vec<String> = catalog.databases.iter().map(|name| literal(name)).collect();
     let of_databases = format!("TABLE_SCHEMA IN ({})", names.join(","));
     let sql = format!(
-        "SELECT TABLE_SCHEMA, TABLE_NAME, TABLE_TYPE, ENGINE, TABLE_ROWS, TABLE_COMMENT, CREATE_TIME
+        "SELECT TABLE_SCHEMA, TABLE_NAME, TABLE_TYPE, ENGINE, TABLE_ROWS, TABLE_COMMENT, CREATE_TIME, DATA_LENGTH
          FROM information_schema.TABLES
          WHERE TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED') AND {of_databases}"
     );
-    each(client, &sql, |[database, table, kind, engine, rows, comment, created]| {
+    each(client, &sql, |[database, table, kind, engine, rows, comment, created, bytes]| {
         let entry = Entry {
             engine: engine.map(str::to_owned),
             created: created.map(str::to_owned),
             comment: comment.unwrap_or_default().to_owned(),
             rows: rows.and_then(|rows| rows.parse().ok()).unwrap_or(0),
+            bytes: bytes.and_then(|bytes| bytes.parse().ok()),
             is_versioned: kind == Some("SYSTEM VERSIONED"),
             ..Entry::default()
         };
@@ -127,19 +127,45 @@ pub(super) fn tables(
         }
     })?;
     let sql = format!(
-        "SELECT TABLE_SCHEMA, TABLE_NAME, INDEX_NAME, COLUMN_NAME
+        "SELECT TABLE_SCHEMA, TABLE_NAME, INDEX_NAME, COLUMN_NAME,
+                SEQ_IN_INDEX = 1 AND SUB_PART IS NULL AND INDEX_TYPE = 'BTREE'
          FROM information_schema.STATISTICS
-         WHERE SEQ_IN_INDEX = 1 AND SUB_PART IS NULL AND INDEX_TYPE = 'BTREE' AND {of_databases}"
+         WHERE (SEQ_IN_INDEX = 1 OR INDEX_NAME = 'PRIMARY') AND {of_databases}
+         ORDER BY TABLE_SCHEMA, TABLE_NAME, INDEX_NAME, SEQ_IN_INDEX"
     );
-    each(client, &sql, |[database, table, index, column]| {
+    each(client, &sql, |[database, table, index, column, leads]| {
         let entry = database.zip(table).and_then(|name| catalog.tables.get_mut(&owned(name)));
-        if let Some((entry, column)) = entry.zip(column) {
+        let Some((entry, column)) = entry.zip(column) else { return };
+        if leads == Some("1") {
             entry.leading.insert(column.to_owned());
-            if index == Some("PRIMARY") {
-                entry.primary = Some(column.to_owned());
+        }
+        if index == Some("PRIMARY") {
+            entry.primary.push(column.to_owned());
+        }
+    })?;
+    catalog.tables.values_mut().for_each(Entry::mark_key);
+    Ok(())
+}
+
+impl Entry {
+    /// Whether a window costs little by a column: the rows are sorted by it.
+    pub(super) fn is_sorted_by(&self, column: &str) -> bool {
+        self.leading.contains(column) && self.primary.first().is_some_and(|first| first == column)
+    }
+
+    /// Tells the columns their places in the primary key. Of a table that keeps its history that key is only one
+    /// of the rows of now.
+    fn mark_key(&mut self) {
+        if self.is_versioned {
+            return;
+        }
+        for (name, place) in self.primary.iter().zip(1..) {
+            let mut columns = self.columns.iter_mut();
+            if let Some(column) = columns.find(|column| column.key == *name) {
+                column.key_part = Some(place);
             }
         }
-    })
+    }
 }
 
 /// The columns of one table as they are now.
@@ -187,16 +213,13 @@ fn add_column(
         TypeOverride::Text(_) => DataType::Utf8,
         TypeOverride::Bytes(_) => DataType::Binary,
     });
+    let data_type = type_override.unwrap_or_else(|| data_type(&declared));
+    let is_json = declared.name == "json" && data_type == DataType::Utf8;
     entry.columns.push(Column {
-        name: name.to_owned(),
-        key: name.to_owned(),
-        role: Role::Column,
-        source_type: full.to_owned(),
-        data_type: type_override.unwrap_or_else(|| data_type(&declared)),
+        logical: is_json.then_some(Logical::Json),
+        nullable: nullable.map(|nullable| nullable == "YES"),
+        ..Column::new(name, name, Role::Column, full, data_type)
     });
-    if nullable == Some("YES") {
-        entry.nullable.insert(name.to_owned());
-    }
     if !rights.unwrap_or_default().split(',').any(|right| right == "select") {
         entry.forbidden.push(name.to_owned());
     }
@@ -205,12 +228,9 @@ fn add_column(
 /// When a row of a table with a history began and ended to be true: two columns that the catalog does not
 /// show, unless they have other names.
 pub(super) fn history() -> [Column; 2] {
-    ["ROW_START", "ROW_END"].map(|name| Column {
-        name: name.to_owned(),
-        key: name.to_owned(),
-        role: Role::Column,
-        source_type: HISTORY.to_owned(),
-        data_type: DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+    ["ROW_START", "ROW_END"].map(|name| {
+        let time = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+        Column::new(name, name, Role::Column, HISTORY, time)
     })
 }
 

@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering;
 
 use crate::error::Result;
 use crate::model::{
-    Column, Division, Excluded, Identity, Listing, Object, ReadMode, SplitPoints, Table, TableId,
+    Column, Division, Excluded, Identity, Listing, Object, ReadMode, Size, SplitPoints, Table,
+    TableId,
 };
 use crate::source::mysql::catalog;
 use crate::source::mysql::catalog::{Catalog, Entry};
@@ -24,7 +25,7 @@ use crate::source::mysql::snapshot::Proof;
 use crate::source::mysql::time::{DateTime, Precision};
 use crate::source::relational::cancel::CancelToken;
 use crate::source::relational::time_column::{self, Candidate, choose};
-use crate::source::relational::times::Times;
+use crate::source::relational::times::{RESOLUTION_NANOS, Times};
 use crate::text::escaped;
 use crate::window::{SECOND, Window};
 
@@ -135,6 +136,7 @@ fn list_one(
         columns: entry.columns.clone(),
         data_ranges: Vec::new(),
         time_column,
+        resolution_nanos: RESOLUTION_NANOS,
         split_points: SplitPoints::None,
         read_mode: ReadMode::Whole,
         identity: Identity { division, object: Some(object.clone()) },
@@ -157,19 +159,22 @@ fn list_one(
     }
     let mut bounds = Some(Window::ALL);
     let time = table.columns.iter().find(|column| Some(&column.key) == table.time_column.as_ref());
-    match time.and_then(|column| Some((&*column.key, Precision::of(&column.source_type)?))) {
+    let time = time.and_then(|column| Some((column, Precision::of(&column.source_type)?)));
+    match time {
         None => table.data_ranges.push(Window::ALL),
         Some((column, precision)) => {
+            let (column, may_be_null) = (&*column.key, column.nullable == Some(true));
             let times = find_times(session, id, (column, precision), entry.is_versioned)?;
-            table.read_mode = times.read_mode(entry.nullable.contains(column));
+            table.read_mode = times.read_mode(may_be_null);
             table.data_ranges = times.data_ranges();
             bounds = times.bounds();
         }
     }
     let has_ranges = entry.rows >= MANY_ROWS && is_engine(entry, "InnoDB");
-    let key = entry.primary.clone().filter(|key| has_ranges && is_integer(entry, key));
-    let (rows_estimate, is_versioned) = (entry.rows, entry.is_versioned);
-    Ok((table, Readable { bounds, rows_estimate, is_versioned, key, object, since }))
+    let key = entry.primary.first().filter(|key| has_ranges && is_integer(entry, key)).cloned();
+    let size = Size { rows: Some(entry.rows), bytes: entry.bytes };
+    let is_versioned = entry.is_versioned;
+    Ok((table, Readable { bounds, size, is_versioned, key, object, since }))
 }
 
 fn is_engine(entry: &Entry, name: &str) -> bool {
@@ -193,7 +198,7 @@ fn time_column(
     let candidate = |column: &Column| Candidate {
         name: column.key.clone(),
         is_indexed: entry.leading.contains(&column.key),
-        by_default: entry.primary.as_ref() == Some(&column.key),
+        by_default: entry.is_sorted_by(&column.key),
     };
     let candidates: Vec<_> = entry.columns.iter().filter(is_time).map(candidate).collect();
     choose(configured, id, &candidates, warnings)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::config::Select;
-use crate::model::{Object, TableId};
+use crate::model::{Object, Size, TableId};
 use crate::source::mysql::errors::Fault;
 use crate::source::mysql::session::{Pool, Session};
 use crate::source::relational::tables::Tables;
@@ -28,7 +28,7 @@ pub(super) struct Inner {
 pub(super) struct Readable {
     /// Where its rows lie in time; `None` where none has one.
     pub(super) bounds: Option<Window>,
-    pub(super) rows_estimate: u64,
+    pub(super) size: Size,
     /// Whether it keeps its old rows (MariaDB).
     pub(super) is_versioned: bool,
     /// The integer by whose ranges it can be read, if it is large.

@@ -4,8 +4,10 @@
 use std::collections::HashMap;
 
 use crate::error::{Error, Result};
+use crate::model::{Column, Role, Size};
+use crate::source::names::Names;
 use crate::source::postgres::connection::{Connection, Row};
-use crate::source::postgres::types::{Type, Types};
+use crate::source::postgres::types::{Kind, Type, Types};
 
 /// A table, a materialized view or a foreign table.
 #[derive(Debug, Clone)]
@@ -23,9 +25,33 @@ pub(super) struct Relation {
     pub(super) file: u32,
     /// How many blocks can be read by number.
     pub(super) blocks: u64,
+    /// With what it keeps beside its rows.
+    pub(super) size_bytes: u64,
     pub(super) columns: Vec<Attribute>,
+    /// The columns of its primary key, in the order of the key.
+    pub(super) primary_key: Vec<i16>,
     /// A column that leads an index, and how closely the order of the table follows it.
     pub(super) indexed: Vec<Indexed>,
+}
+
+impl Relation {
+    /// About how large it is; it may never have been analysed.
+    pub(super) fn size(&self) -> Size {
+        let bytes = (self.size_bytes > 0).then_some(self.size_bytes);
+        Size { rows: u64::try_from(self.rows_estimate).ok(), bytes }
+    }
+
+    /// One of its columns, which becomes such a kind in the archive.
+    pub(super) fn column(&self, attribute: &Attribute, kind: &Kind, names: &mut Names) -> Column {
+        let Attribute { number, name, type_name, .. } = attribute;
+        let place = self.primary_key.iter().position(|part| part == number);
+        Column {
+            logical: kind.logical(),
+            nullable: Some(!attribute.not_null),
+            key_part: place.and_then(|place| u16::try_from(place + 1).ok()),
+            ..Column::new(names.take(name), name, Role::Column, type_name, kind.data_type())
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -86,10 +112,13 @@ pub(super) fn relations(connection: &mut Connection) -> Result<Vec<Relation>> {
     let rows = connection.query(&format!(
         "SELECT c.oid, n.nspname, c.relname, c.relkind, c.reltuples::bigint, \
          has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'), c.relispopulated, \
-         c.relfilenode, CASE WHEN m.amname <> 'heap' THEN 0 \
-         WHEN EXISTS (SELECT FROM pg_locks l WHERE l.relation = c.oid AND l.mode = 'AccessExclusiveLock') \
-         THEN c.relpages ELSE pg_relation_size(c.oid) / current_setting('block_size')::bigint END \
+         c.relfilenode, CASE WHEN m.amname <> 'heap' THEN 0 WHEN k.is_kept THEN c.relpages \
+         ELSE pg_relation_size(c.oid) / current_setting('block_size')::bigint END, \
+         CASE WHEN k.is_kept THEN c.relpages * current_setting('block_size')::bigint \
+         ELSE pg_table_size(c.oid) END \
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_am m ON m.oid = c.relam \
+         CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM pg_locks l WHERE l.relation = c.oid \
+         AND l.mode = 'AccessExclusiveLock') AS is_kept OFFSET 0) k \
          WHERE {USER_RELATIONS} ORDER BY n.nspname COLLATE \"C\", c.relname COLLATE \"C\""
     ))?;
     let mut relations = Vec::with_capacity(rows.len());
@@ -108,7 +137,9 @@ pub(super) fn relations(connection: &mut Connection) -> Result<Vec<Relation>> {
             file: number(row, 7)?,
             // The table may have been dropped since.
             blocks: number(row, 8).unwrap_or_default(),
+            size_bytes: number(row, 9).unwrap_or_default(),
             columns: Vec::new(),
+            primary_key: Vec::new(),
             indexed: Vec::new(),
         });
     }
@@ -131,6 +162,17 @@ pub(super) fn relations(connection: &mut Connection) -> Result<Vec<Relation>> {
             type_name: text(row, 5),
             not_null: truth(row, 6),
         });
+    }
+    let rows = connection.query(&format!(
+        "SELECT k.conrelid, part.number FROM pg_constraint k \
+         JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
+         CROSS JOIN unnest(k.conkey) WITH ORDINALITY part (number, place) \
+         WHERE k.contype = 'p' AND {USER_RELATIONS} ORDER BY k.conrelid, part.place"
+    ))?;
+    for row in &rows {
+        if let Some(relation) = places.get(&number(row, 0)?).and_then(|at| relations.get_mut(*at)) {
+            relation.primary_key.push(number(row, 1)?);
+        }
     }
     // Partial indexes do not serve every window; the first column of an expression is 0.
     let rows = connection.query(&format!(
@@ -180,11 +222,13 @@ pub(super) fn large_objects(connection: &mut Connection) -> Result<Option<Relati
         is_populated: true,
         file: number(row, 4)?,
         blocks: number(row, 3)?,
+        size_bytes: 0,
         columns: vec![
             column(1, "loid", 26, "oid"),
             column(2, "pageno", 23, "integer"),
             column(3, "data", 17, "bytea"),
         ],
+        primary_key: vec![1, 2],
         indexed: Vec::new(),
     }))
 }

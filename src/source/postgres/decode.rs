@@ -168,7 +168,7 @@ impl Values {
             }
             Kind::Uuid => Store::Uuid(Vec::new()),
             Kind::Bytes => Store::Bytes(Spans::new()),
-            Kind::Text => Store::Text(Spans::new(), Form::Plain),
+            Kind::Text | Kind::Json => Store::Text(Spans::new(), Form::Plain),
             Kind::Padded => Store::Text(Spans::new(), Form::Padded),
             Kind::Jsonb => Store::Text(Spans::new(), Form::Jsonb),
             Kind::List(element) => Store::List {

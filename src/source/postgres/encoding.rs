@@ -12,7 +12,7 @@ use crate::source::relational::type_overrides::TypeOverride;
 
 fn is_text(kind: &Kind) -> bool {
     match kind {
-        Kind::Text | Kind::Padded | Kind::Jsonb => true,
+        Kind::Text | Kind::Padded | Kind::Json | Kind::Jsonb => true,
         Kind::List(element) => is_text(element),
         _ => false,
     }

@@ -1,9 +1,7 @@
 //! The catalog as tables to export: how each can be read, where its rows are, and what the user should know. Blocks.
 
 use crate::error::{Class, Result};
-use crate::model::{
-    Column, Division, Identity, LEFT_OUT, Listing, ReadMode, Role, SplitPoints, Table, TableId,
-};
+use crate::model::{Division, Identity, LEFT_OUT, Listing, ReadMode, SplitPoints, Table, TableId};
 use crate::source::names::Names;
 use crate::source::postgres::catalog::{Attribute, Indexed, Relation};
 use crate::source::postgres::connection::Connection;
@@ -16,6 +14,7 @@ use crate::source::postgres::{catalog, identity, sql};
 use crate::source::relational::cancel::CancelToken;
 use crate::source::relational::time_column;
 use crate::source::relational::time_column::{Candidate, choose};
+use crate::source::relational::times::RESOLUTION_NANOS;
 use crate::window::Window;
 
 /// An index serves windows cheaply where the table is roughly in its order.
@@ -125,13 +124,7 @@ impl Inner {
             let type_override = self.type_overrides.of(&id, &attribute.name);
             let (kind, cast) = types.resolve(attribute.type_oid, attribute.modifier, type_override);
             asked.push(sql::column(&attribute.name, cast));
-            columns.push(Column {
-                name: names.take(&attribute.name),
-                key: attribute.name.clone(),
-                role: Role::Column,
-                source_type: attribute.type_name.clone(),
-                data_type: kind.data_type(),
-            });
+            columns.push(relation.column(attribute, &kind, &mut names));
             kinds.push(kind);
         }
         let from = sql::only(&relation.schema, &relation.name);
@@ -153,7 +146,7 @@ impl Inner {
             columns: asked,
             kinds,
             bounds,
-            rows_estimate: u64::try_from(relation.rows_estimate).ok(),
+            size: relation.size(),
             object: object.clone(),
             blocks: ranges.filter(|_| time.is_none()).map(|step| (relation.blocks, step)),
             time,
@@ -166,6 +159,7 @@ impl Inner {
             columns,
             data_ranges,
             time_column,
+            resolution_nanos: RESOLUTION_NANOS,
             split_points: SplitPoints::None,
             read_mode,
             identity: Identity { division, object: Some(object) },

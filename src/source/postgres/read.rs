@@ -247,7 +247,7 @@ pub(super) fn count(
 ) -> Result<RowCount> {
     let readable = inner.tables.get(&table.id)?;
     let Some(time) = &readable.time else {
-        let rows = readable.rows_estimate.unwrap_or_default();
+        let rows = readable.size.rows.unwrap_or_default();
         return Ok(RowCount { rows, exact: false });
     };
     let condition = condition(time, Slice::from(window));

@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 
 use crate::config::{Database, Limits, Select};
 use crate::error::{Class, Error, Result};
-use crate::model::{Column, Excluded, Listing, Object, ServerIdentity, SourceInfo, TableId};
+use crate::model::{Column, Excluded, Listing, Object, ServerIdentity, Size, SourceInfo, TableId};
 use crate::source::postgres::connection::Connection;
 use crate::source::postgres::snapshot::Pool;
 use crate::source::postgres::types::Kind;
@@ -48,7 +48,7 @@ pub(super) struct Readable {
     /// The column of its windows.
     pub(super) time: Option<sql::Time>,
     pub(super) bounds: Option<Window>,
-    pub(super) rows_estimate: Option<u64>,
+    pub(super) size: Size,
     /// Which table it was when it was listed.
     pub(super) object: Object,
     /// How many blocks it has, and how many of them make a range, where ranges can be read.

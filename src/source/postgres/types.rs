@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Fields, TimeUnit};
 
+use crate::model::Logical;
 use crate::source::relational::type_overrides::TypeOverride;
 
 /// How the server sends a value, and what it becomes in the archive.
@@ -34,7 +35,9 @@ pub(super) enum Kind {
     Text,
     /// `character(n)`: what pads it is not part of its value.
     Padded,
-    /// Text behind one byte that says which form it has.
+    /// Text that is JSON, as it was written.
+    Json,
+    /// The same behind one byte that says which form it has.
     Jsonb,
     /// A list of one dimension, counted from 1.
     List(Box<Kind>),
@@ -64,8 +67,19 @@ impl Kind {
             Self::Interval => DataType::Struct(interval_fields()),
             Self::Uuid => DataType::FixedSizeBinary(16),
             Self::Bytes => DataType::Binary,
-            Self::Text | Self::Padded | Self::Jsonb => DataType::Utf8,
+            Self::Text | Self::Padded | Self::Json | Self::Jsonb => DataType::Utf8,
             Self::List(element) => DataType::List(element_field(element)),
+        }
+    }
+
+    /// What its bytes or its text are besides, or those of its elements.
+    pub(super) fn logical(&self) -> Option<Logical> {
+        match self {
+            Self::Uuid => Some(Logical::Uuid),
+            Self::Json | Self::Jsonb => Some(Logical::Json),
+            // Lists of JSON stay lists of text, which pyarrow can make columns of pandas of.
+            Self::List(element) if **element == Self::Uuid => Some(Logical::Uuid),
+            _ => None,
         }
     }
 
@@ -80,8 +94,10 @@ pub(super) fn interval_fields() -> Fields {
 }
 
 pub(super) fn element_field(element: &Kind) -> Arc<Field> {
-    Arc::new(Field::new_list_field(element.data_type(), true))
+    // What Parquet itself calls it; Arrow's own name is "item".
+    Arc::new(Field::new("element", element.data_type(), true))
 }
+
 /// How a column is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cast {
@@ -193,7 +209,8 @@ impl Types {
             "interval" => Kind::Interval,
             "uuid" => Kind::Uuid,
             "bytea" => Kind::Bytes,
-            "text" | "varchar" | "name" | "json" => Kind::Text,
+            "text" | "varchar" | "name" => Kind::Text,
+            "json" => Kind::Json,
             // Without a length, trailing blanks are part of the value, but its text lacks them.
             "bpchar" if modifier >= 0 => Kind::Padded,
             "bpchar" => Kind::Text,

@@ -1,7 +1,11 @@
 //! PURE: where the rows of a table lie in time, as windows.
 
 use crate::model::ReadMode;
-use crate::window::Window;
+use crate::window::{MICROSECOND, Window};
+
+/// No column of these servers tells times apart that are nearer, also one that is altered later. A day for a
+/// `date` would be too much: as a `timestamp` it gets rows within the day that is then covered.
+pub(in crate::source) const RESOLUTION_NANOS: i64 = MICROSECOND;
 
 /// What a source says of the times of a table.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -26,7 +30,9 @@ impl Times {
         let nanos = |time: i128| time.clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64;
         let first = Window { from: i64::MIN, to: i64::MIN + 1 };
         let last = Window { from: i64::MAX - 1, to: i64::MAX };
-        let finite = self.ends.and_then(|(from, to)| Window::new(nanos(from), nanos(to + 1)));
+        let finite = self.ends.and_then(|(from, to)| {
+            Window::new(nanos(from), nanos(to + i128::from(RESOLUTION_NANOS)))
+        });
         // Both of its ends lie beyond the same end of time.
         let outside = self.ends.filter(|_| finite.is_none()).map(|(from, _)| from);
         let mut windows = Vec::new();
@@ -58,12 +64,12 @@ mod tests {
         let beyond = i128::from(i64::MAX) * 2;
         let times = |ends| Times { ends, ..Times::default() };
         assert_eq!(times(None).bounds(), None);
-        assert_eq!(times(Some((3, 5))).data_ranges(), [Window { from: 3, to: 6 }]);
+        assert_eq!(times(Some((3, 5))).data_ranges(), [Window { from: 3, to: 1005 }]);
         assert_eq!(times(Some((-beyond, -beyond))).data_ranges(), [first]);
         assert_eq!(times(Some((beyond, beyond))).data_ranges(), [last]);
         assert_eq!(times(Some((-beyond, beyond))).bounds(), Some(Window::ALL));
         let all = Times { ends: Some((3, 5)), before: true, after: true };
-        assert_eq!(all.data_ranges(), [first, Window { from: 3, to: 6 }, last]);
+        assert_eq!(all.data_ranges(), [first, Window { from: 3, to: 1005 }, last]);
         assert_eq!(all.bounds(), Some(Window::ALL));
     }
 

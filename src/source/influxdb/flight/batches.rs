@@ -133,6 +133,7 @@ mod tests {
             data_ranges: vec![],
             split_points: SplitPoints::None,
             time_column: None,
+            resolution_nanos: 1,
             read_mode: ReadMode::Windows,
             identity: Identity::default(),
         }

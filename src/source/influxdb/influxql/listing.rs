@@ -235,6 +235,7 @@ impl InfluxQl {
                 data_ranges: data_ranges.clone(),
                 split_points: cuts,
                 time_column: None,
+                resolution_nanos: 1,
                 read_mode: ReadMode::Windows,
                 identity: Identity::default(),
             };
