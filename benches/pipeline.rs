@@ -148,12 +148,9 @@ fn options(part_bytes: usize) -> EncodeOptions {
 /// The rows of a Parquet file, in memory, as a source would hand them over.
 fn load(path: &Path) -> (Arc<Table>, Vec<RecordBatch>) {
     let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(path).unwrap()).unwrap();
-    let columns = reader.schema().fields().iter().map(|field| Column {
-        name: field.name().clone(),
-        key: field.name().clone(),
-        role: if field.is_nullable() { Role::Column } else { Role::Time },
-        source_type: String::new(),
-        data_type: field.data_type().clone(),
+    let columns = reader.schema().fields().iter().map(|field| {
+        let role = if field.is_nullable() { Role::Column } else { Role::Time };
+        Column::new(field.name(), field.name(), role, "", field.data_type().clone())
     });
     let table = Table { columns: columns.collect(), ..Table::clone(&table()) };
     let batches = reader.with_batch_size(BATCH).build().unwrap();
@@ -183,7 +180,7 @@ fn encode(kind: &str, rows: usize, runs: usize, out: Option<&str>) {
             bytes
         });
         let options = EncodeOptions { file_bytes: 1 << 40, ..options(5 << 20) };
-        let mut encoder = Encoder::new(&table, vec![], options, output);
+        let mut encoder = Encoder::new(&table, vec![], options, output).unwrap();
         batches.iter().for_each(|batch| encoder.write(batch.clone()).unwrap());
         let encoded = encoder.finish().unwrap();
         assert_eq!(encoded.rows as usize, rows);

@@ -461,7 +461,7 @@ fn all_artifacts_are_kept_or_said_to_be_missing() {
     assert_eq!(status("stacks"), "none");
     assert!(status("tasks").starts_with("not available"), "{}", status("tasks"));
     assert!(status("labels").starts_with("failed"), "{}", status("labels"));
-    assert!(status("tokens").starts_with("saved, without the values of 1 secret"));
+    assert!(status("tokens").starts_with("saved: without the values of 1 secret"));
     assert_eq!(status("template"), "saved");
     let of = |path: &str| {
         let found = archive.files().into_iter().find(|file| file.contains(path));
