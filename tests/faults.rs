@@ -616,7 +616,7 @@ fn nonsense_in_the_configuration_is_refused_by_name() {
         ("attempts = 0\n", "attempts"),
         ("from = \"yesterday\"\n", "from"),
         ("to = \"2024-13-01\"\n", "to"),
-        ("from = \"2024-01-02\"\nto = \"2024-01-01\"\n", "empty"),
+        ("from = \"2024-01-02\"\nto = \"2024-01-01\"\n", "is after"),
         ("SOURCE tokn = \"x\"\n", "tokn"),
         ("SOURCE token = \"plain\"\n", "token"),
         ("SOURCE token = { env = \"NOT_SET_ANYWHERE\" }\n", "NOT_SET_ANYWHERE"),
