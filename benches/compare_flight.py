@@ -35,6 +35,7 @@ def main():
     add("--days", type=int, default=30, help="that they are spread over; default 30")
     add("--runs", type=int, default=5, help="default 5")
     add("--moveout", type=Path, default=HERE.parent / "target/release/moveout", metavar="FILE")
+    add("--before", type=Path, metavar="FILE", help="an older moveout, in the same rounds")
     args = parser.parse_args()
     program = bench_program()
     with tempfile.TemporaryDirectory(prefix="moveout-bench-") as folder:
@@ -47,10 +48,10 @@ def main():
                 run, _ = measured([program, "drain", url, args.days, width])
                 return run
 
-            def moveout(concurrency):
+            def moveout(concurrency, program=args.moveout):
                 archive = Path(folder) / "archive"
                 shutil.rmtree(archive, ignore_errors=True)
-                run, out = measured([args.moveout, "export", "--json", "--source", f"influxdb+{url}", "--archive",
+                run, out = measured([program, "export", "--json", "--source", f"influxdb+{url}", "--archive",
                                      archive, "--concurrency", concurrency])
                 result = json.loads(out)
                 if result["rows_total"] != args.rows:
@@ -65,6 +66,8 @@ def main():
             contestants = {f"floor, {w} d a query": (lambda w=w: floor(w)) for w in (1, 4, args.days)}
             contestants |= {"moveout -c 1": lambda: moveout(1), "encode, from memory": encode,
                             "moveout -c 4": lambda: moveout(4)}
+            if args.before:
+                contestants |= {f"before -c {n}": lambda n=n: moveout(n, args.before) for n in (1, 4)}
             runs = {name: [] for name in contestants}
             for _ in range(args.runs):
                 for name, run in contestants.items():

@@ -180,17 +180,17 @@ class Bench:
             raise Failure(f"only {size} bytes for {self.rows} rows")
         return run | {"bytes": size}
 
-    def export(self, concurrency, archive, window=None):
-        command = [self.args.moveout, "export", "--source", f"influxdb+{self.server.url}/{self.database}",
+    def export(self, concurrency, archive, window=None, program=None):
+        command = [program or self.args.moveout, "export", "--source", f"influxdb+{self.server.url}/{self.database}",
                    "--archive", archive, "--from", "min", "--to", "max", "--concurrency", str(concurrency)]
         window = window or self.args.window_text
         return command + (["--window", window] if window else [])
 
-    def moveout(self, concurrency, window=None):
+    def moveout(self, concurrency, window=None, program=None):
         archive = self.archive if concurrency == 1 else self.folder / "other-archive"
         shutil.rmtree(archive, ignore_errors=True)
         try:
-            run, _ = self.measure(self.export(concurrency, archive, window))
+            run, _ = self.measure(self.export(concurrency, archive, window, program))
             rows, size = json.loads(self.measure(self.peer("count", archive))[1][0])
             expect(rows, self.rows)
         except Failure:
@@ -254,6 +254,8 @@ def compare(args, server, folder):
     rows = args.rows // SERIES * SERIES
     bench = Bench(args, server, folder, "bench", rows, "7d")
     chosen = {n: run for n, run in bench.contestants().items() if n in args.only}
+    if args.before:
+        chosen |= contest.before(bench.moveout, args.before, (1, 4), chosen, LABELS, RATIOS)
     # The floor that is not counted warms the page cache, and calms the server's heap after `python`.
     good, failed = contest.in_rounds(chosen, LABELS, args.runs, bench.floor)
     lines = [summary(n, r, args, rows) for n, r in good.items()]
@@ -305,6 +307,7 @@ def main():
     add("--memory", action="store_true", help="compare peak memory instead")
     add("--memory-rows", type=int, nargs=2, default=[300_000, 3_000_000], metavar="N", help="default 300000 3000000")
     add("--moveout", type=lambda f: Path(f).resolve(), default=HERE.parent / "target/release/moveout", metavar="FILE")
+    add("--before", type=lambda f: Path(f).resolve(), metavar="FILE", help="an older moveout, in the same rounds")
     add("--timeout", type=int, default=900, help="seconds for one run; default 900")
     add("--json", type=Path, metavar="FILE", help="write the figures there, too")
     args = parser.parse_args()

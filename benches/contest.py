@@ -22,6 +22,17 @@ def tail(path, lines=15):
     return "\n".join("    " + line for line in text[-lines:]) or "    (nothing)"
 
 
+def before(moveout, program, concurrencies, chosen, labels, ratios):
+    """An older moveout as further contestants, each compared with the one of now."""
+    found = {}
+    for number in concurrencies:
+        if f"moveout-c{number}" in chosen:
+            labels[f"before-c{number}"] = f"before -c {number}"
+            ratios += [(f"moveout-c{number}", f"before-c{number}", what) for what in ("wall", "client_cpu")]
+            found[f"before-c{number}"] = lambda number=number: moveout(number, program=program)
+    return found
+
+
 def expect(found, wanted):
     if found != wanted:
         raise Failure(f"{found} rows instead of {wanted}")

@@ -76,11 +76,11 @@ class Bench:
         run, _ = self.measure(self.peer(*args, file), env=env)
         return run | {"bytes": self.counted(file)}
 
-    def moveout(self, concurrency):
+    def moveout(self, concurrency, program=None):
         archive = self.folder / "archive"
         shutil.rmtree(archive, ignore_errors=True)
         run, _ = self.measure(
-            [self.args.moveout, "export", "--source", self.server.url, "--archive", archive, "--from", "min",
+            [program or self.args.moveout, "export", "--source", self.server.url, "--archive", archive, "--from", "min",
              "--to", "max", "--concurrency", str(concurrency)], env=self.server.credentials)
         return run | {"bytes": self.counted(archive)}
 
@@ -105,6 +105,7 @@ def main(name, doc, labels, ratios, belongs_to, server_class, bench_class):
     add("--only", type=names, default=list(labels), metavar="NAME,…", help=", ".join(labels))
     add("--no-index", action="store_true", help="none on the time column")
     add("--moveout", type=lambda f: Path(f).resolve(), default=HERE.parent / "target/release/moveout", metavar="FILE")
+    add("--before", type=lambda f: Path(f).resolve(), metavar="FILE", help="an older moveout, in the same rounds")
     add("--timeout", type=int, default=900, help="seconds for one run; default 900")
     add("--json", type=Path, metavar="FILE", help="write the figures there, too")
     args = parser.parse_args()
@@ -122,6 +123,8 @@ def main(name, doc, labels, ratios, belongs_to, server_class, bench_class):
             bench = bench_class(args, server, folder, venv)
             chosen = {n: run for n, run in bench.contestants().items()
                       if n in args.only and belongs_to.get(n) not in missing}
+            if args.before:
+                chosen |= contest.before(bench.moveout, args.before, (1, 2), chosen, labels, ratios)
             runs, failed = contest.in_rounds(chosen, labels, args.runs, bench.floor)
             lines = [contest.line(labels[n], r, args.rows) for n, r in runs.items()]
             floor = next((l["wall_s"] for l in lines if l["name"] == labels["floor"]), None)
