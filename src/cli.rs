@@ -218,4 +218,7 @@ pub struct JobArgs {
     /// Memory for all buffers together [default: 256MiB]
     #[arg(long, value_name = "SIZE", help_heading = "How")]
     pub memory: Option<String>,
+    /// Bytes of rows to take in a second, all chunks together, such as 20MB [default: no limit]
+    #[arg(long, value_name = "SIZE", help_heading = "How")]
+    pub bandwidth: Option<String>,
 }

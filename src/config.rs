@@ -52,6 +52,8 @@ pub struct Flags {
     pub concurrency: Option<usize>,
     /// `--memory`.
     pub memory: Option<String>,
+    /// `--bandwidth`.
+    pub bandwidth: Option<String>,
 }
 
 /// Reads the file and the environment, puts the flags over them, and checks the whole.
@@ -174,6 +176,7 @@ fn limits(flags: &Flags, file: &File) -> Result<Limits> {
         Ok(Duration::from_nanos(nanos.unsigned_abs()))
     };
     let memory = flags.memory.clone().or_else(|| file.memory.clone());
+    let bandwidth = flags.bandwidth.clone().or_else(|| file.bandwidth.clone());
     Ok(Limits {
         window: match flags.window.clone().or_else(|| file.window.clone()) {
             Some(text) => Some(duration("window", Some(text), 0)?),
@@ -181,6 +184,10 @@ fn limits(flags: &Flags, file: &File) -> Result<Limits> {
         },
         concurrency: flags.concurrency.or(file.concurrency).unwrap_or(usual.concurrency),
         memory_bytes: size("memory", memory, usual.memory_bytes as u64)? as usize,
+        bandwidth_bytes: match bandwidth {
+            Some(text) => Some(size("bandwidth", Some(text), 0)?),
+            None => usual.bandwidth_bytes,
+        },
         file_bytes: size("file_size", file.file_size.clone(), usual.file_bytes)?,
         idle_timeout: time("idle_timeout", &file.idle_timeout, usual.idle_timeout)?,
         attempts: file.attempts.unwrap_or(usual.attempts),

@@ -116,19 +116,18 @@ async fn run(cli: &Cli, progress: &Progress) -> Result<Exit> {
 }
 
 fn load(args: &JobArgs, progress: &Progress) -> Result<Job> {
-    let JobArgs { config, sources, name, archive, from, to, keep, window, concurrency, memory } =
-        args;
     let flags = Flags {
-        config: config.clone(),
-        sources: sources.clone(),
-        name: name.clone(),
-        archive: archive.clone(),
-        from: from.clone(),
-        to: to.clone(),
-        keep: *keep,
-        window: window.clone(),
-        concurrency: *concurrency,
-        memory: memory.clone(),
+        config: args.config.clone(),
+        sources: args.sources.clone(),
+        name: args.name.clone(),
+        archive: args.archive.clone(),
+        from: args.from.clone(),
+        to: args.to.clone(),
+        keep: args.keep,
+        window: args.window.clone(),
+        concurrency: args.concurrency,
+        memory: args.memory.clone(),
+        bandwidth: args.bandwidth.clone(),
     };
     let job = config::load(flags)?;
     // At once: the run may not live to its summary.

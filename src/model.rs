@@ -382,3 +382,6 @@ pub struct ReadSummary {
 
 /// The reason for leaving out a table that `exclude` names.
 pub(crate) const LEFT_OUT: &str = "left out by `exclude`";
+
+/// The reason for leaving out what the configuration or the URL does not name.
+pub(crate) const NOT_REQUESTED: &str = "not requested";

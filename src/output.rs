@@ -227,7 +227,7 @@ fn outside(out: Out<'_>, outside: &[Outside]) -> io::Result<()> {
         let at_least = if outside.count.exact { "" } else { "at least " };
         writeln!(
             out,
-            "  outside    {at_least}{} of {} in {}, not asked for",
+            "  outside    {at_least}{} of {} in {}, not requested",
             several(outside.count.rows, "row"),
             outside.table,
             outside.window

@@ -272,8 +272,8 @@ fn taken_whole(job: &Job, source: usize, tables: &[Surveyed]) -> Option<String> 
     let more = if names.len() > 5 { ", …" } else { "" };
     (!names.is_empty()).then(|| {
         format!(
-            "read whole because no index serves a column of time: {} ({shown}{more}); `time_columns` in the \
-             configuration can name such a column",
+            "read whole, whatever range is requested, because no single column of time stands out whose windows are cheap \
+             to read: {} ({shown}{more}); `time_columns` in the configuration can name one",
             match names.len() {
                 1 => "1 table".to_owned(),
                 number => format!("{number} tables"),

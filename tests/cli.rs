@@ -307,6 +307,7 @@ fn wrong_usage_is_named_and_helped_with() {
         ("backwards", &["--source", "lp:x", "--from", "max", "--to", "min"]),
         ("width", &["--source", "lp:x", "--window", "1 day"]),
         ("memory", &["--source", "lp:x", "--memory", "lots"]),
+        ("bandwidth", &["--source", "lp:x", "--bandwidth", "fast"]),
         ("too little memory", &["--source", "lp:x", "--memory", "1MiB"]),
         ("concurrency", &["--source", "lp:x", "--concurrency", "0"]),
         ("no such configuration", &["--config", "no-such-file.toml"]),

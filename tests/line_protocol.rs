@@ -486,6 +486,29 @@ fn little_memory_gives_the_same_rows() {
 
 /// A small constant for each table, and no more. In a folder in memory, since a disk would be waited for.
 #[test]
+fn a_bandwidth_holds_for_all_chunks_together() {
+    // 120,000 rows of 16 bytes, in several chunks at once: 1.92 MB.
+    let lines = (0..120_000).fold(String::new(), |mut lines, i| {
+        writeln!(lines, "m v={i}i {}", 1_700_000_000 + i * 60).unwrap();
+        lines
+    });
+    let setting = Setting::new("a.lp", lines);
+    let keys = "precision = \"s\"";
+    let config = setting.folder.path().join("config.toml");
+    let text = format!(
+        "bandwidth = \"500kB\"\nwindow = \"1w\"\n[[source]]\nname = \"lines\"\nurl = \"lp:a.lp\"\n{keys}\n"
+    );
+    fs::write(&config, text).unwrap();
+    let root = setting.root();
+    let began = std::time::Instant::now();
+    let args = ["export", "--config", config.to_str().unwrap(), "--archive"];
+    moveout(args.into_iter().chain([root.to_str().unwrap()])).expect(0);
+    // What is under way when the last batch comes is not waited for.
+    assert!(began.elapsed().as_secs_f64() > 1.5, "{:?}", began.elapsed());
+    assert_eq!(setting.archive().rows("m").len(), 120_000);
+}
+
+#[test]
 fn twenty_thousand_tables_take_little_memory() {
     let peak = |tables: i64| {
         let mut lines = String::new();

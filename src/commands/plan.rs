@@ -1,5 +1,7 @@
 //! The verb `plan`: what an export with the same options would do, and about how long it would take.
-//! Writes nothing; reads a sample of the rows, for two seconds at most, to measure the speed.
+//! Writes nothing; reads a sample of the rows of each source, for two seconds at most, to measure speed and size.
+
+mod sample;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,18 +20,15 @@ use crate::coverage::Coverage;
 use crate::error::{Class, Exit, Result};
 use crate::export::queue::Queue;
 use crate::export::summary::{Failed, UNREADABLE};
-use crate::model::{Chunk, Excluded, Metering, SourceInfo, Table, TableId};
+use crate::model::{Excluded, Metering, SourceInfo, Table, TableId};
 use crate::progress::Progress;
 use crate::retry::{Interrupt, Retry};
 use crate::source::Source;
-use crate::source::channel::{BatchSender, size_bytes};
 use crate::survey::{Known, Survey, Surveyed, survey};
-use crate::window::{DAY, Slice, Window};
+use crate::window::{Slice, Window};
 
-/// How long to read rows to learn the speed.
-const SAMPLE: Duration = Duration::from_secs(2);
-/// Rows of a sample of a source that counts what is read.
-const BILLED_SAMPLE_ROWS: usize = 50_000;
+/// For how long samples are read at most, over all sources.
+const SAMPLING: Duration = Duration::from_secs(10);
 /// How long to count rows at most, over all tables.
 const COUNTING: Duration = Duration::from_secs(30);
 
@@ -135,24 +134,34 @@ async fn look(job: &Job, progress: &Progress, retry: &Retry) -> Result<Preview> 
     let survey = survey(job, progress, retry, &known).await?;
     progress.doing("counting rows");
     let until = Instant::now() + COUNTING;
-    let tables: Vec<TablePreview> = futures::stream::iter(&survey.tables)
+    let mut tables: Vec<TablePreview> = futures::stream::iter(&survey.tables)
         .map(|surveyed| preview_table(job, &survey, surveyed, &known, until))
         .buffered(4)
         .collect()
         .await;
     progress.doing("measuring the speed");
-    let mut wire = HashMap::new();
-    let mut speed = None;
+    let (mut wire, mut speed, mut memory) = (HashMap::new(), None, None);
+    let until = Instant::now() + SAMPLING;
     for number in 0..survey.sources.len() {
-        let Some((table, window)) = largest(&survey, &tables, number) else { continue };
         let source = survey.sources[number].as_ref();
-        // One sample tells the speed; where bytes are counted, each source's own tells what a row takes.
-        if speed.is_some() && source.metering().is_none() {
+        // Where bytes are counted, each source's own sample tells what a row takes.
+        if Instant::now() > until && source.metering().is_none() {
             continue;
         }
-        if let Some(sample) = read_sample(source, table, window).await {
-            speed = speed.or(Some(sample.rows_per_second));
-            wire.insert(number, sample.bytes_per_row / wire_bytes_per_row(table).max(1.0));
+        let Some((table, window)) = largest(&survey, &tables, number) else { continue };
+        let Some(sample) = sample::read(source, table, window).await else { continue };
+        speed = speed.or(Some(sample.rows_per_second));
+        let factor = sample.memory_bytes_per_row / wire_bytes_per_row(table).max(1.0);
+        memory = memory.or(Some(sample.memory_bytes_per_row));
+        wire.insert(number, factor);
+        // What its largest table becomes tells about the source's others, too.
+        if let Some(bytes) = sample.parquet_bytes_per_row {
+            let factor = bytes / bytes_per_row(table).max(f64::MIN_POSITIVE);
+            let pairs = survey.tables.iter().zip(&mut tables);
+            for (_, preview) in pairs.filter(|(table, _)| table.source == number) {
+                let estimate = &mut preview.bytes_estimate;
+                *estimate = estimate.map(|bytes| (bytes as f64 * factor) as u64);
+            }
         }
     }
     let quotas = quotas(&survey, &tables, &wire);
@@ -173,7 +182,10 @@ async fn look(job: &Job, progress: &Progress, retry: &Retry) -> Result<Preview> 
         bytes_estimate: sum(|table| table.bytes_estimate),
         seconds_estimate: rows_estimate.zip(speed).map(|(rows, speed)| {
             let by_quota = quotas.iter().filter_map(|quota| quota.seconds_at_least).max();
-            ((rows as f64 / speed / streams as f64).ceil() as u64).max(by_quota.unwrap_or(0))
+            let limit = job.limits.bandwidth_bytes.zip(memory);
+            let by_bandwidth = limit.map_or(0.0, |(limit, row)| rows as f64 * row / limit as f64);
+            let seconds = (rows as f64 / speed / streams as f64).max(by_bandwidth).ceil();
+            (seconds as u64).max(by_quota.unwrap_or(0))
         }),
         quotas,
         tables,
@@ -329,43 +341,4 @@ fn largest<'a>(
     let (surveyed, preview) = pairs.max_by_key(|(_, preview)| preview.rows_estimate)?;
     let newest = preview.remaining.last()?.intersect(&surveyed.bounds?)?;
     Some((&surveyed.table, newest))
-}
-
-struct Sample {
-    rows_per_second: f64,
-    bytes_per_row: f64,
-}
-
-async fn read_sample(source: &dyn Source, table: &Arc<Table>, window: Window) -> Option<Sample> {
-    let (sender, mut batches) = BatchSender::channel(1);
-    // Where bytes are counted, a small part of a quota tells as much.
-    let billed = source.metering().is_some();
-    let window = if billed {
-        Window { from: window.from.max(window.to.saturating_sub(DAY)), ..window }
-    } else {
-        window
-    };
-    let most_rows = if billed { BILLED_SAMPLE_ROWS } else { usize::MAX };
-    let chunk = Chunk { table: Arc::clone(table), slice: Slice::from(window) };
-    let (began, mut rows, mut bytes, mut last) = (Instant::now(), 0, 0, Duration::ZERO);
-    let counted = async {
-        while let Some(batch) = batches.recv().await {
-            rows += batch.num_rows();
-            bytes += batch.columns().iter().map(size_bytes).sum::<usize>();
-            last = began.elapsed();
-            if rows >= most_rows {
-                break;
-            }
-        }
-        batches.close();
-    };
-    // Either all of it was read in the time, or enough to know the speed.
-    let _ =
-        tokio::time::timeout(SAMPLE, async { tokio::join!(source.read(&chunk, sender), counted) })
-            .await;
-    let per = |sum: f64, of: f64| (rows > 0).then(|| sum / of);
-    Some(Sample {
-        rows_per_second: per(rows as f64, last.as_secs_f64().max(1e-3))?,
-        bytes_per_row: per(bytes as f64, rows as f64)?,
-    })
 }

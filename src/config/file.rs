@@ -24,6 +24,7 @@ pub(super) struct File {
     pub(super) window: Option<String>,
     pub(super) concurrency: Option<usize>,
     pub(super) memory: Option<String>,
+    pub(super) bandwidth: Option<String>,
     pub(super) file_size: Option<String>,
     pub(super) idle_timeout: Option<String>,
     pub(super) attempts: Option<u32>,

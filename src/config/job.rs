@@ -43,6 +43,8 @@ pub struct Limits {
     pub concurrency: usize,
     /// All buffers together, in bytes.
     pub memory_bytes: usize,
+    /// The most bytes of rows that all chunks together take in a second, as they lie in memory.
+    pub bandwidth_bytes: Option<u64>,
     /// Size from which on a chunk goes on in another file, in bytes.
     pub file_bytes: u64,
     /// After how long without a byte an answer counts as broken.
@@ -61,6 +63,7 @@ impl Default for Limits {
             window: None,
             concurrency: 4,
             memory_bytes: 256 << 20,
+            bandwidth_bytes: None,
             file_bytes: 512 << 20,
             idle_timeout: Duration::from_secs(60),
             attempts: 6,

@@ -80,6 +80,7 @@ const FILE: Keys = Keys {
         ("window", Kind::Text),
         ("concurrency", Kind::Count),
         ("memory", Kind::Text),
+        ("bandwidth", Kind::Text),
         ("file_size", Kind::Text),
         ("idle_timeout", Kind::Text),
         ("attempts", Kind::Count),

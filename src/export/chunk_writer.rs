@@ -17,7 +17,7 @@ use crate::model::{Chunk, ReadSummary};
 use crate::progress::Progress;
 use crate::retry::Interrupt;
 use crate::source::Source;
-use crate::source::channel::{BatchSender, Batches};
+use crate::source::channel::{BatchSender, Batches, Pace};
 use crate::store::Store;
 use crate::store::hash_object;
 use crate::store::upload::Upload;
@@ -37,6 +37,8 @@ pub struct ChunkWriter {
     pub store: Store,
     /// Short id of the run.
     pub run: String,
+    /// How fast to take rows, where that is limited.
+    pub pace: Option<Pace>,
     /// How to encode.
     pub options: EncodeOptions,
     /// Where to count.
@@ -65,6 +67,10 @@ impl ChunkWriter {
         );
         let (output, parts) = mpsc::channel(1);
         let ended = Arc::new(AtomicBool::new(false));
+        let batches = match &self.pace {
+            Some(pace) => batches.paced(pace.clone(), Arc::clone(&ended)),
+            None => batches,
+        };
 
         let encoder =
             Encoder::new(&chunk.table, self.metadata(chunk), self.options.clone(), output)?;

@@ -26,6 +26,7 @@ use crate::model::TableId;
 use crate::progress::Progress;
 use crate::range::{RangeText, union};
 use crate::retry::Retry;
+use crate::source::channel::Pace;
 use crate::survey::division::same_division;
 use crate::survey::{Known, Survey, Surveyed, survey};
 use crate::window::{Slice, now, rfc3339};
@@ -117,6 +118,7 @@ pub async fn prepare<'a>(
         hint: (!survey.unreadable.is_empty()).then(|| UNREADABLE.to_owned()),
     };
     let writer = ChunkWriter {
+        pace: job.limits.bandwidth_bytes.map(Pace::new),
         options: encode_options(job, archive.store().part_bytes()),
         store: archive.store().clone(),
         run,

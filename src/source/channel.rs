@@ -1,6 +1,8 @@
 //! The bounded channel between a source and the encoder of a chunk.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use arrow::array::{Array, ArrayRef, RecordBatch};
 use tokio::sync::{Semaphore, mpsc};
@@ -17,6 +19,34 @@ pub(crate) fn size_bytes(array: &ArrayRef) -> usize {
     array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size())
 }
 
+/// How long a receiver that is paced sleeps at once; it then looks whether its chunk has failed.
+const NAP: Duration = Duration::from_millis(50);
+
+/// The most bytes of rows that the chunks of a run take from their sources in a second, all together.
+#[derive(Debug, Clone)]
+pub struct Pace {
+    bytes_per_second: u64,
+    /// When the next batch may be taken.
+    next: Arc<Mutex<Instant>>,
+}
+
+impl Pace {
+    /// So many bytes a second.
+    pub fn new(bytes_per_second: u64) -> Self {
+        Self { bytes_per_second, next: Arc::new(Mutex::new(Instant::now())) }
+    }
+
+    /// When a batch of that size may be passed on. The batches after it wait for as long as it takes to send.
+    fn take(&self, size_kib: u32) -> Instant {
+        let bytes = u64::from(size_kib) * 1024;
+        let takes = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second.max(1) as f64);
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = (*next).max(Instant::now());
+        *next = due + takes;
+        due
+    }
+}
+
 /// The sending half: a source puts the batches of a chunk into it. It is bounded, so that a slow destination slows the
 /// source down.
 #[derive(Debug, Clone)]
@@ -30,9 +60,19 @@ pub struct BatchSender {
 pub struct Batches {
     receiver: mpsc::Receiver<(RecordBatch, u32)>,
     room: Arc<Semaphore>,
+    pace: Option<(Pace, Arc<AtomicBool>)>,
 }
 
 impl Batches {
+    /// Takes batches no faster than that; the source is slowed down by its full channel. A channel that closes although
+    /// its stream has not `ended` well is emptied at once.
+    #[must_use]
+    pub fn paced(mut self, pace: Pace, ended: Arc<AtomicBool>) -> Self {
+        self.pace = Some((pace, ended));
+        self
+    }
+
+
     /// The next batch; `None` after the last.
     pub async fn recv(&mut self) -> Option<RecordBatch> {
         let taken = self.receiver.recv().await;
@@ -42,6 +82,15 @@ impl Batches {
     /// The same, for a thread that may block.
     pub fn blocking_recv(&mut self) -> Option<RecordBatch> {
         let taken = self.receiver.blocking_recv();
+        if let (Some((pace, ended)), Some((_, size_kib))) = (&self.pace, &taken) {
+            let due = pace.take(*size_kib);
+            while (!self.receiver.is_closed() || ended.load(Ordering::Acquire))
+                && let Some(left) = due.checked_duration_since(Instant::now())
+                && !left.is_zero()
+            {
+                std::thread::sleep(left.min(NAP));
+            }
+        }
         self.taken(taken)
     }
 
@@ -69,7 +118,7 @@ impl BatchSender {
     pub fn channel(capacity: usize) -> (Self, Batches) {
         let (sender, receiver) = mpsc::channel(capacity);
         let room = Arc::new(Semaphore::new(ROOM as usize));
-        (Self { sender, room: Arc::clone(&room) }, Batches { receiver, room })
+        (Self { sender, room: Arc::clone(&room) }, Batches { receiver, room, pace: None })
     }
 
     /// Sends a batch from a thread that may block.
@@ -88,5 +137,22 @@ impl BatchSender {
     // The encoder or the upload has failed; its own error is shown instead of this one.
     fn gone() -> Error {
         Error::of(Class::Retry, "the writer of this chunk has ended")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_batch_waits_for_as_long_as_those_before_it_take() {
+        let pace = Pace::new(1024 * 1024);
+        let began = Instant::now();
+        let first = pace.take(2048); // 2 MiB: two seconds
+        let second = pace.clone().take(512); // of another chunk: half a second
+        let third = pace.take(1);
+        assert!(first >= began && first.elapsed() < Duration::from_secs(1), "at once");
+        assert_eq!(second - first, Duration::from_secs(2));
+        assert_eq!(third - second, Duration::from_millis(500));
     }
 }

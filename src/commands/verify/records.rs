@@ -301,7 +301,7 @@ impl Check {
         for requested in &run.requested {
             let coverage = covered.remove(&requested.table).unwrap_or_default();
             for gap in requested.windows.iter().flat_map(|window| coverage.missing(*window)) {
-                let fault = format!("{gap} was asked for and is not covered");
+                let fault = format!("{gap} was requested and is not covered");
                 self.fault(Concern::Records, &requested.table.to_string(), fault);
             }
         }

@@ -2,7 +2,7 @@
 
 use crate::config::Select;
 use crate::error::{Class, Error, Result};
-use crate::model::Excluded;
+use crate::model::{Excluded, NOT_REQUESTED};
 
 /// The database of the server's own records, which 1.x and 3 have.
 pub(in crate::source) const INTERNAL: &str = "_internal";
@@ -51,7 +51,7 @@ pub(in crate::source) fn choose(
         let why = if is_system {
             "the server's own records; name the database to export it"
         } else {
-            "not asked for"
+            NOT_REQUESTED
         };
         let what = format!("database {database}");
         excluded.push(Excluded { source: source.to_owned(), what, why: why.to_owned() });

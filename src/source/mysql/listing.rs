@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use crate::error::Result;
 use crate::model::{
-    Column, Division, Excluded, Identity, Listing, Object, ReadMode, Size, SplitPoints, Table,
+    Column, Division, Excluded, Identity, Listing, NOT_REQUESTED, Object, ReadMode, Size, SplitPoints, Table,
     TableId,
 };
 use crate::source::mysql::catalog;
@@ -69,7 +69,7 @@ pub(super) fn list(this: &Inner, lease: &mut Lease, cancel: &CancelToken) -> Res
     for ((database, table), entry) in catalog.tables {
         let id = TableId { source: this.name.clone(), database, schema: String::new(), table };
         if !this.select.takes_table(&id.table) {
-            listing.excluded.push(excluded(format!("table {id}"), "not asked for"));
+            listing.excluded.push(excluded(format!("table {id}"), NOT_REQUESTED));
         } else if entry.engine.is_none() && !entry.comment.is_empty() {
             listing.unreadable.push((id, escaped(&entry.comment).to_string()));
         } else if !entry.forbidden.is_empty() {

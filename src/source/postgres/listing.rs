@@ -1,7 +1,7 @@
 //! The catalog as tables to export: how each can be read, where its rows are, and what the user should know. Blocks.
 
 use crate::error::{Class, Result};
-use crate::model::{Division, Identity, LEFT_OUT, Listing, ReadMode, SplitPoints, Table, TableId};
+use crate::model::{Division, Identity, LEFT_OUT, Listing, NOT_REQUESTED, ReadMode, SplitPoints, Table, TableId};
 use crate::source::names::Names;
 use crate::source::postgres::catalog::{Attribute, Indexed, Relation};
 use crate::source::postgres::connection::Connection;
@@ -65,7 +65,7 @@ impl Inner {
         for relation in relations {
             let id = self.id(database, &relation.schema, &relation.name);
             if !self.select.takes_schema(&id.schema) || !self.select.takes_table(&id.table) {
-                listing.excluded.push(self.excluded(format!("table {id}"), "not asked for"));
+                listing.excluded.push(self.excluded(format!("table {id}"), NOT_REQUESTED));
                 continue;
             }
             if self.select.excludes(&id.database, &id.schema, &id.table) {

@@ -2,6 +2,7 @@
 
 use crate::config::Select;
 use crate::error::{Error, Result};
+use crate::model::NOT_REQUESTED;
 
 /// A database that a server shows.
 #[derive(Debug, Clone)]
@@ -41,7 +42,7 @@ pub(in crate::source) fn choose(there: Vec<Found>, select: &Select) -> Result<Ch
             (true, None) => chosen.taken.push(name),
             (false, _) if named.contains(&name) => chosen.taken.push(name),
             (false, Some(why)) => chosen.excluded.push((name, why)),
-            (false, None) => chosen.excluded.push((name, "not asked for")),
+            (false, None) => chosen.excluded.push((name, NOT_REQUESTED)),
         }
     }
     Ok(chosen)

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::coverage::Coverage;
 use crate::error::{Class, Error, Result};
 use crate::model::{
-    Column, Excluded, Identity, Listing, ReadMode, Role, SplitPoints, Table, TableId,
+    Column, Excluded, Identity, Listing, NOT_REQUESTED, ReadMode, Role, SplitPoints, Table, TableId,
 };
 use crate::source::influxdb::databases;
 use crate::source::influxdb::errors::is_of_server;
@@ -46,7 +46,7 @@ impl InfluxQl {
                     taken.push(policy.0);
                 } else {
                     let what = format!("retention policy {database}.{}", policy.0);
-                    listing.excluded.push(self.excluded(what, "not asked for"));
+                    listing.excluded.push(self.excluded(what, NOT_REQUESTED));
                 }
             }
             self.add_hidden(&database, &taken, &mut listing).await?;
@@ -211,7 +211,7 @@ impl InfluxQl {
                 table: name,
             };
             if !self.select.takes_table(&id.table) {
-                listing.excluded.push(self.excluded(format!("table {id}"), "not asked for"));
+                listing.excluded.push(self.excluded(format!("table {id}"), NOT_REQUESTED));
                 continue;
             }
             let columns = match columns {

@@ -1,0 +1,14 @@
+-- Roles, without their passwords. One that is there already is an error to pass over.
+
+SET client_encoding = 'UTF8';
+SET standard_conforming_strings = on;
+
+CREATE ROLE admin;
+CREATE ROLE reader;
+
+ALTER ROLE admin WITH SUPERUSER INHERIT CREATEROLE CREATEDB LOGIN REPLICATION BYPASSRLS CONNECTION LIMIT -1;
+ALTER ROLE reader WITH NOSUPERUSER INHERIT NOCREATEROLE NOCREATEDB LOGIN NOREPLICATION NOBYPASSRLS CONNECTION LIMIT -1;
+
+
+
+
