@@ -14,10 +14,14 @@ use moveout::config::{self, Flags, Job};
 use moveout::error::{Error, Exit, Result};
 use moveout::progress::{Progress, Show};
 use moveout::retry::Interrupt;
+use moveout::source::child;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 fn main() -> ExitCode {
+    if let Some(exit) = child::supervise() {
+        return exit;
+    }
     let cli = parse();
     output::colours(cli.color);
     let progress = Progress::new(if cli.quiet { Show::None } else { cli.progress });

@@ -2,6 +2,7 @@
 //! stores or archives.
 
 pub mod channel;
+pub mod child;
 pub mod contact;
 pub mod influxdb;
 pub mod line_protocol;

@@ -1,0 +1,273 @@
+//! A program of others that never outlives this one. moveout starts itself once more as a supervisor, which starts the
+//! program, passes on what it says, and ends it with all that it started when moveout closes the supervisor's standard
+//! input: on purpose, or because it has panicked or was killed.
+//!
+//! A program is built as a [`Command`] as usual. Secrets go to it by its environment alone: arguments can be seen by
+//! everybody.
+
+mod frames;
+mod processes;
+mod supervisor;
+
+use std::ffi::OsStr;
+use std::io;
+use std::io::BufReader;
+use std::path::PathBuf;
+use std::process::{ChildStdin, ChildStdout, Command, ExitCode, Stdio};
+use std::sync::mpsc::SyncSender;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
+use std::{env, fmt, thread};
+
+use rustix::process::Pid;
+use tokio::sync::watch;
+
+use self::frames::{Frame, each_line};
+pub use self::processes::Holder;
+use crate::text::escaped;
+
+/// The first argument of a supervisor. It is no verb of the command line.
+const VERB: &str = "__child";
+/// Whether the program's standard output goes to moveout as it is, which is the second argument.
+const RAW: &str = "raw";
+const LINES: &str = "lines";
+
+/// The program that supervises.
+static SUPERVISOR: OnceLock<PathBuf> = OnceLock::new();
+
+/// Does the work of a supervisor if this process was started as one, and returns how it ends. Otherwise this process can
+/// start children from now on. It is the first thing that `main` does.
+pub fn supervise() -> Option<ExitCode> {
+    let mut args = env::args_os().skip(1);
+    if args.next().is_some_and(|verb| verb == VERB) {
+        let is_raw = args.next().is_some_and(|output| output == RAW);
+        supervisor::run(is_raw, args);
+        return Some(ExitCode::SUCCESS);
+    }
+    // On Linux this is the same program also when its file was replaced, and no process has the name of moveout that is
+    // not one.
+    let own = PathBuf::from("/proc/self/exe");
+    let own = if own.exists() { Some(own) } else { env::current_exe().ok() };
+    if let Some(own) = own {
+        supervised_by(own);
+    }
+    None
+}
+
+/// Names the moveout that supervises, for a program that is none itself but uses the library.
+pub fn supervised_by(moveout: impl Into<PathBuf>) {
+    // Whoever is first decides; all are the same program.
+    let _ = SUPERVISOR.set(moveout.into());
+}
+
+/// What becomes of a program's standard output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// [`Child::stdout`] has it as it is, without a copy on the way.
+    Raw,
+    /// It is read as lines.
+    Lines,
+}
+
+/// Where a line comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// A line that a program wrote, without its end. One that is very long comes in pieces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// Where it comes from.
+    pub from: Stream,
+    /// What it says, as it is: it may hold secrets, and what a terminal obeys.
+    pub text: String,
+}
+
+/// The line as it may reach a terminal, if it holds no secret.
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", escaped(self.text.trim_end()))
+    }
+}
+
+/// How a program ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// By itself, with a status.
+    Code(i32),
+    /// By a signal.
+    Signal(i32),
+    /// Nobody knows: its supervisor was killed. The program was ended after that.
+    Lost,
+}
+
+impl Exit {
+    /// Whether it ended by itself and says that it did its work.
+    pub fn is_success(self) -> bool {
+        self == Self::Code(0)
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exit status {code}"),
+            Self::Signal(signal) => write!(f, "signal {signal}"),
+            Self::Lost => f.write_str("its supervisor was killed"),
+        }
+    }
+}
+
+/// A running program. It is told to end when this is dropped, together with all that it started: by SIGINT, and after
+/// a few seconds by SIGKILL. Nobody waits for that but who calls [`Child::stop`].
+pub struct Child {
+    supervisor: Pid,
+    /// Its end is what ends the program.
+    control: Mutex<Option<ChildStdin>>,
+    stdout: Mutex<Option<ChildStdout>>,
+    exit: watch::Receiver<Option<Exit>>,
+}
+
+impl Child {
+    /// Starts a program with nothing on its standard input. Each line that it writes goes to `on_line`, on a thread of
+    /// its own; while that takes its time, the program waits. An error says that the program could not be started.
+    ///
+    /// Blocks for a few milliseconds.
+    pub fn start(
+        command: &Command,
+        output: Output,
+        on_line: impl FnMut(Line) + Send + 'static,
+    ) -> io::Result<Self> {
+        let program = SUPERVISOR
+            .get()
+            .ok_or_else(|| io::Error::other("no moveout is named that supervises a program"))?;
+        let mut supervisor = Command::new(program);
+        supervisor.arg(VERB).arg(if output == Output::Raw { RAW } else { LINES });
+        supervisor.arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => supervisor.env(name, value),
+                None => supervisor.env_remove(name),
+            };
+        }
+        if let Some(folder) = command.get_current_dir() {
+            supervisor.current_dir(folder);
+        }
+        let stdout = if output == Output::Raw { Stdio::piped() } else { Stdio::null() };
+        supervisor.stdin(Stdio::piped()).stdout(stdout).stderr(Stdio::piped());
+        let mut supervisor = supervisor.spawn()?;
+        let (control, stdout) = (supervisor.stdin.take(), supervisor.stdout.take());
+        let frames = supervisor.stderr.take().ok_or_else(|| io::Error::other("no report"))?;
+        let pid = Pid::from_child(&supervisor);
+        let (ended, exit) = watch::channel(None);
+        let (started, has_started) = mpsc::sync_channel(1);
+        thread::Builder::new().name("child".to_owned()).spawn(move || {
+            let (group, exit) = follow(frames, &started, on_line);
+            drop(started);
+            let _ = supervisor.wait(); // it can only be gone
+            if exit.is_none()
+                && let Some(group) = group
+            {
+                // It was killed, so nobody else ends what it started.
+                processes::end(group, None, || processes::is_empty(group));
+            }
+            let _ = ended.send(Some(exit.unwrap_or(Exit::Lost)));
+        })?;
+        match has_started.recv() {
+            Ok(Ok(())) => Ok(Self {
+                supervisor: pid,
+                control: Mutex::new(control),
+                stdout: Mutex::new(stdout),
+                exit,
+            }),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(io::Error::other("its supervisor ended at once")),
+        }
+    }
+
+    /// The standard output of a program that was started with [`Output::Raw`]; `None` after the first call. It ends when
+    /// the program and all that it started are gone.
+    pub fn stdout(&self) -> Option<ChildStdout> {
+        lock(&self.stdout).take()
+    }
+
+    /// How it ended; `None` while it runs, or something that it started.
+    pub fn exit(&self) -> Option<Exit> {
+        let is_followed = self.exit.has_changed().is_ok();
+        let exit = *self.exit.borrow();
+        exit.or_else(|| (!is_followed).then_some(Exit::Lost))
+    }
+
+    /// Waits until it and all that it started are gone.
+    pub async fn ended(&self) -> Exit {
+        let mut exit = self.exit.clone();
+        let ended = exit.wait_for(Option::is_some).await;
+        ended.ok().and_then(|exit| *exit).unwrap_or(Exit::Lost)
+    }
+
+    /// The same, for a thread that may block.
+    pub fn wait(&self) -> Exit {
+        futures::executor::block_on(self.ended())
+    }
+
+    /// Tells it to end, and does not wait for that.
+    pub fn end(&self) {
+        lock(&self.control).take();
+    }
+
+    /// Ends it, and waits until it and all that it started are gone: a few seconds at most. Blocks.
+    pub fn stop(&self) -> Exit {
+        self.end();
+        self.wait()
+    }
+
+    /// Who listens on a local port, as far as the system shows that.
+    pub fn holder(&self, port: u16) -> Holder {
+        processes::holder(port, self.supervisor)
+    }
+}
+
+impl fmt::Debug for Child {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Child").field("supervisor", &self.supervisor).finish_non_exhaustive()
+    }
+}
+
+/// Follows a supervisor to its end. Returns the group of the program, and how it ended.
+fn follow(
+    frames: impl io::Read,
+    started: &SyncSender<io::Result<()>>,
+    mut on_line: impl FnMut(Line),
+) -> (Option<Pid>, Option<Exit>) {
+    let (mut group, mut exit) = (None, None);
+    each_line(BufReader::new(frames), |line| {
+        match Frame::parse(line) {
+            Frame::Started(pid) => {
+                group = Pid::from_raw(pid);
+                let _ = started.try_send(Ok(())); // there is room for the first
+            }
+            Frame::Refused(code) => {
+                let _ = started.try_send(Err(io::Error::from_raw_os_error(code)));
+            }
+            Frame::Line(from, text) => {
+                on_line(Line { from, text: String::from_utf8_lossy(text).into_owned() });
+            }
+            Frame::Ended(how) => exit = Some(how),
+        };
+    });
+    (group, exit)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The name of a program as it may be shown: without its folder.
+pub fn name_of(program: &OsStr) -> String {
+    let path = std::path::Path::new(program);
+    let name = path.file_name().unwrap_or(program).to_string_lossy();
+    escaped(&name).to_string()
+}

@@ -1,0 +1,96 @@
+//! PURE: what a supervisor tells moveout by its standard error: a line for each thing, whose first byte says what it is.
+
+use std::io::{BufRead, Read};
+
+use crate::source::child::{Exit, Stream};
+
+/// Longer lines come in pieces.
+const LONGEST: u64 = 16 * 1024;
+
+/// What a supervisor tells.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Frame<'a> {
+    /// The program runs, with this number.
+    Started(i32),
+    /// The program cannot be started, for what the system's error says.
+    Refused(i32),
+    /// The program wrote a line.
+    Line(Stream, &'a [u8]),
+    /// The program has ended, and all that it started.
+    Ended(Exit),
+}
+
+impl<'a> Frame<'a> {
+    /// As a line.
+    pub(super) fn line(&self) -> Vec<u8> {
+        match self {
+            Self::Started(pid) => format!("p{pid}\n").into_bytes(),
+            Self::Refused(code) => format!("r{code}\n").into_bytes(),
+            Self::Line(Stream::Stdout, text) => [b"o", *text, b"\n"].concat(),
+            Self::Line(Stream::Stderr, text) => [b"e", *text, b"\n"].concat(),
+            Self::Ended(Exit::Code(code)) => format!("c{code}\n").into_bytes(),
+            Self::Ended(Exit::Signal(signal)) => format!("s{signal}\n").into_bytes(),
+            Self::Ended(Exit::Lost) => b"l\n".to_vec(),
+        }
+    }
+
+    /// Reads a line. One that is none of these comes from the supervisor itself, which may have panicked.
+    pub(super) fn parse(line: &'a [u8]) -> Self {
+        let (kind, text) = line.split_at(line.len().min(1));
+        let number = || str::from_utf8(text).ok()?.parse::<i32>().ok();
+        match (kind, number()) {
+            (b"p", Some(pid)) => Self::Started(pid),
+            (b"r", Some(code)) => Self::Refused(code),
+            (b"c", Some(code)) => Self::Ended(Exit::Code(code)),
+            (b"s", Some(signal)) => Self::Ended(Exit::Signal(signal)),
+            (b"l", None) if text.is_empty() => Self::Ended(Exit::Lost),
+            (b"o", _) => Self::Line(Stream::Stdout, text),
+            (b"e", _) => Self::Line(Stream::Stderr, text),
+            _ => Self::Line(Stream::Stderr, line),
+        }
+    }
+}
+
+/// Reads lines to their end, each without what ends it.
+pub(super) fn each_line(mut from: impl BufRead, mut each: impl FnMut(&[u8])) {
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        match from.by_ref().take(LONGEST + 1).read_until(b'\n', &mut line) {
+            Ok(0) | Err(_) => return,
+            Ok(_) => each(line.strip_suffix(b"\n").unwrap_or(&line)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_is_understood() {
+        for frame in [
+            Frame::Started(7),
+            Frame::Refused(2),
+            Frame::Line(Stream::Stdout, b""),
+            Frame::Line(Stream::Stderr, b"c0 \xff"),
+            Frame::Ended(Exit::Code(3)),
+            Frame::Ended(Exit::Signal(9)),
+            Frame::Ended(Exit::Lost),
+        ] {
+            let line = frame.line();
+            assert_eq!(Frame::parse(line.strip_suffix(b"\n").unwrap()), frame);
+        }
+        assert_eq!(Frame::parse(b"thread"), Frame::Line(Stream::Stderr, b"thread"));
+        assert_eq!(Frame::parse(b""), Frame::Line(Stream::Stderr, b""));
+    }
+
+    #[test]
+    fn a_line_without_an_end_comes_in_pieces() {
+        let text = [&vec![b'x'; 3 * LONGEST as usize][..], b"\r\nlast"].concat();
+        let mut lines = Vec::new();
+        each_line(&text[..], |line| lines.push(line.to_vec()));
+        assert!(lines.len() > 3 && lines.iter().all(|line| line.len() <= LONGEST as usize + 1));
+        assert_eq!(lines.last().unwrap(), b"last");
+    }
+}
