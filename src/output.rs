@@ -12,10 +12,10 @@ use clap::ColorChoice;
 use indicatif::{HumanBytes, HumanCount, HumanDuration};
 use moveout::archive::run_json::Outside;
 use moveout::commands::doctor::{CheckStatus, Diagnosis};
-use moveout::commands::status::Status;
+use moveout::commands::status::{SourceState, Status};
 use moveout::commands::verify::{Report, ReportStatus};
 use moveout::error::{Error, Result};
-use moveout::export::summary::Failed;
+use moveout::export::summary::{Failed, SourceStatus};
 use moveout::model::Excluded;
 use moveout::text::several;
 use moveout::window::{Window, rfc3339};
@@ -124,7 +124,11 @@ pub(crate) fn doctor(out: Out<'_>, diagnosis: &Diagnosis) -> io::Result<()> {
 
 fn failed(out: Out<'_>, failed: &[Failed]) -> io::Result<()> {
     some(out, failed, |out, failed| {
-        writeln!(out, "  failed     {}: {}", failed.chunk, failed.error)
+        writeln!(out, "  failed     {}: {}", failed.chunk, failed.error)?;
+        match &failed.todo {
+            Some(todo) if failed.is_source => writeln!(out, "             {todo}"),
+            _ => Ok(()),
+        }
     })
 }
 
@@ -142,10 +146,8 @@ pub(crate) fn status(out: Out<'_>, status: &Status) -> io::Result<()> {
     for table in &status.tables {
         let source = table.table.source.as_str();
         if last != Some(source) {
-            let name = source.escape_debug();
-            match status.sources.iter().find(|info| info.name == source) {
-                Some(info) => writeln!(out, "{name}: {} at {}", info.version, info.address)?,
-                None => writeln!(out, "{name}")?,
+            if let Some(state) = status.sources.iter().find(|state| state.info.name == source) {
+                source_state(out, state, status.sources.len())?;
             }
             last = Some(source);
         }
@@ -160,6 +162,9 @@ pub(crate) fn status(out: Out<'_>, status: &Status) -> io::Result<()> {
         some(out, &table.covered, |out, window| writeln!(out, "    covered  {window}"))?;
         some(out, &table.missing, |out, window| writeln!(out, "    missing  {window}"))?;
     }
+    for state in status.sources.iter().filter(|state| state.tables == 0 && state.error.is_some()) {
+        source_state(out, state, status.sources.len())?;
+    }
     writeln!(
         out,
         "{}, {}, {}, {}",
@@ -168,6 +173,24 @@ pub(crate) fn status(out: Out<'_>, status: &Status) -> io::Result<()> {
         several(status.rows, "row"),
         HumanBytes(status.bytes)
     )
+}
+
+/// The head of what an archive has of a source.
+fn source_state(out: Out<'_>, state: &SourceState, sources: usize) -> io::Result<()> {
+    write!(out, "{}", state.info.name.escape_debug())?;
+    if !state.info.version.is_empty() {
+        write!(out, ": {} at {}", state.info.version, state.info.address)?;
+    }
+    match state.state {
+        _ if sources == 1 => writeln!(out)?,
+        SourceStatus::Complete => writeln!(out, ", complete")?,
+        SourceStatus::Incomplete => writeln!(out, ", incomplete")?,
+        SourceStatus::Failed => writeln!(out, ", given up by the last run")?,
+    }
+    match &state.error {
+        Some(error) => writeln!(out, "  failed     {error}"),
+        None => Ok(()),
+    }
 }
 
 pub(crate) fn verify(out: Out<'_>, report: &Report) -> io::Result<()> {

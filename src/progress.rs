@@ -1,7 +1,10 @@
 //! What a run shows while it works, on standard error: a bar on a terminal, a line now and then elsewhere, JSON lines
 //! for programs, or nothing. The only file that draws.
 
-use std::collections::VecDeque;
+mod sources;
+mod terminal;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,10 +12,13 @@ use std::time::{Duration, Instant};
 
 use console::Term;
 use indicatif::{
-    HumanBytes, HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike,
+    HumanBytes, HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle,
 };
 use serde_json::json;
 
+use self::sources::Sources;
+use self::terminal::Narrower;
+use crate::error::Error;
 use crate::text::several;
 
 /// How to show it.
@@ -43,8 +49,6 @@ const TELLING: Duration = Duration::from_secs(3);
 const STALL: Duration = Duration::from_secs(10);
 /// How often a bar moves by itself.
 const SPIN: Duration = Duration::from_millis(200);
-/// Columns that stay free for the `^C` that a terminal shows: on another line it would keep this one from being cleared.
-const MARGIN: u16 = 4;
 /// Signs of a bar.
 const BAR: usize = 12;
 
@@ -79,6 +83,8 @@ struct Doing {
     /// When rows or bytes were last seen to change.
     last_data: Option<(Instant, u64, u64)>,
     stopping: bool,
+    /// What each source does, where there are several.
+    sources: Sources,
 }
 
 impl Doing {
@@ -162,6 +168,43 @@ impl Progress {
         self.tick();
     }
 
+    /// There are several sources, and each of them has a line of its own.
+    pub fn sources<'a>(&self, names: impl Iterator<Item = &'a str>) {
+        self.with(|doing| doing.sources = Sources::new(names));
+        if let Some(bar) = &self.0.bar
+            && let Ok(style) = ProgressStyle::with_template("{spinner} {msg}")
+        {
+            bar.set_style(style);
+        }
+        self.doing("asking the sources what they have");
+    }
+
+    /// Says what a source is being asked.
+    pub fn asking(&self, source: &str, what: &str) {
+        if self.with(|doing| doing.sources.is_empty()) {
+            return self.doing(what);
+        }
+        tracing::info!("{what}");
+        self.with(|doing| doing.sources.asking(source, what));
+        self.tick();
+    }
+
+    /// A source has answered all that there is to ask before its rows are read.
+    pub fn asked(&self, source: &str) {
+        self.with(|doing| doing.sources.asked(source));
+    }
+
+    /// The others go on without a source.
+    pub fn lost(&self, source: &str, error: &Error) {
+        self.with(|doing| doing.sources.lost(source));
+        self.note(&format!("failed: {source}: {error}"));
+    }
+
+    /// Says about how many chunks are left of each source.
+    pub fn left_by_source(&self, left: &BTreeMap<&str, u64>) {
+        self.with(|doing| doing.sources.left(left));
+    }
+
     /// Says which table is being read, until what is returned is dropped.
     pub fn reading(&self, table: &str, source: &str) -> Reading {
         let number = self.with(|doing| {
@@ -205,6 +248,12 @@ impl Progress {
         self.0.done.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts a chunk of a source that is done, with its rows.
+    pub fn chunk_done_of(&self, source: &str, rows: u64) {
+        self.chunk_done();
+        self.with(|doing| doing.sources.chunk_done(source, rows));
+    }
+
     /// Says about how many chunks are left, those in flight included, and about how many rows, where that is known.
     pub fn left(&self, chunks: u64, rows: Option<u64>) {
         let had = self.0.left.swap(chunks, Ordering::Relaxed);
@@ -245,7 +294,7 @@ impl Progress {
             return;
         }
         if let Some(bar) = &self.0.bar {
-            bar.set_message(self.line());
+            bar.set_message(self.lines_of_bar());
             bar.enable_steady_tick(SPIN);
             return;
         }
@@ -263,8 +312,33 @@ impl Progress {
         match (due, self.0.show) {
             (false, _) => _ = self.moment(),
             (true, Show::Json) => print_line(&self.object()),
-            (true, _) => print_line(&self.line()),
+            (true, _) => {
+                print_line(&self.line());
+                self.lines_of_sources().iter().for_each(|line| print_line(line));
+            }
         }
+    }
+
+    /// The sources that are at work, a line each.
+    fn lines_of_sources(&self) -> Vec<String> {
+        self.with(|doing| {
+            let reading = doing.tables.iter().map(|(_, table, source)| (&**source, &**table));
+            doing.sources.lines(reading)
+        })
+    }
+
+    fn lines_of_bar(&self) -> String {
+        let mut lines = vec![self.line()];
+        lines.extend(self.lines_of_sources());
+        if lines.len() == 1 && self.with(|doing| doing.sources.is_empty()) {
+            return lines.remove(0); // the bar cuts it
+        }
+        let columns = usize::from(Term::stderr().size().1.saturating_sub(terminal::MARGIN));
+        // The first one stands behind the spinner.
+        let cut = |line: &String| {
+            console::truncate_str(line, columns.saturating_sub(2), "…").into_owned()
+        };
+        lines.iter().map(cut).collect::<Vec<_>>().join("\n")
     }
 
     /// Clears the bar. Nothing is shown any more.
@@ -382,6 +456,7 @@ impl Progress {
             "seconds_without_data": now.stalled.map(|stalled| stalled.as_secs()),
             "waiting": now.waiting.map(|(_, what)| what),
             "elapsed_seconds": self.0.began.elapsed().as_secs_f64(),
+            "sources": self.with(|doing| doing.sources.object()),
         })
         .to_string()
     }
@@ -391,109 +466,10 @@ impl Progress {
     }
 }
 
-/// A terminal without its last columns.
-#[derive(Debug)]
-struct Narrower(Term);
-
-impl TermLike for Narrower {
-    fn width(&self) -> u16 {
-        self.0.size().1.saturating_sub(MARGIN)
-    }
-
-    fn move_cursor_up(&self, lines: usize) -> io::Result<()> {
-        self.0.move_cursor_up(lines)
-    }
-
-    fn move_cursor_down(&self, lines: usize) -> io::Result<()> {
-        self.0.move_cursor_down(lines)
-    }
-
-    fn move_cursor_right(&self, columns: usize) -> io::Result<()> {
-        self.0.move_cursor_right(columns)
-    }
-
-    fn move_cursor_left(&self, columns: usize) -> io::Result<()> {
-        self.0.move_cursor_left(columns)
-    }
-
-    fn write_line(&self, line: &str) -> io::Result<()> {
-        self.0.write_line(line)
-    }
-
-    fn write_str(&self, text: &str) -> io::Result<()> {
-        self.0.write_str(text)
-    }
-
-    fn clear_line(&self) -> io::Result<()> {
-        self.0.clear_line()
-    }
-
-    fn flush(&self) -> io::Result<()> {
-        self.0.flush()
-    }
-}
-
 // A closed standard error is no reason to end an export.
 fn print_line(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn it_is_never_full_while_work_is_left() {
-        let progress = Progress::silent();
-        progress.add_rows(1000);
-        for _ in 0..1000 {
-            progress.chunk_done();
-        }
-        progress.left(1, None);
-        assert!(progress.line().starts_with("[==========> ] 99%"), "{}", progress.line());
-        progress.left(1, Some(1));
-        assert!(progress.line().contains("99%"), "{}", progress.line());
-        progress.left(3, Some(3000));
-        assert!(progress.line().starts_with("[==>         ] 25%"), "{}", progress.line());
-    }
-
-    #[test]
-    fn what_is_not_known_is_not_said() {
-        let progress = Progress::silent();
-        progress.doing("sealing the archive");
-        assert_eq!(progress.line(), "sealing the archive");
-        progress.left(2, None);
-        let done = progress.reading("d.r.disk", "metrics");
-        let reading = progress.reading("d.r.cpu", "metrics");
-        drop(done);
-        let line = progress.line();
-        assert_eq!(
-            line,
-            "[            ] 0%, 0 rows, 0 B, d.r.cpu of metrics, 0 of about 2 windows"
-        );
-        drop(reading);
-        assert!(!progress.line().contains("cpu"), "{}", progress.line());
-        progress.waiting(Instant::now() + Duration::from_secs(60), "the quota");
-        assert!(progress.line().contains("waiting 60 s: the quota"), "{}", progress.line());
-        progress.with(|doing| doing.stopping = true);
-        assert_eq!(progress.line(), "stopping");
-    }
-
-    #[test]
-    fn the_rate_is_the_recent_one_and_a_stall_is_told() {
-        let progress = Progress::silent();
-        progress.add_rows(10_000);
-        progress.left(2, Some(10_000));
-        let ago = |seconds| Instant::now().checked_sub(Duration::from_secs(seconds)).unwrap();
-        progress.with(|doing| {
-            doing.samples = VecDeque::from([(ago(10), 0, 0)]);
-            doing.last_data = Some((ago(2), 10_000, 0));
-        });
-        let now = progress.moment();
-        assert!((990..=1000).contains(&now.rows_per_second.unwrap()));
-        assert!((10..=11).contains(&now.time_left.unwrap().as_secs()));
-        progress.with(|doing| doing.last_data = Some((ago(12), 10_000, 0)));
-        let line = progress.line();
-        assert!(line.contains("no data for 12 s") && !line.contains("rows/s"), "{line}");
-    }
-}
+mod tests;

@@ -231,13 +231,20 @@ impl Retry {
 
     /// Waits until the quota of `of` allows another request.
     pub async fn wait_for_quota(&self, of: &str) -> Result<()> {
-        loop {
-            let until = self.reach(of, |reach| reach.paused);
-            match until.map(|until| until.saturating_duration_since(Instant::now())) {
-                None | Some(Duration::ZERO) => return Ok(()),
-                Some(pause) => self.sleep(pause).await?,
-            }
+        while let Some(pause) = self.pause_of_quota(of) {
+            self.sleep(pause).await?;
         }
+        Ok(())
+    }
+
+    /// Whether the quota of `of` allows no request now.
+    pub fn is_paused(&self, of: &str) -> bool {
+        self.pause_of_quota(of).is_some()
+    }
+
+    fn pause_of_quota(&self, of: &str) -> Option<Duration> {
+        let until = self.reach(of, |reach| reach.paused)?;
+        Some(until.saturating_duration_since(Instant::now())).filter(|pause| !pause.is_zero())
     }
 
     async fn sleep(&self, pause: Duration) -> Result<()> {

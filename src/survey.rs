@@ -9,14 +9,16 @@ mod same;
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
+use futures::{StreamExt, stream};
+
 pub use self::again::Again;
 pub use self::same::Known;
 
 use self::compared::Compared;
 use crate::archive::run_json::Outside;
-use crate::config::{Job, Select, SourceSpec, matches};
+use crate::config::{Job, Limits, Select, SourceSpec, matches};
 use crate::coverage::Coverage;
-use crate::error::{Class, Error, Result};
+use crate::error::{Class, Error, Exit, Result};
 use crate::export::window_sizing::first_width;
 use crate::model::{Excluded, LEFT_OUT, Listing, ReadMode, RowCount, SourceInfo, Table, TableId};
 use crate::progress::Progress;
@@ -27,12 +29,16 @@ use crate::source::contact::contact;
 use crate::text::several;
 use crate::window::{Bound, DAY, Window, now_micros};
 
+/// Sources that are asked at once. Each of them may take several sessions, a thread and a listing.
+pub const AT_ONCE: usize = 16;
+
 /// What the sources answered.
+#[derive(Debug, Default)]
 pub struct Survey {
-    /// The sources, open.
-    pub sources: Vec<Arc<dyn Source>>,
-    /// What each says of itself.
-    pub infos: Vec<SourceInfo>,
+    /// The sources that answered, in the order of the job.
+    pub sources: Vec<Reached>,
+    /// Those of which nothing can be had, or nothing more, where there are others.
+    pub lost: Vec<Lost>,
     /// All tables that have rows, or may have some in the requested range.
     pub tables: Vec<Surveyed>,
     /// The names of all tables that were there, whatever became of them.
@@ -47,6 +53,26 @@ pub struct Survey {
     pub notes: Vec<String>,
     /// What the user should know.
     pub warnings: Vec<String>,
+}
+
+/// A source that answered.
+#[derive(Debug, Clone)]
+pub struct Reached {
+    /// The source, open.
+    pub source: Arc<dyn Source>,
+    /// What it says of itself.
+    pub info: SourceInfo,
+    /// Its place among the sources of the job.
+    pub place: usize,
+}
+
+/// A source that the others go on without.
+#[derive(Debug, Clone)]
+pub struct Lost {
+    /// Its name.
+    pub source: String,
+    /// Why.
+    pub error: Error,
 }
 
 /// A table, and what is requested of it.
@@ -78,55 +104,169 @@ impl Surveyed {
 #[derive(Clone, Copy)]
 struct Asking<'a> {
     job: &'a Job,
+    limits: &'a Limits,
     progress: &'a Progress,
     retry: &'a Retry,
     known: &'a Known<'a>,
     now: i64,
 }
 
-/// Surveys all sources. What the archive knows of its sources tells which of them is which.
+/// Surveys all sources side by side. What the archive knows of its sources tells which of them is which.
+///
+/// The error of an only source is the error of the survey. Of several, those that fail are lost, and the others go on.
 pub async fn survey(
     job: &Job,
     progress: &Progress,
     retry: &Retry,
     known: &Known<'_>,
 ) -> Result<Survey> {
-    let mut survey = Survey {
-        sources: Vec::new(),
-        infos: Vec::new(),
-        tables: Vec::new(),
-        listed: HashSet::new(),
-        excluded: Vec::new(),
-        unreadable: Vec::new(),
-        outside: Vec::new(),
-        notes: Vec::new(),
-        warnings: Vec::new(),
-    };
-    let asking = Asking { job, progress, retry, known, now: now_micros() };
-    for spec in &job.sources {
-        survey.ask(asking, spec).await?;
+    let limits = job.limits.shared_by(job.sources.len());
+    let asking = Asking { job, limits: &limits, progress, retry, known, now: now_micros() };
+    let mut survey = Survey::default();
+    if let several @ [_, _, ..] = job.sources.as_slice() {
+        progress.sources(several.iter().map(|spec| spec.name.as_str()));
+    }
+    let reached =
+        stream::iter(job.sources.iter().enumerate())
+            .map(|(place, spec)| async move {
+                (place, spec.name.clone(), asking.reach(place, spec).await)
+            })
+            .buffer_unordered(AT_ONCE);
+    let reached = survey.sorted(asking, reached.collect().await)?;
+    // Nothing is listed before it is known that no server is asked twice, in whatever order they answered.
+    refuse_twins(job, &reached)?;
+    let asked = stream::iter(reached)
+        .map(|(reached, told)| async move {
+            let (place, name) = (reached.place, reached.info.name.clone());
+            (place, name, asking.ask(reached, told).await)
+        })
+        .buffer_unordered(AT_ONCE);
+    for of_source in survey.sorted(asking, asked.collect().await)? {
+        survey.add(of_source);
     }
     Ok(survey)
 }
 
+/// Refuses one server under two addresses: its rows would come twice.
+fn refuse_twins(job: &Job, reached: &[(Reached, Survey)]) -> Result<()> {
+    for (at, (later, _)) in reached.iter().enumerate() {
+        let is_named = job.sources[later.place].named;
+        let twin = reached[..at].iter().map(|(earlier, _)| &earlier.info).find(|earlier| {
+            earlier.name == later.info.name || !is_named && earlier.is_same_server(&later.info)
+        });
+        if let Some(twin) = twin {
+            return Err(Error::usage(format!(
+                "{} and {} are the same server",
+                twin.address, later.info.address
+            ))
+            .hint(
+                "give it once, by one address; several databases of it are one `--source` each",
+            ));
+        }
+    }
+    Ok(())
+}
+
 impl Survey {
-    async fn ask(&mut self, asking: Asking<'_>, spec: &SourceSpec) -> Result<()> {
-        let Asking { job, progress, retry, known, .. } = asking;
-        let (source, mut info) = self.reach(asking, spec).await?;
-        let of = info.name.clone();
+    /// What the sources say of themselves.
+    pub fn infos(&self) -> Vec<SourceInfo> {
+        self.sources.iter().map(|reached| reached.info.clone()).collect()
+    }
+
+    /// Whether nothing more is to be had from a source.
+    pub fn is_lost(&self, source: &str) -> bool {
+        self.lost.iter().any(|lost| lost.source == source)
+    }
+
+    /// What came of some sources in the order of the job, without those that failed. An error where these were all
+    /// there are, and where it is not the source that failed.
+    fn sorted<T>(
+        &mut self,
+        asking: Asking<'_>,
+        mut all: Vec<(usize, String, Result<T>)>,
+    ) -> Result<Vec<T>> {
+        all.sort_by_key(|(place, ..)| *place);
+        let mut good = Vec::with_capacity(all.len());
+        for (_, source, outcome) in all {
+            match outcome {
+                Ok(outcome) => good.push(outcome),
+                Err(error)
+                    if asking.job.sources.len() == 1
+                        || matches!(error.exit(), Exit::Usage | Exit::Interrupted) =>
+                {
+                    return Err(error);
+                }
+                Err(error) => {
+                    asking.progress.lost(&source, &error);
+                    self.lost.push(Lost { source, error });
+                }
+            }
+        }
+        Ok(good)
+    }
+
+    /// Takes over what was surveyed of one source.
+    fn add(&mut self, one: Self) {
+        let number = self.sources.len();
+        self.sources.extend(one.sources);
+        let tables = one.tables.into_iter();
+        self.tables.extend(tables.map(|surveyed| Surveyed { source: number, ..surveyed }));
+        self.listed.extend(one.listed);
+        self.excluded.extend(one.excluded);
+        self.unreadable.extend(one.unreadable);
+        self.outside.extend(one.outside);
+        self.notes.extend(one.notes);
+        self.warnings.extend(one.warnings);
+    }
+}
+
+impl Asking<'_> {
+    /// Opens a source under the name that it has in the archive. The survey has what there is to tell of that.
+    async fn reach(self, place: usize, spec: &SourceSpec) -> Result<(Reached, Survey)> {
+        let Asking { job, limits, progress, retry, known, .. } = self;
+        progress.asking(&spec.name, &format!("asking {} what it has", spec.name));
+        // Of an only source the first contact is not tried again: what fails is most often a slip in its address.
+        let first = |error: Error| match error.class() {
+            Class::Stop | Class::Fail => error,
+            _ if job.sources.len() > 1 => error,
+            _ => error.for_good(),
+        };
+        let (source, mut info) = contact(spec, limits, retry).await.map_err(first)?;
+        info.identity = retry.with_retry(source.name(), || source.identity()).await?;
+        let named = known.name_of(spec, &info)?;
+        for told in named.note.iter().chain(&named.warning) {
+            progress.note(told);
+        }
+        let told = Survey {
+            notes: named.note.into_iter().collect(),
+            warnings: named.warning.into_iter().collect(),
+            ..Survey::default()
+        };
+        if named.name == spec.name {
+            return Ok((Reached { source, info, place }, told));
+        }
+        let spec = SourceSpec { name: named.name.clone(), ..spec.clone() };
+        let (source, _) = contact(&spec, limits, retry).await.map_err(first)?;
+        Ok((Reached { source, info: SourceInfo { name: named.name, ..info }, place }, told))
+    }
+
+    /// Lists a source and finds out where its rows lie.
+    async fn ask(self, reached: Reached, mut survey: Survey) -> Result<Survey> {
+        let Asking { job, progress, retry, known, .. } = self;
+        let Reached { source, mut info, place } = reached;
+        let (spec, of) = (&job.sources[place], info.name.clone());
+        progress.asking(&of, &format!("asking {of} for its tables"));
         let mut listing = list(spec, source.as_ref(), retry).await?;
-        self.listed.extend(listing.ids().cloned());
-        self.excluded.append(&mut listing.excluded);
-        self.warnings.append(&mut listing.warnings);
+        survey.listed.extend(listing.ids().cloned());
+        survey.excluded.append(&mut listing.excluded);
+        survey.warnings.append(&mut listing.warnings);
         if let Some(identity) = &mut info.identity {
             let exported: BTreeSet<&str> =
                 listing.tables.iter().map(|table| table.id.database.as_str()).collect();
             identity.databases.retain(|database, _| exported.contains(database.as_str()));
         }
-        progress.doing(&format!(
-            "asking {of} for the bounds of {}",
-            several(listing.tables.len() as u64, "table")
-        ));
+        let tables = several(listing.tables.len() as u64, "table");
+        progress.asking(&of, &format!("asking {of} for the bounds of {tables}"));
         let bounds = retry.with_retry(&of, || source.bounds(&listing.tables)).await?;
         let tables: Vec<_> = listing.tables.into_iter().zip(bounds).collect();
         let compared = Compared {
@@ -138,63 +278,26 @@ impl Survey {
             has_identity: info.identity.is_some(),
             tables: &tables,
         };
-        self.warnings.extend(compared.warnings(&listing.unreadable).await?);
-        self.unreadable.append(&mut listing.unreadable);
+        survey.warnings.extend(compared.warnings(&listing.unreadable).await?);
+        survey.unreadable.append(&mut listing.unreadable);
         for (table, bounds) in tables {
-            self.take(asking, source.as_ref(), table, bounds).await?;
+            self.take(&mut survey, source.as_ref(), table, bounds).await?;
         }
-        self.warnings.extend(taken_whole(job, self.sources.len(), &self.tables));
-        self.sources.push(source);
-        self.infos.push(info);
-        Ok(())
-    }
-
-    /// Opens a source under the name that it has in the archive.
-    async fn reach(
-        &mut self,
-        asking: Asking<'_>,
-        spec: &SourceSpec,
-    ) -> Result<(Arc<dyn Source>, SourceInfo)> {
-        let Asking { job, progress, retry, known, .. } = asking;
-        progress.doing(&format!("asking {} what it has", spec.name));
-        let (source, mut info) = contact(spec, &job.limits, retry).await?;
-        info.identity = retry.with_retry(source.name(), || source.identity()).await?;
-        let named = known.name_of(spec, &info)?;
-        if let Some(twin) = self
-            .infos
-            .iter()
-            .find(|twin| twin.name == named.name || !spec.named && twin.is_same_server(&info))
-        {
-            return Err(Error::usage(format!(
-                "{} and {} are the same server",
-                twin.address, info.address
-            ))
-            .hint(
-                "give it once, by one address; several databases of it are one `--source` each",
-            ));
-        }
-        for told in named.note.iter().chain(&named.warning) {
-            progress.note(told);
-        }
-        self.notes.extend(named.note);
-        self.warnings.extend(named.warning);
-        if named.name == spec.name {
-            return Ok((source, info));
-        }
-        let spec = SourceSpec { name: named.name.clone(), ..spec.clone() };
-        let (source, _) = contact(&spec, &job.limits, retry).await?;
-        Ok((source, SourceInfo { name: named.name, ..info }))
+        survey.warnings.extend(taken_whole(job, &survey.tables));
+        survey.sources.push(Reached { source, info, place });
+        progress.asked(&of);
+        Ok(survey)
     }
 
     /// Adds a table with what is requested of it, and counts the rows outside of that and of the archive.
     async fn take(
-        &mut self,
-        asking: Asking<'_>,
+        self,
+        survey: &mut Survey,
         source: &dyn Source,
         table: Table,
         bounds: Option<Window>,
     ) -> Result<()> {
-        let Asking { job, retry, known, now, .. } = asking;
+        let Asking { job, retry, known, now, .. } = self;
         // Rows that another run has exported are not outside of the archive.
         let coverage = known.coverage(&table.id);
         let range = requested(&table, bounds, job.from, job.to, now)
@@ -204,25 +307,25 @@ impl Survey {
             outside.into_iter().flat_map(|window| coverage.missing(window)).collect();
         let is_covered = bounds.is_some() && outside.is_empty();
         for window in outside {
-            let count = count(retry, source, &table, window, &mut self.warnings).await?;
+            let count = count(retry, source, &table, window, &mut survey.warnings).await?;
             // The range is clamped to now; the remainder may hold no rows yet.
             if count.rows > 0 {
-                self.outside.push(Outside { table: table.id.clone(), window, count });
+                survey.outside.push(Outside { table: table.id.clone(), window, count });
             }
         }
         if range.is_some() || table.read_mode == ReadMode::WindowsAndNullTime {
-            let (table, number) = (Arc::new(table), self.sources.len());
+            let table = Arc::new(table);
             let size = first_width(&table, bounds, source.size(&table.id));
             let first_width = job.limits.window.or(size).unwrap_or(DAY);
-            self.tables.push(Surveyed {
+            survey.tables.push(Surveyed {
                 table,
-                source: number,
+                source: 0, // until it is among the others
                 bounds,
                 requested: range,
                 first_width,
             });
         } else if !is_covered {
-            self.excluded.push(Excluded {
+            survey.excluded.push(Excluded {
                 source: table.id.source.clone(),
                 what: format!("table {}", table.id),
                 why: match bounds {
@@ -260,13 +363,11 @@ pub async fn list(spec: &SourceSpec, source: &dyn Source, retry: &Retry) -> Resu
 }
 
 /// Warns that the requested range does not bound tables that have no time.
-fn taken_whole(job: &Job, source: usize, tables: &[Surveyed]) -> Option<String> {
+fn taken_whole(job: &Job, tables: &[Surveyed]) -> Option<String> {
     if (job.from, job.to) == (Bound::Min, Bound::Max) {
         return None;
     }
-    let whole = tables.iter().filter(|surveyed| {
-        surveyed.source == source && surveyed.table.read_mode == ReadMode::Whole
-    });
+    let whole = tables.iter().filter(|surveyed| surveyed.table.read_mode == ReadMode::Whole);
     let names: Vec<String> = whole.map(|surveyed| surveyed.table.id.to_string()).collect();
     let shown = names.iter().take(5).map(String::as_str).collect::<Vec<_>>().join(", ");
     let more = if names.len() > 5 { ", …" } else { "" };

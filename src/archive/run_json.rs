@@ -197,6 +197,7 @@ mod tests {
                 range: None,
                 sources: Vec::new(),
                 tables: Vec::new(),
+                lost: Vec::new(),
             })
         };
         let seal = |last: RunEntry| {

@@ -64,6 +64,18 @@ pub struct RunPlan {
     pub sources: Vec<SourceInfo>,
     /// Each table with its folder and the time asked for; `None` where the table is empty.
     pub tables: Vec<PlannedTable>,
+    /// The sources that it goes on without.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost: Vec<PlannedLoss>,
+}
+
+/// A source that a run goes on without.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PlannedLoss {
+    /// Its name.
+    pub source: String,
+    /// Why.
+    pub why: String,
 }
 
 /// A table in a run's plan.

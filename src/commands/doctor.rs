@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures::{StreamExt, stream};
 use indicatif::HumanBytes;
 use serde::Serialize;
 use tokio::sync::watch;
@@ -21,7 +22,7 @@ use crate::source::Source;
 use crate::source::contact::contact;
 use crate::store::Store;
 use crate::store::upload::Upload;
-use crate::survey::list;
+use crate::survey::{AT_ONCE, list};
 use crate::text::several;
 
 /// For how long a source that has answered is asked again.
@@ -89,18 +90,34 @@ pub async fn doctor(
 }
 
 async fn examine(job: &Job, progress: &Progress, retry: &Retry) -> Diagnosis {
-    let (mut checks, mut needed) = (Vec::new(), Some(0));
-    for spec in &job.sources {
-        progress.doing(&format!("trying {}", spec.name));
-        let mut of = Checks { of: spec.name.clone(), checks: &mut checks };
-        let reached = of.step("reach", contact(spec, &job.limits, retry), |(_, info)| {
-            format!("{}, {}", info.version, info.address)
-        });
-        let bytes = match reached.await {
-            Some((source, _)) => try_source(spec, source.as_ref(), retry, &mut of).await,
-            None => None,
-        };
-        needed = needed.zip(bytes).map(|(needed, bytes): (u64, u64)| needed.saturating_add(bytes));
+    let limits = job.limits.shared_by(job.sources.len());
+    if let several @ [_, _, ..] = job.sources.as_slice() {
+        progress.sources(several.iter().map(|spec| spec.name.as_str()));
+    }
+    // Side by side, as an export asks them, and told in the order of the job.
+    let (limits, job_sources) = (&limits, job.sources.iter().enumerate());
+    let tried = stream::iter(job_sources)
+        .map(|(place, spec)| async move {
+            progress.asking(&spec.name, &format!("trying {}", spec.name));
+            let mut checks = Vec::new();
+            let mut of = Checks { of: spec.name.clone(), checks: &mut checks };
+            let reached = of.step("reach", contact(spec, limits, retry), |(_, info)| {
+                format!("{}, {}", info.version, info.address)
+            });
+            let bytes = match reached.await {
+                Some((source, _)) => try_source(spec, source.as_ref(), retry, &mut of).await,
+                None => None,
+            };
+            progress.asked(&spec.name);
+            (place, checks, bytes)
+        })
+        .buffer_unordered(AT_ONCE);
+    let mut tried: Vec<_> = tried.collect().await;
+    tried.sort_by_key(|(place, ..)| *place);
+    let (mut checks, mut needed) = (Vec::new(), Some(0u64));
+    for (_, of_source, bytes) in tried {
+        checks.extend(of_source);
+        needed = needed.zip(bytes).map(|(needed, bytes)| needed.saturating_add(bytes));
     }
     if let Some(place) = &job.archive {
         progress.doing(&format!("trying {place}"));

@@ -142,8 +142,8 @@ async fn look(job: &Job, progress: &Progress, retry: &Retry) -> Result<Preview> 
     progress.doing("measuring the speed");
     let (mut wire, mut speed, mut memory) = (HashMap::new(), None, None);
     let until = Instant::now() + SAMPLING;
-    for number in 0..survey.sources.len() {
-        let source = survey.sources[number].as_ref();
+    for (number, reached) in survey.sources.iter().enumerate() {
+        let source = reached.source.as_ref();
         // Where bytes are counted, each source's own sample tells what a row takes.
         if Instant::now() > until && source.metering().is_none() {
             continue;
@@ -173,9 +173,10 @@ async fn look(job: &Job, progress: &Progress, retry: &Retry) -> Result<Preview> 
     let windows = tables.iter().fold(0, |sum: u64, table| table.windows.saturating_add(sum));
     // There are never more streams than windows.
     let streams = (job.limits.concurrency as u64).min(windows).max(1);
+    let failed = Failed::of_survey(&survey.lost, &survey.unreadable);
     Ok(Preview {
         command: "plan",
-        sources: survey.infos,
+        sources: survey.infos(),
         windows,
         concurrency: job.limits.concurrency,
         rows_estimate,
@@ -193,9 +194,9 @@ async fn look(job: &Job, progress: &Progress, retry: &Retry) -> Result<Preview> 
         excluded: survey.excluded,
         notes: survey.notes,
         warnings: job.warnings.iter().cloned().chain(survey.warnings).collect(),
-        exit: if survey.unreadable.is_empty() { Exit::Done } else { Exit::Failed },
+        exit: Failed::exit(&failed),
         hint: (!survey.unreadable.is_empty()).then(|| UNREADABLE.to_owned()),
-        failed: Failed::unreadable(&survey.unreadable),
+        failed,
     })
 }
 
@@ -227,7 +228,7 @@ async fn preview_table(
     null_time |= is_again(Slice::NullTime);
     let mut queue = Queue::default();
     queue.add(Arc::clone(table), *bounds, left.clone(), null_time, *first_width);
-    let source = survey.sources[*source].as_ref();
+    let source = survey.sources[*source].source.as_ref();
     let rows_estimate = match left.is_empty() {
         true => Some(0),
         false => rows(source, surveyed, &left, until).await,
@@ -301,7 +302,8 @@ fn quotas(
     wire: &HashMap<usize, f64>,
 ) -> Vec<QuotaPreview> {
     let mut quotas = Vec::new();
-    for (number, source) in survey.sources.iter().enumerate() {
+    for (number, reached) in survey.sources.iter().enumerate() {
+        let source = &reached.source;
         let Some(Metering { quota, prices }) = source.metering() else { continue };
         let pairs = survey.tables.iter().zip(tables).filter(|(table, _)| table.source == number);
         let factor = wire.get(&number).copied().unwrap_or(1.0);

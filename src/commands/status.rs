@@ -8,9 +8,11 @@ use serde::Serialize;
 use crate::archive::Archive;
 use crate::archive::catalog::{self, TableEntry};
 use crate::archive::run_json::covers;
+use crate::archive::runs::RunPlan;
 use crate::config::Location;
 use crate::coverage::Coverage;
 use crate::error::Result;
+use crate::export::summary::SourceStatus;
 use crate::model::{SourceInfo, TableId};
 use crate::window::Window;
 
@@ -25,8 +27,8 @@ pub struct Status {
     pub sealed: bool,
     /// From the first to the last instant that it covers, where rows are known outside of that.
     pub covers: Option<Window>,
-    /// The sources that it has tables of, as they were when they were last asked.
-    pub sources: Vec<SourceInfo>,
+    /// The sources that it has tables of, and those that its unfinished runs set out to read.
+    pub sources: Vec<SourceState>,
     /// Runs at work now.
     pub runs: Vec<String>,
     /// Rows of all tables.
@@ -37,6 +39,24 @@ pub struct Status {
     pub chunks: usize,
     /// Every table that the archive has or that a run set out to get.
     pub tables: Vec<TableStatus>,
+}
+
+/// What an archive has of one source.
+#[derive(Debug, Serialize)]
+pub struct SourceState {
+    /// What it said of itself when it was last asked; without address and version where it has never answered.
+    #[serde(flatten)]
+    pub info: SourceInfo,
+    /// Whether the archive has what was requested of it.
+    pub state: SourceStatus,
+    /// Tables.
+    pub tables: u64,
+    /// Rows.
+    pub rows: u64,
+    /// Bytes of their files.
+    pub bytes: u64,
+    /// Why the last run that set out to read it went on without it.
+    pub error: Option<String>,
 }
 
 /// What an archive covers of one table.
@@ -67,10 +87,7 @@ pub async fn status(place: &Location) -> Result<Status> {
     }
     let plans = archive.plans().await?;
     let runs = || state.run.iter().flat_map(|run| run.runs());
-    let infos = runs().flat_map(|run| &run.sources).chain(plans.iter().flat_map(|p| &p.sources));
-    let sources: BTreeMap<&str, &SourceInfo> =
-        infos.map(|info| (info.name.as_str(), info)).collect();
-    let sources = sources.into_values().cloned().collect();
+    let mut sources = sources(runs().flat_map(|run| &run.sources), &plans);
     for planned in plans.into_iter().flat_map(|plan| plan.tables) {
         let status = tables.entry(planned.id.clone()).or_insert_with(|| TableStatus {
             table: planned.id,
@@ -87,18 +104,62 @@ pub async fn status(place: &Location) -> Result<Status> {
         let all: Coverage = missing.chain(status.missing.iter().copied()).collect();
         status.missing = all.windows().to_vec();
     }
+    for table in tables.values() {
+        let name = table.table.source.as_str();
+        let source = sources.entry(name.to_owned()).or_insert_with(|| SourceState::new(name));
+        source.tables += 1;
+        source.rows += table.rows;
+        source.bytes += table.bytes;
+        if !table.missing.is_empty() {
+            source.state = source.state.min(SourceStatus::Incomplete);
+        }
+    }
     Ok(Status {
         command: "status",
         archive: place.url.clone(),
         sealed: state.sealed && !state.uncatalogued,
         covers: covers(runs().flat_map(|run| &run.outside), &state.commits),
-        sources,
+        sources: sources.into_values().collect(),
         runs: state.living("").map(|run| format!("{} since {}", run.run, run.started)).collect(),
         rows: state.commits.iter().map(|commit| commit.rows).sum(),
         bytes: tables.values().map(|table| table.bytes).sum(),
         chunks: state.commits.len(),
         tables: tables.into_values().collect(),
     })
+}
+
+/// By their names, the sources that runs have asked, with what the newest unfinished run says of each.
+fn sources<'a>(
+    sealed: impl Iterator<Item = &'a SourceInfo>,
+    plans: &[RunPlan],
+) -> BTreeMap<String, SourceState> {
+    let mut sources = BTreeMap::<String, SourceState>::new();
+    let mut plans: Vec<&RunPlan> = plans.iter().collect();
+    plans.sort_by_key(|plan| &plan.run); // by time
+    let asked = |info: &SourceInfo| (info.name.clone(), SourceState::of(info.clone()));
+    sources.extend(sealed.map(asked));
+    for plan in plans {
+        sources.extend(plan.sources.iter().map(asked));
+        for lost in &plan.lost {
+            let name = &lost.source;
+            let source = sources.entry(name.clone()).or_insert_with(|| SourceState::new(name));
+            source.state = SourceStatus::Failed;
+            source.error = Some(lost.why.clone());
+        }
+    }
+    sources
+}
+
+impl SourceState {
+    fn of(info: SourceInfo) -> Self {
+        let state = SourceStatus::Complete;
+        Self { info, state, tables: 0, rows: 0, bytes: 0, error: None }
+    }
+
+    fn new(name: &str) -> Self {
+        let (address, version) = (String::new(), String::new());
+        Self::of(SourceInfo { name: name.to_owned(), address, version, identity: None })
+    }
 }
 
 fn table_status(entry: TableEntry) -> TableStatus {

@@ -57,6 +57,17 @@ pub struct Limits {
     pub first_pause: Duration,
 }
 
+/// A source does not work with less memory than this.
+const LEAST_SHARE: usize = 16 << 20;
+
+impl Limits {
+    /// The limits of one of so many sources, which share the memory.
+    pub fn shared_by(&self, sources: usize) -> Self {
+        let share = (self.memory_bytes / sources.max(1)).max(LEAST_SHARE);
+        Self { memory_bytes: share.min(self.memory_bytes), ..self.clone() }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {

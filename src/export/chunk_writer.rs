@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use parquet::file::metadata::{FooterTail, ParquetMetaDataReader};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::archive::commit::{Commit, FileRecord};
@@ -47,6 +47,21 @@ pub struct ChunkWriter {
     pub interrupt: Interrupt,
 }
 
+/// Why a chunk was not written, and whose fault that is.
+#[derive(Debug)]
+pub enum Failure {
+    /// The source's, or that of what it sent.
+    OfSource(Error),
+    /// The archive's, or that of this process.
+    OfRun(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::OfRun(error)
+    }
+}
+
 impl ChunkWriter {
     /// Brings a chunk into the store and reads it back. What is returned is durable, but counts only once it is
     /// committed. The permit is released when everything is written: while the chunk is only read back, its source and
@@ -56,8 +71,8 @@ impl ChunkWriter {
         source: &dyn Source,
         chunk: &Chunk,
         path: &str,
-        permit: OwnedSemaphorePermit,
-    ) -> Result<Commit> {
+        permit: impl Send,
+    ) -> Result<Commit, Failure> {
         let (began, started) = (Instant::now(), rfc3339(now()));
         let counted = Arc::new(Counted::default());
         let _reading = self.progress.reading(&chunk.table.id.to_string(), source.name());
@@ -98,21 +113,22 @@ impl ChunkWriter {
         };
         drop(permit);
         // The error nearest to the disk comes first, because it makes the others fail.
-        let outcome = match uploaded.and_then(|()| read_first(encoded, read)) {
-            Ok((encoded, done)) => {
+        let outcome = match uploaded.map(|()| read_first(encoded, read)) {
+            Ok(Ok((encoded, done))) => {
                 let checked = read_back_all(checks, &files, encoded.rows).await;
-                checked.map(|()| (encoded, done))
+                checked.map(|()| (encoded, done)).map_err(Failure::OfRun)
             }
-            Err(error) => Err(error),
+            Ok(Err(error)) => Err(Failure::OfSource(error)),
+            Err(error) => Err(Failure::OfRun(error)),
         };
         let (encoded, done) = match outcome {
             Ok(outcome) => outcome,
-            Err(error) => {
+            Err(failure) => {
                 for file in &files {
                     let _ = self.store.delete(&file.key).await; // a sweep finds what is left
                 }
                 counted.uncount(&self.progress);
-                return Err(error);
+                return Err(failure);
             }
         };
         let id = chunk.table.id.clone();

@@ -1,13 +1,14 @@
 //! The end of a run: what it tells of itself, in the numbers of the archive.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use crate::archive::ArchiveIndex;
 use crate::archive::run_json::covers;
 use crate::coverage::Coverage;
 use crate::error::{Exit, Result};
+use crate::export::prepare::planned;
 use crate::export::run::Run;
-use crate::export::summary::{ExportStatus, Failed, Missing};
+use crate::export::summary::{ExportStatus, Failed, Missing, OfSource, SourceStatus};
 
 impl Run<'_> {
     /// Removes the heartbeat and counts what the archive holds.
@@ -27,10 +28,12 @@ impl Run<'_> {
         if self.summary.exit != Exit::Done {
             self.summary.missing = self.missing(&state);
         }
+        self.summary.sources = self.sources(&state);
         self.summary.covers = covers(self.survey.outside.iter().chain(before), &state.commits);
         if self.summary.exit == Exit::Done {
             Ok(())
         } else {
+            self.plan_what_was_lost().await?;
             self.archive.unmake(&self.writer.run).await
         }
     }
@@ -46,6 +49,47 @@ impl Run<'_> {
         summary.tables_written = written.collect::<HashSet<_>>().len();
     }
 
+    /// What became of each source, those with something to do first.
+    fn sources(&self, state: &ArchiveIndex) -> Vec<OfSource> {
+        let reached = self.survey.sources.iter().map(|reached| reached.info.name.as_str());
+        let lost = self.survey.lost.iter().map(|lost| lost.source.as_str());
+        let names: BTreeSet<&str> = reached.chain(lost).collect();
+        let mut sources: BTreeMap<&str, OfSource> =
+            names.into_iter().map(|name| (name, OfSource::new(name))).collect();
+        for commit in &state.commits {
+            if let Some(source) = sources.get_mut(commit.source.as_str()) {
+                source.count(commit, commit.run == self.writer.run);
+            }
+        }
+        for surveyed in &self.survey.tables {
+            if let Some(source) = sources.get_mut(surveyed.table.id.source.as_str()) {
+                source.tables += 1;
+            }
+        }
+        for missing in &self.summary.missing {
+            if let Some(source) = sources.get_mut(missing.table.source.as_str()) {
+                source.status = SourceStatus::Incomplete;
+            }
+        }
+        for failed in &self.summary.failed {
+            if let Some(source) = sources.get_mut(failed.source.as_str()) {
+                source.fail(failed);
+            }
+        }
+        let mut sources: Vec<OfSource> = sources.into_values().collect();
+        sources.sort_by_key(|source| source.status); // those of one status stay in the order of their names
+        sources
+    }
+
+    /// Says in the plan, for `status`, which sources the run went on without.
+    async fn plan_what_was_lost(&mut self) -> Result<()> {
+        if self.idle || self.survey.lost.len() == self.plan.lost.len() {
+            return Ok(());
+        }
+        self.plan.lost = planned(&self.survey.lost);
+        self.archive.put_plan(&self.plan).await
+    }
+
     fn missing(&self, state: &ArchiveIndex) -> Vec<Missing> {
         let committed = state.by_table();
         let missing = self.survey.tables.iter().map(|surveyed| {
@@ -55,6 +99,69 @@ impl Run<'_> {
             Missing { table: surveyed.table.id.clone(), windows, null_time }
         });
         missing.filter(|missing| missing.null_time || !missing.windows.is_empty()).collect()
+    }
+
+    pub(super) fn warn(&mut self, warning: String) {
+        if !self.summary.warnings.contains(&warning) {
+            self.summary.warnings.push(warning);
+        }
+    }
+
+    /// Warns of chunks that were read again because of damaged files, with their number of rows before and after.
+    pub(super) fn tell_of_damage(&mut self, state: &ArchiveIndex) {
+        let by_table = state.by_table();
+        let told: Vec<String> = (self.damaged.iter())
+            .map(|lost| {
+                let commits = by_table.get(&lost.id()).map(Vec::as_slice).unwrap_or_default();
+                let again = commits.iter().filter(|c| c.takes_over(lost));
+                let rows: u64 = again.map(|commit| commit.rows).sum();
+                format!(
+                    "{} {} was read again because files of it were missing or had changed: it had {} rows, and the \
+                     source gave {rows}",
+                    lost.id(),
+                    lost.slice,
+                    lost.rows
+                )
+            })
+            .collect();
+        told.into_iter().for_each(|warning| self.warn(warning));
+    }
+
+    /// Warns of what dead runs had requested beyond the range of this run and did not commit.
+    pub(super) async fn warn_of_abandoned(&mut self, state: &ArchiveIndex) -> Result<()> {
+        let committed = state.by_table();
+        for planned in self.archive.plans().await?.into_iter().flat_map(|plan| plan.tables) {
+            let commits = committed.get(&planned.id).map(Vec::as_slice).unwrap_or_default();
+            let coverage: Coverage = commits.iter().filter_map(|c| c.slice.window()).collect();
+            for gap in
+                planned.requested.into_iter().flat_map(|requested| coverage.missing(requested))
+            {
+                let warning = format!(
+                    "{} {gap} was requested by an earlier run that did not end, and it is not in the archive",
+                    planned.id
+                );
+                self.warn(warning);
+            }
+        }
+        Ok(())
+    }
+
+    /// Warns where the rows of a database were read from several snapshots: they fit together only if nobody wrote
+    /// between these.
+    pub(super) fn warn_of_moments(&mut self, state: &ArchiveIndex) {
+        let mut moments = BTreeMap::<(&str, &str), BTreeSet<&str>>::new();
+        for commit in &state.commits {
+            let of_database = moments.entry((&commit.source, &commit.database)).or_default();
+            of_database.extend(commit.snapshot.as_deref());
+        }
+        for ((source, database), moments) in moments.into_iter().filter(|(_, all)| all.len() > 1) {
+            self.warn(format!(
+                "{database} of {source}: its rows were read at {} moments, and somebody wrote between these: the chunks of \
+                 each moment are consistent, but all of them together may not be; `snapshot` in \
+                 catalog/chunks.parquet tells them apart",
+                moments.len()
+            ));
+        }
     }
 
     /// The archive is sealed.

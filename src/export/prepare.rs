@@ -2,13 +2,12 @@
 //! written before that is known, so that a sealed archive stays as it is.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use tokio::sync::Semaphore;
-
 use crate::archive::keys::Paths;
-use crate::archive::runs::{Beating, PlannedTable, RunPlan};
+use crate::archive::runs::{Beating, PlannedLoss, PlannedTable, RunPlan};
 use crate::archive::{Archive, ArchiveIndex, Found};
 use crate::config::Job;
 use crate::coverage::Coverage;
@@ -16,6 +15,7 @@ use crate::encode::{Cores, EncodeOptions};
 use crate::error::{Error, Exit, Result};
 use crate::export::again::{Again, divide};
 use crate::export::chunk_writer::ChunkWriter;
+use crate::export::permits::Permits;
 use crate::export::queue::Queue;
 use crate::export::run::Run;
 use crate::export::summary::{ExportStatus, Failed, ReadAgain, Summary, UNREADABLE};
@@ -28,7 +28,8 @@ use crate::range::{RangeText, union};
 use crate::retry::Retry;
 use crate::source::channel::Pace;
 use crate::survey::division::same_division;
-use crate::survey::{Known, Survey, Surveyed, survey};
+use crate::survey::{Known, Lost, Survey, Surveyed, survey};
+use crate::text::several;
 use crate::window::{Slice, now, rfc3339};
 
 /// Surveys the sources, holds them against the archive, and says what is to be done.
@@ -58,7 +59,9 @@ pub async fn prepare<'a>(
     let state = archive.state().await?;
     // This may refuse, too.
     let (again, left) = divide(&survey, &Known::of(&state, &[]), job.keep);
-    let (queue, paths, surveyed, plan) = plan(job, &survey, &state, &again, &run)?;
+    let Planned { queue, paths, surveyed, mut plan } =
+        plan(job, &mut survey, progress, &state, &again, &run)?;
+    plan.lost = planned(&survey.lost);
     let sealed = state.sealed && !state.uncatalogued && state.superseded.is_empty();
     let requested = state.run.iter().flat_map(|run| &run.requested);
     let known: HashSet<&TableId> = requested.map(|requested| &requested.table).collect();
@@ -93,6 +96,7 @@ pub async fn prepare<'a>(
         status: ExportStatus::Incomplete,
         archive: archive.url().to_owned(),
         run: run.clone(),
+        sources: Vec::new(),
         tables: survey.tables.len(),
         tables_written: 0,
         chunks: 0,
@@ -112,7 +116,7 @@ pub async fn prepare<'a>(
         notes: survey.notes.clone(),
         warnings: job.warnings.iter().chain(&survey.warnings).cloned().collect(),
         missing: Vec::new(),
-        failed: Failed::unreadable(&survey.unreadable),
+        failed: Failed::of_survey(&survey.lost, &survey.unreadable),
         error: None,
         exit: Exit::Incomplete,
         hint: (!survey.unreadable.is_empty()).then(|| UNREADABLE.to_owned()),
@@ -128,6 +132,7 @@ pub async fn prepare<'a>(
     Ok(Run {
         job,
         idle,
+        plan,
         expected_rows,
         archive: archive.clone(),
         damaged: found.damaged,
@@ -140,7 +145,8 @@ pub async fn prepare<'a>(
         surveyed,
         summary,
         shared: Arc::new(Shared {
-            permits: Arc::new(Semaphore::new(job.limits.concurrency)),
+            permits: Permits::new(job.limits.concurrency),
+            under_way: AtomicUsize::new(0),
             failures: Mutex::default(),
         }),
         began,
@@ -149,6 +155,7 @@ pub async fn prepare<'a>(
         committed: HashMap::new(),
         gap_rounds: 0,
         change_rounds: 0,
+        relisting: HashMap::new(),
         strikes: HashMap::new(),
         beating: None,
     })
@@ -158,7 +165,7 @@ pub async fn prepare<'a>(
 fn expected_rows(survey: &Survey, surveyed: &[usize]) -> Option<u64> {
     let of_table = surveyed.iter().map(|at| {
         let Surveyed { table, source, bounds, requested, .. } = &survey.tables[*at];
-        let rows = survey.sources[*source].size(&table.id).rows? as f64;
+        let rows = survey.sources[*source].source.size(&table.id).rows? as f64;
         // The estimate is of the whole table.
         let part = match (bounds, requested) {
             (Some(bounds), Some(requested)) => {
@@ -175,7 +182,16 @@ fn expected_rows(survey: &Survey, surveyed: &[usize]) -> Option<u64> {
 /// Marks chunks whose files are missing or have changed to be read again; an error where no source of this run has
 /// the table.
 async fn read_again(archive: &Archive, survey: &mut Survey, found: &Found) -> Result<()> {
-    for commit in &found.damaged {
+    // A source that does not answer has the tables all the same, and this run does not seal without it.
+    let (lost, damaged): (Vec<_>, Vec<_>) =
+        found.damaged.iter().partition(|commit| survey.is_lost(&commit.source));
+    if !lost.is_empty() {
+        let lost = several(lost.len() as u64, "chunk");
+        survey.warnings.push(format!(
+            "files of {lost} are missing or have changed, whose sources cannot be read now"
+        ));
+    }
+    for commit in &damaged {
         let id = commit.id();
         let Some(surveyed) = survey.tables.iter_mut().find(|known| known.table.id == id) else {
             let file = commit.files.first().map(|file| file.key.as_str()).unwrap_or_default();
@@ -188,7 +204,7 @@ async fn read_again(archive: &Archive, survey: &mut Survey, found: &Found) -> Re
         };
         surveyed.requested = union(surveyed.requested, commit.slice.window());
     }
-    archive.read_again(found.damaged.iter().map(|commit| &**commit)).await;
+    archive.read_again(damaged.iter().map(|commit| &***commit)).await;
     Ok(())
 }
 
@@ -204,11 +220,24 @@ fn encode_options(job: &Job, part_bytes: usize) -> EncodeOptions {
     }
 }
 
-type Planned = (Queue, HashMap<TableId, String>, Vec<usize>, RunPlan);
+struct Planned {
+    queue: Queue,
+    paths: HashMap<TableId, String>,
+    surveyed: Vec<usize>,
+    plan: RunPlan,
+}
+
+/// Sources that a run goes on without, as its plan has them.
+pub(super) fn planned(lost: &[Lost]) -> Vec<PlannedLoss> {
+    let planned =
+        |lost: &Lost| PlannedLoss { source: lost.source.clone(), why: lost.error.to_string() };
+    lost.iter().map(planned).collect()
+}
 
 fn plan(
     job: &Job,
-    survey: &Survey,
+    survey: &mut Survey,
+    progress: &Progress,
     state: &ArchiveIndex,
     again: &Again,
     run: &str,
@@ -224,17 +253,26 @@ fn plan(
         run: run.to_owned(),
         started: rfc3339(now()),
         range: Some(RangeText { from: job.range.0.clone(), to: job.range.1.clone() }),
-        sources: survey.infos.clone(),
+        sources: survey.infos(),
         tables: Vec::new(),
+        lost: Vec::new(),
     };
     let (mut queue, mut surveyed, mut paths) = (Queue::default(), Vec::new(), HashMap::new());
+    let mut divided_otherwise = Vec::new();
     for (at, surveyed_table) in survey.tables.iter().enumerate() {
         let Surveyed { table, bounds, requested, .. } = surveyed_table;
         let path = given.path(&table.id);
         let commits = committed.get(&table.id).map(Vec::as_slice).unwrap_or_default();
         let is_again = |slice: Slice| again.before.contains_key(&(at, slice));
         let stay = || commits.iter().filter(|commit| !is_again(commit.slice));
-        stay().try_for_each(|commit| same_division(table, commit.state.as_deref()))?;
+        if let Err(error) =
+            stay().try_for_each(|commit| same_division(table, commit.state.as_deref()))
+        {
+            if job.sources.len() == 1 {
+                return Err(error);
+            }
+            divided_otherwise.push(Lost { source: table.id.source.clone(), error });
+        }
         let coverage: Coverage = stay().map(|commit| commit.slice).collect();
         let (todo, mut null_time) = surveyed_table.remaining(&coverage);
         // This is read again even if no row is without a time any more.
@@ -256,5 +294,12 @@ fn plan(
         });
         paths.insert(table.id.clone(), path);
     }
-    Ok((queue, paths, surveyed, plan))
+    for lost in divided_otherwise {
+        if !survey.is_lost(&lost.source) {
+            progress.lost(&lost.source, &lost.error);
+            queue.drop_source(&lost.source);
+            survey.lost.push(lost);
+        }
+    }
+    Ok(Planned { queue, paths, surveyed, plan })
 }

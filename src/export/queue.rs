@@ -2,7 +2,7 @@
 //! learned. Knows no source and no archive.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,8 @@ use crate::window::{DAY, MIN_WIDTH, Slice, Window};
 #[derive(Debug, Default)]
 pub struct Queue {
     tables: Vec<TableQueue>,
-    oldest: BinaryHeap<Reverse<(i64, usize)>>,
+    /// By the name of their source, what is left of its tables.
+    oldest: BTreeMap<String, BinaryHeap<Reverse<(i64, usize)>>>,
 }
 
 #[derive(Debug)]
@@ -51,13 +52,24 @@ impl Queue {
             sizing: WindowSizing::new(width),
             seen: (0, 0),
         });
-        self.oldest.extend(self.tables[at].oldest(at));
+        let of_source = &self.tables[at].table.id.source;
+        let oldest = self.oldest.entry(of_source.clone()).or_default();
+        oldest.extend(self.tables[at].oldest(at));
         at
     }
 
-    /// The oldest chunk that is left, with the number of its table.
+    /// The oldest chunk that is left of any source, with the number of its table.
     pub fn take(&mut self) -> Option<(usize, Chunk)> {
-        let Reverse((_, at)) = self.oldest.pop()?;
+        // The heaps have the greatest in front, which is the oldest.
+        let fronts = self.oldest.iter().filter_map(|(source, heap)| Some((heap.peek()?, source)));
+        let source = fronts.max()?.1.clone();
+        self.take_of(&source)
+    }
+
+    /// The oldest chunk that is left of a source, with the number of its table.
+    pub fn take_of(&mut self, source: &str) -> Option<(usize, Chunk)> {
+        let heap = self.oldest.get_mut(source)?;
+        let Reverse((_, at)) = heap.pop()?;
         let table = self.tables.get_mut(at)?;
         let slice = if std::mem::take(&mut table.null_time) {
             Slice::NullTime
@@ -70,8 +82,23 @@ impl Queue {
             Slice::from(Window { from: left.from, to: end })
         };
         let chunk = Chunk { table: Arc::clone(&table.table), slice };
-        self.oldest.extend(table.oldest(at));
+        heap.extend(table.oldest(at));
         Some((at, chunk))
+    }
+
+    /// The sources of which something is left.
+    pub fn sources(&self) -> impl Iterator<Item = &str> {
+        let left = self.oldest.iter().filter(|(_, heap)| !heap.is_empty());
+        left.map(|(source, _)| source.as_str())
+    }
+
+    /// Forgets what is left of a source.
+    pub fn drop_source(&mut self, source: &str) {
+        self.oldest.remove(source);
+        for table in self.tables.iter_mut().filter(|table| table.table.id.source == source) {
+            table.todo.clear();
+            table.null_time = false;
+        }
     }
 
     /// Gives slices back to be done again.
@@ -88,10 +115,9 @@ impl Queue {
         }
         // Entries of the heap that are no longer the front's are stale, not wrong: the front is
         // what gets done.
-        let mut others: Vec<_> =
-            self.oldest.drain().filter(|Reverse((_, other))| *other != at).collect();
-        others.extend(table.oldest(at));
-        self.oldest = others.into();
+        let heap = self.oldest.entry(table.table.id.source.clone()).or_default();
+        heap.retain(|Reverse((_, other))| *other != at);
+        heap.extend(table.oldest(at));
     }
 
     /// Forgets what was left of a table; this is left of it now.
@@ -171,6 +197,15 @@ impl Queue {
         self.tables.iter().map(TableQueue::chunks_left).sum()
     }
 
+    /// The same for each source.
+    pub fn chunks_left_by_source(&self) -> BTreeMap<&str, u64> {
+        let mut left = BTreeMap::new();
+        for table in &self.tables {
+            *left.entry(table.table.id.source.as_str()).or_default() += table.chunks_left();
+        }
+        left
+    }
+
     /// About how many rows are left, where the tables that are read are as dense as they were so far.
     pub fn rows_left(&self) -> Option<u64> {
         let of_table = |table: &TableQueue| {
@@ -183,7 +218,7 @@ impl Queue {
 
     /// Whether nothing is left.
     pub fn is_empty(&self) -> bool {
-        self.oldest.is_empty()
+        self.oldest.values().all(BinaryHeap::is_empty)
     }
 }
 

@@ -25,22 +25,23 @@ impl Run<'_> {
     pub(super) async fn retract_what_changed(&mut self, state: &ArchiveIndex) -> Result<bool> {
         self.writer.progress.doing("listing the sources again");
         let mut doubted = Vec::new();
-        for (number, source) in self.survey.sources.clone().into_iter().enumerate() {
-            let listing = self.retry.with_retry(source.name(), || source.list_again()).await?;
-            if let Some(listing) = listing {
-                self.warn_of_tables(number, &listing);
-                doubted.extend(self.doubted(number, &source, listing, state).await?);
+        for (number, reached) in self.survey.sources.clone().into_iter().enumerate() {
+            let source = reached.source;
+            match self.doubted_of_source(number, &source, state).await {
+                Ok(of_source) => doubted.extend(of_source),
+                Err(error) => self.lose(source.name(), error)?,
             }
         }
         let Some((first, _)) = doubted.first() else { return Ok(false) };
         self.change_rounds += 1;
         if self.change_rounds > ROUNDS {
             let id = &self.survey.tables[*first].table.id;
-            return Err(Error::incomplete(format!(
-                "{id} was read {} times, and its columns keep changing, so that rows may be missing each time",
-                self.change_rounds
-            ))
-            .hint("stop the writers first; then run the same command again"));
+            let (source, rounds) = (id.source.clone(), self.change_rounds);
+            let error = Error::incomplete(format!(
+                "{id} was read {rounds} times, and its columns keep changing, so that rows may be missing each time"
+            ));
+            let error = error.hint("stop the writers first; then run the same command again");
+            return self.lose(&source, error).map(|()| false);
         }
         let mut again = BTreeMap::<usize, Vec<Slice>>::new();
         for (surveyed, commit) in &doubted {
@@ -49,6 +50,21 @@ impl Run<'_> {
         }
         again.into_iter().for_each(|(surveyed, slices)| self.queue_again(surveyed, &slices));
         Ok(true)
+    }
+
+    async fn doubted_of_source(
+        &mut self,
+        number: usize,
+        source: &Arc<dyn Source>,
+        state: &ArchiveIndex,
+    ) -> Result<Vec<(usize, Commit)>> {
+        match self.retry.with_retry(source.name(), || source.list_again()).await? {
+            None => Ok(Vec::new()),
+            Some(listing) => {
+                self.warn_of_tables(number, &listing);
+                self.doubted(number, source, listing, state).await
+            }
+        }
     }
 
     /// Queues slices in the windows that were used before, each of which was neither too wide nor too narrow.
@@ -127,7 +143,7 @@ impl Run<'_> {
     /// Warns of tables that were added in the meantime, which are not in the archive, and of those that were removed,
     /// of which the archive may have only a part.
     fn warn_of_tables(&mut self, number: usize, listing: &Listing) {
-        let select = &self.job.sources[number].select;
+        let select = &self.job.sources[self.survey.sources[number].place].select;
         let is_new = |id: &&TableId| {
             !self.survey.listed.contains(id)
                 && !select.excludes(&id.database, &id.schema, &id.table)

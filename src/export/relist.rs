@@ -8,8 +8,9 @@ use crate::archive::commit::Commit;
 use crate::coverage::Coverage;
 use crate::error::{Error, Result};
 use crate::export::again::is_alike;
+use crate::export::listed::{Listed, Relisting};
 use crate::export::run::Run;
-use crate::model::{Chunk, TableId};
+use crate::model::{Chunk, Listing, TableId};
 use crate::range::{requested, union};
 use crate::survey::division::same_division;
 use crate::window::{Slice, now_micros};
@@ -18,24 +19,30 @@ use crate::window::{Slice, now_micros};
 const STRIKES: u32 = 5;
 
 impl Run<'_> {
-    /// Lists the source again because a table differs from what was listed: it has a new column, a type was too
-    /// narrow, or another table has its name. What was read under the old listing is queued again.
-    pub(super) async fn relist(&mut self, at: usize, chunk: &Chunk, error: Error) -> Result<()> {
+    /// A table differs from what was listed: it has a new column, a type was too narrow, or another table has its name.
+    /// Its source is to be listed again, and nothing new is read of it until then.
+    pub(super) fn relist(&mut self, at: usize, chunk: Chunk, error: Error) {
         if self.queue.table(at).columns != chunk.table.columns {
             // Another chunk has caused a new listing already; this one was still read under the old listing.
             self.queue.requeue(at, &[chunk.slice]);
+            return;
+        }
+        let source = chunk.table.id.source.clone();
+        self.relisting.entry(source).or_default().push(Relisting { at, chunk, error });
+    }
+
+    /// Takes over a new listing of a source. What was read under the old one is queued again.
+    pub(super) async fn relisted(&mut self, source: &str, listed: Result<Listed>) -> Result<()> {
+        let waiting = self.relisting.remove(source).unwrap_or_default();
+        if self.survey.is_lost(source) {
             return Ok(());
         }
-        let source = Arc::clone(self.source(at));
-        let (retry, of) = (&self.retry, source.name());
-        let listing = retry.with_retry(of, || source.list()).await?;
-        // Listing may have given a source with snapshots a newer one; of other sources the bounds are costly to ask.
-        let bounds = if listing.tables.iter().any(|table| table.time_column.is_some()) {
-            Some(retry.with_retry(of, || source.bounds(&listing.tables)).await?)
-        } else {
-            None
+        let (mut listing, bounds) = match listed {
+            Ok(listed) => listed,
+            Err(error) => return self.lose(source, error),
         };
-        let tables: Vec<Arc<_>> = listing.tables.into_iter().map(Arc::new).collect();
+        let tables: Vec<Arc<_>> =
+            std::mem::take(&mut listing.tables).into_iter().map(Arc::new).collect();
         let before: Vec<_> = (0..self.queue.len()).map(|at| self.queue.table(at).clone()).collect();
         self.queue.relisted(&tables);
         let places: HashMap<_, _> =
@@ -61,9 +68,23 @@ impl Run<'_> {
                 self.queue.requeue(other, &slices);
             }
         }
-        if replaced.contains(&chunk.table.id) {
-            return Ok(()); // all of the table is read again
+        for Relisting { at, chunk, error } in waiting {
+            if !replaced.contains(&chunk.table.id) {
+                self.go_on_with(at, &chunk, error, &places, &listing)?;
+            }
         }
+        Ok(())
+    }
+
+    /// Gives a chunk back that waited for a new listing.
+    fn go_on_with(
+        &mut self,
+        at: usize,
+        chunk: &Chunk,
+        error: Error,
+        places: &HashMap<&TableId, usize>,
+        listing: &Listing,
+    ) -> Result<()> {
         if !places.contains_key(&chunk.table.id) {
             let unreadable = listing.unreadable.iter().find(|(id, _)| *id == chunk.table.id);
             let why = unreadable.map_or("it is not there any more", |(_, why)| why);
@@ -81,9 +102,9 @@ impl Run<'_> {
             let strikes = self.strikes.entry(chunk.table.id.clone()).or_default();
             *strikes += 1;
             if *strikes > STRIKES {
-                return Err(error
-                    .context(chunk)
-                    .hint("stop the writers first: its columns keep changing"));
+                let error =
+                    error.context(chunk).hint("stop the writers first: its columns keep changing");
+                return self.lose(&chunk.table.id.source, error);
             }
         }
         Ok(())

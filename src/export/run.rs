@@ -1,32 +1,34 @@
 //! A run from its plan to its seal: chunks in flight, what becomes of each, and what has to be looked at again before
 //! the archive is sealed.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
 
 use crate::archive::commit::Commit;
 use crate::archive::keys::FORMAT;
 use crate::archive::run_json::{Requested, RunEntry};
-use crate::archive::runs::Beating;
+use crate::archive::runs::{Beating, RunPlan};
 use crate::archive::{Archive, ArchiveIndex, Seal};
 use crate::config::Job;
 use crate::coverage::Coverage;
 use crate::error::{Error, Exit, Result};
 use crate::export::again::Again;
 use crate::export::chunk_writer::ChunkWriter;
+use crate::export::listed::{Listed, Relisting, list_again};
 use crate::export::queue::Queue;
+
 use crate::export::summary::{ExportStatus, Failed, Summary};
 use crate::export::window_sizing::width_after;
-use crate::export::worker::{Outcome, Shared, Worker};
+use crate::export::worker::{Outcome, Place, Shared, Worker};
 use crate::model::{Artifact, Chunk, Table, TableId};
 use crate::range::RangeText;
 use crate::retry::{GRACE, Retry};
 use crate::source::Source;
-use crate::survey::{Survey, Surveyed};
+use crate::survey::{Lost, Survey, Surveyed};
 use crate::window::{Slice, now, rfc3339};
 
 /// A run that knows what it has to do.
@@ -56,11 +58,23 @@ pub struct Run<'a> {
     pub(super) expected_rows: Option<u64>,
     /// Whether the archive is sealed and holds everything that was requested.
     pub(super) idle: bool,
+    /// What it set out to do, as the archive has it while the run is at work.
+    pub(super) plan: RunPlan,
     /// Chunks that are read again because some of their files were missing or had changed.
     pub(super) damaged: Vec<Arc<Commit>>,
+    /// By the names of their sources, chunks that wait for a new listing.
+    pub(super) relisting: HashMap<String, Vec<Relisting>>,
     /// How often each table was listed again without any change that explains why.
     pub(super) strikes: HashMap<TableId, u32>,
     pub(crate) beating: Option<Beating>,
+}
+
+/// What has ended of what was in flight.
+enum Done {
+    /// Work on a chunk, with the number of its table in the queue.
+    Chunk(usize, Chunk, Outcome),
+    /// A new listing of a source.
+    Listed(String, Result<Listed>),
 }
 
 impl Run<'_> {
@@ -69,6 +83,23 @@ impl Run<'_> {
         let by_estimate = self.expected_rows.and_then(|rows| rows.checked_sub(progress.rows()));
         let rows = by_estimate.or_else(|| self.queue.rows_left());
         progress.left(self.queue.chunks_left() + in_flight as u64, rows);
+        if self.job.sources.len() > 1 {
+            progress.left_by_source(&self.queue.chunks_left_by_source());
+        }
+    }
+
+    /// Goes on without a source. An error where there is no other, and where the user wants to stop.
+    pub(super) fn lose(&mut self, source: &str, error: Error) -> Result<()> {
+        if self.job.sources.len() == 1 || self.retry.interrupt().came() {
+            return Err(error);
+        }
+        if !self.survey.is_lost(source) {
+            self.writer.progress.lost(source, &error);
+            self.queue.drop_source(source);
+            self.summary.failed.push(Failed::source(source, &error));
+            self.survey.lost.push(Lost { source: source.to_owned(), error });
+        }
+        Ok(())
     }
 
     /// Does the work, and seals.
@@ -91,13 +122,16 @@ impl Run<'_> {
             self.summary.hint = error.hint_text().map(str::to_owned);
             self.summary.error = (!interrupted).then(|| error.to_string());
         } else if !self.summary.failed.is_empty() {
-            let for_good = self.summary.failed.iter().any(|failed| failed.exit == Exit::Failed);
-            self.summary.exit = if for_good { Exit::Failed } else { Exit::Incomplete };
+            self.summary.exit = Failed::exit(&self.summary.failed);
         }
         if self.summary.exit != Exit::Done {
-            self.summary.hint.get_or_insert_with(|| {
-                "run the same command again to go on; what was committed stays".to_owned()
-            });
+            let lost_for_good = self.summary.exit == Exit::Failed && !self.survey.lost.is_empty();
+            let hint = if lost_for_good {
+                "see to the sources that failed, then run the same command again: it reads only what is missing"
+            } else {
+                "run the same command again to go on; what was committed stays"
+            };
+            self.summary.hint.get_or_insert_with(|| hint.to_owned());
         }
         let left = if interrupted {
             // A store that does not answer must not hold up a user who wants to stop.
@@ -115,29 +149,41 @@ impl Run<'_> {
         Ok(self.summary)
     }
 
-    /// Keeps the allowed number of chunks in flight, oldest first, until none is left.
+    /// Keeps the allowed number of chunks in flight, of each source the oldest first, until none is left.
     async fn work(&mut self) -> Result<()> {
         let mut flight = JoinSet::new();
+        let mut of_source = HashMap::<String, usize>::new();
         let mut ticks = tokio::time::interval(Duration::from_millis(250));
         let mut end = Ok(());
+        // Besides the chunks that are read, as many may be read back.
+        let most = 2 * self.job.limits.concurrency;
         loop {
             let more = end.is_ok() && !self.queue.is_empty();
             if flight.is_empty() && !more {
                 return end;
             }
             // A chunk is taken from the queue only when it can be read, because the one before it may change the
-            // width of the window. Besides the chunks that are read, as many may be read back.
-            let room = more && flight.len() < 2 * self.job.limits.concurrency;
-            let permits = Arc::clone(&self.shared.permits);
-            let (at, chunk, outcome) = tokio::select! {
+            // width of the window. Chunks that wait for their source do not count, so that the others can go on; but
+            // each source has so many in flight at most.
+            let room = more && self.shared.under_way.load(Ordering::Relaxed) < most;
+            let has_room = |source: &&str| {
+                !self.relisting.contains_key(*source)
+                    && of_source.get(*source).is_none_or(|in_flight| *in_flight < most)
+            };
+            let sources = self.queue.sources().filter(|source| room && has_room(source));
+            let sources: Vec<String> = sources.map(str::to_owned).collect();
+            let (permits, room) = (self.shared.permits.clone(), !sources.is_empty());
+            let done = tokio::select! {
                 biased;
                 Some(joined) = flight.join_next() => match joined {
                     Ok(done) => done,
                     Err(error) => return Err(Error::stop(format!("a worker ended: {error}"))),
                 },
-                Ok(permit) = permits.acquire_owned(), if room => {
-                    if let Some((at, chunk)) = self.queue.take() {
-                        flight.spawn(self.worker(at, chunk, permit));
+                Ok(permit) = permits.acquire(sources), if room => {
+                    if let Some((at, chunk)) = self.queue.take_of(permit.source()) {
+                        *of_source.entry(permit.source().to_owned()).or_default() += 1;
+                        let place = Place::new(permit, &self.shared);
+                        flight.spawn(self.worker(at, chunk, place));
                     }
                     continue;
                 }
@@ -146,21 +192,55 @@ impl Run<'_> {
                     continue;
                 }
             };
-            if let Err(error) = self.handle_outcome(at, chunk, outcome).await
+            let (source, handled) = match done {
+                Done::Chunk(at, chunk, outcome) => {
+                    let source = chunk.table.id.source.clone();
+                    if let Some(in_flight) = of_source.get_mut(&source) {
+                        *in_flight = in_flight.saturating_sub(1);
+                    }
+                    let listing = self.relisting.contains_key(&source);
+                    let handled = self.handle_outcome(at, chunk, outcome).await;
+                    // The others go on while one source is listed again.
+                    if !listing && self.relisting.contains_key(&source) {
+                        let (source, retry) = (Arc::clone(self.source(at)), self.retry.clone());
+                        flight.spawn(async move {
+                            let name = source.name().to_owned();
+                            Done::Listed(name, list_again(source, retry).await)
+                        });
+                    }
+                    (source, handled)
+                }
+                Done::Listed(source, listed) => {
+                    let interrupt = self.retry.interrupt().clone();
+                    let handled = interrupt.or(self.relisted(&source, listed)).await;
+                    (source, handled)
+                }
+            };
+            if let Err(error) = handled
                 && end.is_ok()
             {
                 end = Err(error);
+            }
+            if self.survey.is_lost(&source) {
+                self.queue.drop_source(&source); // whatever was given back
             }
         }
     }
 
     /// Acts on how the work on a chunk ended. An error ends the run once the other chunks in flight have ended.
     async fn handle_outcome(&mut self, at: usize, chunk: Chunk, outcome: Outcome) -> Result<()> {
+        let outcome = match outcome {
+            Outcome::Stop(error) => return Err(error),
+            Outcome::Lost(error) => return self.lose(&chunk.table.id.source, error),
+            Outcome::Committed(commit) => Outcome::Committed(commit),
+            // It has been told already why.
+            _ if self.survey.is_lost(&chunk.table.id.source) => return Ok(()),
+            outcome => outcome,
+        };
         if self.queue.table(at).is_another(&chunk.table) {
             // The chunk was read from the table that had this name before; all of the new table is in the queue.
             return match outcome {
                 Outcome::Committed(commit) => self.archive.retract(&commit).await,
-                Outcome::Stop(error) => Err(error.context(&chunk)),
                 _ => Ok(()),
             };
         }
@@ -171,7 +251,7 @@ impl Run<'_> {
                 self.queue.requeue(at, &[chunk.slice]);
             }
             Outcome::Committed(commit) if !self.take_over(at, &commit).await? => {
-                self.writer.progress.chunk_done();
+                self.writer.progress.chunk_done_of(&commit.source, 0);
             }
             Outcome::Committed(commit) => {
                 self.committed.insert((self.surveyed[at], commit.slice), chunk.table);
@@ -186,9 +266,9 @@ impl Run<'_> {
                     let most = self.source(at).chunk_rows(&commit.id());
                     self.queue.learn(at, window, commit.rows, elapsed, most);
                 }
-                self.writer.progress.chunk_done();
+                self.writer.progress.chunk_done_of(&commit.source, commit.rows);
             }
-            Outcome::TakenBy => self.writer.progress.chunk_done(),
+            Outcome::TakenBy => self.writer.progress.chunk_done_of(&chunk.table.id.source, 0),
             Outcome::Split(error) => {
                 tracing::info!("{chunk}: {error}; the window is halved");
                 if !self.queue.split(at, &chunk) {
@@ -197,19 +277,17 @@ impl Run<'_> {
             }
             Outcome::Relist(error) => {
                 tracing::info!("{chunk}: {error}; the tables are listed again");
-                let interrupt = self.retry.interrupt().clone();
-                interrupt.or(self.relist(at, &chunk, error)).await?;
+                self.relist(at, chunk, error);
             }
             Outcome::Failed(error) => self.fail(&chunk, &error),
-            Outcome::Stop(error) => return Err(error),
+            Outcome::Lost(_) | Outcome::Stop(_) => {} // handled above
         }
         Ok(())
     }
 
     pub(super) fn fail(&mut self, chunk: &Chunk, error: &Error) {
         self.writer.progress.note(&format!("failed: {chunk}: {error}"));
-        let failed =
-            Failed { chunk: chunk.to_string(), error: error.to_string(), exit: error.exit() };
+        let failed = Failed::chunk(chunk, error);
         if self.summary.hint.is_none() {
             self.summary.hint = error.hint_text().map(str::to_owned);
         }
@@ -217,15 +295,10 @@ impl Run<'_> {
     }
 
     pub(super) fn source(&self, at: usize) -> &Arc<dyn Source> {
-        &self.survey.sources[self.survey.tables[self.surveyed[at]].source]
+        &self.survey.sources[self.survey.tables[self.surveyed[at]].source].source
     }
 
-    fn worker(
-        &self,
-        at: usize,
-        chunk: Chunk,
-        permit: OwnedSemaphorePermit,
-    ) -> impl Future<Output = (usize, Chunk, Outcome)> + use<> {
+    fn worker(&self, at: usize, chunk: Chunk, place: Place) -> impl Future<Output = Done> + use<> {
         let source = Arc::clone(self.source(at));
         let worker = Worker {
             archive: self.archive.clone(),
@@ -236,8 +309,8 @@ impl Run<'_> {
             can_split: self.queue.can_split(at, &chunk),
         };
         async move {
-            let outcome = worker.work(source.as_ref(), &chunk, permit).await;
-            (at, chunk, outcome)
+            let outcome = worker.work(source.as_ref(), &chunk, place).await;
+            Done::Chunk(at, chunk, outcome)
         }
     }
 
@@ -273,13 +346,16 @@ impl Run<'_> {
                 ))
                 .hint("run the command that exports this table again"));
             }
-            if self.retract_what_changed(&state).await? {
+            if self.retract_what_changed(&state).await? || !self.summary.failed.is_empty() {
                 return Ok(false);
             }
             let artifacts = match &artifacts {
                 Some(saved) => saved,
                 None => artifacts.insert(self.artifacts().await?),
             };
+            if !self.summary.failed.is_empty() {
+                return Ok(false);
+            }
             if self.seal(&state, artifacts).await? {
                 self.complete();
                 return Ok(true);
@@ -302,7 +378,7 @@ impl Run<'_> {
             moveout: env!("CARGO_PKG_VERSION").to_owned(),
             run: self.writer.run.clone(),
             range: RangeText { from: self.job.range.0.clone(), to: self.job.range.1.clone() },
-            sources: self.survey.infos.clone(),
+            sources: self.survey.infos(),
             started: self.started.clone(),
             ended: rfc3339(now()),
             excluded: self.survey.excluded.clone(),
@@ -318,32 +394,6 @@ impl Run<'_> {
             Some(beating) => self.archive.seal(beating, Seal { run, artifacts }).await,
             None => Ok(false),
         }
-    }
-
-    fn warn(&mut self, warning: String) {
-        if !self.summary.warnings.contains(&warning) {
-            self.summary.warnings.push(warning);
-        }
-    }
-
-    /// Warns of chunks that were read again because of damaged files, with their number of rows before and after.
-    fn tell_of_damage(&mut self, state: &ArchiveIndex) {
-        let by_table = state.by_table();
-        let told: Vec<String> = (self.damaged.iter())
-            .map(|lost| {
-                let commits = by_table.get(&lost.id()).map(Vec::as_slice).unwrap_or_default();
-                let again = commits.iter().filter(|c| c.takes_over(lost));
-                let rows: u64 = again.map(|commit| commit.rows).sum();
-                format!(
-                    "{} {} was read again because files of it were missing or had changed: it had {} rows, and the \
-                     source gave {rows}",
-                    lost.id(),
-                    lost.slice,
-                    lost.rows
-                )
-            })
-            .collect();
-        told.into_iter().for_each(|warning| self.warn(warning));
     }
 
     /// A commit of this run that overlaps an earlier commit of another run does not count. What is missing
@@ -399,43 +449,6 @@ impl Run<'_> {
         Ok(dead.map(RunEntry::from).collect())
     }
 
-    /// Warns of what dead runs had requested beyond the range of this run and did not commit.
-    async fn warn_of_abandoned(&mut self, state: &ArchiveIndex) -> Result<()> {
-        let committed = state.by_table();
-        for planned in self.archive.plans().await?.into_iter().flat_map(|plan| plan.tables) {
-            let commits = committed.get(&planned.id).map(Vec::as_slice).unwrap_or_default();
-            let coverage: Coverage = commits.iter().filter_map(|c| c.slice.window()).collect();
-            for gap in
-                planned.requested.into_iter().flat_map(|requested| coverage.missing(requested))
-            {
-                let warning = format!(
-                    "{} {gap} was requested by an earlier run that did not end, and it is not in the archive",
-                    planned.id
-                );
-                self.warn(warning);
-            }
-        }
-        Ok(())
-    }
-
-    /// Warns where the rows of a database were read from several snapshots: they fit together only if nobody wrote
-    /// between these.
-    fn warn_of_moments(&mut self, state: &ArchiveIndex) {
-        let mut moments = BTreeMap::<(&str, &str), BTreeSet<&str>>::new();
-        for commit in &state.commits {
-            let of_database = moments.entry((&commit.source, &commit.database)).or_default();
-            of_database.extend(commit.snapshot.as_deref());
-        }
-        for ((source, database), moments) in moments.into_iter().filter(|(_, all)| all.len() > 1) {
-            self.warn(format!(
-                "{database} of {source}: its rows were read at {} moments, and somebody wrote between these: the chunks of \
-                 each moment are consistent, but all of them together may not be; `snapshot` in \
-                 catalog/chunks.parquet tells them apart",
-                moments.len()
-            ));
-        }
-    }
-
     /// When several runs finish together, the oldest seals; the others wait and check again.
     async fn wait_for_older_runs(&self, me: &str) -> Result<()> {
         let mut told = false;
@@ -459,8 +472,21 @@ impl Run<'_> {
     async fn artifacts(&mut self) -> Result<Vec<(String, Artifact)>> {
         let mut all = Vec::new();
         self.summary.artifacts.clear();
-        for source in &self.survey.sources {
-            let artifacts = self.retry.with_retry(source.name(), || source.artifacts()).await?;
+        for source in self
+            .survey
+            .sources
+            .iter()
+            .map(|reached| Arc::clone(&reached.source))
+            .collect::<Vec<_>>()
+        {
+            let artifacts = match self.retry.with_retry(source.name(), || source.artifacts()).await
+            {
+                Ok(artifacts) => artifacts,
+                Err(error) => {
+                    self.lose(source.name(), error)?;
+                    continue;
+                }
+            };
             let name = source.name().to_owned();
             all.extend(artifacts.files.into_iter().map(|artifact| (name.clone(), artifact)));
             let statuses = artifacts.statuses;

@@ -2,9 +2,11 @@
 
 use serde::Serialize;
 
+use crate::archive::commit::Commit;
 use crate::archive::run_json::{Kept, Outside};
-use crate::error::Exit;
-use crate::model::{ArtifactOutcome, ArtifactStatus, Excluded, TableId};
+use crate::error::{Error, Exit};
+use crate::model::{ArtifactOutcome, ArtifactStatus, Chunk, Excluded, TableId};
+use crate::survey::Lost;
 use crate::window::Window;
 
 /// What a run did, for people and for `--json`.
@@ -18,6 +20,8 @@ pub struct Summary {
     pub archive: String,
     /// Short id of the run.
     pub run: String,
+    /// What became of each source, those with something to do first.
+    pub sources: Vec<OfSource>,
     /// Tables asked for.
     pub tables: usize,
     /// Tables with rows in this run.
@@ -111,13 +115,98 @@ pub struct NotCompared {
     pub tables: u64,
 }
 
-/// A chunk, a table or a kind of definitions that could not be had.
+/// What became of one of the sources.
+#[derive(Debug, Serialize)]
+pub struct OfSource {
+    /// Its name.
+    pub source: String,
+    /// How it ended.
+    pub status: SourceStatus,
+    /// Tables asked for.
+    pub tables: u64,
+    /// Rows of it that this run committed.
+    pub rows: u64,
+    /// Bytes of their files.
+    pub bytes: u64,
+    /// Rows of it in the archive.
+    pub rows_total: u64,
+    /// Bytes of their files.
+    pub bytes_total: u64,
+    /// What failed first.
+    pub error: Option<String>,
+    /// What to do about it.
+    pub todo: Option<String>,
+}
+
+/// How a source ended. What is to be done something about comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SourceStatus {
+    /// Something of it cannot be had as long as nobody does something about it.
+    Failed,
+    /// Something of it is not in the archive; another run may get it.
+    Incomplete,
+    /// All that was requested of it is in the archive.
+    Complete,
+}
+
+impl OfSource {
+    /// A source of which nothing is missing.
+    pub(super) fn new(source: &str) -> Self {
+        Self {
+            source: source.to_owned(),
+            status: SourceStatus::Complete,
+            tables: 0,
+            rows: 0,
+            bytes: 0,
+            rows_total: 0,
+            bytes_total: 0,
+            error: None,
+            todo: None,
+        }
+    }
+
+    pub(super) fn count(&mut self, commit: &Commit, is_mine: bool) {
+        let bytes: u64 = commit.files.iter().map(|file| file.bytes).sum();
+        self.rows_total += commit.rows;
+        self.bytes_total += bytes;
+        if is_mine {
+            self.rows += commit.rows;
+            self.bytes += bytes;
+        }
+    }
+
+    pub(super) fn fail(&mut self, failed: &Failed) {
+        let status = match failed.exit {
+            Exit::Incomplete => SourceStatus::Incomplete,
+            _ => SourceStatus::Failed,
+        };
+        self.status = self.status.min(status);
+        if self.error.is_none() {
+            self.error = Some(match failed.is_source {
+                true => failed.error.clone(),
+                false => format!("{}: {}", failed.chunk, failed.error),
+            });
+            self.todo.clone_from(&failed.todo);
+        }
+    }
+}
+
+/// A chunk, a table, a kind of definitions or a whole source that could not be had.
 #[derive(Debug, Clone, Serialize)]
 pub struct Failed {
+    /// The source that it is of.
+    pub source: String,
     /// Table and window, or what else it is.
     pub chunk: String,
     /// Why.
     pub error: String,
+    /// What to do about it, where that is known.
+    #[serde(skip)]
+    pub todo: Option<String>,
+    /// Whether it is the whole source.
+    #[serde(skip)]
+    pub is_source: bool,
     #[serde(skip)]
     pub(super) exit: Exit,
 }
@@ -126,14 +215,40 @@ pub struct Failed {
 pub const UNREADABLE: &str = "give the user the rights, or leave these tables out by `exclude`";
 
 impl Failed {
-    /// Tables that are there and cannot be read.
-    pub fn unreadable(tables: &[(TableId, String)]) -> Vec<Self> {
-        let failed = |(table, why): &(TableId, String)| Self {
-            chunk: table.to_string(),
-            error: why.clone(),
-            exit: Exit::Failed,
-        };
-        tables.iter().map(failed).collect()
+    fn new(source: &str, chunk: String, error: String, exit: Exit, todo: Option<&str>) -> Self {
+        let (source, todo) = (source.to_owned(), todo.map(str::to_owned));
+        Self { source, chunk, error, todo, is_source: false, exit }
+    }
+
+    pub(super) fn chunk(chunk: &Chunk, error: &Error) -> Self {
+        let source = &chunk.table.id.source;
+        Self::new(source, chunk.to_string(), error.to_string(), error.exit(), error.hint_text())
+    }
+
+    /// A source that the others go on without.
+    pub fn source(source: &str, error: &Error) -> Self {
+        let chunk = format!("source {source}");
+        let failed = Self::new(source, chunk, error.to_string(), error.exit(), error.hint_text());
+        Self { is_source: true, ..failed }
+    }
+
+    /// Sources that the others go on without, and tables that are there and cannot be read.
+    pub fn of_survey(lost: &[Lost], tables: &[(TableId, String)]) -> Vec<Self> {
+        let lost = lost.iter().map(|lost| Self::source(&lost.source, &lost.error));
+        let unreadable = tables.iter().map(|(table, why)| {
+            let (id, why) = (table.to_string(), why.clone());
+            Self::new(&table.source, id, why, Exit::Failed, Some(UNREADABLE))
+        });
+        lost.chain(unreadable).collect()
+    }
+
+    /// How a run ends because of these: for good, where one of them is.
+    pub fn exit(all: &[Self]) -> Exit {
+        match all {
+            [] => Exit::Done,
+            all if all.iter().all(|failed| failed.exit == Exit::Incomplete) => Exit::Incomplete,
+            _ => Exit::Failed,
+        }
     }
 
     /// Definitions that could not be saved.
@@ -141,10 +256,9 @@ impl Failed {
         let unsaved = artifacts
             .iter()
             .filter(|artifact| matches!(artifact.status, ArtifactOutcome::Failed(_)));
-        let failed = |artifact: &ArtifactStatus| Self {
-            chunk: format!("{} of {}", artifact.kind, artifact.source),
-            error: artifact.status.to_string(),
-            exit: Exit::Failed,
+        let failed = |artifact: &ArtifactStatus| {
+            let what = format!("{} of {}", artifact.kind, artifact.source);
+            Self::new(&artifact.source, what, artifact.status.to_string(), Exit::Failed, None)
         };
         unsaved.map(failed).collect()
     }

@@ -1,15 +1,15 @@
 //! One chunk in flight: its attempts, and what follows from the class of an error.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
-
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::archive::Archive;
 use crate::archive::commit::Commit;
 use crate::error::{Class, Error, Result};
-use crate::export::chunk_writer::ChunkWriter;
+use crate::export::chunk_writer::{ChunkWriter, Failure};
+use crate::export::permits::{Permit, Permits};
 use crate::model::Chunk;
 use crate::retry::Retry;
 use crate::source::Source;
@@ -18,7 +18,7 @@ use crate::source::Source;
 const SPLITS_A_FAILURE: u32 = 8;
 /// After this many halved windows without any success, the source is probed.
 const SPLITS_A_PROBE: u32 = 16;
-/// After this many failed chunks without any success, the run ends as incomplete.
+/// After this many failed chunks of a source without any success, it is given up.
 const FAILED_CHUNKS: u32 = 5;
 /// The name of the archive in messages about waiting.
 const ARCHIVE: &str = "the archive";
@@ -27,9 +27,35 @@ const ARCHIVE: &str = "the archive";
 #[derive(Debug)]
 pub(super) struct Shared {
     /// One for each chunk that may be read at once.
-    pub(super) permits: Arc<Semaphore>,
-    /// The weighted number of halved windows and failed chunks since the last success.
-    pub(super) failures: Mutex<u32>,
+    pub(super) permits: Permits,
+    /// Attempts under way: chunks that are read or read back, and not those that wait.
+    pub(super) under_way: AtomicUsize,
+    /// By the name of the source, the weighted number of halved windows and failed chunks since the last success.
+    pub(super) failures: Mutex<HashMap<String, u32>>,
+}
+
+/// A place among the attempts that are under way, and the permit to read.
+#[derive(Debug)]
+pub(super) struct Place {
+    permit: Permit,
+    counted: Counted,
+}
+
+/// Counts an attempt for as long as it is under way.
+#[derive(Debug)]
+struct Counted(Arc<Shared>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Place {
+    pub(super) fn new(permit: Permit, shared: &Arc<Shared>) -> Self {
+        shared.under_way.fetch_add(1, Ordering::Relaxed);
+        Self { permit, counted: Counted(Arc::clone(shared)) }
+    }
 }
 
 /// How work on a chunk ended.
@@ -40,6 +66,9 @@ pub(super) enum Outcome {
     Split(Error),
     Relist(Error),
     Failed(Error),
+    /// Nothing more is to be had from the source.
+    Lost(Error),
+    /// The run cannot go on.
     Stop(Error),
 }
 
@@ -55,46 +84,56 @@ pub(super) struct Worker {
 
 impl Worker {
     /// Makes attempts until the chunk is committed, or until an error asks for something else.
-    pub(super) async fn work(
-        &self,
-        source: &dyn Source,
-        chunk: &Chunk,
-        permit: OwnedSemaphorePermit,
-    ) -> Outcome {
-        self.attempts(source, chunk, permit).await.unwrap_or_else(Outcome::Stop)
+    pub(super) async fn work(&self, source: &dyn Source, chunk: &Chunk, place: Place) -> Outcome {
+        match self.attempts(source, chunk, place).await {
+            Ok(outcome) => outcome,
+            Err(Failure::OfSource(error)) if !self.retry.interrupt().came() => Outcome::Lost(error),
+            Err(Failure::OfSource(error) | Failure::OfRun(error)) => Outcome::Stop(error),
+        }
     }
 
-    /// An error ends the run.
+    /// An error ends the run, or what is read of the source.
     async fn attempts(
         &self,
         source: &dyn Source,
         chunk: &Chunk,
-        permit: OwnedSemaphorePermit,
-    ) -> Result<Outcome> {
+        place: Place,
+    ) -> Result<Outcome, Failure> {
         let (retry, of) = (&self.retry, source.name());
-        let mut first = Some(permit);
+        let mut first = Some(place);
         let (mut failures, mut waits) = (0, 0);
         let mut is_last = false;
         let mut failing = None;
         loop {
-            // The permit is taken before the pause for the quota, so that chunks that waited for it heed the quota.
-            let permit = match first.take() {
-                Some(permit) => permit,
-                None => retry.interrupt().or(self.permit()).await?,
+            let place = match first.take() {
+                Some(place) => place,
+                None => self.place(of).await?,
             };
-            retry.wait_for_quota(of).await?;
+            // A quota may have been used up while this waited for its permit, which the others need in the meantime.
+            if retry.is_paused(of) {
+                drop(place);
+                retry.wait_for_quota(of).await?;
+                continue;
+            }
             let began = Instant::now();
-            let error = match retry.interrupt().or_soon(self.once(source, chunk, permit)).await {
+            let once = async { Ok(self.once(source, chunk, place).await) };
+            let failure = match retry.interrupt().or_soon(once).await? {
                 Ok(outcome) => {
                     retry.worked(of, began);
-                    *self.failures() = 0;
+                    self.failures(|failures| failures.remove(of));
                     return Ok(outcome);
                 }
-                Err(_) if retry.interrupt().came() => return Err(Error::interrupted()),
-                Err(error) => error,
+                Err(_) if retry.interrupt().came() => return Err(Error::interrupted().into()),
+                Err(failure) => failure,
+            };
+            let error = match failure {
+                Failure::OfRun(error) if error.class() == Class::Stop => {
+                    return Err(Failure::OfRun(error.context(chunk)));
+                }
+                Failure::OfRun(error) | Failure::OfSource(error) => error,
             };
             let split = match error.class() {
-                Class::Stop => return Err(error.context(chunk)),
+                Class::Stop => return Err(Failure::OfSource(error.context(chunk))),
                 Class::Fail => return Ok(Outcome::Failed(error)),
                 Class::SchemaChanged => return Ok(Outcome::Relist(error)),
                 Class::Wait(pause) => {
@@ -110,7 +149,7 @@ impl Worker {
             let failing_since = *failing.get_or_insert_with(Instant::now);
             if split {
                 // If the source is away, narrow windows fail like wide ones.
-                let splits = self.count_failure(1, chunk, &error)?;
+                let splits = self.count_failure(1, of, chunk, &error)?;
                 if splits % SPLITS_A_PROBE == 0 && self.was_away(source, chunk).await? {
                     (failures, failing) = (0, None);
                     continue;
@@ -123,7 +162,8 @@ impl Worker {
             }
             // If nothing else has worked in the meantime, the cause may not be this chunk.
             if is_last || retry.has_worked_since(of, failing_since) {
-                self.count_failure(retry.attempts() * SPLITS_A_FAILURE, chunk, &error)?;
+                let weight = retry.attempts() * SPLITS_A_FAILURE;
+                self.count_failure(weight, of, chunk, &error)?;
                 return Ok(Outcome::Failed(error));
             }
             if self.was_away(source, chunk).await? {
@@ -135,17 +175,17 @@ impl Worker {
         }
     }
 
-    async fn permit(&self) -> Result<OwnedSemaphorePermit> {
-        let permit = Arc::clone(&self.shared.permits).acquire_owned().await;
-        permit.map_err(|_| Error::stop("the workers have ended"))
+    async fn place(&self, of: &str) -> Result<Place> {
+        let permit = self.shared.permits.acquire(vec![of.to_owned()]);
+        Ok(Place::new(self.retry.interrupt().or(permit).await?, &self.shared))
     }
 
     async fn once(
         &self,
         source: &dyn Source,
         chunk: &Chunk,
-        permit: OwnedSemaphorePermit,
-    ) -> Result<Outcome> {
+        Place { permit, counted: _counted }: Place,
+    ) -> Result<Outcome, Failure> {
         let mut commit = self.writer.write(source, chunk, &self.path, permit).await?;
         if self.archive.commit(&mut commit).await? {
             Ok(Outcome::Committed(Box::new(commit)))
@@ -156,7 +196,7 @@ impl Worker {
 
     /// Probes the source and the store until both answer, or until the patience is over. `true` when one of them did
     /// not answer at once.
-    async fn was_away(&self, source: &dyn Source, chunk: &Chunk) -> Result<bool> {
+    async fn was_away(&self, source: &dyn Source, chunk: &Chunk) -> Result<bool, Failure> {
         let asked = AtomicU32::new(0);
         let ask_source = || async {
             asked.fetch_add(1, Ordering::Relaxed);
@@ -171,7 +211,7 @@ impl Worker {
             Ok(_) => {}
             // This is an answer, too; the chunk's own error says what is wrong with the table.
             Err(error) if error.class() == Class::Fail => {}
-            Err(error) => return Err(error),
+            Err(error) => return Err(Failure::OfSource(error)),
         }
         self.retry.with_retry(ARCHIVE, ask_store).await?;
         Ok(asked.load(Ordering::Relaxed) > 2)
@@ -179,17 +219,27 @@ impl Worker {
 
     /// Counts a failure although the source answers. An error when so much has failed without any success that nothing
     /// works any more. Halving a wide window down to a narrow one takes many steps, so these weigh less.
-    fn count_failure(&self, weight: u32, chunk: &Chunk, error: &Error) -> Result<u32> {
-        let mut failures = self.failures();
-        *failures += weight;
-        if *failures > FAILED_CHUNKS * self.retry.attempts() * SPLITS_A_FAILURE {
-            Err(Error::incomplete(format!("nothing works any more: {chunk}: {error}")))
+    fn count_failure(
+        &self,
+        weight: u32,
+        of: &str,
+        chunk: &Chunk,
+        error: &Error,
+    ) -> Result<u32, Failure> {
+        let failures = self.failures(|failures| {
+            let failures = failures.entry(of.to_owned()).or_default();
+            *failures += weight;
+            *failures
+        });
+        if failures > FAILED_CHUNKS * self.retry.attempts() * SPLITS_A_FAILURE {
+            let given_up = Error::incomplete(format!("nothing works any more: {chunk}: {error}"));
+            Err(Failure::OfSource(given_up))
         } else {
-            Ok(*failures)
+            Ok(failures)
         }
     }
 
-    fn failures(&self) -> std::sync::MutexGuard<'_, u32> {
-        self.shared.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    fn failures<T>(&self, act: impl FnOnce(&mut HashMap<String, u32>) -> T) -> T {
+        act(&mut self.shared.failures.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

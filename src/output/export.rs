@@ -3,7 +3,7 @@
 use std::io;
 
 use indicatif::HumanBytes;
-use moveout::export::summary::{ExportStatus, Missing, Summary};
+use moveout::export::summary::{ExportStatus, Missing, OfSource, SourceStatus, Summary};
 use moveout::model::ArtifactOutcome;
 use moveout::text::several;
 use moveout::window::Slice;
@@ -11,12 +11,7 @@ use moveout::window::Slice;
 use super::{Out, covers, excluded, failed, notes, outside, seconds, some, verdict, warnings};
 
 pub(crate) fn export(out: Out<'_>, summary: &Summary) -> io::Result<()> {
-    let open = several(summary.missing.len() as u64, "table");
-    let open = match summary.missing.len() {
-        0 => String::new(),
-        1 => format!(", {open} is not complete"),
-        _ => format!(", {open} are not complete"),
-    };
+    let open = open(summary);
     let state = match (summary.status, summary.covers) {
         (ExportStatus::Complete, Some(window)) => covers(window),
         (ExportStatus::Complete, None) => "complete and sealed".to_owned(),
@@ -44,6 +39,9 @@ pub(crate) fn export(out: Out<'_>, summary: &Summary) -> io::Result<()> {
         several(summary.rows_total, "row"),
         HumanBytes(summary.bytes_total)
     )?;
+    if summary.sources.len() > 1 {
+        some(out, &summary.sources, source)?;
+    }
     some(out, &summary.missing, missing)?;
     failed(out, &summary.failed)?;
     if let Some(error) = &summary.error {
@@ -81,6 +79,40 @@ pub(crate) fn export(out: Out<'_>, summary: &Summary) -> io::Result<()> {
         None if good => writeln!(out, "\nnext: moveout verify {}", summary.archive),
         None => Ok(()),
     }
+}
+
+/// How much is not complete.
+fn open(summary: &Summary) -> String {
+    let is_open = |source: &&OfSource| source.status != SourceStatus::Complete;
+    let sources = summary.sources.iter().filter(is_open).count();
+    let (what, count) = match summary.sources.len() {
+        all @ 2.. if sources > 0 => (format!("{sources} of {all} sources"), sources),
+        _ => {
+            let tables = summary.missing.len();
+            (several(tables as u64, "table"), tables)
+        }
+    };
+    match count {
+        0 => String::new(),
+        1 => format!(", {what} is not complete"),
+        _ => format!(", {what} are not complete"),
+    }
+}
+
+fn source(out: Out<'_>, source: &OfSource) -> io::Result<()> {
+    let status = match source.status {
+        SourceStatus::Failed => "failed",
+        SourceStatus::Incomplete => "incomplete",
+        SourceStatus::Complete => "complete",
+    };
+    let name = source.source.escape_debug();
+    writeln!(
+        out,
+        "  source     {name}: {status}, {} of {} in the archive, {}",
+        several(source.rows_total, "row"),
+        several(source.tables, "table"),
+        HumanBytes(source.bytes_total)
+    )
 }
 
 fn missing(out: Out<'_>, missing: &Missing) -> io::Result<()> {

@@ -9,13 +9,13 @@ use crate::error::{Class, Error, Result};
 use crate::model::SourceInfo;
 use crate::retry::Retry;
 use crate::source::Source;
-use crate::source::probe::{Endpoint, probe};
+use crate::source::probe::{Cause, Endpoint, probe};
 use crate::source::registry::open;
 
 /// A server that has not answered by then may be one that waits for its client to speak another protocol.
 const PROBE_AFTER: Duration = Duration::from_secs(5);
 
-/// Opens a source and asks it what it is.
+/// Opens a source and asks it what it is. An error that is not for good is of a source that may come back.
 pub async fn contact(
     spec: &SourceSpec,
     limits: &Limits,
@@ -37,11 +37,11 @@ pub async fn contact(
                 retry.wait_for_quota(&spec.name).await?;
             }
             _ => {
-                if let Some(cause) = likely_cause(spec).await {
-                    return Err(error.for_good().hint(cause));
-                }
-                if failures >= retry.attempts() {
-                    return Err(error.for_good());
+                match likely_cause(spec).await {
+                    Some(Cause { text, answers: true }) => return Err(error.for_good().hint(text)),
+                    Some(Cause { text, answers: false }) => return Err(error.hint(text)),
+                    None if failures >= retry.attempts() => return Err(error),
+                    None => {}
                 }
                 retry.wait_after(failures, &error.to_string()).await?;
             }
@@ -73,13 +73,13 @@ async fn ask(spec: &SourceSpec, limits: &Limits) -> Result<(Arc<dyn Source>, Sou
 /// Returns when another server than the expected one answers at the address.
 async fn wrong_server(spec: &SourceSpec) -> String {
     match likely_cause(spec).await {
-        Some(cause) => cause,
+        Some(cause) => cause.text,
         None => std::future::pending().await,
     }
 }
 
 /// The likely cause of a failed contact; `None` where the expected server answers.
-async fn likely_cause(spec: &SourceSpec) -> Option<String> {
+async fn likely_cause(spec: &SourceSpec) -> Option<Cause> {
     let endpoint = Endpoint::of(&spec.kind)?;
     tokio::task::spawn_blocking(move || probe(&endpoint)).await.ok()?
 }

@@ -104,32 +104,44 @@ impl Endpoint {
     }
 }
 
+/// Why a contact fails.
+pub(super) struct Cause {
+    pub(super) text: String,
+    /// Whether another server answers there. Otherwise the expected one may come back.
+    pub(super) answers: bool,
+}
+
 /// Why a contact fails there; `None` where the expected server answers, and where nothing identifies it.
-pub(super) fn probe(endpoint: &Endpoint) -> Option<String> {
+pub(super) fn probe(endpoint: &Endpoint) -> Option<Cause> {
     let Endpoint { host, port, expected } = endpoint;
-    let found = match identify(host, *port) {
-        Ok(found) => found,
-        Err(cause) => return Some(cause + &format!(" ({})", endpoint.usual_port())),
-    };
-    match (expected, found) {
-        _ if *expected == found => None,
-        (_, Service::Unknown) => None,
-        (Service::Http, Service::Tls) => {
-            Some(format!("the server speaks TLS on port {port}: write influxdb+https://"))
+    let (text, answers) = match identify(host, *port) {
+        Err(cause) => (cause + &format!(" ({})", endpoint.usual_port()), false),
+        Ok(found) if *expected == found => return None,
+        Ok(Service::Unknown) => return None,
+        Ok(Service::HangsUp) => (
+            format!(
+                "port {port} of {host} lets everybody in and hangs up: most often it is a tunnel or a proxy whose \
+                 other end is not there"
+            ),
+            false,
+        ),
+        Ok(Service::Tls) if *expected == Service::Http => {
+            (format!("the server speaks TLS on port {port}: write influxdb+https://"), true)
         }
-        (Service::Tls, Service::Http) => Some(format!(
-            "the server speaks HTTP without TLS on port {port}: write influxdb+http://"
-        )),
-        (_, Service::HangsUp) => Some(format!(
-            "port {port} of {host} lets everybody in and hangs up: most often it is a tunnel or a proxy whose \
-             other end is not there"
-        )),
-        _ => Some(format!(
-            "{} answers on port {port} of {host}: check the port ({}) and the beginning of the URL",
-            found.name(),
-            endpoint.usual_port()
-        )),
-    }
+        Ok(Service::Http) if *expected == Service::Tls => (
+            format!("the server speaks HTTP without TLS on port {port}: write influxdb+http://"),
+            true,
+        ),
+        Ok(found) => (
+            format!(
+                "{} answers on port {port} of {host}: check the port ({}) and the beginning of the URL",
+                found.name(),
+                endpoint.usual_port()
+            ),
+            true,
+        ),
+    };
+    Some(Cause { text, answers })
 }
 
 fn identify(host: &str, port: u16) -> Result<Service, String> {

@@ -73,9 +73,21 @@ pub(crate) struct Scripted {
 impl Scripted {
     /// A source with these tables, which answers everything.
     pub(crate) fn new(tables: impl IntoIterator<Item = (Table, RecordBatch)>) -> Arc<Self> {
+        Self::named("scripted", tables)
+    }
+
+    /// The same under a name of its own.
+    pub(crate) fn named(
+        name: &str,
+        tables: impl IntoIterator<Item = (Table, RecordBatch)>,
+    ) -> Arc<Self> {
+        let tables = tables.into_iter().map(|(mut table, rows)| {
+            name.clone_into(&mut table.id.source);
+            (table, rows)
+        });
         Arc::new(Self {
-            name: "scripted".to_owned(),
-            tables: Mutex::new(tables.into_iter().collect()),
+            name: name.to_owned(),
+            tables: Mutex::new(tables.collect()),
             listing: Mutex::default(),
             artifacts: Mutex::new(Artifacts::of("s")),
             script: Mutex::new(Box::new(|_| None)),
@@ -266,14 +278,19 @@ pub(crate) fn numbers(name: &str, rows: &[(Option<i64>, i64)]) -> (Table, Record
 
 /// A job that exports this source, all of it, to that archive.
 pub(crate) fn job(source: &Arc<Scripted>, archive: impl Into<Location>) -> Job {
-    let kind = SourceKind::Given(Arc::clone(source) as Arc<dyn Source>);
+    job_of(std::slice::from_ref(source), archive)
+}
+
+/// A job that exports these sources, all of them, to that archive.
+pub(crate) fn job_of(sources: &[Arc<Scripted>], archive: impl Into<Location>) -> Job {
+    let spec = |source: &Arc<Scripted>| SourceSpec {
+        name: source.name.clone(),
+        named: true,
+        kind: SourceKind::Given(Arc::clone(source) as Arc<dyn Source>),
+        select: Select::default(),
+    };
     Job {
-        sources: vec![SourceSpec {
-            name: source.name.clone(),
-            named: true,
-            kind,
-            select: Select::default(),
-        }],
+        sources: sources.iter().map(spec).collect(),
         archive: Some(archive.into()),
         from: Bound::Min,
         to: Bound::Max,

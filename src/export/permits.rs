@@ -1,0 +1,175 @@
+//! Who may read now: so many chunks at once, shared fairly between the sources. A source that does not answer holds
+//! its permits until a time-out, so the others must not stand in line behind all of its chunks.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+use crate::error::{Error, Result};
+
+/// The permits of a run. Clones share them.
+#[derive(Debug, Clone)]
+pub(super) struct Permits(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
+    free: usize,
+    sources: HashMap<String, Share>,
+    /// How many permits have been given.
+    given: u64,
+    /// Who waits, the first to come at the front.
+    waiting: VecDeque<Waiting>,
+}
+
+/// What a source has of the permits. The one with the least comes first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Share {
+    held: usize,
+    /// When it was last given one, counted in permits.
+    last: u64,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    /// The sources that the permit may be for.
+    sources: Vec<String>,
+    give: oneshot::Sender<Permit>,
+}
+
+/// The right to read one chunk of a source, given back on drop.
+#[derive(Debug)]
+pub(super) struct Permit {
+    permits: Permits,
+    source: String,
+}
+
+impl Permits {
+    /// So many at once.
+    pub(super) fn new(most: usize) -> Self {
+        let state =
+            State { free: most, sources: HashMap::new(), given: 0, waiting: VecDeque::new() };
+        Self(Arc::new(Mutex::new(state)))
+    }
+
+    /// Waits for a permit for any of some sources. Of all that wait, the source that holds the fewest comes first, then
+    /// the one that was given its last one the longest time ago, then who came first.
+    pub(super) async fn acquire(&self, sources: Vec<String>) -> Result<Permit> {
+        let (give, given) = oneshot::channel();
+        self.state().waiting.push_back(Waiting { sources, give });
+        self.give();
+        given.await.map_err(|_| Error::stop("the workers have ended"))
+    }
+
+    /// Gives what is free to those that wait.
+    fn give(&self) {
+        loop {
+            let mut state = self.state();
+            let Some((at, source)) = state.next() else { return };
+            let Some(waiting) = state.waiting.remove(at) else { return };
+            state.free -= 1;
+            state.given += 1;
+            let given = state.given;
+            let share = state.sources.entry(source.clone()).or_default();
+            *share = Share { held: share.held + 1, last: given };
+            drop(state);
+            // Whoever does not wait any more has dropped the other end, and the permit with it.
+            let _ = waiting.give.send(Permit { permits: self.clone(), source });
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Who is next, and for which source; `None` where nobody is, or nothing is free.
+    fn next(&mut self) -> Option<(usize, String)> {
+        self.waiting.retain(|waiting| !waiting.give.is_closed());
+        if self.free == 0 {
+            return None;
+        }
+        let share = |source: &String| self.sources.get(source).copied().unwrap_or_default();
+        let best = self.waiting.iter().enumerate().filter_map(|(at, waiting)| {
+            let source = waiting.sources.iter().min_by_key(|source| share(source))?;
+            Some((share(source), at, source))
+        });
+        best.min_by_key(|(share, at, _)| (*share, *at)).map(|(_, at, source)| (at, source.clone()))
+    }
+}
+
+impl Permit {
+    /// The source that it is for.
+    pub(super) fn source(&self) -> &str {
+        &self.source
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut state = self.permits.state();
+        state.free += 1;
+        if let Some(share) = state.sources.get_mut(&self.source) {
+            share.held = share.held.saturating_sub(1);
+        }
+        drop(state);
+        self.permits.give();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt;
+
+    fn now(permits: &Permits, sources: &[&str]) -> Option<Permit> {
+        let sources = sources.iter().map(|source| (*source).to_owned()).collect();
+        permits.acquire(sources).now_or_never().map(Result::unwrap)
+    }
+
+    #[test]
+    fn who_holds_the_fewest_comes_first() {
+        let permits = Permits::new(3);
+        let both = ["a", "b"];
+        let held: Vec<Permit> = (0..3).map(|_| now(&permits, &both).unwrap()).collect();
+        let of: Vec<&str> = held.iter().map(Permit::source).collect();
+        assert_eq!(of, ["a", "b", "a"]);
+        assert!(now(&permits, &both).is_none(), "all are given");
+        drop(held);
+        assert!(now(&permits, &["a"]).is_some(), "whoever has gone away leaves nothing behind");
+    }
+
+    /// A source that never answers has more chunks that wait than the other.
+    #[test]
+    fn a_source_that_hangs_does_not_keep_the_other_from_its_turn() {
+        let permits = Permits::new(1);
+        let hangs = now(&permits, &["hangs"]).unwrap();
+        let acquire = |source: &str| Box::pin(permits.acquire(vec![source.to_owned()]));
+        let (mut first, mut second) = (acquire("hangs"), acquire("hangs"));
+        let mut other = acquire("other");
+        assert!((&mut first).now_or_never().is_none());
+        assert!((&mut second).now_or_never().is_none());
+        assert!((&mut other).now_or_never().is_none());
+        drop(hangs);
+        let permit = other.now_or_never().unwrap().unwrap();
+        assert_eq!(permit.source(), "other");
+        drop(permit);
+        assert!(first.now_or_never().is_some());
+    }
+
+    #[test]
+    fn those_of_one_source_come_in_their_order() {
+        let permits = Permits::new(1);
+        let held = now(&permits, &["a"]).unwrap();
+        let mut waiting: Vec<_> =
+            (0..3).map(|_| Box::pin(permits.acquire(vec!["a".to_owned()]))).collect();
+        for one in &mut waiting {
+            assert!(one.now_or_never().is_none());
+        }
+        drop(held);
+        for one in waiting {
+            assert!(one.now_or_never().is_some());
+        }
+    }
+}
