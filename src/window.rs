@@ -176,6 +176,18 @@ impl fmt::Display for Window {
     }
 }
 
+impl Window {
+    /// For people, in UTC and to the second, from its first to its last instant rather than to its end:
+    /// `2023-11-14 22:13:20 to 2023-11-15 00:43:19`.
+    pub fn for_people(&self) -> String {
+        if *self == Self::ALL {
+            return self.to_string();
+        }
+        let second = |time| DateTime::from_timestamp_nanos(time).format("%Y-%m-%d %H:%M:%S");
+        format!("{} to {}", second(self.from), second(self.to.saturating_sub(1).max(self.from)))
+    }
+}
+
 /// In JSON a window is `{"from": RFC 3339, "to": RFC 3339}` with all nine digits where needed.
 impl serde::Serialize for Window {
     fn serialize<S: serde::Serializer>(&self, s: S) -> std::result::Result<S::Ok, S::Error> {

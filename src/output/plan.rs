@@ -40,36 +40,33 @@ pub(crate) fn plan(out: Out<'_>, plan: &Preview) -> io::Result<()> {
             return match (name, rows, range) {
                 ("", ..) => Ok(()),
                 (_, "", _) => writeln!(out, "  {name} {range}"),
-                (_, _, "") => writeln!(out, "  {name}\n    {rows} rows, {size}, {windows} windows"),
-                _ => {
-                    writeln!(
-                        out,
-                        "  {name}\n    {rows} rows, {size}, {windows} windows\n    {range}"
-                    )
-                }
+                (_, _, "") => writeln!(out, "  {name}\n    {rows} rows, {size}, {windows}"),
+                _ => writeln!(out, "  {name}\n    {rows} rows, {size}, {windows}\n    {range}"),
             };
         }
         let line = format!("  {name:<width$}  {rows:>13}  {size:>10}  {windows:>7}  {range}");
         writeln!(out, "{}", line.trim_end())
     };
     let count = |count: u64| HumanCount(count).to_string();
+    let windows =
+        |count: u64| if narrow { several(count, "window") } else { HumanCount(count).to_string() };
     let rows = |rows: Option<u64>| rows.map_or_else(|| "not counted".to_owned(), count);
     let size = |size: Option<u64>| {
         size.map_or_else(|| "not known".to_owned(), |size| HumanBytes(size).to_string())
     };
     if !tables.is_empty() {
-        line("", "about rows", "about size", "windows", "range")?;
+        line("", "about rows", "about size", "windows", "range (UTC)")?;
     }
     for (table, name) in tables.iter().zip(&names).take(shown) {
         let (rows, size) = (rows(table.rows_estimate), size(table.bytes_estimate));
-        line(name, &rows, &size, &count(table.windows), &range(table))?;
+        line(name, &rows, &size, &windows(table.windows), &range(table))?;
     }
     if tables.len() > shown {
         let more = format!("… and {} more", tables.len() - shown);
         line(&more, "", "", "", "(all of them with --json)")?;
     }
     let (all_rows, all_size) = (rows(plan.rows_estimate), size(plan.bytes_estimate));
-    line("total", &all_rows, &all_size, &count(plan.windows), "")?;
+    line("total", &all_rows, &all_size, &windows(plan.windows), "")?;
     let time = |seconds| HumanDuration(Duration::from_secs(seconds));
     match plan.seconds_estimate {
         Some(seconds) => writeln!(
@@ -118,7 +115,7 @@ fn range(table: &TablePreview) -> String {
             let all = Window { from: first.from, to: last.to };
             // The part of it that has rows tells more.
             let with_rows = table.bounds.and_then(|bounds| all.intersect(&bounds));
-            with_rows.unwrap_or(all).to_string()
+            with_rows.unwrap_or(all).for_people()
         }
         _ if table.windows > 0 => "the rows without a time".to_owned(),
         _ => "nothing left to do".to_owned(),

@@ -72,7 +72,6 @@ impl Batches {
         self
     }
 
-
     /// The next batch; `None` after the last.
     pub async fn recv(&mut self) -> Option<RecordBatch> {
         let taken = self.receiver.recv().await;

@@ -32,7 +32,11 @@ pub(super) struct Sample {
 }
 
 /// Reads rows of a window for a moment. `None` where none came.
-pub(super) async fn read(source: &dyn Source, table: &Arc<Table>, window: Window) -> Option<Sample> {
+pub(super) async fn read(
+    source: &dyn Source,
+    table: &Arc<Table>,
+    window: Window,
+) -> Option<Sample> {
     let (sender, mut batches) = BatchSender::channel(1);
     // Where bytes are counted, a small part of a quota tells as much.
     let billed = source.metering().is_some();

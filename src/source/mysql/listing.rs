@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 
 use crate::error::Result;
 use crate::model::{
-    Column, Division, Excluded, Identity, Listing, NOT_REQUESTED, Object, ReadMode, Size, SplitPoints, Table,
-    TableId,
+    Column, Division, Excluded, Identity, Listing, NOT_REQUESTED, Object, ReadMode, Size,
+    SplitPoints, Table, TableId,
 };
 use crate::source::mysql::catalog;
 use crate::source::mysql::catalog::{Catalog, Entry};

@@ -1,7 +1,9 @@
 //! The catalog as tables to export: how each can be read, where its rows are, and what the user should know. Blocks.
 
 use crate::error::{Class, Result};
-use crate::model::{Division, Identity, LEFT_OUT, Listing, NOT_REQUESTED, ReadMode, SplitPoints, Table, TableId};
+use crate::model::{
+    Division, Identity, LEFT_OUT, Listing, NOT_REQUESTED, ReadMode, SplitPoints, Table, TableId,
+};
 use crate::source::names::Names;
 use crate::source::postgres::catalog::{Attribute, Indexed, Relation};
 use crate::source::postgres::connection::Connection;
