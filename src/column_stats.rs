@@ -48,7 +48,7 @@ pub struct ColumnStats {
 }
 
 impl ColumnStats {
-    /// The same column, of which nothing is said but what its values are.
+    /// The column alone, without any statistics.
     pub fn values_alone(self) -> Self {
         Self { parquet_type: None, nullable: None, key_part: None, ..self }
     }
@@ -95,7 +95,7 @@ pub struct Stats {
 /// What is known of one column so far.
 #[derive(Debug)]
 pub enum Gathered {
-    /// Units of so many nanoseconds.
+    /// Times in units of so many nanoseconds.
     Time(Range<i64>, i128),
     /// With the sum.
     Integer(Range<i64>, i128),
@@ -112,7 +112,7 @@ pub enum Gathered {
         /// Those that are true.
         trues: u64,
     },
-    /// Of which nothing but the number is known.
+    /// Values of which only the number is known.
     Other {
         /// Values.
         count: u64,
@@ -152,7 +152,7 @@ fn order(bits: i64) -> i64 {
     bits ^ (((bits >> 63).cast_unsigned() >> 1).cast_signed())
 }
 
-/// Values to take at once: what stays in the nearest cache between two passes.
+/// The number of values that are taken at once: as many as stay in the nearest cache between two passes.
 const RUN: usize = 1024;
 
 /// The values that are not null, in runs, in their order.
@@ -202,7 +202,7 @@ impl Gathered {
             DataType::UInt8 | DataType::UInt16 | DataType::UInt32 | DataType::UInt64 => {
                 Self::Unsigned(Range::new(), 0)
             }
-            // The sum of nothing is -0.0: adding it leaves any first value as it is.
+            // The sum begins at -0.0, since adding that leaves any first value as it is.
             DataType::Float32 | DataType::Float64 => Self::Float(Range::new(), -0.0),
             DataType::Boolean => Self::Boolean { count: 0, trues: 0 },
             _ => Self::Other { count: 0 },

@@ -60,7 +60,8 @@ impl Coverage {
         gaps
     }
 
-    /// What is asked without its end, where the set reaches so near to it that no time of a clock lies between.
+    /// The requested window without its end, where the set reaches so close to that end that no instant of the source's
+    /// clock lies between the two.
     pub fn without_empty_end(&self, asked: Window, resolution_nanos: i64) -> Window {
         match self.missing(asked).last() {
             Some(gap) if gap.to == asked.to && gap.from > asked.from => {

@@ -46,8 +46,8 @@ const ROW_GROUP_ROWS: usize = 512 * 1024;
 /// A dictionary larger than this is given up: 131,072 doubles.
 const DICTIONARY_BYTES: usize = 1024 * 1024;
 
-/// Rows, and bytes in memory, that are encoded together, column by column: so many values of a column
-/// one after the other keep its dictionary in the cache, and are worth a thread.
+/// How many rows, and bytes in memory, are encoded together, column by column. So many values of a column in a row keep
+/// its dictionary in the cache and are worth a thread.
 const STRIPE_ROWS: usize = 64 * 1024;
 const STRIPE_BYTES: usize = 8 * 1024 * 1024;
 
@@ -106,7 +106,7 @@ pub struct Encoder {
     waiting_rows: usize,
     waiting_bytes: usize,
     file: Option<OpenFile>,
-    /// The columns that have had values so large that no copy of them may be kept.
+    /// The columns that have had values so large that no copy of one may be kept.
     huge: BTreeSet<usize>,
     rows: u64,
     stats: Stats,
@@ -248,7 +248,7 @@ impl Encoder {
             group.finish(&mut file.writer, &self.options.cores).map_err(encode_error)?;
         }
         let sorted_by = self.time.filter(|_| file.order.holds());
-        // What comes now is the end of the file, which is written again where it has more to say.
+        // The writer now writes the end of the file, which is replaced where the footer has more to say.
         file.writer.inner_mut().hold(sorted_by.is_some());
         let metadata = file.writer.finish().map_err(encode_error)?;
         if metadata.file_metadata().num_rows() != file.rows as i64 {
@@ -359,7 +359,7 @@ impl PartSink {
             .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
     }
 
-    /// Keeps what is written from now on, until the footer is put.
+    /// Holds back whatever is written from now on, until the footer is known.
     fn hold(&mut self, holds: bool) {
         self.held = holds.then(Vec::new);
     }

@@ -12,8 +12,8 @@ use parquet::basic::Encoding;
 
 /// Values to look at.
 const SAMPLE: usize = 16 * 1024;
-/// A dictionary of one page (1 MiB, 131,072 doubles) pays as long as values repeat within a row
-/// group; a sample in which fewer than this part are new comes from few enough values.
+/// A dictionary of one page (1 MiB, 131,072 doubles) pays as long as values repeat within a row group. They repeat
+/// often enough where less than this share of a sample occurs for the first time.
 const NEW_FLOATS: f64 = 0.95;
 /// Integers that seldom repeat are counters more often than not, and those are best as differences.
 const NEW_INTEGERS: f64 = 0.5;
@@ -83,7 +83,7 @@ fn floats(values: &[f64]) -> Choice {
     }
 }
 
-/// Which part of the values are new, not repeated.
+/// The share of the values that occur for the first time.
 fn new_part(values: impl Iterator<Item = u64>) -> f64 {
     let mut count = 0u32;
     let distinct: HashSet<u64> = values.inspect(|_| count += 1).collect();

@@ -15,7 +15,7 @@ use parquet::file::writer::SerializedFileWriter;
 use crate::column_stats::Stats;
 use crate::encode::cores::Cores;
 
-/// The row group that a file is at.
+/// The open row group of a file.
 pub(super) struct RowGroup {
     columns: Vec<Column>,
     /// Rows so far.

@@ -8,7 +8,8 @@ use parquet::schema::types::ColumnPath;
 
 use crate::source::channel::size_bytes;
 
-/// A batch of a source ends long before, unless a single value is as large.
+/// The size in bytes of a column of a batch from which on its values are huge. Batches are smaller, unless one value is
+/// as large.
 const HUGE_BYTES: usize = 16 << 20;
 
 /// The columns of a batch that have values so large.
@@ -34,10 +35,11 @@ fn leaf(data_type: &DataType) -> Option<Vec<String>> {
     }
 }
 
-/// A page of such a column is made when its row group ends, and its batch is gone: to make one takes two copies.
+/// A page of such a column is made only when its row group ends and its batch is gone, because making one takes two
+/// copies.
 const PAGE_BYTES: usize = 1 << 30;
 
-/// Keeps no copy of the values of such a column.
+/// Tells the writer to keep no copy of the values of such a column.
 pub(super) fn lean(properties: WriterPropertiesBuilder, field: &Field) -> WriterPropertiesBuilder {
     let Some(rest) = leaf(field.data_type()) else { return properties };
     let path = ColumnPath::new([vec![field.name().clone()], rest].concat());

@@ -1,5 +1,5 @@
-//! PURE: whether the rows of a file are in the order of time, seen in them and not taken from any promise. Knows
-//! arrow; used while writing and again while verifying.
+//! PURE: whether the rows of a file are in the order of time, as seen in the rows themselves rather than promised by a
+//! source. Knows arrow; used while writing and again while verifying.
 
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{
@@ -20,7 +20,7 @@ impl Default for TimeOrder {
 }
 
 impl TimeOrder {
-    /// Takes in the next times. Once they are out of order, or one is missing, nothing more is looked at.
+    /// Looks at the next times. Once they are out of order, or one is missing, no more of them are looked at.
     pub fn see(&mut self, times: &ArrayRef) {
         if !self.holds || times.is_empty() {
             return;
@@ -44,7 +44,7 @@ impl TimeOrder {
         before <= (*first).into() && times.is_sorted()
     }
 
-    /// Whether no time was before the one that came before it.
+    /// Whether no time was earlier than the one before it.
     pub fn holds(&self) -> bool {
         self.holds
     }

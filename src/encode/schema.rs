@@ -48,7 +48,7 @@ fn annotated(arrow: &DataType, logical: Logical, plain: &TypePtr) -> Result<Type
     Ok(Arc::new(built))
 }
 
-/// A group with another field in the place of its only one.
+/// A copy of a group in which another field replaces its only one.
 fn with_field(group: &Type, only: TypePtr) -> Result<TypePtr> {
     let info = group.get_basic_info();
     let built = Type::group_type_builder(info.name())

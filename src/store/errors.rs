@@ -14,7 +14,7 @@ pub(super) fn is_absent(error: &object_store::Error) -> bool {
 
 pub(super) fn list_error(error: object_store::Error) -> Error {
     match error {
-        // No key of ours: somebody put it there.
+        // It is not a key of ours, so somebody else put it there.
         object_store::Error::InvalidPath { source } => {
             Error::different(format!("listing the archive: {source}"))
                 .hint("this file does not belong there")
@@ -49,7 +49,7 @@ pub(super) fn cause<E: std::error::Error + 'static>(error: &object_store::Error)
     None
 }
 
-// Below a broken connection, too, is an error of the system, but none of a disk.
+// A broken connection is caused by an error of the operating system, too, but not by one of a disk.
 pub(super) fn io_cause(error: &object_store::Error) -> Option<&std::io::Error> {
     match cause::<HttpError>(error) {
         Some(_) => None,

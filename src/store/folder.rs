@@ -49,7 +49,7 @@ pub(super) fn entries(root: &Path, prefix: &str, most: usize) -> io::Result<Entr
         prefix => root.join(prefix),
     }];
     if not_plain(root, prefix)?.is_some_and(|what| what != FOLDER) {
-        return Ok(entries); // it is named where its parent is listed
+        return Ok(entries); // the folder is reported where its parent is listed
     }
     while let Some(folder) = folders.pop().filter(|_| entries.len() < most) {
         let inside = match fs::read_dir(&folder) {

@@ -26,9 +26,9 @@ use crate::error::{Class, Error, Result};
 /// 48 GiB, and files are closed long before.
 pub(super) const PART_BYTES: usize = 5 << 20;
 
-/// Without a byte for so long a request has failed; a part has to be sent in this time.
+/// A request fails after this time without a byte; a part has to be sent within it.
 const IDLE: Duration = Duration::from_secs(120);
-/// Attempts at a request: with half of them failing, one in eight thousand gives up.
+/// Attempts at a request. If half of all attempts fail, one request in eight thousand is given up.
 const RETRIES: usize = 12;
 
 /// How a service differs from S3 itself.

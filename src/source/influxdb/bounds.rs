@@ -11,12 +11,12 @@ use crate::error::{Class, Error, Result};
 use crate::model::{Column, RowCount, Table, TableId};
 use crate::window::{DAY, MIN_WIDTH, Window};
 
-/// How long a server that can answer at all needs for it.
+/// How long to wait for the whole answer. A server that can give it needs less.
 pub(in crate::source) const PATIENCE: Duration = Duration::from_secs(5);
-/// The same of Core, whose cost grows much faster than the rows, and which goes on merging for a while
-/// when nobody waits any more; plans cost nothing there.
+/// The same for Core. Its cost grows much faster than the number of rows, it goes on merging for a while when nobody
+/// waits any more, and plans cost nothing there.
 const CORE_PATIENCE: Duration = Duration::from_millis(500);
-/// Queries for one count at most: what takes more is not worth its cost.
+/// The most queries for one count. A count that takes more is not worth its cost.
 const COUNT_QUERIES: usize = 1000;
 
 /// A server that can be asked about a window of a table, which may be too much for it.
@@ -28,7 +28,7 @@ pub(in crate::source) trait BoundsQueries: Sync {
     /// The first and the last time of the rows that have a value of a column.
     async fn min_max_of(&self, table: &TableId, column: &Column) -> Result<Option<Window>>;
 
-    /// Whether there may be rows in a window, for as little as the server can say it for.
+    /// Whether there may be rows in a window, by the cheapest question that the server answers.
     async fn may_have_rows(&self, table: &TableId, window: Window) -> Result<bool>;
 
     /// The number of rows in a window.
@@ -135,7 +135,7 @@ async fn search(server: &dyn BoundsQueries, table: &TableId) -> Result<Option<Wi
         return Ok(None);
     };
     let rest = Window { from: first, to: Window::ALL.to };
-    // There is at least the first: a server that finds nothing now must not shorten the table.
+    // There is at least the first row, so a server that finds nothing now must not shorten the table.
     let last = end_of(server, table, rest, End::Last).await?.ok_or_else(|| {
         Error::of(Class::Retry, format!("{table}: its first row is there, its last is not"))
     })?;
@@ -157,8 +157,8 @@ async fn end_of(
         if let Some(time) = end_in(server, table, part, end).await? {
             return Ok(Some(time));
         }
-        // A day in which there might have been rows, without one: from here it is not believed any more
-        // where there are none, and what is looked through doubles.
+        // There might have been rows in this day, and there are none. From here on the cheap question is not trusted
+        // any more, and the width that is searched doubles each time.
         let rest = match end {
             End::First => Window::new(part.to, left.to),
             End::Last => Window::new(left.from, part.from),
@@ -194,7 +194,7 @@ async fn outermost_day(
     Ok(Some(window))
 }
 
-/// What is too much to be told is something.
+/// A window that is too much for the server counts as one that has rows.
 async fn may_have_rows(
     server: &dyn BoundsQueries,
     table: &TableId,
@@ -206,7 +206,7 @@ async fn may_have_rows(
     }
 }
 
-/// The first or last time of a narrow window, which may be too much, too.
+/// The first or last time of a narrow window, which may also be too much for the server.
 async fn end_in(
     server: &dyn BoundsQueries,
     table: &TableId,
@@ -220,7 +220,7 @@ async fn end_in(
             Ok(Some(found)) if end == End::First => return Ok(Some(found.from)),
             Ok(Some(found)) => return Ok(Some(found.to - 1)),
             Err(error) if is_too_much(&error) => match window.halves(MIN_WIDTH) {
-                // The last of the list is next.
+                // The last of the list is searched next.
                 Some((left, right)) if end == End::First => todo.extend([right, left]),
                 Some((left, right)) => todo.extend([left, right]),
                 None => return Err(error),

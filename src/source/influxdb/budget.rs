@@ -21,16 +21,16 @@ pub(in crate::source) struct Budget {
 
 #[derive(Debug, Default)]
 struct Spent {
-    /// Bytes, by the time of their coming.
+    /// Bytes that arrived, with the time of their arrival.
     log: VecDeque<(Instant, u64)>,
     sum: u64,
-    /// What the queries in flight are expected to bring besides.
+    /// The bytes that the queries in flight are still expected to bring.
     reserved: u64,
     /// Rows and bytes of each table so far.
     rates: HashMap<String, (u64, u64)>,
 }
 
-/// A query that is let through. What it was expected to bring is given back when it is dropped.
+/// A query that may run. The bytes that were reserved for it are given back when it is dropped.
 #[derive(Debug)]
 pub(in crate::source) struct Admitted<'a> {
     budget: &'a Budget,
@@ -50,7 +50,7 @@ impl Budget {
         self.spent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets a query through that is expected to bring so many bytes, or says how long to wait.
+    /// Reserves the bytes that a query is expected to bring, or says how long the query has to wait.
     pub(in crate::source) fn admit(&self, expected: u64) -> Result<Admitted<'_>, Duration> {
         self.admit_at(expected, Instant::now())
     }
@@ -59,14 +59,15 @@ impl Budget {
         let Some(quota) = self.quota else { return Ok(Admitted { budget: self, reserved: 0 }) };
         let mut spent = self.spent();
         spent.forget(now, quota.window);
-        // What is larger than all of the quota can only be tried when nothing else was read.
+        // A query larger than the whole quota can be tried only while nothing else counts against it.
         let expected = expected.min(quota.bytes);
         let taken = spent.sum + spent.reserved;
         if taken == 0 || taken + expected <= quota.bytes {
             spent.reserved += expected;
             return Ok(Admitted { budget: self, reserved: expected });
         }
-        // Until enough of what was read lies a window back; what is in flight is asked about again.
+        // The query waits until enough of the bytes are older than a window. The queries in flight may bring less than
+        // expected, so they are looked at again then.
         let mut missing = (taken + expected).saturating_sub(quota.bytes);
         for (at, bytes) in &spent.log {
             missing = missing.saturating_sub(*bytes);
@@ -79,7 +80,7 @@ impl Budget {
         Err(quota.window / 20)
     }
 
-    /// Counts bytes that came.
+    /// Counts bytes that arrived.
     pub(in crate::source) fn spend(&self, bytes: u64) {
         self.spend_at(bytes, Instant::now());
     }
@@ -95,7 +96,7 @@ impl Budget {
         }
     }
 
-    /// Learns what rows of a table cost.
+    /// Learns how many bytes the rows of a table take.
     pub(in crate::source) fn learn(&self, table: &str, rows: u64, bytes: u64) {
         let mut spent = self.spent();
         let rate = spent.rates.entry(table.to_owned()).or_default();
@@ -129,7 +130,7 @@ impl Spent {
 }
 
 impl Admitted<'_> {
-    /// Counts bytes that came for it, instead of those that were expected.
+    /// Counts bytes that arrived for it in place of as many of the expected ones.
     pub(in crate::source) fn spend(&mut self, bytes: u64) {
         let of_reserved = self.reserved.min(bytes);
         self.reserved -= of_reserved;

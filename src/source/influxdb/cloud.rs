@@ -1,5 +1,5 @@
 //! The HTTP interface of InfluxDB Cloud: its organization, limits and buckets, and all that is not rows.
-//! A kind that a plan does not have is said, not an error. Values of tokens and secrets are never kept.
+//! A kind that the plan does not have is reported and is no error. Values of tokens and secrets are never kept.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -57,7 +57,7 @@ const LISTS: [(&str, &str, &str, usize); 10] = [
     ("tokens", "authorizations", "authorizations", 100),
 ];
 
-/// What could be had of a kind, or why it could not.
+/// The items of a kind, or why there are none.
 type Had<T = Vec<Value>> = std::result::Result<T, ArtifactOutcome>;
 
 /// A bucket, and each database and retention policy that InfluxQL knows it by.
@@ -97,8 +97,8 @@ impl Cloud {
         Self { server, org }
     }
 
-    /// Kilobytes that may be read in a second, averaged over five minutes; 0 without a limit, `None` where
-    /// the token may not know.
+    /// Kilobytes that may be read in a second, averaged over five minutes. It is 0 without a limit, and `None` where the
+    /// token may not ask.
     pub(super) async fn read_kilobytes(&self) -> Result<Option<u64>> {
         let path = format!("api/v2/orgs/{}/limits", self.org);
         let got = self.server.get(&path, &[], "application/json").await?;
@@ -236,7 +236,7 @@ impl Cloud {
             }
             let offset = all.len().to_string();
             if !all.is_empty() {
-                // Some lists know the one, some the other.
+                // Some lists take the one parameter, some the other.
                 match path {
                     "buckets" | "tasks" => query.push(("after", &after)),
                     _ => query.push(("offset", &offset)),
@@ -247,11 +247,11 @@ impl Cloud {
                 Err(status) => return Ok(Err(status)),
             };
             let rows = answer[key].as_array().cloned().unwrap_or_default();
-            // A server that heeds no offset would say the same for ever.
+            // A server that ignores the offset would send the same page for ever.
             let known =
                 |row: &Value| row["id"].is_string() && all.iter().any(|old| old["id"] == row["id"]);
             let fresh: Vec<Value> = rows.into_iter().filter(|row| !known(row)).collect();
-            // A page that is not full is no end: a server may give less than it is asked for.
+            // A page that is not full does not end the list, because a server may send fewer items than it was asked for.
             let ends = page == 0 || fresh.is_empty();
             all.extend(fresh);
             if ends {
@@ -336,7 +336,7 @@ fn is_secret_key(key: &str) -> bool {
     .any(|word| key.contains(word))
 }
 
-/// A reference to a secret or to the environment is none.
+/// A reference to a secret or to the environment is not a secret itself.
 fn is_reference(value: &str) -> bool {
     value.is_empty()
         || value.starts_with("secret: ")

@@ -39,7 +39,7 @@ pub(in crate::source) async fn query_sql(
     Ok((rows, text.len() as u64))
 }
 
-/// There is not much besides rows.
+/// Core and Enterprise have little besides rows.
 pub(in crate::source) async fn artifacts(server: &Server, source: &str) -> Result<Artifacts> {
     let mut artifacts = Artifacts::of(source);
     let names = databases(server).await.map_err(|error| match error.class() {

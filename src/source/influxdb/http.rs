@@ -22,12 +22,12 @@ use crate::text::escaped;
 /// Rows of a chunk of an answer. Measured: 100,000 is slower and costs the server more memory.
 const CHUNK_ROWS: &str = "10000";
 
-/// A server that takes longer than this for a piece is slower than we are: then bytes gather in the
-/// socket for a while, instead of each few kilobytes waking a thread.
+/// A server that takes longer than this for a piece is slower than the decoder. Bytes then gather in the socket for a
+/// while, so that not every few kilobytes wake a thread.
 const SLOW: Duration = Duration::from_millis(1);
 const GATHER: Duration = Duration::from_millis(3);
 
-/// More than any list of resources has.
+/// The largest list of resources in bytes; no list is as large.
 const LARGEST_RESOURCE: usize = 256 << 20;
 
 /// Bytes of a body that are handed to the decoder together.
@@ -39,7 +39,7 @@ pub(in crate::source) struct Server {
     client: Client,
     base: Url,
     credentials: Credentials,
-    /// A 1.x server takes a token as a JWT.
+    /// Whether a token is sent as a JWT, as a 1.x server takes it.
     bearer: Arc<AtomicBool>,
 }
 
@@ -96,7 +96,7 @@ impl Server {
         self.base.as_str().trim_end_matches('/').to_owned()
     }
 
-    /// Gets a resource. What may pass is an error (429, 5xx, no answer); any other status is an answer.
+    /// Gets a resource. A failure that may be temporary is an error (429, 5xx, no answer); any other status is an answer.
     pub(in crate::source) async fn get(
         &self,
         path: &str,
@@ -156,7 +156,7 @@ impl Server {
     pub(in crate::source) async fn ping(&self) -> Result<Ping> {
         let ask = || self.client.get(self.at("ping"));
         let mut response = ask().send().await.map_err(|error| self.transport(&error))?;
-        // InfluxDB 3 may want a token even for this; a 1.x server may take none here.
+        // InfluxDB 3 may require a token even for this, while a 1.x server may refuse one here.
         if response.status() == StatusCode::UNAUTHORIZED {
             let request = self.authorized(ask())?;
             response = request.send().await.map_err(|error| self.transport(&error))?;
@@ -251,7 +251,7 @@ impl Server {
         self.whole(response).await
     }
 
-    /// All of a body, which is not one of rows.
+    /// The whole body of an answer without rows.
     async fn whole(&self, mut response: Response) -> Result<Vec<u8>> {
         let mut body = Vec::new();
         while let Some(bytes) = response.chunk().await.map_err(|error| self.transport(&error))? {
@@ -270,7 +270,7 @@ impl Server {
 
     /// Sends a query for rows, and says how its answer is written.
     pub(in crate::source) async fn open(&self, statement: &str) -> Result<(Format, Response)> {
-        // Servers compare the whole header: a list of types would mean none of them.
+        // Servers compare the whole header, so a list of types would match none of them.
         let form = chunked(statement, CHUNK_ROWS);
         let mut response = self.post("application/x-msgpack", &form).await?;
         if matches!(

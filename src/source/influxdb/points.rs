@@ -81,7 +81,7 @@ impl Keys {
         self.0.entry(table.to_owned()).or_default().tags.insert(key);
     }
 
-    /// A field of a measurement; `None` where its type, a word of the server's, is not known.
+    /// A field of a measurement; `None` where the server's word for its type is not known.
     pub(in crate::source) fn field(
         &mut self,
         table: &str,

@@ -5,7 +5,7 @@ use chrono::DateTime;
 
 use crate::window::{Slice, Window};
 
-/// Names and types of all columns of all tables. Other schemas than `iox` are the server's own.
+/// Names and types of all columns of all tables. All schemas but `iox` are the server's own.
 pub(in crate::source) const COLUMNS: &str = "SELECT table_name, column_name, data_type FROM information_schema.columns \
      WHERE table_schema = 'iox'";
 
@@ -13,7 +13,7 @@ fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// A measurement called like a system table is another one: the schema is always named.
+/// A measurement may have the name of a system table, so the schema is always named.
 fn table(name: &str) -> String {
     format!("iox.{}", quoted(name))
 }
@@ -34,9 +34,9 @@ pub(in crate::source) fn is_exact(window: Window) -> bool {
     (window.from == Window::ALL.from || can_be_named(window.from)) && can_be_named(window.to)
 }
 
-/// Half-open: a row on the border belongs to the window that begins there. The ends of all time are no
-/// bounds: a row may lie at the very last nanosecond. Before the first literal no bound is exact: the lower one
-/// is left out, the upper one is that literal.
+/// The condition for a half-open window: a row on the border belongs to the window that begins there. The ends of all
+/// time are no bounds, because a row may lie at the very last nanosecond. Before the first literal no bound can be
+/// exact: the lower one is left out, and the upper one is that literal.
 fn within(window: Window) -> String {
     let from = format!("time >= {}", literal(window.from));
     let to = format!("time < {}", literal(window.to.max(FIRST_LITERAL)));
@@ -72,7 +72,7 @@ pub(in crate::source) fn count(name: &str, window: Window) -> String {
     format!("SELECT count(*) AS rows FROM {}{}", table(name), within(window))
 }
 
-/// How a window would be read: costs no reading, and shows whether anything can be there.
+/// Asks how a window would be read. This reads nothing, and shows whether there can be any rows.
 pub(in crate::source) fn explain(name: &str, window: Window) -> String {
     format!("EXPLAIN SELECT time FROM {}{}", table(name), within(window))
 }
@@ -91,8 +91,8 @@ const PASSING: [&str; 10] = [
     "UnionExec",
 ];
 
-/// Whether a physical plan, a line for each operator, reads nothing at all. An operator that is not known
-/// reads something: a table that has rows must never look empty.
+/// Whether a physical plan, which has a line for each operator, reads nothing at all. An unknown operator counts as one
+/// that reads, because a table that has rows must never look empty.
 pub(in crate::source) fn is_empty_plan(plan: &str) -> bool {
     let mut empty = false;
     for line in plan.lines().map(str::trim).filter(|line| !line.is_empty()) {

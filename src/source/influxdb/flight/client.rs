@@ -30,11 +30,12 @@ use crate::text::{escaped, printable};
 
 /// The server sends messages of about 2 MiB, but never splits a row.
 const MESSAGE_BYTES: usize = 256 << 20;
-/// More than any list of columns has.
+/// The largest small answer in bytes; no list of columns is as large.
 const LARGEST_LIST: u64 = 256 << 20;
-/// What gRPC puts before each message, which a quota counts, too.
+/// The size in bytes of the header that gRPC puts before each message. A quota counts it, too.
 const MESSAGE_HEAD: usize = 5;
-/// What may be on its way unread. Hyper's own 2 MiB of a stream would stop a server that is far away.
+/// The flow-control window: how many bytes may be under way and unread. Hyper's default of 2 MiB for a stream would
+/// stop a server that is far away.
 const STREAM_WINDOW: u32 = 4 << 20;
 
 /// How often a connection that breaks is tried before gRPC is said not to pass, for how long each time,
@@ -71,7 +72,7 @@ impl Client {
             .map_err(wrong)?
             .connect_timeout(Duration::from_secs(10))
             .tcp_nodelay(true)
-            // Finds dead connections; proxies that watch the stream do not count it.
+            // This finds dead connections. Proxies that watch a stream for silence do not count these pings.
             .http2_keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(20))
             .initial_stream_window_size(STREAM_WINDOW)
@@ -151,7 +152,7 @@ impl Client {
             let below = Shared::default();
             let answer = tokio::time::timeout(PROBE_TIMEOUT, self.do_get(&ticket, &below)).await;
             if below.is_grpc.load(Ordering::Acquire) {
-                return None; // whatever it says
+                return None; // any answer proves that gRPC passes
             }
             if let Some(refusal) = below.take() {
                 return status::proves_no_grpc(&refusal).then(|| status::named(&refusal));
@@ -235,7 +236,7 @@ pub(super) struct Answer {
 struct Seen {
     bytes: AtomicU64,
     queued_nanos: AtomicU64,
-    /// The trailers came, with the status OK: any other is an error of the stream.
+    /// The trailers came with the status OK. Any other status is an error of the stream.
     ended_well: AtomicBool,
 }
 
@@ -295,7 +296,7 @@ impl Answer {
                 Class::RetryThenSplit,
                 format!("{}: a message that cannot be read: {error}", self.address),
             )),
-            // A body that just ends looks like one that is complete, but for the trailers.
+            // Only the trailers tell a complete body from one that was cut between two messages.
             None if self.seen.ended_well.load(Ordering::Acquire) => Ok(None),
             None => Err(Error::of(
                 Class::RetryThenSplit,
@@ -357,7 +358,7 @@ impl Service<Request<Body>> for Watched {
             let answer = answer.await?;
             let kind = answer.headers().get("content-type");
             let kind = kind.map(|kind| kind.as_bytes().starts_with(b"application/grpc"));
-            // A page with the status 200 is none either.
+            // A page of a proxy is no answer either, even with the status 200.
             if answer.status().is_success() && kind != Some(false) {
                 below.is_grpc.store(kind.is_some(), Ordering::Release);
                 return Ok(answer);

@@ -19,7 +19,7 @@ use crate::source::influxdb::points::{FieldValue, PointBuilder};
 const BATCH_ROWS: usize = 16 * 1024;
 const BATCH_BYTES: usize = 2 * 1024 * 1024;
 
-/// What a value or a name has at most, in bytes: servers refuse larger requests to write them.
+/// The largest value or name in bytes. Servers refuse the requests that would write larger ones.
 const LARGEST_VALUE: usize = 128 << 20;
 
 /// The body of an answer as it comes in, for a thread that may block.
@@ -71,7 +71,7 @@ impl BodyReader {
     }
 }
 
-/// Part of an answer would have to be held as a whole, and is larger than anything that a server stores.
+/// The error for a part of an answer that has to be held as a whole and is larger than anything a server stores.
 pub(super) fn too_large(what: &str, most_bytes: usize) -> Error {
     Error::of(
         Class::Split,
@@ -97,14 +97,14 @@ pub(super) struct Target {
     unsigned: Option<usize>,
     string: Option<usize>,
     boolean: Option<usize>,
-    /// Of a typed read.
+    /// A column of a typed read.
     part: Option<Part>,
 }
 
-/// What of a field stands in a column of a typed read.
+/// Which values of a field a column of a typed read holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
-    /// Integers, only to compare the floats of the next column with.
+    /// Integers, which are read only to be compared with the floats of the next column.
     Whole,
     /// Numbers; texts and truth values stand in columns of their own as well.
     Numbers,
@@ -144,10 +144,10 @@ pub(in crate::source) struct RowWriter {
 #[derive(Debug, Default)]
 pub(in crate::source) struct Seen {
     pub(in crate::source) rows: u64,
-    /// Values of each column of the table, but nulls.
+    /// The number of values that are not null, for each column of the table.
     pub(in crate::source) values: Vec<u64>,
-    /// Whether some object said that more follows. Then the server says so of each but the last; one
-    /// that never does may be of those that do not know of it.
+    /// Whether some object said that more follows. A server that says so once says it in every object but the last. One
+    /// that never does may be a version that does not know the mark.
     pub(in crate::source) flagged: bool,
 }
 
@@ -240,8 +240,8 @@ impl RowWriter {
     #[inline]
     pub(super) fn float(&mut self, target: &Target, value: f64) -> Result<()> {
         let Some(column) = target.float else { return Err(other_type("float")) };
-        // Of a shard of integers that stands in one window with a shard of floats, the server makes
-        // floats, which from 2^53 on have not all digits.
+        // When one window spans a shard of integers and a shard of floats, the server converts the integers to floats,
+        // which are not exact from 2^53 on.
         if target.part.is_some()
             && let (Some(column), Some(whole)) = (target.integer, self.whole.take())
             && whole as f64 == value
@@ -310,8 +310,8 @@ impl RowWriter {
         self.seen.flagged |= partial;
     }
 
-    /// Ends the answer. Complete is only what said so: every object but the last carries `partial`,
-    /// so a body that a proxy cut between two objects ends in one that does.
+    /// Ends the answer. It is complete only if it says so: every object but the last carries `partial`, so a body that
+    /// a proxy cut between two objects ends in one that carries it.
     pub(super) fn finish(mut self) -> Result<()> {
         if self.partial != Some(false) {
             return Err(cut_off());
@@ -319,8 +319,8 @@ impl RowWriter {
         self.flush()
     }
 
-    /// Ends an answer of InfluxDB 3, which has no object at all where there are no rows, and of which
-    /// only some versions say that more follows. Whether it was all, what was seen has to tell.
+    /// Ends an answer of InfluxDB 3. Without rows there is no object at all, and only some versions say that more
+    /// follows, so the caller has to tell from what was seen whether the answer is complete.
     pub(in crate::source) fn end(mut self) -> Result<Seen> {
         if self.partial == Some(true) {
             return Err(cut_off());

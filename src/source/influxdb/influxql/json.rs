@@ -13,7 +13,8 @@ use crate::source::influxdb::influxql::answer::{
     BodyReader, RowWriter, Target, malformed, too_large,
 };
 
-/// Several times more than the rows of an object usually have; a narrower window has fewer of them.
+/// The largest object in bytes. It is several times what the rows of an object usually take, and a narrower window
+/// makes objects smaller.
 const LARGEST_OBJECT: usize = 256 << 20;
 
 #[derive(Deserialize)]
@@ -69,7 +70,7 @@ pub(in crate::source) fn decode(
         Ok(())
     });
     drop(answers);
-    // serde_json knows only that reading failed; why, the body knows.
+    // serde_json knows only that reading failed; the body knows why.
     match body.failed {
         Some(error) => Err(error),
         None => parsed,
@@ -79,7 +80,7 @@ pub(in crate::source) fn decode(
 struct Body<'a> {
     feed: BodyReader,
     failed: Option<Error>,
-    /// Bytes since the last object, which is held as a whole.
+    /// Bytes since the end of the last object. An object is held as a whole.
     of_object: &'a Cell<usize>,
 }
 

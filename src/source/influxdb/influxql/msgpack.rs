@@ -1,12 +1,12 @@
-//! Chunked answers in MessagePack, decoded as they come. The fastest and cheapest answer that an
-//! InfluxDB 1.x gives, and the one that keeps types. SYNC.
+//! Chunked answers in MessagePack, decoded as they arrive. It is the fastest and cheapest format that an
+//! InfluxDB 1.x offers, and the only one that keeps types. SYNC.
 
 use crate::error::{Error, Result};
 use crate::source::influxdb::influxql::answer::{
     BodyReader, RowWriter, Target, cut_off, malformed,
 };
 
-/// Nesting of values that nobody asked for (`messages`), at most.
+/// How deeply values may be nested that moveout skips (`messages`).
 const DEPTH: usize = 16;
 /// Columns of a series, at most.
 const MOST_NAMES: usize = 1 << 20;
@@ -175,8 +175,8 @@ impl<S: Fn(&str) -> Error> Decoder<S> {
         }
     }
 
-    /// An integer in any of its forms. The server writes each in the shortest, so that small ones
-    /// do not tell whether they have a sign.
+    /// An integer in any of its forms. The server writes each number in the shortest one, so small numbers do not tell
+    /// whether their type has a sign.
     #[inline]
     fn number(&mut self, marker: u8) -> Result<Option<Number>> {
         Ok(Some(match marker {
