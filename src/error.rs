@@ -2,6 +2,7 @@
 //! because of it (its exit status), and a hint for the person who reads it. Knows no protocol.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What a run may do about an error. Decided where the protocol is known, acted on in `export`.
@@ -49,14 +50,19 @@ pub struct Error {
     class: Class,
     exit: Exit,
     hint: Option<String>,
+    #[source]
+    cause: Option<Cause>,
 }
+
+/// An error of a library, which several errors of ours may share.
+type Cause = Arc<dyn std::error::Error + Send + Sync>;
 
 /// The result of everything in this crate that can fail, with an error of its own kind where one is named.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
     fn new(class: Class, exit: Exit, message: impl fmt::Display) -> Self {
-        Self { message: message.to_string(), class, exit, hint: None }
+        Self { message: message.to_string(), class, exit, hint: None, cause: None }
     }
 
     /// Wrong flags or configuration: exit status 2.
@@ -109,6 +115,13 @@ impl Error {
         self
     }
 
+    /// Keeps the library's error of which the message says what matters, for whoever looks into it.
+    #[must_use]
+    pub fn caused_by(mut self, cause: impl std::error::Error + Send + Sync + 'static) -> Self {
+        self.cause = Some(Arc::new(cause));
+        self
+    }
+
     /// The same error where nobody tries again: exit status 1.
     #[must_use]
     pub fn for_good(self) -> Self {
@@ -128,5 +141,21 @@ impl Error {
     /// What the reader can do about it.
     pub fn hint_text(&self) -> Option<&str> {
         self.hint.as_deref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    #[test]
+    fn the_cause_of_an_error_stays_whatever_is_said_of_it() {
+        let cause = std::io::Error::other("the disk is on fire");
+        let error = Error::stop("it burns").caused_by(cause).context("writing x").hint("run");
+        assert_eq!(error.to_string(), "writing x: it burns");
+        let kept = error.clone().for_good();
+        assert_eq!(kept.source().map(ToString::to_string).as_deref(), Some("the disk is on fire"));
     }
 }

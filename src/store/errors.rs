@@ -58,8 +58,9 @@ pub(super) fn io_cause(error: &object_store::Error) -> Option<&std::io::Error> {
 }
 
 pub(super) fn store_error(error: object_store::Error, doing: &str) -> Error {
-    match io_cause(&error) {
+    let told = match io_cause(&error) {
         Some(io) => io_error(io, doing),
         None => s3::explain(&error.to_string()).context(doing),
-    }
+    };
+    told.caused_by(error)
 }

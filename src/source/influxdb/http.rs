@@ -120,7 +120,7 @@ impl Server {
 
     async fn got(&self, request: RequestBuilder) -> Result<Reply> {
         let request = self.authorized(request)?;
-        let response = request.send().await.map_err(|error| self.transport(&error))?;
+        let response = request.send().await.map_err(|error| self.transport(error))?;
         let status = response.status();
         if status.as_u16() == 429 || status.is_server_error() {
             return Err(self.error_of(refusal(response).await));
@@ -146,7 +146,7 @@ impl Server {
     /// Seconds by which the server's clock is ahead, by the date of an answer.
     pub(in crate::source) async fn clock_ahead(&self) -> Result<Option<i64>> {
         let response = self.client.get(self.at("ping")).send().await;
-        let response = response.map_err(|error| self.transport(&error))?;
+        let response = response.map_err(|error| self.transport(error))?;
         let date = response.headers().get(DATE).and_then(|date| date.to_str().ok());
         let date = date.and_then(|date| chrono::DateTime::parse_from_rfc2822(date).ok());
         Ok(date.map(|date| date.timestamp() - chrono::Utc::now().timestamp()))
@@ -155,11 +155,11 @@ impl Server {
     /// Asks the server what it is. Needs no rights.
     pub(in crate::source) async fn ping(&self) -> Result<Ping> {
         let ask = || self.client.get(self.at("ping"));
-        let mut response = ask().send().await.map_err(|error| self.transport(&error))?;
+        let mut response = ask().send().await.map_err(|error| self.transport(error))?;
         // InfluxDB 3 may require a token even for this, while a 1.x server may refuse one here.
         if response.status() == StatusCode::UNAUTHORIZED {
             let request = self.authorized(ask())?;
-            response = request.send().await.map_err(|error| self.transport(&error))?;
+            response = request.send().await.map_err(|error| self.transport(error))?;
         }
         let header = |name: &str| {
             let value = response.headers().get(name).and_then(|value| value.to_str().ok());
@@ -254,7 +254,7 @@ impl Server {
     /// The whole body of an answer without rows.
     async fn whole(&self, mut response: Response) -> Result<Vec<u8>> {
         let mut body = Vec::new();
-        while let Some(bytes) = response.chunk().await.map_err(|error| self.transport(&error))? {
+        while let Some(bytes) = response.chunk().await.map_err(|error| self.transport(error))? {
             body.extend_from_slice(&bytes);
             if body.len() > LARGEST_RESOURCE {
                 return Err(Error::stop(format!(
@@ -317,7 +317,7 @@ impl Server {
                     return;
                 }
                 Err(error) => {
-                    let _ = body.send(Err(self.transport(&error))).await;
+                    let _ = body.send(Err(self.transport(error))).await;
                     return;
                 }
             }
@@ -338,7 +338,7 @@ impl Server {
         let statements = form.iter().find(|(key, _)| *key == "q").map_or("", |(_, text)| text);
         tracing::debug!("{}: {}", self.address(), escaped(statements));
         let request = self.client.post(self.at("query")).header(ACCEPT, accept).form(form);
-        self.authorized(request)?.send().await.map_err(|error| self.transport(&error))
+        self.authorized(request)?.send().await.map_err(|error| self.transport(error))
     }
 
     async fn accepted(&self, response: Response) -> Result<Response> {
@@ -355,7 +355,11 @@ impl Server {
         url
     }
 
-    fn transport(&self, error: &reqwest::Error) -> Error {
+    fn transport(&self, error: reqwest::Error) -> Error {
+        self.told(&error).caused_by(error)
+    }
+
+    fn told(&self, error: &reqwest::Error) -> Error {
         let mut causes = Vec::new();
         let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(error);
         while let Some(inner) = cause {

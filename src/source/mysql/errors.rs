@@ -53,7 +53,7 @@ impl Fault {
 
 impl From<io::Error> for Fault {
     fn from(error: io::Error) -> Self {
-        Self::Broken(broken(&error))
+        Self::Broken(broken(error))
     }
 }
 

@@ -42,7 +42,7 @@ pub(super) type Row = Vec<Option<String>>;
 
 impl Connected for Connection {
     fn closer(&self) -> Result<Closer> {
-        self.wire.closer().map_err(|error| broken(&self.address, &error))
+        self.wire.closer().map_err(|error| broken(&self.address, error))
     }
 }
 
@@ -57,7 +57,7 @@ impl Connection {
             frontend::ssl_request(&mut request);
             let mut answer = [0];
             let asked = wire.write_all(&request).and_then(|()| wire.read_exact(&mut answer));
-            asked.map_err(|error| broken(&address, &error))?;
+            asked.map_err(|error| broken(&address, error))?;
             let prefers = server.tls.mode == TlsMode::Prefer;
             wire = match &answer {
                 b"S" => match wire.upgrade(&server.tls, &server.host) {
@@ -146,7 +146,7 @@ impl Connection {
                 _ => return Err(self.cannot("the way of authentication that it asks for")),
             };
             written.map_err(|error| Error::stop(format!("{}: {error}", self.address)))?;
-            self.wire.write_all(&out).map_err(|error| broken(&self.address, &error))?;
+            self.wire.write_all(&out).map_err(|error| broken(&self.address, error))?;
         }
     }
 
@@ -187,7 +187,7 @@ impl Connection {
     fn send(&mut self, write: impl FnOnce(&mut BytesMut) -> io::Result<()>) -> Result<()> {
         let mut out = BytesMut::new();
         write(&mut out).map_err(|error| Error::stop(format!("{}: {error}", self.address)))?;
-        self.wire.write_all(&out).map_err(|error| broken(&self.address, &error))
+        self.wire.write_all(&out).map_err(|error| broken(&self.address, error))
     }
 
     /// From now on, texts that are not UTF-8 are kept as described in `names`.
@@ -225,7 +225,7 @@ impl Connection {
     }
 
     fn wait_for(&self, idle: Duration) -> Result<()> {
-        self.wire.wait_for(idle).map_err(|error| broken(&self.address, &error))
+        self.wire.wait_for(idle).map_err(|error| broken(&self.address, error))
     }
 
     fn ask(&mut self, sql: &str, patience: Duration) -> Result<()> {
@@ -237,7 +237,7 @@ impl Connection {
         let length =
             length.map_err(|_| Error::stop(format!("{}: too long a statement", self.address)))?;
         let message = [b"Q", &length.to_be_bytes()[..], &statement, &[0]].concat();
-        self.wire.write_all(&message).map_err(|error| broken(&self.address, &error))
+        self.wire.write_all(&message).map_err(|error| broken(&self.address, error))
     }
 
     /// Runs statements and returns the rows of all of them as text. After an error that the server

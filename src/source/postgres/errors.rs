@@ -109,7 +109,7 @@ impl Refusal {
 }
 
 /// The connection broke.
-pub(super) fn broken(address: &str, error: &io::Error) -> Error {
+pub(super) fn broken(address: &str, error: io::Error) -> Error {
     relational::broken::broken(error).context(address)
 }
 

@@ -115,14 +115,14 @@ impl Input {
             match wire.read(&mut self.buffer[self.end..]) {
                 Ok(0) => {
                     let error = io::Error::from(io::ErrorKind::UnexpectedEof);
-                    return Err(broken(address, &error));
+                    return Err(broken(address, error));
                 }
                 Ok(count) => {
                     self.end += count;
                     return Ok(());
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(broken(address, &error)),
+                Err(error) => return Err(broken(address, error)),
             }
         }
     }

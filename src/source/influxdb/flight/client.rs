@@ -205,9 +205,10 @@ fn failed(address: &str, status: &Status, below: &Below) -> Error {
             text if text.contains("connect") || text.contains("transport") => Class::Retry,
             _ => Class::RetryThenSplit,
         };
-        return Error::of(class, format!("{address}: the connection broke: {}", printable(&cause)));
+        let told = format!("{address}: the connection broke: {}", printable(&cause));
+        return Error::of(class, told).caused_by(status.clone());
     }
-    status::error(address, status, refusal)
+    status::error(address, status, refusal).caused_by(status.clone())
 }
 
 fn silent(address: &str) -> Error {
