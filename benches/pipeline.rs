@@ -249,6 +249,7 @@ fn chunk(kind: &str, rows: usize, place: &str) {
     let commit = runtime.block_on(async {
         let store = Store::create(&Location::from(place)).unwrap();
         let writer = ChunkWriter {
+            pace: None,
             options: options(store.part_bytes()),
             store,
             run: "bench".to_owned(),
