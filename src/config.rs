@@ -8,6 +8,7 @@ mod location;
 mod select;
 mod server;
 mod source;
+mod tunnel;
 mod units;
 
 use std::env;

@@ -13,6 +13,7 @@ mod probe;
 pub mod registry;
 mod relational;
 mod tcp;
+pub mod tunnel;
 
 use std::fmt;
 

@@ -189,7 +189,8 @@ fn a_supervisor_that_is_asked_to_end_ends_all() {
 
 #[test]
 fn a_flood_holds_up_nobody() {
-    let script = "head -c 20000000 /dev/zero >&2; echo >&2; yes flood | head -n 200000 >&2; echo done";
+    let script =
+        "head -c 20000000 /dev/zero >&2; echo >&2; yes flood | head -n 200000 >&2; echo done";
     let (child, lines) = start(&shell(script), Output::Raw);
     let mut bytes = Vec::new();
     child.stdout().unwrap().read_to_end(&mut bytes).unwrap();

@@ -651,6 +651,7 @@ fn the_example_of_a_configuration_has_every_key_and_no_other() {
         let (struct_name, key) = match line {
             "[[source]]" => ("FileSource", "source"),
             "[s3]" => ("FileS3", "s3"),
+            "[source.tunnel]" => ("FileTunnel", "tunnel"),
             _ => {
                 if let Some((key, _)) = line.split_once(" = ")
                     && key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
@@ -661,7 +662,8 @@ fn the_example_of_a_configuration_has_every_key_and_no_other() {
             }
         };
         table = struct_name;
-        found.entry("File").or_default().insert(key.to_owned());
+        let owner = if key == "tunnel" { "FileSource" } else { "File" };
+        found.entry(owner).or_default().insert(key.to_owned());
     }
     for (name, found) in found {
         assert_eq!(found, keys(name));
@@ -680,7 +682,7 @@ fn the_examples_of_the_configuration_parse_when_they_are_no_comments() {
                     || value.starts_with(['"', '{', '['])
                     || value.parse::<f64>().is_ok())
         });
-        if ["[[source]]", "[s3]"].contains(&rest) || is_key { rest } else { "" }
+        if ["[[source]]", "[s3]", "[source.tunnel]"].contains(&rest) || is_key { rest } else { "" }
     });
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("config.toml");

@@ -13,6 +13,7 @@ use crate::config::select::Select;
 use crate::config::server::{
     Binding, ClientCertificate, Database, Secret, ServerKey, Tls, TlsMode, without_password,
 };
+use crate::config::tunnel::tunnel;
 use crate::error::{Error, Result};
 
 /// What the clients of a server are used to.
@@ -126,7 +127,10 @@ pub(super) fn database(
     let (tls, server_key) = tls(&url, file.map(|_| folder), &bad)?;
     let time_columns = file.map(|file| file.time_columns.clone()).unwrap_or_default();
     let lock = file.and_then(|file| file.lock).unwrap_or_default();
-    Ok((source_name, Database { host, port, user, password, tls, time_columns, lock, server_key }))
+    let tunnel = tunnel(file, folder, &host, port)?;
+    let database =
+        Database { host, port, user, password, tls, time_columns, lock, server_key, tunnel };
+    Ok((source_name, database))
 }
 
 fn tls(

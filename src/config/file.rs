@@ -65,11 +65,20 @@ pub(super) struct FileSource {
     #[serde(default)]
     pub(super) time_columns: BTreeMap<String, String>,
     pub(super) lock: Option<bool>,
+    pub(super) tunnel: Option<FileTunnel>,
     pub(super) precision: Option<String>,
     pub(super) quota: Option<String>,
     pub(super) quota_window: Option<String>,
     pub(super) price_per_query: Option<f64>,
     pub(super) price_per_gigabyte: Option<f64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileTunnel {
+    pub(super) command: Vec<String>,
+    pub(super) ready: Option<String>,
+    pub(super) ready_timeout: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]

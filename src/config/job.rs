@@ -8,6 +8,7 @@ use crate::config::location::Location;
 use crate::config::select::Select;
 use crate::config::server::{Database, InfluxDb};
 use crate::source::Source;
+use crate::source::tunnel::Tunnel;
 use crate::window::Bound;
 
 /// Chunks in flight at most: each takes two threads and a part of the memory.
@@ -123,6 +124,15 @@ pub enum SourceKind {
 }
 
 impl SourceKind {
+    /// The tunnel to it, if it has one.
+    pub fn tunnel(&self) -> Option<&Arc<Tunnel>> {
+        match self {
+            Self::InfluxDb(influxdb) => influxdb.tunnel.as_ref(),
+            Self::Postgres(database) | Self::MySql(database) => database.tunnel.as_ref(),
+            Self::LineProtocol { .. } | Self::Given(_) => None,
+        }
+    }
+
     /// Whether both are one server, asked in one way.
     pub(super) fn is_server_of(&self, other: &Self) -> bool {
         match (self, other) {

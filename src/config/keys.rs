@@ -46,6 +46,12 @@ const S3: Keys = Keys {
     needed: &[],
 };
 
+const TUNNEL: Keys = Keys {
+    of: "`tunnel`",
+    known: &[("command", Kind::Texts), ("ready", Kind::Text), ("ready_timeout", Kind::Text)],
+    needed: &["command"],
+};
+
 const SOURCE: Keys = Keys {
     of: "a source",
     known: &[
@@ -61,6 +67,7 @@ const SOURCE: Keys = Keys {
         ("exclude", Kind::Texts),
         ("time_columns", Kind::Named),
         ("lock", Kind::Flag),
+        ("tunnel", Kind::Table(TUNNEL)),
         ("precision", Kind::Text),
         ("quota", Kind::Text),
         ("quota_window", Kind::Text),
@@ -164,7 +171,10 @@ fn check_value(name: &str, kind: &Kind, value: &DeValue<'_>, at: usize) -> Resul
         (Kind::OneOf(known), _) => wrong(&format!("one of \"{}\"", known.join("\", \""))),
         (Kind::Texts, _) => wrong("a list of texts, such as [\"one\", \"two\"]"),
         (Kind::Named, _) => wrong("texts by names, such as { \"one\" = \"two\" }"),
-        (Kind::Table(_), _) => wrong("a table, below a line [s3]"),
+        (Kind::Table(keys), _) => {
+            let keys: Vec<_> = keys.known.iter().map(|(key, _)| format!("`{key}`")).collect();
+            wrong(&format!("a table with the keys {}", keys.join(", ")))
+        }
         (Kind::Tables(_), _) => wrong("tables, each below a line [[source]] with two brackets"),
     }
 }

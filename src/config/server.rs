@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use url::Url;
 
 use crate::model::Prices;
+use crate::source::tunnel::Tunnel;
 
 /// A relational database as configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +30,8 @@ pub struct Database {
     pub lock: bool,
     /// The server's public key, for a password that is wanted itself without TLS (MySQL).
     pub server_key: Option<ServerKey>,
+    /// What leads there, where the address alone does not.
+    pub tunnel: Option<Arc<Tunnel>>,
 }
 
 /// Where the public RSA key of a MySQL comes from.
@@ -100,6 +104,8 @@ pub struct InfluxDb {
     pub quota: QuotaChoice,
     /// What reading costs.
     pub prices: Prices,
+    /// What leads there, where the address alone does not.
+    pub tunnel: Option<Arc<Tunnel>>,
 }
 
 /// A major version of InfluxDB.

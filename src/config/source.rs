@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
-use url::Url;
+use url::{Host, Url};
 
 use crate::config::database::{MYSQL, POSTGRES, database};
 use crate::config::file::FileSource;
@@ -16,6 +16,7 @@ use crate::config::select::Select;
 use crate::config::server::{
     Credentials, InfluxDb, QuotaChoice, Secret, Version, without_password,
 };
+use crate::config::tunnel::tunnel;
 use crate::config::units::{duration, size};
 use crate::error::{Error, Result};
 use crate::model::Prices;
@@ -77,10 +78,12 @@ pub(super) fn source_of_url(
             return Err(Error::usage(format!("`{key}` is not for a source of this kind")));
         }
     }
-    if file.is_some_and(|f| f.precision.is_some())
-        && !matches!(kind, SourceKind::LineProtocol { .. })
-    {
+    let is_file = matches!(kind, SourceKind::LineProtocol { .. });
+    if file.is_some_and(|f| f.precision.is_some()) && !is_file {
         return Err(Error::usage("`precision` is for line-protocol files"));
+    }
+    if file.is_some_and(|f| f.tunnel.is_some()) && is_file {
+        return Err(Error::usage("`tunnel` is for servers, and not for a line-protocol file"));
     }
     Ok(SourceSpec {
         name: file.map(|file| file.name.clone()).unwrap_or(name),
@@ -202,7 +205,12 @@ fn influxdb(
     let host = url.host_str().unwrap_or_default();
     let name = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
     let (quota, prices) = quota_and_prices(file)?;
-    let influxdb = InfluxDb { base: url, credentials, version, quota, prices };
+    let port = url.port_or_known_default().unwrap_or_default(); // neither scheme is without one
+    let tunnel = tunnel(file, folder, host.trim_start_matches('[').trim_end_matches(']'), port)?;
+    if tunnel.is_some() && url.scheme() == "https" && !matches!(url.host(), Some(Host::Domain(_))) {
+        return Err(bad("with TLS through a tunnel, the server needs a name"));
+    }
+    let influxdb = InfluxDb { base: url, credentials, version, quota, prices, tunnel };
     Ok((name, SourceKind::InfluxDb(influxdb)))
 }
 

@@ -36,6 +36,8 @@ pub async fn contact(
                 retry.quota(&spec.name, pause, failures, &error);
                 retry.wait_for_quota(&spec.name).await?;
             }
+            // Its program has said why, and a slip in its command is no matter of patience.
+            _ if spec.kind.tunnel().is_some_and(|tunnel| !tunnel.was_ready()) => return Err(error),
             _ => {
                 match likely_cause(spec).await {
                     Some(Cause { text, answers: true }) => return Err(error.for_good().hint(text)),

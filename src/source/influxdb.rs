@@ -53,8 +53,9 @@ pub(super) async fn open(
     influxdb: &InfluxDb,
     limits: &Limits,
 ) -> Result<Arc<dyn Source>> {
-    let InfluxDb { base, credentials, version, quota, prices } = influxdb;
-    let server = Server::new(base.clone(), credentials.clone(), limits.idle_timeout)?;
+    let InfluxDb { base, credentials, version, quota, prices, tunnel } = influxdb;
+    let server =
+        Server::new(base.clone(), credentials.clone(), tunnel.clone(), limits.idle_timeout)?;
     // A token that may read a named database need not be allowed to see its organization.
     let named = !spec.select.databases.is_empty();
     match detect(&server, *version, named).await? {
@@ -67,8 +68,8 @@ pub(super) async fn open(
             let in_cloud = base.host_str().is_some_and(|host| host.ends_with(CLOUD));
             let quota = choose_quota(quota, &product, in_cloud, &mut warnings).await?;
             let budget = Arc::new(Budget::new(quota));
-            let client = Client::new(base, credentials, limits.concurrency, limits.idle_timeout)?;
-            let transport: Box<dyn Transport> = match client.probe_grpc().await {
+            let client = Client::new(influxdb, limits.concurrency, limits.idle_timeout)?;
+            let transport: Box<dyn Transport> = match client.probe_grpc().await? {
                 None => {
                     let is_core = matches!(product, Product::Core);
                     Box::new(Flight::new(client, Arc::clone(&budget), is_core))

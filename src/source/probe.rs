@@ -22,6 +22,8 @@ const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 pub(super) struct Endpoint {
     host: String,
     port: u16,
+    /// Whether it is the local end of a tunnel, of which only what comes out of it tells anything.
+    is_tunnel: bool,
     expected: Service,
 }
 
@@ -58,8 +60,17 @@ impl Service {
 }
 
 impl Endpoint {
-    /// The endpoint of a server. Files have none, and a proxy would answer instead of the server behind it.
+    /// The endpoint of a server, through its tunnel if it has one. Files have none, and a proxy would answer instead of
+    /// the server behind it.
     pub(super) fn of(kind: &SourceKind) -> Option<Self> {
+        let endpoint = Self::of_address(kind)?;
+        let Some(tunnel) = kind.tunnel() else { return Some(endpoint) };
+        let passage = tunnel.now()?;
+        let host = passage.address().ip().to_string();
+        Some(Self { host, port: passage.port(), is_tunnel: true, ..endpoint })
+    }
+
+    fn of_address(kind: &SourceKind) -> Option<Self> {
         match kind {
             SourceKind::InfluxDb(influxdb) => {
                 let tls = influxdb.base.scheme() == "https";
@@ -71,24 +82,28 @@ impl Endpoint {
                     "https_proxy",
                     "all_proxy",
                 ];
-                if proxies.iter().any(|name| std::env::var_os(name).is_some()) {
+                let is_direct = influxdb.tunnel.is_some();
+                if !is_direct && proxies.iter().any(|name| std::env::var_os(name).is_some()) {
                     return None;
                 }
                 let host = influxdb.base.host_str()?.trim_start_matches('[').trim_end_matches(']');
                 Some(Self {
                     host: host.to_owned(),
                     port: influxdb.base.port_or_known_default()?,
+                    is_tunnel: false,
                     expected: if tls { Service::Tls } else { Service::Http },
                 })
             }
             SourceKind::Postgres(database) => Some(Self {
                 host: database.host.clone(),
                 port: database.port,
+                is_tunnel: false,
                 expected: Service::Postgres,
             }),
             SourceKind::MySql(database) => Some(Self {
                 host: database.host.clone(),
                 port: database.port,
+                is_tunnel: false,
                 expected: Service::MySql,
             }),
             SourceKind::LineProtocol { .. } | SourceKind::Given(_) => None,
@@ -113,8 +128,9 @@ pub(super) struct Cause {
 
 /// Why a contact fails there; `None` where the expected server answers, and where nothing identifies it.
 pub(super) fn probe(endpoint: &Endpoint) -> Option<Cause> {
-    let Endpoint { host, port, expected } = endpoint;
+    let Endpoint { host, port, is_tunnel, expected } = endpoint;
     let (text, answers) = match identify(host, *port) {
+        Err(_) if *is_tunnel => return None,
         Err(cause) => (cause + &format!(" ({})", endpoint.usual_port()), false),
         Ok(found) if *expected == found => return None,
         Ok(Service::Unknown) => return None,

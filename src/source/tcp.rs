@@ -4,7 +4,7 @@
 mod end_point;
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream, ToSocketAddrs};
+use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +23,7 @@ use rustix::net::sockopt;
 
 use crate::config::{ClientCertificate, Tls, TlsMode};
 use crate::error::{Class, Error, Result};
+use crate::source::tunnel::{Passage, Tunnel};
 
 /// How long to wait for each address of a host.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -34,6 +35,29 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 pub(super) struct TcpTransport {
     stream: Stream,
     socket: TcpStream,
+    way: Option<Way>,
+}
+
+/// The way through a tunnel, which is told whether anything comes out of it.
+struct Way {
+    tunnel: Arc<Tunnel>,
+    passage: Passage,
+    is_heard: bool,
+}
+
+impl Way {
+    fn heard(&mut self) {
+        self.is_heard = true;
+        self.tunnel.heard();
+    }
+}
+
+impl Drop for Way {
+    fn drop(&mut self) {
+        if !self.is_heard {
+            self.tunnel.was_silent(self.passage);
+        }
+    }
 }
 
 enum Stream {
@@ -51,13 +75,28 @@ impl Closer {
 }
 
 impl TcpTransport {
-    /// Connects. A read or write fails that transfers no byte for `idle`.
-    pub(super) fn connect(host: &str, port: u16, idle: Duration) -> Result<Self> {
+    /// Connects, through the tunnel if there is one. A read or write fails that transfers no byte for `idle`.
+    pub(super) fn connect(
+        host: &str,
+        port: u16,
+        tunnel: Option<&Arc<Tunnel>>,
+        idle: Duration,
+    ) -> Result<Self> {
+        let through = if tunnel.is_some() { " through the tunnel" } else { "" };
         let failed = |error: &dyn std::fmt::Display| {
-            Error::of(Class::Retry, format!("{host}:{port}: cannot connect: {error}"))
+            Error::of(Class::Retry, format!("{host}:{port}: cannot connect{through}: {error}"))
+        };
+        let way = |tunnel: &Arc<Tunnel>| {
+            let passage = tunnel.ask()?;
+            Ok::<_, Error>(Way { tunnel: Arc::clone(tunnel), passage, is_heard: false })
+        };
+        let way = tunnel.map(way).transpose()?;
+        let addresses: Vec<SocketAddr> = match &way {
+            Some(way) => vec![way.passage.address()],
+            None => (host, port).to_socket_addrs().map_err(|error| failed(&error))?.collect(),
         };
         let mut last = None;
-        for address in (host, port).to_socket_addrs().map_err(|error| failed(&error))? {
+        for address in addresses {
             match TcpStream::connect_timeout(&address, CONNECT) {
                 Ok(socket) => {
                     let set_up = || {
@@ -72,7 +111,7 @@ impl TcpTransport {
                         socket.try_clone()
                     };
                     let clone = set_up().map_err(|error: io::Error| failed(&error))?;
-                    return Ok(Self { stream: Stream::Plain(clone), socket });
+                    return Ok(Self { stream: Stream::Plain(clone), socket, way });
                 }
                 Err(error) => last = Some(error),
             }
@@ -83,7 +122,7 @@ impl TcpTransport {
     /// Continues in TLS, to which the server has agreed. Its certificate must be for `host`, where the mode verifies
     /// that.
     pub(super) fn upgrade(self, tls: &Tls, host: &str) -> Result<Self> {
-        let Self { stream: Stream::Plain(plain), socket } = self else { return Ok(self) };
+        let Self { stream: Stream::Plain(plain), socket, way } = self else { return Ok(self) };
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| Error::usage(format!("`{host}` is not the name of a server")))?;
         let mut connection = ClientConnection::new(client_config(tls)?, name)
@@ -93,7 +132,7 @@ impl TcpTransport {
             connection.complete_io(&mut plain).map_err(|error| handshake_error(host, &error))?;
         }
         let stream = Stream::Tls(Box::new(StreamOwned::new(connection, plain)));
-        Ok(Self { stream, socket })
+        Ok(Self { stream, socket, way })
     }
 
     pub(super) fn is_tls(&self) -> bool {
@@ -119,10 +158,16 @@ impl TcpTransport {
 
 impl Read for TcpTransport {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match &mut self.stream {
+        let count = match &mut self.stream {
             Stream::Plain(stream) => stream.read(buffer),
             Stream::Tls(stream) => stream.read(buffer),
+        }?;
+        if let Some(way) = &mut self.way
+            && count > 0
+        {
+            way.heard();
         }
+        Ok(count)
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod batches;
 mod client;
+mod local_end;
 mod status;
 
 use std::sync::Arc;

@@ -1,6 +1,8 @@
 //! The wire to `/query`: requests with credentials, and bodies as they come. The only file of this source that knows
 //! reqwest.
 
+mod through;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -12,11 +14,13 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 use url::Url;
 
+use self::through::Through;
 use crate::config::{Credentials, Secret};
 use crate::error::{Class, Error, Result};
 use crate::source::influxdb::errors::{Refusal, parse_retry_after};
 use crate::source::influxdb::metadata;
 use crate::source::influxdb::metadata::Statement;
+use crate::source::tunnel::Tunnel;
 use crate::text::escaped;
 
 /// Rows of a chunk of an answer. Measured: 100,000 is slower and costs the server more memory.
@@ -38,6 +42,7 @@ const PIECE_BYTES: usize = 128 * 1024;
 pub(in crate::source) struct Server {
     client: Client,
     base: Url,
+    through: Option<Through>,
     credentials: Credentials,
     /// Whether a token is sent as a JWT, as a 1.x server takes it.
     bearer: Arc<AtomicBool>,
@@ -79,16 +84,29 @@ impl Server {
     pub(in crate::source) fn new(
         base: Url,
         credentials: Credentials,
+        tunnel: Option<Arc<Tunnel>>,
         idle_timeout: Duration,
     ) -> Result<Self> {
         // The answer to a long query may take any time as a whole; silence may not.
-        let client = Client::builder()
+        let mut client = Client::builder()
             .connect_timeout(Duration::from_secs(10))
             .read_timeout(idle_timeout)
-            .user_agent(concat!("moveout/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| Error::stop(format!("setting up TLS: {error}")))?;
-        Ok(Self { client, base, credentials, bearer: Arc::default() })
+            .user_agent(concat!("moveout/", env!("CARGO_PKG_VERSION")));
+        let through = tunnel.map(|tunnel| Through::new(&base, tunnel));
+        if let Some(through) = &through {
+            client = through.set_up(client);
+        }
+        let client =
+            client.build().map_err(|error| Error::stop(format!("setting up TLS: {error}")))?;
+        Ok(Self { client, base, through, credentials, bearer: Arc::default() })
+    }
+
+    /// Sends a request; the only way to the server.
+    async fn send(&self, request: RequestBuilder) -> Result<Response> {
+        let Some(through) = &self.through else {
+            return request.send().await.map_err(|error| self.transport(error));
+        };
+        through.send(request).await?.map_err(|error| self.transport(error))
     }
 
     /// Address without credentials.
@@ -120,7 +138,7 @@ impl Server {
 
     async fn got(&self, request: RequestBuilder) -> Result<Reply> {
         let request = self.authorized(request)?;
-        let response = request.send().await.map_err(|error| self.transport(error))?;
+        let response = self.send(request).await?;
         let status = response.status();
         if status.as_u16() == 429 || status.is_server_error() {
             return Err(self.error_of(refusal(response).await));
@@ -145,8 +163,7 @@ impl Server {
 
     /// Seconds by which the server's clock is ahead, by the date of an answer.
     pub(in crate::source) async fn clock_ahead(&self) -> Result<Option<i64>> {
-        let response = self.client.get(self.at("ping")).send().await;
-        let response = response.map_err(|error| self.transport(error))?;
+        let response = self.send(self.client.get(self.at("ping"))).await?;
         let date = response.headers().get(DATE).and_then(|date| date.to_str().ok());
         let date = date.and_then(|date| chrono::DateTime::parse_from_rfc2822(date).ok());
         Ok(date.map(|date| date.timestamp() - chrono::Utc::now().timestamp()))
@@ -155,11 +172,11 @@ impl Server {
     /// Asks the server what it is. Needs no rights.
     pub(in crate::source) async fn ping(&self) -> Result<Ping> {
         let ask = || self.client.get(self.at("ping"));
-        let mut response = ask().send().await.map_err(|error| self.transport(error))?;
-        // InfluxDB 3 may require a token even for this, while a 1.x server may refuse one here.
+        let mut response = self.send(ask()).await?;
+        // InfluxDB 3 may want a token even for this; a 1.x server may take none here.
         if response.status() == StatusCode::UNAUTHORIZED {
             let request = self.authorized(ask())?;
-            response = request.send().await.map_err(|error| self.transport(error))?;
+            response = self.send(request).await?;
         }
         let header = |name: &str| {
             let value = response.headers().get(name).and_then(|value| value.to_str().ok());
@@ -338,7 +355,7 @@ impl Server {
         let statements = form.iter().find(|(key, _)| *key == "q").map_or("", |(_, text)| text);
         tracing::debug!("{}: {}", self.address(), escaped(statements));
         let request = self.client.post(self.at("query")).header(ACCEPT, accept).form(form);
-        self.authorized(request)?.send().await.map_err(|error| self.transport(error))
+        self.send(self.authorized(request)?).await
     }
 
     async fn accepted(&self, response: Response) -> Result<Response> {
@@ -350,7 +367,10 @@ impl Server {
     }
 
     fn at(&self, path: &str) -> Url {
-        let mut url = self.base.clone();
+        let mut url = match &self.through {
+            Some(through) => through.base.clone(),
+            None => self.base.clone(),
+        };
         url.set_path(path);
         url
     }

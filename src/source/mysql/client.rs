@@ -66,7 +66,8 @@ impl Client {
         idle: Duration,
         on_wire: &dyn Fn(Closer),
     ) -> Result<Self> {
-        let wire = TcpTransport::connect(&database.host, database.port, idle)?;
+        let Database { host, port, tunnel, .. } = database;
+        let wire = TcpTransport::connect(host, *port, tunnel.as_ref(), idle)?;
         on_wire(wire.closer().map_err(Fault::from)?);
         let encrypted = database.tls.mode != TlsMode::Disable;
         let (packets, greeting) = handshake(Packets::new(wire), database).map_err(|fault| {

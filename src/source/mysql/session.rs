@@ -349,6 +349,7 @@ mod tests {
             time_columns: Default::default(),
             lock: false,
             server_key: None,
+            tunnel: None,
         };
         let address = Address { database, idle: Duration::from_secs(60) };
         let client = Client::connect(&address.database, address.idle, &|_| ()).unwrap();

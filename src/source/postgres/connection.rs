@@ -50,7 +50,8 @@ impl Connection {
     /// Connects to one database of the server.
     pub(super) fn open(server: &Database, name: &str, idle: Duration) -> Result<Self> {
         let address = format!("{}:{}/{name}", server.host, server.port);
-        let connect = || TcpTransport::connect(&server.host, server.port, idle);
+        let connect =
+            || TcpTransport::connect(&server.host, server.port, server.tunnel.as_ref(), idle);
         let mut wire = connect()?;
         if server.tls.mode != TlsMode::Disable {
             let mut request = BytesMut::new();

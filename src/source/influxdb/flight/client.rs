@@ -20,14 +20,17 @@ use tonic::codegen::Service;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 use tonic::{Status, Streaming};
-use url::Url;
 
-use crate::config::Credentials;
+use crate::config::{Credentials, InfluxDb};
 use crate::error::{Class, Error, Result};
 use crate::source::influxdb::errors::{Refusal, parse_retry_after};
+use crate::source::influxdb::flight::local_end::LocalEnd;
 use crate::source::influxdb::flight::status;
+use crate::source::tunnel::{Passage, Tunnel};
 use crate::text::{escaped, printable};
 
+/// How long to wait for a connection.
+const CONNECT: Duration = Duration::from_secs(10);
 /// The server sends messages of about 2 MiB, but never splits a row.
 const MESSAGE_BYTES: usize = 256 << 20;
 /// The largest small answer in bytes; no list of columns is as large.
@@ -50,6 +53,7 @@ pub(in crate::source) struct Client {
     channels: Vec<Channel>,
     next: AtomicUsize,
     authorization: Option<MetadataValue<tonic::metadata::Ascii>>,
+    tunnel: Option<Arc<Tunnel>>,
     idle_timeout: Duration,
 }
 
@@ -57,11 +61,11 @@ impl Client {
     /// Nothing is connected yet. Each of so many connections is used by every such query in turn:
     /// parallel streams would share the flow control of one.
     pub(in crate::source) fn new(
-        base: &Url,
-        credentials: &Credentials,
+        influxdb: &InfluxDb,
         connections: usize,
         idle_timeout: Duration,
     ) -> Result<Self> {
+        let InfluxDb { base, credentials, tunnel, .. } = influxdb;
         let address = base.as_str().trim_end_matches('/').to_owned();
         let wrong = |error: tonic::transport::Error| {
             Error::usage(format!("{address}: {}", innermost(&error)))
@@ -70,7 +74,7 @@ impl Client {
             .map_err(wrong)?
             .user_agent(concat!("moveout/", env!("CARGO_PKG_VERSION")))
             .map_err(wrong)?
-            .connect_timeout(Duration::from_secs(10))
+            .connect_timeout(CONNECT)
             .tcp_nodelay(true)
             // This finds dead connections. Proxies that watch a stream for silence do not count these pings.
             .http2_keep_alive_interval(Duration::from_secs(30))
@@ -95,8 +99,13 @@ impl Client {
         if let Some(value) = &mut authorization {
             value.set_sensitive(true);
         }
-        let channels = (0..connections.max(1)).map(|_| endpoint.connect_lazy()).collect();
-        Ok(Self { address, channels, next: AtomicUsize::new(0), authorization, idle_timeout })
+        let channel = || match tunnel {
+            None => endpoint.connect_lazy(),
+            Some(tunnel) => endpoint.connect_with_connector_lazy(LocalEnd(Arc::clone(tunnel))),
+        };
+        let channels = (0..connections.max(1)).map(|_| channel()).collect();
+        let (tunnel, next) = (tunnel.clone(), AtomicUsize::new(0));
+        Ok(Self { address, channels, next, authorization, tunnel, idle_timeout })
     }
 
     /// Address without credentials.
@@ -109,8 +118,16 @@ impl Client {
         tracing::debug!("{}: {}: {}", self.address, escaped(database), escaped(sql));
         let below = Shared::default();
         let ticket = json!({ "database": database, "sql_query": sql, "query_type": "sql" });
-        let asked = tokio::time::timeout(self.idle_timeout, self.do_get(&ticket, &below));
-        let streaming = match asked.await {
+        let passage = self.passage().await?;
+        let asked = tokio::time::timeout(self.idle_timeout, self.do_get(&ticket, &below)).await;
+        if let (Some(tunnel), Some(passage)) = (&self.tunnel, passage) {
+            if below.is_answered.load(Ordering::Relaxed) {
+                tunnel.heard();
+            } else {
+                tunnel.was_silent(passage);
+            }
+        }
+        let streaming = match asked {
             Ok(Ok(streaming)) => streaming,
             Ok(Err(status)) => return Err(failed(&self.address, &status, &below)),
             Err(_) => return Err(silent(&self.address)),
@@ -142,23 +159,32 @@ impl Client {
         Ok(client.do_get(request).await?.into_inner())
     }
 
+    /// The way through the tunnel, if there is one, once it is ready.
+    async fn passage(&self) -> Result<Option<Passage>> {
+        match &self.tunnel {
+            None => Ok(None),
+            Some(tunnel) => tunnel.ready().await.map(Some),
+        }
+    }
+
     /// Why gRPC does not pass where HTTP does; `None` where it passes, and where nothing proves that it does not.
     /// This costs no query: the server refuses a ticket without a database.
-    pub(in crate::source) async fn probe_grpc(&self) -> Option<String> {
+    pub(in crate::source) async fn probe_grpc(&self) -> Result<Option<String>> {
         let ticket = json!({ "sql_query": "SELECT 1", "query_type": "sql" });
         let mut failure = None;
         for probe in 0..PROBES {
             tokio::time::sleep(PROBE_PAUSE * probe).await;
             let below = Shared::default();
+            self.passage().await?;
             let answer = tokio::time::timeout(PROBE_TIMEOUT, self.do_get(&ticket, &below)).await;
             if below.is_grpc.load(Ordering::Acquire) {
-                return None; // any answer proves that gRPC passes
+                return Ok(None); // any answer proves that gRPC passes
             }
             if let Some(refusal) = below.take() {
-                return status::proves_no_grpc(&refusal).then(|| status::named(&refusal));
+                return Ok(status::proves_no_grpc(&refusal).then(|| status::named(&refusal)));
             }
             failure = Some(match answer {
-                Ok(Ok(_)) => return None,
+                Ok(Ok(_)) => return Ok(None),
                 Ok(Err(status)) => {
                     let cause = std::error::Error::source(&status).map(innermost);
                     printable(&cause.unwrap_or_else(|| status.message().to_owned()))
@@ -166,7 +192,7 @@ impl Client {
                 Err(_) => "no answer in time".to_owned(),
             });
         }
-        failure
+        Ok(failure)
     }
 
     /// All batches with rows of a query that answers little.
@@ -320,6 +346,7 @@ impl Answer {
 /// What was seen of the HTTP answer below gRPC.
 #[derive(Debug, Default)]
 struct Below {
+    is_answered: AtomicBool,
     is_grpc: AtomicBool,
     refusal: Mutex<Option<Refusal>>,
 }
@@ -357,6 +384,7 @@ impl Service<Request<Body>> for Watched {
         let (answer, below) = (self.channel.call(request), Arc::clone(&self.below));
         Box::pin(async move {
             let answer = answer.await?;
+            below.is_answered.store(true, Ordering::Relaxed);
             let kind = answer.headers().get("content-type");
             let kind = kind.map(|kind| kind.as_bytes().starts_with(b"application/grpc"));
             // A page of a proxy is no answer either, even with the status 200.

@@ -112,7 +112,7 @@ mod tests {
         });
         let _ = rustls::crypto::ring::default_provider().install_default();
         let base = format!("http://127.0.0.1:{port}").parse().unwrap();
-        Server::new(base, Credentials::None, Duration::from_secs(20)).unwrap()
+        Server::new(base, Credentials::None, None, Duration::from_secs(20)).unwrap()
     }
 
     async fn hidden(server: Server, select: Select, shown: &[(&str, &str)]) -> Listing {

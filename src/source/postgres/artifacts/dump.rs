@@ -14,6 +14,7 @@ use crate::source::postgres::artifacts::script::{Script, one_line};
 use crate::source::postgres::artifacts::secrets;
 use crate::source::postgres::catalog::text;
 use crate::source::postgres::connection::Connection;
+use crate::source::tunnel::Passage;
 
 /// Asking a program for its version.
 const SHORT: Duration = Duration::from_secs(20);
@@ -57,7 +58,8 @@ pub(super) fn script(
     let snapshot = connection.query("SELECT pg_export_snapshot()")?;
     let snapshot = snapshot.first().map(|row| text(row, 0)).unwrap_or_default();
     let hidden = connection.query(&secrets::options())?;
-    let dump = match run(command(server, database, &snapshot), LONG) {
+    let passage = server.tunnel.as_ref().map(|tunnel| tunnel.ask()).transpose()?;
+    let dump = match run(command(server, database, &snapshot, passage), LONG) {
         Ok(dump) => dump,
         Err(trouble) => return Ok(Err(trouble.to_string())),
     };
@@ -74,7 +76,7 @@ pub(super) fn script(
     Ok(Ok(Script { sql, missing: Vec::new() }))
 }
 
-fn command(server: &Database, database: &str, snapshot: &str) -> Command {
+fn command(server: &Database, database: &str, snapshot: &str, passage: Option<Passage>) -> Command {
     let mut command = Command::new("pg_dump");
     // Locks must not be waited for, since their holder may wait for us; subscriptions hold passwords; tablespaces are
     // places on a server's disks.
@@ -89,6 +91,12 @@ fn command(server: &Database, database: &str, snapshot: &str) -> Command {
         command.env_remove(name);
     }
     command.env("PGHOST", &server.host).env("PGPORT", server.port.to_string());
+    // The host stays the name that the certificate is for.
+    if let Some(passage) = passage {
+        let address = passage.address();
+        command.env("PGHOSTADDR", address.ip().to_string());
+        command.env("PGPORT", address.port().to_string());
+    }
     command.env("PGUSER", &server.user).env("PGAPPNAME", "moveout").env("PGGSSENCMODE", "disable");
     command.env("PGCONNECT_TIMEOUT", "30").env("LC_ALL", "C");
     if let Some(password) = &server.password {
