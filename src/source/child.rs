@@ -21,6 +21,7 @@ use std::{env, fmt, thread};
 use rustix::process::Pid;
 use tokio::sync::watch;
 
+pub use self::frames::{Exit, Stream};
 use self::frames::{Frame, each_line};
 pub use self::processes::Holder;
 use crate::text::escaped;
@@ -68,15 +69,6 @@ pub enum Output {
     Lines,
 }
 
-/// Where a line comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stream {
-    /// Standard output.
-    Stdout,
-    /// Standard error.
-    Stderr,
-}
-
 /// A line that a program wrote, without its end. One that is very long comes in pieces.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
@@ -90,34 +82,6 @@ pub struct Line {
 impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", escaped(self.text.trim_end()))
-    }
-}
-
-/// How a program ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Exit {
-    /// By itself, with a status.
-    Code(i32),
-    /// By a signal.
-    Signal(i32),
-    /// Nobody knows: its supervisor was killed. The program was ended after that.
-    Lost,
-}
-
-impl Exit {
-    /// Whether it ended by itself and says that it did its work.
-    pub fn is_success(self) -> bool {
-        self == Self::Code(0)
-    }
-}
-
-impl fmt::Display for Exit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Code(code) => write!(f, "exit status {code}"),
-            Self::Signal(signal) => write!(f, "signal {signal}"),
-            Self::Lost => f.write_str("its supervisor was killed"),
-        }
     }
 }
 

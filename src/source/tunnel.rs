@@ -277,15 +277,17 @@ impl Tunnel {
                     Holder::Nobody => {
                         let ready: &mut Instant = ready.get_or_insert_with(Instant::now);
                         if program.says_when_ready() && ready.elapsed() > LISTENS {
+                            let error = self.deaf(passage.port, &said);
                             child.stop();
-                            return Err(Trouble::Failed(self.deaf(passage.port, &said)));
+                            return Err(Trouble::Failed(error));
                         }
                     }
                 }
             }
             if began.elapsed() > self.settings.patience {
+                let error = self.late(&said); // before it says goodbye
                 child.stop();
-                return Err(Trouble::Failed(self.late(&said)));
+                return Err(Trouble::Failed(error));
             }
             thread::sleep(LOOK);
         }

@@ -1,11 +1,47 @@
 //! PURE: what a supervisor tells moveout by its standard error: a line for each thing, whose first byte says what it is.
 
+use std::fmt;
 use std::io::{BufRead, Read};
-
-use crate::source::child::{Exit, Stream};
 
 /// Longer lines come in pieces.
 const LONGEST: u64 = 16 * 1024;
+
+/// Where a line comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// How a program ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// By itself, with a status.
+    Code(i32),
+    /// By a signal.
+    Signal(i32),
+    /// Nobody knows: its supervisor was killed. The program was ended after that.
+    Lost,
+}
+
+impl Exit {
+    /// Whether it ended by itself and says that it did its work.
+    pub fn is_success(self) -> bool {
+        self == Self::Code(0)
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exit status {code}"),
+            Self::Signal(signal) => write!(f, "signal {signal}"),
+            Self::Lost => f.write_str("its supervisor was killed"),
+        }
+    }
+}
 
 /// What a supervisor tells.
 #[derive(Debug, PartialEq, Eq)]

@@ -17,8 +17,8 @@ use rustix::process::{Pid, WaitOptions, WaitStatus, getpid, setsid, wait};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::source::child::frames::{Frame, each_line};
-use crate::source::child::{Exit, Stream, processes};
+use crate::source::child::frames::{Exit, Frame, Stream, each_line};
+use crate::source::child::processes;
 
 /// How long the last lines of a program may take that is gone.
 const LAST_LINES: Duration = Duration::from_secs(2);
