@@ -17,7 +17,9 @@ use std::time::{Duration, Instant};
 use influxdb3::cloud::{SECRET_TOKEN, TELEGRAF};
 use influxdb3::{Break, Fault, Generate, InfluxDb3, Options, Product, Quota, QuotaAnswer, TOKEN};
 use serde_json::Value as Json;
-use support::{Archive, Model, Point, Run, Shape, Value, assert_rows, command, repository, run};
+use support::{
+    Archive, Model, Point, Run, Shape, Value, assert_rows, command, repository, run, server,
+};
 use tempfile::TempDir;
 
 const DAY: i64 = 86_400_000_000_000;
@@ -154,21 +156,32 @@ fn everything_comes_out_exactly() {
 
 #[test]
 fn a_tunnel_that_is_lost_on_the_way_costs_no_row() {
-    let setting = Setting::new(Product::Serverless);
-    let model = model(&Shape { points: 3000, series: 5, ..Shape::default() });
-    setting.server.write("d", &lines(&model));
-    // A name that leads nowhere: only through the tunnel is there a server.
-    let (folder, forwarder) = (setting.folder.path(), repository("tests/support/forwarder.py"));
-    let port = setting.server.url().rsplit(':').next().unwrap().trim_matches('/').to_owned();
-    let text = format!(
-        "concurrency = 1\n[[source]]\nname = \"s\"\nurl = \"influxdb+http://influx.invalid:8181\"\n\
-         [source.tunnel]\ncommand = [\"python3\", {forwarder:?}, {folder:?}, \"{{port}}\", \"127.0.0.1\", \
-         \"{port}\", \"words\", \"once-crash=60000\"]\nready = \"is ready\"\n"
-    );
-    fs::write(folder.join("config.toml"), text).unwrap();
-    let run = setting.export(&["--window", "1d"]).expect(0);
-    assert!(run.stderr.contains("Tunnel crashed (255)"), "{}", run.stderr);
-    setting.assert_complete("d", &model);
+    let certificates = server::folder("certificates-");
+    let certificate = server::certificate(&certificates, "DNS:influx.invalid");
+    let (file, key) = (certificate.certificate.display(), certificate.key.display());
+    for (scheme, tls) in [("http", "plain".to_owned()), ("https", format!("tls={file},{key}"))] {
+        let setting = Setting::new(Product::Serverless);
+        let model = model(&Shape { points: 3000, series: 5, ..Shape::default() });
+        setting.server.write("d", &lines(&model));
+        // A name that leads nowhere: only through the tunnel is there a server.
+        let (folder, forwarder) = (setting.folder.path(), repository("tests/support/forwarder.py"));
+        let port = setting.server.url().rsplit(':').next().unwrap().to_owned();
+        let text = format!(
+            "concurrency = 1\n[[source]]\nname = \"s\"\nurl = \"influxdb+{scheme}://influx.invalid:8181\"\n\
+             [source.tunnel]\ncommand = [\"python3\", {forwarder:?}, {folder:?}, \"{{port}}\", \"127.0.0.1\", \
+             \"{port}\", \"words\", \"once-crash=60000\", {tls:?}, \"alpn=h2,http/1.1\"]\nready = \"is ready\"\n"
+        );
+        fs::write(folder.join("config.toml"), text).unwrap();
+        let (config, archive) = (folder.join("config.toml"), setting.archive());
+        let mut command = command(["export", "--window", "1d", "--config"]);
+        command.arg(config).arg("--archive").arg(archive).env("INFLUX_TOKEN", TOKEN);
+        command.env("SSL_CERT_FILE", &certificate.authority);
+        let run = run(command).expect(0);
+        assert!(run.stderr.contains("Tunnel crashed (255)"), "{}", run.stderr);
+        // It was read by Flight, not by what takes its place.
+        assert!(!run.stdout.contains("gRPC does not pass"), "{}", run.stdout);
+        setting.assert_complete("d", &model);
+    }
 }
 
 #[test]

@@ -243,6 +243,25 @@ fn the_name_of_the_certificate_is_that_of_the_url() {
 }
 
 #[test]
+fn https_asks_for_the_certificate_of_the_urls_host() {
+    let server = Influxd::start();
+    server.query("CREATE DATABASE d");
+    server.write("d", "", "m v=1i 1\nm v=2i 2");
+    let folder = server::folder("certificates-");
+    let certificate = server::certificate(&folder, "DNS:db.invalid");
+    let tls = format!("tls={},{}", certificate.certificate.display(), certificate.key.display());
+    for (host, status) in [(HOST, 0), ("other.invalid", 1)] {
+        let url = format!("influxdb+https://{host}:8086/d");
+        let setting = Setting::new(&url, server.address().port());
+        let mut command = setting.command(&["export"], &[&tls], "");
+        command.env("SSL_CERT_FILE", &certificate.authority);
+        let run = run(command).expect(status);
+        assert_eq!(run.stderr.contains("certificate"), status != 0, "{}", run.stderr);
+        setting.leaves_nothing();
+    }
+}
+
+#[test]
 fn a_tunnel_that_dies_in_the_middle_costs_no_row() {
     let server = Postgres::start();
     for table in ["a", "b", "c"] {

@@ -121,6 +121,16 @@ def pump(source, sink, answers):
             pass
 
 
+tls = None
+if "tls" in options:
+    # What a server behind the tunnel has; this end of it ends the encryption.
+    import ssl
+
+    certificate, key = options["tls"].split(",")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate, key)
+    tls.set_alpn_protocols(options.get("alpn", "http/1.1").split(","))
+
 while True:
     client, _ = listener.accept()
     if "hang" in options and served > int(options["hang"]):
@@ -132,6 +142,11 @@ while True:
     except OSError:
         client.close()
         continue
+    if tls:
+        try:
+            client = tls.wrap_socket(client, server_side=True)
+        except OSError:
+            continue
     for end in (client, server):
         end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     threading.Thread(target=pump, args=(client, server, False), daemon=True).start()
