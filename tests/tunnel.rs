@@ -269,7 +269,8 @@ fn a_tunnel_that_dies_in_the_middle_costs_no_row() {
     }
     let setting = Setting::postgres(&server, "postgres");
     let run = setting.export(&["words", "once-crash=6000000"], ", ready = 'ready'").expect(0);
-    assert_eq!(setting.noted("starts").len(), 2, "{}", run.stderr);
+    let ports = setting.ports();
+    assert!(ports.len() == 2 && ports[0] == ports[1], "{ports:?} {}", run.stderr);
     assert!(run.stderr.contains("Tunnel crashed (255)"), "{}", run.stderr);
     for table in ["a", "b", "c"] {
         assert_eq!(setting.rows(table), 60_000);
@@ -290,13 +291,7 @@ fn a_mariadb_and_an_influxdb_outlive_their_tunnels_too() {
     setting.verify();
 
     let server = Influxd::start();
-    server.query("CREATE DATABASE d");
-    for day in 0..20u64 {
-        let at = |row: u64| (day * 86_400 + row) * 1_000_000_000;
-        let lines =
-            (0..5000).map(|row| format!("m v={},w=\"text {row}\" {}", row as f64 / 7.0, at(row)));
-        server.write("d", "", &lines.collect::<Vec<_>>().join("\n"));
-    }
+    days(&server);
     let setting = Setting::new(&format!("influxdb+http://{HOST}/d"), server.address().port());
     setting.export(&["once-crash=1500000"], "").expect(0);
     assert_eq!((setting.rows("m"), setting.noted("starts").len()), (100_000, 2));
@@ -309,13 +304,37 @@ fn a_tunnel_that_hangs_without_dying_is_opened_again() {
     for table in ["a", "b"] {
         large(&server, table, 60_000);
     }
-    let mut setting = Setting::postgres(&server, "postgres");
-    setting.more = "idle_timeout = \"2s\"\nconcurrency = 1".to_owned();
-    let run = setting.export(&["once-hang=6000000"], "").expect(0);
+    for option in ["once-hang=6000000", "once-shuts=6000000"] {
+        let mut setting = Setting::postgres(&server, "postgres");
+        setting.more = "idle_timeout = \"2s\"\nconcurrency = 1".to_owned();
+        let run = setting.export(&[option], "").expect(0);
+        assert!(run.stderr.contains("nothing comes out of them"), "{}", run.stderr);
+        assert_eq!(setting.noted("starts").len(), 2);
+        assert_eq!((setting.rows("a"), setting.rows("b")), (60_000, 60_000));
+        setting.verify();
+    }
+}
+
+#[test]
+fn http_through_a_tunnel_that_hangs_is_opened_again_too() {
+    let server = Influxd::start();
+    days(&server);
+    let mut setting = Setting::new(&format!("influxdb+http://{HOST}/d"), server.address().port());
+    setting.more = "idle_timeout = \"2s\"\nconcurrency = 2".to_owned();
+    let run = setting.export(&["once-hang=1500000"], "").expect(0);
     assert!(run.stderr.contains("nothing comes out of them"), "{}", run.stderr);
-    assert_eq!(setting.noted("starts").len(), 2);
-    assert_eq!((setting.rows("a"), setting.rows("b")), (60_000, 60_000));
+    assert_eq!((setting.rows("m"), setting.noted("starts").len()), (100_000, 2));
     setting.verify();
+}
+
+/// Fills a database with 20 days of 5,000 points each.
+fn days(server: &Influxd) {
+    server.query("CREATE DATABASE d");
+    for day in 0..20u64 {
+        let at = |row: u64| (day * 86_400 + row) * 1_000_000_000;
+        let line = |row| format!("m v={},w=\"text {row}\" {}", row as f64 / 7.0, at(row));
+        server.write("d", "", &(0..5000).map(line).collect::<Vec<_>>().join("\n"));
+    }
 }
 
 #[test]

@@ -120,8 +120,8 @@ impl Said {
 
 /// Why there is no tunnel at a port.
 enum Trouble {
-    /// Another process has the port.
-    Taken,
+    /// Another process has the port; what the command said last.
+    Taken(String),
     Failed(Error),
 }
 
@@ -167,6 +167,7 @@ impl Tunnel {
         state.failed = opened.as_ref().err().cloned();
         let open = opened?;
         let passage = open.passage;
+        tracing::info!("{self} is ready at port {}", passage.port);
         (state.open, state.last_port) = (Some(open), Some(passage.port));
         self.silent.store(0, Ordering::Relaxed);
         self.was_ready.store(true, Ordering::Relaxed);
@@ -233,18 +234,21 @@ impl Tunnel {
 
     /// Opens it, at the same port as before if that can be had.
     fn open(&self, number: u64, before: Option<u16>) -> Result<Open> {
-        let mut wish = before;
+        let (mut wish, mut last) = (before, String::new());
         for _ in 0..PORTS {
             let port = free_port(wish.take())
                 .map_err(|error| Error::of(Class::Retry, format!("{self}: no port: {error}")))?;
             match self.open_at(Passage { port, number }) {
                 Ok(open) => return Ok(open),
-                Err(Trouble::Taken) => tracing::info!("{self}: another process has port {port}"),
+                Err(Trouble::Taken(said)) => {
+                    tracing::info!("{self}: another process has port {port}");
+                    last = if said.is_empty() { said } else { format!("; it said last: {said}") };
+                }
                 Err(Trouble::Failed(error)) => return Err(error),
             }
         }
         let what =
-            format!("{self} cannot be opened: another process listens on its port each time");
+            format!("{self} cannot be opened: another process listens on its port each time{last}");
         Err(Error::of(Class::Retry, what).hint(
             "the command itself must listen on {port}: not a service that it asks, nor a master of ssh that runs \
              already (-S none)",
@@ -262,7 +266,7 @@ impl Tunnel {
                 // It says so in words of its own when another process has the port.
                 return Err(match child.holder(passage.port) {
                     Holder::Nobody => Trouble::Failed(self.ended_early(exit, &said)),
-                    _ => Trouble::Taken,
+                    _ => Trouble::Taken(said.last()),
                 });
             }
             if said.is_ready.load(Ordering::Acquire) || !program.says_when_ready() {
@@ -271,8 +275,9 @@ impl Tunnel {
                         return Ok(Open { child, passage, said, seen: Instant::now() });
                     }
                     Holder::Stranger => {
+                        let said = said.last();
                         child.stop();
-                        return Err(Trouble::Taken);
+                        return Err(Trouble::Taken(said));
                     }
                     Holder::Nobody => {
                         let ready: &mut Instant = ready.get_or_insert_with(Instant::now);

@@ -103,11 +103,13 @@ def pump(source, sink, answers):
             if answers:
                 with lock:
                     served += len(data)
-                    limit = int(options.get("crash", 0) or options.get("hang", 0))
+                    limit = int(next((options[o] for o in ("crash", "hang", "shuts") if o in options), 0))
                     is_over = limit and served > limit
                 if is_over and "crash" in options:
                     say("Tunnel crashed (255)")
                     os._exit(1)
+                if is_over and "shuts" in options:
+                    break
                 if is_over:
                     time.sleep(600)
                 time.sleep(len(data) / float(options["pace"]) if "pace" in options else 0)
@@ -133,6 +135,9 @@ if "tls" in options:
 
 while True:
     client, _ = listener.accept()
+    if "shuts" in options and served > int(options["shuts"]):
+        client.close()  # as kubectl does when its pod is gone
+        continue
     if "hang" in options and served > int(options["hang"]):
         held = client  # accepted, and nothing comes
         threading.Thread(target=lambda held=held: time.sleep(600), daemon=True).start()

@@ -327,6 +327,7 @@ impl Server {
             match response.chunk().await {
                 Ok(Some(bytes)) => {
                     came(bytes.len() as u64);
+                    self.through.iter().for_each(Through::heard);
                     piece.extend_from_slice(&bytes);
                 }
                 Ok(None) => {

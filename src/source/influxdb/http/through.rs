@@ -43,12 +43,17 @@ impl Through {
         client.no_proxy().redirect(Policy::none()).dns_resolver(resolver)
     }
 
+    /// A piece of an answer has come.
+    pub(super) fn heard(&self) {
+        self.tunnel.heard();
+    }
+
     /// Sends a request once the tunnel is ready, so that its opening takes no time of the request's.
     pub(super) async fn send(&self, request: RequestBuilder) -> Result<reqwest::Result<Response>> {
         let passage = self.tunnel.ready().await?;
         let sent = request.header(HOST, &self.host).send().await;
         match &sent {
-            Ok(_) => self.tunnel.heard(),
+            Ok(_) => self.heard(),
             Err(_) => self.tunnel.was_silent(passage),
         }
         Ok(sent)
