@@ -1,5 +1,6 @@
 //! Configuration file, environment and flags become one validated `Job`. The only reader of secrets.
 
+mod aptible;
 mod database;
 mod file;
 mod job;
@@ -15,13 +16,13 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use self::file::{File, FileS3, SecretRef, file_of};
-pub use self::job::{Job, Limits, MAX_CONCURRENCY, SourceKind, SourceSpec};
+use self::file::{File, FileS3, FileSource, SecretRef, file_of};
+pub use self::job::{Behind, Job, Limits, MAX_CONCURRENCY, SourceKind, SourceSpec};
 use self::keys::closest;
 pub use self::location::{Location, Preset, S3Options};
 pub use self::select::{Select, matches};
 pub use self::server::{
-    Binding, ClientCertificate, Credentials, Database, InfluxDb, QuotaChoice, Secret, ServerKey,
+    AptibleAddress, Binding, ClientCertificate, Credentials, Database, InfluxDb, QuotaChoice, Secret, ServerKey,
     Tls, TlsMode, Version,
 };
 use self::source::{source_of_file, source_of_url};
@@ -68,7 +69,11 @@ pub fn load(flags: Flags) -> Result<Job> {
         }
     }
     for wanted in &flags.sources {
-        match file.sources.iter().find(|source| source.name == *wanted) {
+        let is_wanted = |source: &&FileSource| match source.name.as_str() {
+            "" => source.url == *wanted,
+            name => name == wanted,
+        };
+        match file.sources.iter().find(is_wanted) {
             Some(source) => sources.push(source_of_file(source, &folder)?),
             None => {
                 let names = file.sources.iter().map(|source| source.name.as_str());
@@ -96,7 +101,7 @@ pub fn load(flags: Flags) -> Result<Job> {
     warnings.dedup();
     if sources.is_empty() {
         return Err(Error::usage("there is no source")
-            .hint("give --source URL (influxdb+https://…, postgres://…, mysql://…, lp:FILE) or --config FILE"));
+            .hint("give --source URL (influxdb+https://…, postgres://…, mysql://…, aptible:ENVIRONMENT, lp:FILE) or --config FILE"));
     }
     match (&flags.name, sources.as_mut_slice()) {
         (None, _) => {}
@@ -108,12 +113,7 @@ pub fn load(flags: Flags) -> Result<Job> {
                 .hint("several sources are named in the configuration"));
         }
     }
-    let mut names: Vec<&str> = sources.iter().map(|source| source.name.as_str()).collect();
-    names.sort_unstable();
-    if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-        return Err(Error::usage(format!("two sources have the name `{}`", pair[0]))
-            .hint("name them apart in the configuration"));
-    }
+    refuse_same_names(&sources)?;
 
     let now = now_micros();
     let from = flags.from.clone().or(file.from.clone()).unwrap_or_else(|| "min".to_owned());
@@ -166,8 +166,20 @@ pub fn load(flags: Flags) -> Result<Job> {
         range: (from, to),
         keep: flags.keep,
         limits,
+        excluded: Vec::new(),
         warnings,
     })
+}
+
+/// Refuses two sources of one name, whose tables could not be told apart.
+pub fn refuse_same_names(sources: &[SourceSpec]) -> Result<()> {
+    let mut names: Vec<&str> = sources.iter().map(|source| source.name.as_str()).collect();
+    names.sort_unstable();
+    match names.windows(2).find(|pair| pair[0] == pair[1]) {
+        None => Ok(()),
+        Some(pair) => Err(Error::usage(format!("two sources have the name `{}`", pair[0]))
+            .hint("name them apart in the configuration")),
+    }
 }
 
 fn limits(flags: &Flags, file: &File) -> Result<Limits> {

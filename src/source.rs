@@ -1,6 +1,7 @@
 //! What a source is. It lists tables and reads slices of them as Arrow record batches; it knows nothing of Parquet,
 //! stores or archives.
 
+pub mod aptible;
 pub mod channel;
 pub mod child;
 pub mod contact;

@@ -122,7 +122,7 @@ pub async fn survey(
 ) -> Result<Survey> {
     let limits = job.limits.shared_by(job.sources.len());
     let asking = Asking { job, limits: &limits, progress, retry, known, now: now_micros() };
-    let mut survey = Survey::default();
+    let mut survey = Survey { excluded: job.excluded.clone(), ..Survey::default() };
     if let several @ [_, _, ..] = job.sources.as_slice() {
         progress.sources(several.iter().map(|spec| spec.name.as_str()));
     }

@@ -19,6 +19,7 @@ use crate::model::Table;
 use crate::progress::Progress;
 use crate::retry::{Interrupt, Retry};
 use crate::source::Source;
+use crate::source::aptible::expand;
 use crate::source::contact::contact;
 use crate::store::Store;
 use crate::store::upload::Upload;
@@ -86,7 +87,8 @@ pub async fn doctor(
     let interrupt = Interrupt::new(interrupted);
     let limits = Limits { patience: job.limits.patience.min(PATIENCE), ..job.limits.clone() };
     let retry = Retry::new(&limits, progress, interrupt.clone());
-    interrupt.or(async { Ok(examine(job, progress, &retry).await) }).await
+    let expanded = expand(job, progress, &retry).await?;
+    interrupt.or(async { Ok(examine(&expanded.job, progress, &retry).await) }).await
 }
 
 async fn examine(job: &Job, progress: &Progress, retry: &Retry) -> Diagnosis {

@@ -10,6 +10,7 @@ use crate::export::prepare::prepare;
 use crate::export::summary::Summary;
 use crate::progress::Progress;
 use crate::retry::{GRACE, Interrupt, Retry};
+use crate::source::aptible::expand;
 
 /// Runs, or goes on where another run stopped. `interrupted` turns true when the user wants to stop.
 pub async fn export(
@@ -23,6 +24,8 @@ pub async fn export(
     })?;
     let interrupt = Interrupt::new(interrupted);
     let retry = Retry::new(&job.limits, progress, interrupt.clone());
+    let expanded = expand(job, progress, &retry).await?;
+    let job = expanded.job.as_ref();
     let archive = interrupt.or(Archive::create(place)).await?;
     // Before anything is asked or read: another run must not take this one for one that is over.
     let run = new_run_id();

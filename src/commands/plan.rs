@@ -24,6 +24,7 @@ use crate::model::{Excluded, Metering, SourceInfo, Table, TableId};
 use crate::progress::Progress;
 use crate::retry::{Interrupt, Retry};
 use crate::source::Source;
+use crate::source::aptible::{Expanded, Inventory, backups, expand};
 use crate::survey::{Known, Survey, Surveyed, survey};
 use crate::window::{Slice, Window};
 
@@ -61,6 +62,8 @@ pub struct Preview {
     pub notes: Vec<String>,
     /// What the user should know.
     pub warnings: Vec<String>,
+    /// What there is on Aptible, where it was asked.
+    pub aptible: Option<Inventory>,
     /// What an export would fail for, each with the reason.
     pub failed: Vec<Failed>,
     /// How the process ends: as an export would because of these.
@@ -125,10 +128,17 @@ pub async fn preview(
 ) -> Result<Preview> {
     let interrupt = Interrupt::new(interrupted);
     let retry = Retry::new(&job.limits, progress, interrupt.clone());
-    interrupt.or(look(job, progress, &retry)).await
+    let Expanded { job, inventory } = expand(job, progress, &retry).await?;
+    interrupt.or(look(&job, inventory, progress, &retry)).await
 }
 
-async fn look(job: &Job, progress: &Progress, retry: &Retry) -> Result<Preview> {
+async fn look(
+    job: &Job,
+    mut inventory: Inventory,
+    progress: &Progress,
+    retry: &Retry,
+) -> Result<Preview> {
+    let unknown = backups(&mut inventory, progress, retry).await;
     let (state, plans) = archived(job).await?;
     let known = Known::of(&state, &plans);
     let survey = survey(job, progress, retry, &known).await?;
@@ -193,7 +203,8 @@ async fn look(job: &Job, progress: &Progress, retry: &Retry) -> Result<Preview> 
         outside: survey.outside,
         excluded: survey.excluded,
         notes: survey.notes,
-        warnings: job.warnings.iter().cloned().chain(survey.warnings).collect(),
+        warnings: job.warnings.iter().cloned().chain(unknown).chain(survey.warnings).collect(),
+        aptible: Some(inventory).filter(|inventory| !inventory.is_empty()),
         exit: Failed::exit(&failed),
         hint: (!survey.unreadable.is_empty()).then(|| UNREADABLE.to_owned()),
         failed,

@@ -47,6 +47,8 @@ pub(super) struct FileS3 {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct FileSource {
+    /// Empty where databases on Aptible are meant, which have names of their own.
+    #[serde(default)]
     pub(super) name: String,
     pub(super) url: String,
     pub(super) username: Option<String>,

@@ -1,12 +1,17 @@
 //! What a run needs to know, in one validated value.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
+
 use crate::config::location::Location;
 use crate::config::select::Select;
-use crate::config::server::{Database, InfluxDb};
+use crate::config::server::{AptibleAddress, Database, InfluxDb};
+use crate::error::Result;
+use crate::model::Excluded;
 use crate::source::Source;
 use crate::source::tunnel::Tunnel;
 use crate::window::Bound;
@@ -15,7 +20,7 @@ use crate::window::Bound;
 pub const MAX_CONCURRENCY: usize = 64;
 
 /// Everything that a run needs to know.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Job {
     /// What to leave.
     pub sources: Vec<SourceSpec>,
@@ -31,6 +36,8 @@ pub struct Job {
     pub keep: bool,
     /// How to work.
     pub limits: Limits,
+    /// Whole sources that are left out, and why.
+    pub excluded: Vec<Excluded>,
     /// What the user should be told before the run.
     pub warnings: Vec<String>,
 }
@@ -119,8 +126,22 @@ pub enum SourceKind {
         /// Nanoseconds in one unit of its timestamps.
         precision: i64,
     },
+    /// Databases on Aptible, each of which becomes a source once its CLI was asked which there are.
+    Aptible(AptibleAddress),
+    /// A source whose address and credentials are known only once the way to it is open.
+    Behind(Arc<dyn Behind>),
     /// A source that the caller of the library brings.
     Given(Arc<dyn Source>),
+}
+
+/// What is known only once the way to it is open.
+#[async_trait]
+pub trait Behind: fmt::Debug + Send + Sync {
+    /// Opens the way, and says what is there.
+    async fn found(&self) -> Result<SourceKind>;
+
+    /// Its address for people.
+    fn address(&self) -> &str;
 }
 
 impl SourceKind {
@@ -129,7 +150,7 @@ impl SourceKind {
         match self {
             Self::InfluxDb(influxdb) => influxdb.tunnel.as_ref(),
             Self::Postgres(database) | Self::MySql(database) => database.tunnel.as_ref(),
-            Self::LineProtocol { .. } | Self::Given(_) => None,
+            Self::LineProtocol { .. } | Self::Aptible(_) | Self::Behind(_) | Self::Given(_) => None,
         }
     }
 

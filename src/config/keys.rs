@@ -128,7 +128,12 @@ fn check_table(keys: &Keys, table: &DeTable<'_>, at: usize) -> Result<(), Wrong>
         };
         check_value(name, kind, value.get_ref(), at)?;
     }
-    match keys.needed.iter().find(|needed| !table.contains_key(**needed)) {
+    // Databases on Aptible have names of their own.
+    let url = table.get("url").and_then(|url| url.get_ref().as_str());
+    let is_named = url.is_some_and(|url| url.starts_with("aptible:"));
+    let is_missing =
+        |needed: &&&str| !table.contains_key(**needed) && !(is_named && **needed == "name");
+    match keys.needed.iter().find(is_missing) {
         Some(needed) => {
             Err(Wrong { at, what: format!("{} needs the key `{needed}`", keys.of), hint: None })
         }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Deserialize;
 use url::Url;
 
 use crate::model::Prices;
@@ -104,6 +105,8 @@ pub struct InfluxDb {
     pub quota: QuotaChoice,
     /// What reading costs.
     pub prices: Prices,
+    /// Whether the server must prove who it is, where it has TLS.
+    pub verify: bool,
     /// What leads there, where the address alone does not.
     pub tunnel: Option<Arc<Tunnel>>,
 }
@@ -151,11 +154,34 @@ pub enum Credentials {
     Token(Secret),
 }
 
+/// Databases on Aptible: one, all of an environment, or all of all environments.
+#[derive(Debug, Clone, Default)]
+pub struct AptibleAddress {
+    /// The environment; `None` for all of them.
+    pub environment: Option<String>,
+    /// The database; `None` for all of the environment.
+    pub handle: Option<String>,
+    /// Column of time by table, for PostgreSQL and MySQL.
+    pub time_columns: BTreeMap<String, String>,
+    /// Keep all writers out while the snapshots are taken (MySQL).
+    pub lock: bool,
+    /// Whether a native dump is taken besides the rows (PostgreSQL, MySQL).
+    pub dump: bool,
+    /// For an InfluxDB 2.x, which may not take the password.
+    pub influx_token: Option<Secret>,
+}
+
 /// A secret that does not print.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
 pub struct Secret(pub(super) String);
 
 impl Secret {
+    /// A secret that a program has said.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
     /// The secret itself, for the wire alone.
     pub fn expose(&self) -> &str {
         &self.0

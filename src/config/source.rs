@@ -8,6 +8,7 @@ use std::time::Duration;
 use percent_encoding::percent_decode_str;
 use url::{Host, Url};
 
+use crate::config::aptible::aptible;
 use crate::config::database::{MYSQL, POSTGRES, database};
 use crate::config::file::FileSource;
 use crate::config::job::{SourceKind, SourceSpec};
@@ -21,7 +22,7 @@ use crate::config::units::{duration, size};
 use crate::error::{Error, Result};
 use crate::model::Prices;
 
-const SOURCES: &str = "a source is influxdb+https://HOST[:PORT]/DATABASE, postgres://…, mysql://…, lp:FILE, or a name \
+const SOURCES: &str = "a source is influxdb+https://HOST[:PORT]/DATABASE, postgres://…, mysql://…, aptible:…, lp:FILE, or a name \
                        from the configuration";
 
 /// A source of the file.
@@ -44,9 +45,12 @@ pub(super) fn source_of_url(
         select.schemas = [file.retention_policies.as_slice(), &file.schemas].concat();
         select.exclude = file.exclude.clone();
         select.tables = file.tables.clone();
-        if file.name.is_empty() {
-            return Err(Error::usage("a source needs a name"));
-        }
+    }
+    if let Some(spec) = aptible(text, file, select.clone())? {
+        return Ok(spec);
+    }
+    if file.is_some_and(|file| file.name.is_empty()) {
+        return Err(Error::usage("a source needs a name"));
     }
     let (name, kind) = match text.strip_prefix("lp:") {
         Some(path) if !path.is_empty() => line_protocol(path, file, folder, &select)?,
@@ -210,7 +214,8 @@ fn influxdb(
     if tunnel.is_some() && url.scheme() == "https" && !matches!(url.host(), Some(Host::Domain(_))) {
         return Err(bad("with TLS through a tunnel, the server needs a name"));
     }
-    let influxdb = InfluxDb { base: url, credentials, version, quota, prices, tunnel };
+    let influxdb =
+        InfluxDb { base: url, credentials, version, quota, prices, verify: true, tunnel };
     Ok((name, SourceKind::InfluxDb(influxdb)))
 }
 

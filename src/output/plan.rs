@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use indicatif::{HumanBytes, HumanCount, HumanDuration};
 use moveout::commands::plan::{Preview, TablePreview};
+use moveout::source::aptible::{Backups, Inventory};
 use moveout::text::several;
 use moveout::window::{Slice, Window};
 
-use super::{Out, SHOWN, excluded, failed, notes, outside, warnings};
+use super::{Out, SHOWN, excluded, failed, notes, outside, some, warnings};
 
 /// The widest name that the other columns move aside for.
 const WIDEST: usize = 60;
@@ -97,6 +98,9 @@ pub(crate) fn plan(out: Out<'_>, plan: &Preview) -> io::Result<()> {
             None => writeln!(out)?,
         }
     }
+    if let Some(inventory) = &plan.aptible {
+        aptible(out, inventory)?;
+    }
     failed(out, &plan.failed)?;
     warnings(out, &plan.warnings)?;
     outside(out, &plan.outside)?;
@@ -106,6 +110,43 @@ pub(crate) fn plan(out: Out<'_>, plan: &Preview) -> io::Result<()> {
         Some(hint) => writeln!(out, "\nhint: {hint}"),
         None => Ok(()),
     }
+}
+
+/// The databases on Aptible, and the backups that no export reads.
+fn aptible(out: Out<'_>, inventory: &Inventory) -> io::Result<()> {
+    some(out, &inventory.databases, |out, entry| {
+        let kind = entry.kind.as_deref().unwrap_or("RDS").escape_debug();
+        let version = entry.version.as_deref().unwrap_or_default().escape_debug();
+        let disk =
+            entry.disk_gigabytes.map_or(String::new(), |size| format!(", disk of {size} GB"));
+        let backups = match &entry.backups {
+            Some(Backups { count: 0, .. }) => ", no backup".to_owned(),
+            Some(Backups { count, oldest: Some(oldest), newest: Some(newest) }) => format!(
+                ", {} from {} to {}, which go with it",
+                several(*count, "backup"),
+                oldest.escape_debug(),
+                newest.escape_debug()
+            ),
+            _ => String::new(),
+        };
+        writeln!(
+            out,
+            "  aptible    {}: {kind} {version}{disk}: {}{backups}",
+            entry.source.escape_debug(),
+            entry.how
+        )
+    })?;
+    some(out, &inventory.orphaned, |out, orphan| {
+        writeln!(
+            out,
+            "  backup     {} of {}, of {}, deprovisioned at {}: only `{}` makes it a database again, a new one that is billed",
+            orphan.id.escape_debug(),
+            orphan.handle.escape_debug(),
+            orphan.created_at.escape_debug(),
+            orphan.deleted_at.as_deref().unwrap_or("an unknown time").escape_debug(),
+            orphan.restore.escape_debug()
+        )
+    })
 }
 
 /// The time that is left, and by which column.

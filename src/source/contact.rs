@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::config::{Limits, SourceSpec};
+use crate::config::{Limits, SourceKind, SourceSpec};
 use crate::error::{Class, Error, Result};
 use crate::model::SourceInfo;
 use crate::retry::Retry;
@@ -55,7 +55,10 @@ pub async fn contact(
 async fn ask(spec: &SourceSpec, limits: &Limits) -> Result<(Arc<dyn Source>, SourceInfo)> {
     let asked = async {
         let source = open(spec, limits).await?;
-        let info = source.describe().await?;
+        let mut info = source.describe().await?;
+        if let SourceKind::Behind(behind) = &spec.kind {
+            behind.address().clone_into(&mut info.address);
+        }
         Ok((source, info))
     };
     tokio::pin!(asked);

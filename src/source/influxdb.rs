@@ -53,9 +53,8 @@ pub(super) async fn open(
     influxdb: &InfluxDb,
     limits: &Limits,
 ) -> Result<Arc<dyn Source>> {
-    let InfluxDb { base, credentials, version, quota, prices, tunnel } = influxdb;
-    let server =
-        Server::new(base.clone(), credentials.clone(), tunnel.clone(), limits.idle_timeout)?;
+    let InfluxDb { base, version, quota, prices, .. } = influxdb;
+    let server = Server::new(influxdb, limits.idle_timeout)?;
     // A token that may read a named database need not be allowed to see its organization.
     let named = !spec.select.databases.is_empty();
     match detect(&server, *version, named).await? {

@@ -106,7 +106,10 @@ impl Endpoint {
                 is_tunnel: false,
                 expected: Service::MySql,
             }),
-            SourceKind::LineProtocol { .. } | SourceKind::Given(_) => None,
+            SourceKind::LineProtocol { .. }
+            | SourceKind::Aptible(_)
+            | SourceKind::Behind(_)
+            | SourceKind::Given(_) => None,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::config::{Limits, SourceKind, SourceSpec};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::source::{Source, influxdb, line_protocol, mysql, postgres};
 
 /// The one list of sources. Asks a server what it is, where an address does not say.
@@ -14,6 +14,13 @@ pub async fn open(spec: &SourceSpec, limits: &Limits) -> Result<Arc<dyn Source>>
         SourceKind::Postgres(database) => postgres::open(spec, database, limits)?,
         SourceKind::MySql(database) => mysql::open(spec, database, limits)?,
         SourceKind::Given(source) => Arc::clone(source),
+        SourceKind::Behind(behind) => {
+            let spec = SourceSpec { kind: behind.found().await?, ..spec.clone() };
+            Box::pin(open(&spec, limits)).await?
+        }
+        SourceKind::Aptible(_) => {
+            return Err(Error::stop("nobody has asked yet which databases there are"));
+        }
         SourceKind::LineProtocol { file, database, retention_policy, precision } => {
             let select = spec.select.clone();
             let options = line_protocol::Options {

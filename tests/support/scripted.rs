@@ -297,6 +297,7 @@ pub(crate) fn job_of(sources: &[Arc<Scripted>], archive: impl Into<Location>) ->
         range: ("min".to_owned(), "max".to_owned()),
         keep: false,
         limits: Limits { first_pause: Duration::from_millis(1), ..Limits::default() },
+        excluded: Vec::new(),
         warnings: Vec::new(),
     }
 }

@@ -15,12 +15,11 @@ use tokio::sync::mpsc;
 use url::Url;
 
 use self::through::Through;
-use crate::config::{Credentials, Secret};
+use crate::config::{Credentials, InfluxDb, Secret};
 use crate::error::{Class, Error, Result};
 use crate::source::influxdb::errors::{Refusal, parse_retry_after};
 use crate::source::influxdb::metadata;
 use crate::source::influxdb::metadata::Statement;
-use crate::source::tunnel::Tunnel;
 use crate::text::escaped;
 
 /// Rows of a chunk of an answer. Measured: 100,000 is slower and costs the server more memory.
@@ -81,23 +80,21 @@ pub(in crate::source) enum Format {
 }
 
 impl Server {
-    pub(in crate::source) fn new(
-        base: Url,
-        credentials: Credentials,
-        tunnel: Option<Arc<Tunnel>>,
-        idle_timeout: Duration,
-    ) -> Result<Self> {
+    pub(in crate::source) fn new(influxdb: &InfluxDb, idle_timeout: Duration) -> Result<Self> {
+        let InfluxDb { base, credentials, tunnel, verify, .. } = influxdb;
         // The answer to a long query may take any time as a whole; silence may not.
         let mut client = Client::builder()
             .connect_timeout(Duration::from_secs(10))
             .read_timeout(idle_timeout)
+            .tls_danger_accept_invalid_certs(!verify)
             .user_agent(concat!("moveout/", env!("CARGO_PKG_VERSION")));
-        let through = tunnel.map(|tunnel| Through::new(&base, tunnel));
+        let through = tunnel.as_ref().map(|tunnel| Through::new(base, Arc::clone(tunnel)));
         if let Some(through) = &through {
             client = through.set_up(client);
         }
         let client =
             client.build().map_err(|error| Error::stop(format!("setting up TLS: {error}")))?;
+        let (base, credentials) = (base.clone(), credentials.clone());
         Ok(Self { client, base, through, credentials, bearer: Arc::default() })
     }
 

@@ -88,7 +88,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::{Credentials, Select};
+    use crate::config::{Credentials, InfluxDb, QuotaChoice, Select};
+    use crate::model::Prices;
     use crate::source::influxdb::http::Server;
 
     /// Answers each request by the beginning of its target; 404 to any other. It ends with the process.
@@ -112,7 +113,16 @@ mod tests {
         });
         let _ = rustls::crypto::ring::default_provider().install_default();
         let base = format!("http://127.0.0.1:{port}").parse().unwrap();
-        Server::new(base, Credentials::None, None, Duration::from_secs(20)).unwrap()
+        let influxdb = InfluxDb {
+            base,
+            credentials: Credentials::None,
+            version: None,
+            quota: QuotaChoice::Ask,
+            prices: Prices::default(),
+            verify: true,
+            tunnel: None,
+        };
+        Server::new(&influxdb, Duration::from_secs(20)).unwrap()
     }
 
     async fn hidden(server: Server, select: Select, shown: &[(&str, &str)]) -> Listing {

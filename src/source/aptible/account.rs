@@ -1,0 +1,132 @@
+//! PURE: what an account has on Aptible, as its CLI lists it.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::config::Secret;
+
+/// An environment.
+#[derive(Debug, Deserialize)]
+pub(super) struct Environment {
+    pub(super) handle: String,
+}
+
+/// A database of `db:list`. One of RDS has no more than its handle.
+#[derive(Debug, Deserialize)]
+pub(super) struct Listed {
+    pub(super) handle: String,
+    #[serde(rename = "type")]
+    pub(super) kind: Option<String>,
+    pub(super) version: Option<String>,
+    pub(super) status: Option<String>,
+    pub(super) environment: Environment,
+    #[serde(default)]
+    pub(super) credentials: Vec<Credential>,
+    /// In gigabytes.
+    pub(super) disk_size: Option<u64>,
+}
+
+/// One of the ways into a database.
+#[derive(Debug, Deserialize)]
+pub(super) struct Credential {
+    #[serde(rename = "type")]
+    pub(super) kind: String,
+    pub(super) connection_url: Option<Secret>,
+    #[serde(default)]
+    pub(super) default: bool,
+}
+
+/// A backup of a database, which may be gone.
+#[derive(Debug, Deserialize)]
+pub(super) struct Backup {
+    pub(super) id: Value,
+    pub(super) created_at: String,
+    pub(super) size: Option<f64>,
+    pub(super) database: Option<Deleted>,
+}
+
+/// A database that was deprovisioned.
+#[derive(Debug, Deserialize)]
+pub(super) struct Deleted {
+    pub(super) handle: String,
+    #[serde(rename = "type")]
+    pub(super) kind: Option<String>,
+    pub(super) deleted_at: Option<String>,
+    pub(super) environment: Option<Environment>,
+}
+
+/// What a database is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Engine {
+    Postgres,
+    /// Its second field is whether it speaks none of the TLS that moveout does.
+    MySql {
+        is_old: bool,
+    },
+    InfluxDb1,
+    InfluxDb2,
+    Redis,
+    MongoDb,
+    Elasticsearch,
+    RabbitMq,
+    CouchDb,
+    Sftp,
+    Rds,
+    Unknown,
+}
+
+impl Listed {
+    /// As it is named in the archive.
+    pub(super) fn name(&self) -> String {
+        format!("{}.{}", self.environment.handle, self.handle)
+    }
+
+    pub(super) fn engine(&self) -> Engine {
+        let version = self.version.as_deref().unwrap_or_default();
+        if self.handle.starts_with("aws:rds::") {
+            return Engine::Rds;
+        }
+        match self.kind.as_deref().unwrap_or_default().to_ascii_lowercase().as_str() {
+            "postgresql" => Engine::Postgres,
+            "mysql" => Engine::MySql { is_old: version.starts_with("5.") },
+            "influxdb" if version.starts_with('1') => Engine::InfluxDb1,
+            "influxdb" | "influxdb2" if version.starts_with('2') => Engine::InfluxDb2,
+            "redis" => Engine::Redis,
+            "mongodb" => Engine::MongoDb,
+            "elasticsearch" => Engine::Elasticsearch,
+            "rabbitmq" => Engine::RabbitMq,
+            "couchdb" => Engine::CouchDb,
+            "sftp" => Engine::Sftp,
+            _ => Engine::Unknown,
+        }
+    }
+
+    /// The way in of this type, if it has one.
+    pub(super) fn credential(&self, kind: Option<&str>) -> Option<&Credential> {
+        self.credentials.iter().find(|credential| match kind {
+            Some(kind) => credential.kind == kind,
+            None => credential.default,
+        })
+    }
+
+    /// Product and version for people.
+    pub(super) fn product(&self) -> String {
+        let kind = self.kind.as_deref().unwrap_or("RDS");
+        match self.version.as_deref() {
+            // Some versions have the product in them.
+            Some(version) if version.starts_with(kind) => version.to_owned(),
+            Some(version) => format!("{kind} {version}"),
+            None => kind.to_owned(),
+        }
+    }
+}
+
+impl Engine {
+    /// How it is exported, for people.
+    pub(super) fn how(self) -> &'static str {
+        match self {
+            Self::Postgres | Self::MySql { .. } | Self::InfluxDb1 | Self::InfluxDb2 => "Parquet",
+            _ => "by hand",
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! A database on Aptible: its tunnel, and what is to be found behind it. What the tunnel prints has lost what the stored
+//! credential says besides; this adds it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use url::Url;
+
+use crate::config::{
+    AptibleAddress, Behind, Binding, Credentials, Database, InfluxDb, QuotaChoice, SourceKind, Tls,
+    TlsMode, Version,
+};
+use crate::error::{Error, Result};
+use crate::model::Prices;
+use crate::source::aptible::account::{Engine, Listed};
+use crate::source::aptible::cli::PROGRAM;
+use crate::source::aptible::printed::{Output, Printed};
+use crate::source::tunnel::{PATIENCE, Settings, Tunnel};
+
+/// A database, and the way to it.
+pub(super) struct AptibleDatabase {
+    name: String,
+    engine: Engine,
+    asked: AptibleAddress,
+    has_tls: bool,
+    output: Arc<Output>,
+    tunnel: Arc<Tunnel>,
+}
+
+impl AptibleDatabase {
+    /// A database whose tunnel is not open yet.
+    pub(super) fn new(listed: &Listed, asked: &AptibleAddress) -> Self {
+        let engine = listed.engine();
+        // Redis has TLS behind a way in of its own; the default one is as safe, inside of the tunnel.
+        let kind = (engine == Engine::Redis && listed.credential(Some("redis+ssl")).is_some())
+            .then_some("redis+ssl");
+        let stored = listed.credential(kind).and_then(|found| found.connection_url.as_ref());
+        let stored = stored.and_then(|stored| Url::parse(stored.expose()).ok());
+        let has_tls = match engine {
+            Engine::Redis => kind.is_some(),
+            Engine::MySql { is_old } => !is_old,
+            // InfluxDB takes HTTPS alone; it is said by the scheme, and a stand-in may be without.
+            Engine::InfluxDb1 | Engine::InfluxDb2 => {
+                stored.as_ref().is_none_or(|stored| stored.scheme() != "http")
+            }
+            _ => true,
+        };
+        let output = Arc::<Output>::default();
+        let environment = &listed.environment.handle;
+        let mut command: Vec<String> = [
+            PROGRAM,
+            "db:tunnel",
+            &listed.handle,
+            "--environment",
+            environment,
+            "--port",
+            "{port}",
+        ]
+        .map(str::to_owned)
+        .into();
+        if let Some(kind) = kind {
+            command.extend(["--type".to_owned(), kind.to_owned()]);
+        }
+        let tunnel = Arc::new(Tunnel::new(Settings {
+            command,
+            env: vec![("APTIBLE_OUTPUT_FORMAT".to_owned(), "text".to_owned())],
+            host: format!("{environment}/{}", listed.handle),
+            port: usual_port(engine),
+            patience: PATIENCE,
+            program: Arc::clone(&output) as _,
+        }));
+        let address = format!("aptible:{environment}/{}", listed.handle);
+        Self { name: address, engine, asked: asked.clone(), has_tls, output, tunnel }
+    }
+
+    fn relational(&self, printed: Printed, user: String, mode: TlsMode) -> Database {
+        Database {
+            host: printed.host,
+            port: usual_port(self.engine),
+            user,
+            password: Some(printed.password),
+            // Its other end was verified when the tunnel was opened.
+            tls: Tls { mode, ca: None, client: None, binding: Binding::Prefer },
+            time_columns: self.asked.time_columns.clone(),
+            lock: self.asked.lock,
+            server_key: None,
+            tunnel: Some(Arc::clone(&self.tunnel)),
+        }
+    }
+
+    fn influxdb(&self, printed: Printed, version: Version) -> Result<InfluxDb> {
+        let scheme = if self.has_tls { "https" } else { "http" };
+        let base = Url::parse(&format!("{scheme}://{}:{}/", printed.host, printed.port));
+        let base = base.map_err(|error| {
+            Error::stop(format!("{}: the address of its tunnel: {error}", self.name))
+        })?;
+        let password = Credentials::Password { user: printed.user, password: printed.password };
+        let credentials = match (version, &self.asked.influx_token) {
+            (Version::Two, Some(token)) => Credentials::Token(token.clone()),
+            _ => password,
+        };
+        Ok(InfluxDb {
+            base,
+            credentials,
+            version: Some(version),
+            quota: QuotaChoice::Ask,
+            prices: Prices::default(),
+            verify: false,
+            tunnel: Some(Arc::clone(&self.tunnel)),
+        })
+    }
+}
+
+#[async_trait]
+impl Behind for AptibleDatabase {
+    async fn found(&self) -> Result<SourceKind> {
+        self.tunnel.ready().await?;
+        let printed = self.output.printed().ok_or_else(|| {
+            Error::stop(format!("the tunnel of {} does not say where it leads", self.name))
+                .hint("update Aptible's CLI, and moveout")
+        })?;
+        Ok(match self.engine {
+            Engine::Postgres => {
+                let user = printed.user.clone();
+                SourceKind::Postgres(self.relational(printed, user, TlsMode::Require))
+            }
+            // `aptible` sees one database; `root`, with the same password, sees all of them.
+            Engine::MySql { is_old: false } => {
+                SourceKind::MySql(self.relational(printed, "root".to_owned(), TlsMode::Require))
+            }
+            // It has only cipher suites that are not spoken here; the tunnel is encrypted itself.
+            Engine::MySql { is_old: true } => {
+                let user = "aptible-nossl".to_owned();
+                SourceKind::MySql(self.relational(printed, user, TlsMode::Disable))
+            }
+            Engine::InfluxDb1 => SourceKind::InfluxDb(self.influxdb(printed, Version::One)?),
+            Engine::InfluxDb2 => SourceKind::InfluxDb(self.influxdb(printed, Version::Two)?),
+            _ => return Err(Error::fail(format!("{} is to be exported by hand", self.name))),
+        })
+    }
+
+    fn address(&self) -> &str {
+        &self.name
+    }
+}
+
+impl fmt::Debug for AptibleDatabase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AptibleDatabase({})", self.name)
+    }
+}
+
+/// What cannot be had, as a source that says why.
+#[derive(Debug)]
+pub(super) struct Unavailable {
+    pub(super) address: String,
+    pub(super) error: Error,
+}
+
+#[async_trait]
+impl Behind for Unavailable {
+    async fn found(&self) -> Result<SourceKind> {
+        Err(self.error.clone())
+    }
+
+    fn address(&self) -> &str {
+        &self.address
+    }
+}
+
+fn usual_port(engine: Engine) -> u16 {
+    match engine {
+        Engine::Postgres => 5432,
+        Engine::MySql { .. } => 3306,
+        Engine::Redis => 6379,
+        Engine::MongoDb => 27017,
+        _ => 8086,
+    }
+}

@@ -1,0 +1,101 @@
+//! PURE: what Aptible's CLI says when it fails, with what to do about it. All of its failures end with the same status,
+//! so that its words are all there is to tell them apart.
+
+use crate::error::Error;
+
+/// Words of a failure, whether it fails for good, and what to do about it.
+const KNOWN: &[(&str, bool, &str)] = &[
+    (
+        "Could not read token",
+        true,
+        "run `aptible login`, or set APTIBLE_ACCESS_TOKEN; then run the same command again",
+    ),
+    (
+        "API authentication error",
+        true,
+        "the session is over: a login lasts a week, or 12 hours with a second factor. Run `aptible login`, then the \
+         same command again; what was committed stays",
+    ),
+    (
+        "is not provisioned",
+        true,
+        "it has no server now. Wait until Aptible has started it, restore it from a backup, or leave it out by \
+         `exclude`",
+    ),
+    (
+        "Could not find database",
+        true,
+        "it was deprovisioned or renamed, or the name is wrong; `aptible db:list` shows what there is",
+    ),
+    (
+        "Could not find environment",
+        true,
+        "the name is wrong, or this login may not see it; `aptible environment:list` shows what there is",
+    ),
+    (
+        "Specified account does not exist",
+        true,
+        "there is no such environment, or this login may not see it; `aptible environment:list` shows what there is",
+    ),
+    ("Multiple databases exist", true, "name the environment: aptible:ENVIRONMENT/HANDLE"),
+    (
+        "No default credential for database",
+        true,
+        "this version needs the default credential: ask Aptible's support for it, or export the database by hand \
+         through `aptible db:tunnel --type TYPE`",
+    ),
+    (
+        "No credential with type",
+        true,
+        "Aptible has taken this way in from the database: ask its support for it, or export the database by hand",
+    ),
+    (
+        "Tunnel timed out",
+        false,
+        "Aptible ends each tunnel after 24 hours; it is opened again, and the same command goes on",
+    ),
+    (
+        "Tunnel crashed",
+        false,
+        "its ssh ended: most often the network was away; run the same command again to go on",
+    ),
+    (
+        "Tunnel did not come up",
+        false,
+        "its ssh could not connect: check the network of this machine, and that ssh and ssh-keygen are installed; then \
+         run the same command again",
+    ),
+];
+
+/// An error that quotes the CLI, with what to do about it.
+pub(super) fn explained(error: Error) -> Error {
+    let said = error.to_string();
+    let known = KNOWN.iter().find(|(words, ..)| said.contains(words));
+    match known {
+        Some((_, true, hint)) => error.for_good().hint(hint),
+        Some((_, false, hint)) => error.hint(hint),
+        None => error.hint("run the command of Aptible's CLI by hand to see more"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{Class, Exit};
+
+    #[test]
+    fn each_failure_says_what_to_do() {
+        for (said, exit, todo) in [
+            ("Could not read token: please run aptible login or set …", Exit::Failed, "APTIBLE_"),
+            ("API authentication error: please run aptible login", Exit::Failed, "12 hours"),
+            ("Database main is not provisioned", Exit::Failed, "exclude"),
+            ("Tunnel timed out", Exit::Incomplete, "24 hours"),
+            ("Tunnel did not come up: ssh: connect to host …", Exit::Incomplete, "network"),
+            ("something new", Exit::Incomplete, "by hand"),
+        ] {
+            let error = explained(Error::of(Class::Retry, said));
+            assert_eq!(error.exit(), exit, "{said}");
+            assert!(error.hint_text().unwrap().contains(todo), "{said}");
+        }
+    }
+}
