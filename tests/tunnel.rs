@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
 use support::{
-    Archive, Influxd, MariaDb, Postgres, Run, command, interrupt, mariadb, moveout, postgres,
-    repository, run, server,
+    Archive, Influxd, MariaDb, Postgres, Run, command, mariadb, moveout, postgres, repository, run,
+    server,
 };
 use tempfile::TempDir;
 
@@ -489,15 +489,17 @@ fn however_moveout_ends_nothing_is_left_and_the_next_run_completes() {
 }
 
 #[test]
-fn ctrl_c_before_it_is_ready_leaves_nothing() {
+fn what_ends_moveout_before_it_is_ready_leaves_nothing() {
     for options in [&["never"][..], &["never", "grandchild"], &["never", "ignore"]] {
-        let setting = Setting::new(&format!("postgres://me@{HOST}/d"), 1);
-        let mut command = setting.command(&["export"], options, "");
-        let mut child = command.stderr(Stdio::null()).spawn().unwrap();
-        setting.wait_for("the tunnel", || !setting.noted("pids").is_empty());
-        interrupt(&child);
-        assert_eq!(child.wait().unwrap().code(), Some(130));
-        setting.leaves_nothing();
+        for (ends, code) in [("INT", Some(130)), ("KILL", None)] {
+            let setting = Setting::new(&format!("postgres://me@{HOST}/d"), 1);
+            let mut command = setting.command(&["export"], options, "");
+            let mut child = command.stderr(Stdio::null()).spawn().unwrap();
+            setting.wait_for("the tunnel", || !setting.noted("pids").is_empty());
+            assert!(support::program::signal(&child, ends));
+            assert_eq!(child.wait().unwrap().code(), code);
+            setting.leaves_nothing();
+        }
     }
 }
 

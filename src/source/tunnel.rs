@@ -26,7 +26,7 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 const LISTENS: Duration = Duration::from_secs(10);
 /// Between two looks at a tunnel that is being opened.
 const LOOK: Duration = Duration::from_millis(20);
-/// For how long nobody looks again who listens.
+/// For how long a request over HTTP, which most often needs no new connection, does not ask again who listens.
 const SEEN: Duration = Duration::from_secs(1);
 /// So many connections one after the other that no byte comes out of show that a tunnel hangs.
 const SILENT: u32 = 2;
@@ -222,14 +222,14 @@ impl Tunnel {
         if self.silent.load(Ordering::Relaxed) >= SILENT {
             return Some("lets connections in, and nothing comes out of them".to_owned());
         }
-        if open.seen.elapsed() >= SEEN {
-            match open.child.holder(open.passage.port) {
-                Holder::Ours | Holder::Unknown => open.seen = Instant::now(),
-                Holder::Nobody => return Some("does not listen any more".to_owned()),
-                Holder::Stranger => return Some("has lost its port to another process".to_owned()),
+        match open.child.holder(open.passage.port) {
+            Holder::Ours | Holder::Unknown => {
+                open.seen = Instant::now();
+                None
             }
+            Holder::Nobody => Some("does not listen any more".to_owned()),
+            Holder::Stranger => Some("has lost its port to another process".to_owned()),
         }
-        None
     }
 
     /// Opens it, at the same port as before if that can be had.
