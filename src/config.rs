@@ -22,8 +22,8 @@ use self::keys::closest;
 pub use self::location::{Location, Preset, S3Options};
 pub use self::select::{Select, matches};
 pub use self::server::{
-    AptibleAddress, Binding, ClientCertificate, Credentials, Database, InfluxDb, QuotaChoice, Secret, ServerKey,
-    Tls, TlsMode, Version,
+    AptibleAddress, Binding, ClientCertificate, Credentials, Database, InfluxDb, QuotaChoice,
+    Secret, ServerKey, Tls, TlsMode, Version,
 };
 use self::source::{source_of_file, source_of_url};
 pub use self::units::memory;

@@ -159,7 +159,12 @@ fn a_tunnel_that_is_lost_on_the_way_costs_no_row() {
     let certificates = server::folder("certificates-");
     let certificate = server::certificate(&certificates, "DNS:influx.invalid");
     let (file, key) = (certificate.certificate.display(), certificate.key.display());
-    for (scheme, tls) in [("http", "plain".to_owned()), ("https", format!("tls={file},{key}"))] {
+    let tls = format!("tls={file},{key}");
+    for (scheme, tls, lost, said) in [
+        ("http", "plain", "once-crash=60000", "Tunnel crashed (255)"),
+        ("https", &tls, "once-crash=60000", "Tunnel crashed (255)"),
+        ("http", "plain", "once-hang=60000", "nothing comes out of them"),
+    ] {
         let setting = Setting::new(Product::Serverless);
         let model = model(&Shape { points: 3000, series: 5, ..Shape::default() });
         setting.server.write("d", &lines(&model));
@@ -167,9 +172,9 @@ fn a_tunnel_that_is_lost_on_the_way_costs_no_row() {
         let (folder, forwarder) = (setting.folder.path(), repository("tests/support/forwarder.py"));
         let port = setting.server.url().rsplit(':').next().unwrap().to_owned();
         let text = format!(
-            "concurrency = 1\n[[source]]\nname = \"s\"\nurl = \"influxdb+{scheme}://influx.invalid:8181\"\n\
+            "concurrency = 1\nidle_timeout = \"3s\"\n[[source]]\nname = \"s\"\nurl = \"influxdb+{scheme}://influx.invalid:8181\"\n\
              [source.tunnel]\ncommand = [\"python3\", {forwarder:?}, {folder:?}, \"{{port}}\", \"127.0.0.1\", \
-             \"{port}\", \"words\", \"once-crash=60000\", {tls:?}, \"alpn=h2,http/1.1\"]\nready = \"is ready\"\n"
+             \"{port}\", \"words\", {lost:?}, {tls:?}, \"alpn=h2,http/1.1\"]\nready = \"is ready\"\n"
         );
         fs::write(folder.join("config.toml"), text).unwrap();
         let (config, archive) = (folder.join("config.toml"), setting.archive());
@@ -177,7 +182,7 @@ fn a_tunnel_that_is_lost_on_the_way_costs_no_row() {
         command.arg(config).arg("--archive").arg(archive).env("INFLUX_TOKEN", TOKEN);
         command.env("SSL_CERT_FILE", &certificate.authority);
         let run = run(command).expect(0);
-        assert!(run.stderr.contains("Tunnel crashed (255)"), "{}", run.stderr);
+        assert!(run.stderr.contains(said), "{}", run.stderr);
         // It was read by Flight, not by what takes its place.
         assert!(!run.stdout.contains("gRPC does not pass"), "{}", run.stdout);
         setting.assert_complete("d", &model);
