@@ -504,6 +504,23 @@ fn what_ends_moveout_before_it_is_ready_leaves_nothing() {
 }
 
 #[test]
+fn a_run_in_the_background_of_a_script_ends_its_tunnel_gently_too() {
+    // There a shell has SIGINT ignored, and every program inherits that.
+    let setting = Setting::new(&format!("postgres://me@{HOST}/d"), 1);
+    let moveout = setting.command(&["export"], &["never"], "");
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "trap '' INT; exec \"$@\"", "sh"]);
+    shell.arg(moveout.get_program()).args(moveout.get_args()).stderr(Stdio::null());
+    let mut child = shell.spawn().unwrap();
+    setting.wait_for("the tunnel", || !setting.noted("pids").is_empty());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let began = Instant::now();
+    setting.leaves_nothing();
+    assert!(began.elapsed() < Duration::from_secs(5), "it was killed");
+}
+
+#[test]
 fn a_killed_supervisor_is_a_lost_tunnel() {
     let server = Postgres::start();
     for table in ["a", "b", "c"] {

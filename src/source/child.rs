@@ -98,6 +98,7 @@ pub struct Child {
 impl Child {
     /// Starts a program with nothing on its standard input. Each line that it writes goes to `on_line`, on a thread of
     /// its own; while that takes its time, the program waits. An error says that the program could not be started.
+    /// The command's program, arguments, variables and folder count; `env_clear` and all else of it do not.
     ///
     /// Blocks for a few milliseconds.
     pub fn start(
