@@ -42,8 +42,8 @@ impl Program for Plain {
 
     fn explained(&self, error: Error) -> Error {
         error.hint(
-            "run the command by hand, without a terminal to ask for a password (< /dev/null); `ready` must match a \
-             line of its output, and `ready_timeout` says how long it may take",
+            "run the command by hand, by `setsid -w`, which leaves it no terminal to ask for a password; `ready` must \
+             match a line of its output, and `ready_timeout` says how long it may take",
         )
     }
 }
