@@ -169,6 +169,19 @@ fn nobody_needs_to_wait_for_the_end() {
 }
 
 #[test]
+fn a_panic_ends_it() {
+    let (sender, pid) = mpsc::channel();
+    let panicking = thread::spawn(move || {
+        let (_child, lines) = start(&shell("echo pid $$; sleep 300"), Output::Lines);
+        sender.send(pids::<1>(&lines)).unwrap();
+        panic!("on purpose");
+    });
+    assert!(panicking.join().is_err());
+    let [shell] = pid.recv().unwrap();
+    is_gone(&shell, PATIENCE);
+}
+
+#[test]
 fn a_killed_supervisor_leaves_nothing_and_its_program_did_not_end_well() {
     let (child, lines) = start(&shell("echo pid $PPID; echo pid $$; sleep 300"), Output::Lines);
     let [supervisor, shell] = pids(&lines);
