@@ -201,7 +201,7 @@ impl Run<'_> {
                     let listing = self.relisting.contains_key(&source);
                     let handled = self.handle_outcome(at, chunk, outcome).await;
                     // The others go on while one source is listed again.
-                    if !listing && self.relisting.contains_key(&source) {
+                    if end.is_ok() && !listing && self.relisting.contains_key(&source) {
                         let (source, retry) = (Arc::clone(self.source(at)), self.retry.clone());
                         flight.spawn(async move {
                             let name = source.name().to_owned();

@@ -3,8 +3,6 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::config::Secret;
-
 /// An environment.
 #[derive(Debug, Deserialize)]
 pub(super) struct Environment {
@@ -26,14 +24,11 @@ pub(super) struct Listed {
     pub(super) disk_size: Option<u64>,
 }
 
-/// One of the ways into a database.
+/// One of the ways into a database. Its address and password are not taken over: the tunnel says them.
 #[derive(Debug, Deserialize)]
 pub(super) struct Credential {
     #[serde(rename = "type")]
     pub(super) kind: String,
-    pub(super) connection_url: Option<Secret>,
-    #[serde(default)]
-    pub(super) default: bool,
 }
 
 /// A backup of a database, which may be gone.
@@ -59,7 +54,7 @@ pub(super) struct Deleted {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Engine {
     Postgres,
-    /// Its second field is whether it speaks none of the TLS that moveout does.
+    /// An old one speaks none of the TLS that moveout does.
     MySql {
         is_old: bool,
     },
@@ -101,12 +96,9 @@ impl Listed {
         }
     }
 
-    /// The way in of this type, if it has one.
-    pub(super) fn credential(&self, kind: Option<&str>) -> Option<&Credential> {
-        self.credentials.iter().find(|credential| match kind {
-            Some(kind) => credential.kind == kind,
-            None => credential.default,
-        })
+    /// Whether it has a way in of this type.
+    pub(super) fn has_way(&self, kind: &str) -> bool {
+        self.credentials.iter().any(|credential| credential.kind == kind)
     }
 
     /// Product and version for people.

@@ -23,7 +23,6 @@ pub(super) struct AptibleDatabase {
     name: String,
     engine: Engine,
     asked: AptibleAddress,
-    has_tls: bool,
     output: Arc<Output>,
     tunnel: Arc<Tunnel>,
 }
@@ -33,19 +32,8 @@ impl AptibleDatabase {
     pub(super) fn new(listed: &Listed, asked: &AptibleAddress) -> Self {
         let engine = listed.engine();
         // Redis has TLS behind a way in of its own; the default one is as safe, inside of the tunnel.
-        let kind = (engine == Engine::Redis && listed.credential(Some("redis+ssl")).is_some())
-            .then_some("redis+ssl");
-        let stored = listed.credential(kind).and_then(|found| found.connection_url.as_ref());
-        let stored = stored.and_then(|stored| Url::parse(stored.expose()).ok());
-        let has_tls = match engine {
-            Engine::Redis => kind.is_some(),
-            Engine::MySql { is_old } => !is_old,
-            // InfluxDB takes HTTPS alone; it is said by the scheme, and a stand-in may be without.
-            Engine::InfluxDb1 | Engine::InfluxDb2 => {
-                stored.as_ref().is_none_or(|stored| stored.scheme() != "http")
-            }
-            _ => true,
-        };
+        let kind =
+            (engine == Engine::Redis && listed.has_way("redis+ssl")).then_some("redis+ssl");
         let output = Arc::<Output>::default();
         let environment = &listed.environment.handle;
         let mut command: Vec<String> = [
@@ -71,7 +59,7 @@ impl AptibleDatabase {
             program: Arc::clone(&output) as _,
         }));
         let address = format!("aptible:{environment}/{}", listed.handle);
-        Self { name: address, engine, asked: asked.clone(), has_tls, output, tunnel }
+        Self { name: address, engine, asked: asked.clone(), output, tunnel }
     }
 
     fn relational(&self, printed: Printed, user: String, mode: TlsMode) -> Database {
@@ -90,8 +78,7 @@ impl AptibleDatabase {
     }
 
     fn influxdb(&self, printed: Printed, version: Version) -> Result<InfluxDb> {
-        let scheme = if self.has_tls { "https" } else { "http" };
-        let base = Url::parse(&format!("{scheme}://{}:{}/", printed.host, printed.port));
+        let base = Url::parse(&format!("https://{}:{}/", printed.host, printed.port));
         let base = base.map_err(|error| {
             Error::stop(format!("{}: the address of its tunnel: {error}", self.name))
         })?;
