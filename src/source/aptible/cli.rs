@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Class, Error, Result};
 use crate::retry::Retry;
-use crate::source::aptible::failures::explained;
+use crate::source::aptible::failures::{explained, shown};
 use crate::source::child::{Child, Output};
 
 /// The program.
@@ -46,9 +46,10 @@ async fn once<T: DeserializeOwned>(args: &[&str]) -> Result<T> {
     let hear = Arc::clone(&said);
     let started = blocking(move || {
         Child::start(&command, Output::Raw, move |line| {
-            tracing::debug!("{PROGRAM}: {line}");
+            let Some(shown) = shown(&line) else { return };
+            tracing::debug!("{PROGRAM}: {shown}");
             let mut said = hear.lock().unwrap_or_else(PoisonError::into_inner);
-            said.push_back(line.to_string());
+            said.push_back(shown);
             while said.len() > LAST_LINES {
                 said.pop_front();
             }

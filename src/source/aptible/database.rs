@@ -32,8 +32,7 @@ impl AptibleDatabase {
     pub(super) fn new(listed: &Listed, asked: &AptibleAddress) -> Self {
         let engine = listed.engine();
         // Redis has TLS behind a way in of its own; the default one is as safe, inside of the tunnel.
-        let kind =
-            (engine == Engine::Redis && listed.has_way("redis+ssl")).then_some("redis+ssl");
+        let kind = (engine == Engine::Redis && listed.has_way("redis+ssl")).then_some("redis+ssl");
         let output = Arc::<Output>::default();
         let environment = &listed.environment.handle;
         let mut command: Vec<String> = [
@@ -99,14 +98,9 @@ impl AptibleDatabase {
     }
 }
 
-#[async_trait]
-impl Behind for AptibleDatabase {
-    async fn found(&self) -> Result<SourceKind> {
-        self.tunnel.ready().await?;
-        let printed = self.output.printed().ok_or_else(|| {
-            Error::stop(format!("the tunnel of {} does not say where it leads", self.name))
-                .hint("update Aptible's CLI, and moveout")
-        })?;
+impl AptibleDatabase {
+    /// What there is behind what the tunnel printed.
+    fn kind(&self, printed: Printed) -> Result<SourceKind> {
         Ok(match self.engine {
             Engine::Postgres => {
                 let user = printed.user.clone();
@@ -125,6 +119,18 @@ impl Behind for AptibleDatabase {
             Engine::InfluxDb2 => SourceKind::InfluxDb(self.influxdb(printed, Version::Two)?),
             _ => return Err(Error::fail(format!("{} is to be exported by hand", self.name))),
         })
+    }
+}
+
+#[async_trait]
+impl Behind for AptibleDatabase {
+    async fn found(&self) -> Result<SourceKind> {
+        self.tunnel.ready().await?;
+        let printed = self.output.printed().ok_or_else(|| {
+            Error::stop(format!("the tunnel of {} does not say where it leads", self.name))
+                .hint("update Aptible's CLI, and moveout")
+        })?;
+        self.kind(printed)
     }
 
     fn address(&self) -> &str {
@@ -163,5 +169,47 @@ fn usual_port(engine: Engine) -> u16 {
         Engine::Redis => 6379,
         Engine::MongoDb => 27017,
         _ => 8086,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Secret;
+
+    fn kind(kind: &str, version: &str) -> SourceKind {
+        let listed = serde_json::json!({
+            "handle": "h", "type": kind, "version": version, "status": "provisioned",
+            "environment": {"handle": "e"}, "credentials": [{"type": kind, "connection_url": "a secret"}]
+        });
+        let listed = serde_json::from_value(listed).unwrap();
+        let database = AptibleDatabase::new(&listed, &AptibleAddress::default());
+        let printed = Printed {
+            host: "localhost.aptible.in".to_owned(),
+            port: 4242,
+            user: "aptible".to_owned(),
+            password: Secret::new("pw"),
+        };
+        database.kind(printed).unwrap()
+    }
+
+    #[test]
+    fn each_type_is_asked_as_it_needs() {
+        let relational = |kind: SourceKind| match kind {
+            SourceKind::Postgres(database) | SourceKind::MySql(database) => {
+                assert!(database.tunnel.is_some() && database.tls.ca.is_none());
+                (database.user, database.tls.mode)
+            }
+            other => panic!("{other:?}"),
+        };
+        let of = |user: &str, mode| (user.to_owned(), mode);
+        assert_eq!(relational(kind("postgresql", "15")), of("aptible", TlsMode::Require));
+        assert_eq!(relational(kind("mysql", "8.4")), of("root", TlsMode::Require));
+        assert_eq!(relational(kind("mysql", "5.7")), of("aptible-nossl", TlsMode::Disable));
+        for (version, expected) in [("1.11", Version::One), ("2.7", Version::Two)] {
+            let SourceKind::InfluxDb(influxdb) = kind("influxdb", version) else { panic!() };
+            assert_eq!((influxdb.version, influxdb.verify), (Some(expected), false));
+            assert_eq!(influxdb.base.as_str(), "https://localhost.aptible.in:4242/");
+        }
     }
 }

@@ -2,6 +2,7 @@
 //! so that its words are all there is to tell them apart.
 
 use crate::error::Error;
+use crate::source::child::Line;
 
 /// Words of a failure, whether it fails for good, and what to do about it.
 const KNOWN: &[(&str, bool, &str)] = &[
@@ -66,6 +67,12 @@ const KNOWN: &[(&str, bool, &str)] = &[
          run the same command again",
     ),
 ];
+
+/// A line of the CLI's standard error, if it can hold no address with a password, and no password by itself.
+pub(super) fn shown(line: &Line) -> Option<String> {
+    let is_secret = ["://", "Password", "password"].iter().any(|sign| line.text.contains(sign));
+    (!is_secret).then(|| line.to_string())
+}
 
 /// An error that quotes the CLI, with what to do about it.
 pub(super) fn explained(error: Error) -> Error {

@@ -8,7 +8,7 @@ use url::Url;
 
 use crate::config::Secret;
 use crate::error::Error;
-use crate::source::aptible::failures::explained;
+use crate::source::aptible::failures::{explained, shown};
 use crate::source::child::Line;
 use crate::source::tunnel::Program;
 
@@ -49,12 +49,11 @@ impl Program for Output {
     }
 
     fn shown(&self, line: &Line) -> Option<String> {
-        let is_secret = ["://", "Password", "password"].iter().any(|sign| line.text.contains(sign));
         let quotes = |printed: Printed| {
             let password = printed.password.expose();
             !password.is_empty() && line.text.contains(password)
         };
-        (!is_secret && !self.printed().is_some_and(quotes)).then(|| line.to_string())
+        if self.printed().is_some_and(quotes) { None } else { shown(line) }
     }
 
     fn explained(&self, error: Error) -> Error {
