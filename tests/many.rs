@@ -18,11 +18,12 @@ use insta::{Settings, assert_snapshot};
 use moveout::commands::doctor::doctor;
 use moveout::commands::export::export;
 use moveout::commands::plan::preview;
-use moveout::config::Job;
+use moveout::config::{Job, Location};
 use moveout::error::{Class, Error, Exit};
 use moveout::export::summary::{ExportStatus, SourceStatus, Summary};
 use moveout::progress::Progress;
 use serde_json::Value;
+use support::memory::{Handle, Memory};
 use support::scripted::{job_of, numbers};
 use support::{
     Archive, Influxd, MariaDb, Play, Postgres, Question, Run, Scripted, command, moveout, run,
@@ -455,4 +456,32 @@ async fn plan_and_doctor_name_what_fails_and_show_the_others() {
     assert_eq!(diagnosis.exit, Exit::Failed);
     let of: Vec<&str> = diagnosis.checks.iter().map(|check| check.of.as_str()).collect();
     assert!(of.starts_with(&["bad", "good", "good"]), "in the order of the job: {of:?}");
+}
+
+/// Requests to the store and questions to the sources of a run, and of one that finds nothing to do.
+async fn costs(number: usize) -> [usize; 4] {
+    let rows = [(Some(NEW_YEAR), 1)];
+    let source = |at: usize| Scripted::named(&format!("s{at}"), [numbers("t", &rows)]);
+    let sources: Vec<Arc<Scripted>> = (0..number).map(source).collect();
+    let store = Memory::new();
+    let place = || Location::given("memory", Arc::new(Handle(Arc::clone(&store))));
+    let mut costs = Vec::new();
+    for _ in 0..2 {
+        store.play(|_, _| None);
+        let (_stop, stopped) = watch::channel(false);
+        let job = job_of(&sources, place());
+        let summary = export(&job, &Progress::silent(), stopped).await.unwrap();
+        assert_eq!((summary.exit, summary.rows_total), (Exit::Done, number as u64));
+        let asked: usize = sources.iter().map(|source| source.take_asked().len()).sum();
+        costs.extend([store.asked().len(), asked]);
+    }
+    costs.try_into().unwrap()
+}
+
+#[tokio::test]
+async fn costs_grow_linearly_with_the_sources() {
+    let (few, many) = (costs(30).await, costs(120).await);
+    for (few, many) in few.into_iter().zip(many) {
+        assert!(many <= 4 * few + 40, "{few} for 30 sources, {many} for 120");
+    }
 }
