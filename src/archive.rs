@@ -1,11 +1,12 @@
 //! The archive, by its parts: `keys` (the names of everything), `commit`, `index` (every commit, read once), `runs`
-//! (heartbeats and plans), `open` (open it, commit a chunk), `seal`, `sweep` (whose a file is), `catalog` and `bag` (what
+//! (heartbeats and plans), `open` (open it, commit a chunk), `seal`, `sweep` (whose a file is), `catalog`, `dumps` and `bag` (what
 //! a sealed archive says of itself).
 
 pub mod bag;
 pub mod catalog;
 pub mod chunks;
 pub mod commit;
+pub mod dumps;
 mod index;
 pub mod keys;
 mod open;
@@ -15,7 +16,7 @@ mod seal;
 mod sweep;
 
 pub use self::index::{ArchiveIndex, without_overlaps};
-pub use self::keys::{CHUNKS, MANIFEST, RUN, TABLES, TAG_FILES, TAG_MANIFEST};
+pub use self::keys::{CHUNKS, DUMPS, MANIFEST, RUN, TABLES, TAG_FILES, TAG_MANIFEST};
 pub use self::open::Archive;
 pub use self::seal::{Seal, is_artifact};
 pub use self::sweep::{Found, is_marker, is_written_by_runs};

@@ -2,6 +2,7 @@
 //! about itself. This module knows no source, no file and no network.
 
 mod artifacts;
+mod dumps;
 mod identity;
 
 use std::collections::{BTreeMap, HashMap};
@@ -13,6 +14,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
 
 pub use self::artifacts::{Artifact, ArtifactOutcome, ArtifactStatus, Artifacts};
+pub use self::dumps::{DumpFormat, DumpPlan, DumpRecord, Dumped};
 pub use self::identity::{Division, Identity, Object, ObjectColumn};
 use crate::text::escaped;
 use crate::window::{Slice, Window};
@@ -30,10 +32,24 @@ pub struct TableId {
     pub table: String,
 }
 
-/// For people: `db.autogen.cpu`.
+impl TableId {
+    /// The name of a dump. It has no database, which each table has.
+    pub fn dump(source: &str, name: &str) -> Self {
+        let (source, table) = (source.to_owned(), name.to_owned());
+        Self { source, database: String::new(), schema: String::new(), table }
+    }
+
+    /// Whether it is the name of a dump.
+    pub fn is_dump(&self) -> bool {
+        self.database.is_empty() && self.schema.is_empty()
+    }
+}
+
+/// For people: `db.autogen.cpu`; `dump db of source`.
 impl fmt::Display for TableId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match self.schema.as_str() {
+            _ if self.is_dump() => format!("dump {} of {}", self.table, self.source),
             "" => format!("{}.{}", self.database, self.table),
             schema => format!("{}.{schema}.{}", self.database, self.table),
         };
@@ -136,6 +152,25 @@ pub struct Table {
 }
 
 impl Table {
+    /// A native dump, which is listed and planned like a table that is read whole.
+    pub fn of_dump(source: &str, name: &str) -> Self {
+        Self {
+            id: TableId::dump(source, name),
+            columns: Vec::new(),
+            data_ranges: Vec::new(),
+            time_column: None,
+            resolution_nanos: 1,
+            split_points: SplitPoints::None,
+            read_mode: ReadMode::Dump,
+            identity: Identity::default(),
+        }
+    }
+
+    /// Whether it is a native dump.
+    pub fn is_dump(&self) -> bool {
+        self.read_mode == ReadMode::Dump
+    }
+
     /// The place of the column whose values are the time, if it has one.
     pub fn time_place(&self) -> Option<usize> {
         self.columns.iter().position(|column| {
@@ -185,12 +220,14 @@ pub enum ReadMode {
     OnePass,
     /// The table has no time: it is read whole, whatever range is requested.
     Whole,
+    /// It is no table but the output of a program, which is taken whole, too.
+    Dump,
 }
 
 impl ReadMode {
     /// Whether all rows of the table are read at once.
     pub fn is_one_pass(self) -> bool {
-        matches!(self, Self::OnePass | Self::Whole)
+        matches!(self, Self::OnePass | Self::Whole | Self::Dump)
     }
 }
 
@@ -236,6 +273,7 @@ pub struct Chunk {
 impl fmt::Display for Chunk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.slice {
+            _ if self.table.is_dump() => write!(f, "{}", self.table.id),
             Slice::Window(window) => write!(f, "{} {window}", self.table.id),
             slice => write!(f, "{} {slice}", self.table.id),
         }

@@ -74,9 +74,12 @@ What is in it?
     catalog/tables.json       every table: its path here, its rows, files and columns
     catalog/chunks.parquet    every chunk: a range of time [from, to) of a table, what it holds, and
                               when it was read and checked; a range without rows has no file
+    catalog/dumps.json        (if there are any) the output of native dump programs, such as pg_dump
     catalog/run.json          what was requested, of which sources, and what was left out and why
     data/SOURCE/DATABASE/[SCHEMA or RETENTION POLICY/]TABLE/FROM_TO.RUN.parquet
     data/SOURCE/_artifacts/   what is not rows: retention policies, continuous queries, users, ...
+
+    data/SOURCE/_dumps/       native dumps, compressed: zstd -d FILE gives what the program wrote
 
 How to read a table, for instance in DuckDB:
 

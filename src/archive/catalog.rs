@@ -138,7 +138,7 @@ pub fn write_tables<C: Borrow<Commit>>(commits: &[C]) -> Result<Vec<u8>> {
 
 fn by_table<C: Borrow<Commit>>(commits: &[C]) -> BTreeMap<TableId, Vec<&Commit>> {
     let mut by_table = BTreeMap::<TableId, Vec<&Commit>>::new();
-    for commit in commits.iter().map(Borrow::borrow) {
+    for commit in commits.iter().map(Borrow::borrow).filter(|commit| commit.dump.is_none()) {
         by_table.entry(commit.id()).or_default().push(commit);
     }
     by_table

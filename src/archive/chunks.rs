@@ -89,8 +89,11 @@ fn retyped(
     RecordBatch::try_new(Arc::clone(schema), columns.collect::<std::result::Result<_, _>>()?)
 }
 
-/// `catalog/chunks.parquet`: one row a commit.
+/// `catalog/chunks.parquet`: one row a commit of rows; those of dumps are in a file of their own.
 pub fn write_chunks<C: Borrow<Commit>>(commits: &[C]) -> Result<Vec<u8>> {
+    let of_rows =
+        commits.iter().map(Borrow::borrow).filter(|commit: &&Commit| commit.dump.is_none());
+    let commits: Vec<&Commit> = of_rows.collect();
     let failed =
         |error: &dyn std::fmt::Display| Error::stop(format!("writing the catalog: {error}"));
     let schema = Arc::new(chunk_schema());
@@ -103,7 +106,7 @@ pub fn write_chunks<C: Borrow<Commit>>(commits: &[C]) -> Result<Vec<u8>> {
     let mut decoder =
         ReaderBuilder::new(numbers).build_decoder().map_err(|error| failed(&error))?;
     for commits in commits.chunks(1024) {
-        let rows = commits.iter().map(Borrow::borrow).map(|commit: &Commit| {
+        let rows = commits.iter().map(|commit| {
             let mut row = serde_json::to_value(commit).map_err(|error| failed(&error))?;
             if let Some(window) = commit.slice.window() {
                 row["from_nanos"] = window.from.into();
@@ -261,6 +264,7 @@ mod tests {
             state: (files == 0).then(|| "sha256:0".into()),
             snapshot: (files == 2).then(|| "7:9:".into()),
             replaces: (0..files / 2).map(|n| format!("r{n}")).collect(),
+            dump: None,
         };
         let commits = vec![
             commit(Slice::All, 0),

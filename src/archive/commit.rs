@@ -6,7 +6,7 @@ use crate::archive::keys;
 use crate::column_stats::ColumnStats;
 use crate::error::{Error, Result};
 use crate::hash::sha256;
-use crate::model::{Division, TableId};
+use crate::model::{Division, DumpRecord, TableId};
 use crate::window::Slice;
 
 /// A chunk that is durable, and everything that is known of it.
@@ -50,6 +50,9 @@ pub struct Commit {
     /// Runs whose commits of this time it replaces, since they were found damaged or may be out of date.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "list_or_null")]
     pub replaces: Vec<String>,
+    /// What is known of the dump, where it is one and no rows. `catalog/dumps.json` takes it in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dump: Option<DumpRecord>,
 }
 
 /// The bytes of a commit as they were hashed, and the hash behind them.

@@ -14,7 +14,8 @@ use crate::archive::bag::Hashes;
 use crate::archive::chunks;
 use crate::archive::commit::commit_key;
 use crate::archive::commit::{Commit, CommitKey};
-use crate::archive::keys::{CHUNKS, COMMITS, MANIFEST, RECORDS, RUN, TAG_MANIFEST};
+use crate::archive::dumps;
+use crate::archive::keys::{CHUNKS, COMMITS, DUMPS, MANIFEST, RECORDS, RUN, TAG_MANIFEST};
 use crate::archive::run_json::RunEntry;
 use crate::archive::runs;
 use crate::archive::runs::Heartbeat;
@@ -105,6 +106,7 @@ impl ArchiveIndex {
 #[derive(Debug, Default)]
 pub(super) struct IndexCache {
     chunks: Option<Seen<Vec<Arc<Commit>>>>,
+    dumps: Option<Seen<Vec<Arc<Commit>>>>,
     run: Option<Seen<Arc<RunEntry>>>,
     tags: Option<Seen<Arc<Hashes>>>,
     loose: BTreeMap<String, Seen<Arc<Commit>>>,
@@ -138,7 +140,9 @@ impl IndexCache {
                 None => break,
                 Some(error) if look == LOOKS => return Err(error),
                 // Another run may be sealing: the file of before, the record of now.
-                Some(_) => (self.chunks, self.run, self.tags) = (None, None, None),
+                Some(_) => {
+                    (self.chunks, self.dumps, self.run, self.tags) = (None, None, None, None)
+                }
             }
         }
         let state = match self.state.take() {
@@ -162,7 +166,12 @@ impl IndexCache {
 
     /// Whether a commit is in the catalog already, as far as is known.
     pub(super) fn is_catalogued(&self, commit: &Commit) -> bool {
-        self.chunks.iter().flat_map(|chunks| &chunks.value).any(|c| c.key() == commit.key())
+        self.catalog().any(|catalogued| catalogued.key() == commit.key())
+    }
+
+    /// What the catalog holds: chunks and dumps.
+    fn catalog(&self) -> impl Iterator<Item = &Arc<Commit>> {
+        self.chunks.iter().chain(&self.dumps).flat_map(|seen| &seen.value)
     }
 
     /// Forgets a commit that this process has taken back.
@@ -234,11 +243,25 @@ impl IndexCache {
             bag::read_manifest(TAG_MANIFEST, &bytes).map(Arc::new)
         });
         let tags = tags.await?;
+        // Of a sealed archive the tag manifest knows, and one that was never sealed has no catalog.
+        let has_dumps = match &tags {
+            Some(tags) if manifest => tags.value.contains_key(DUMPS),
+            _ => chunks.is_some(),
+        };
+        let read_dumps = |bytes: Bytes| {
+            let commits = dumps::read_dumps(&bytes).map_err(|error| {
+                Error::different(format!("{DUMPS} cannot be read: {error}"))
+                    .hint("the archive is damaged; `moveout verify` names what else is")
+            })?;
+            Ok(commits.into_iter().map(Arc::new).collect())
+        };
+        let dumps =
+            if has_dumps { reread(store, DUMPS, &self.dumps, read_dumps).await? } else { None };
 
         // A listing may leave out what is there.
         let listed: HashSet<&str> = listed.iter().map(|entry| entry.key.as_str()).collect();
         let catalogued: HashSet<_> =
-            chunks.iter().flat_map(|chunks| &chunks.value).map(|commit| commit.names()).collect();
+            chunks.iter().chain(&dumps).flat_map(|seen| &seen.value).map(|c| c.names()).collect();
         let unlisted = self.loose.iter().filter(|(key, seen)| {
             !listed.contains(key.as_str()) && !catalogued.contains(&seen.value.names())
         });
@@ -249,6 +272,7 @@ impl IndexCache {
             && unlisted.is_empty()
             && self.loose.keys().all(|key| listed.contains(key.as_str()))
             && version(&chunks) == version(&self.chunks)
+            && version(&dumps) == version(&self.dumps)
             && version(&run) == version(&self.run)
             && version(&tags) == version(&self.tags)
             && self.sealed == (manifest && tags.is_some())
@@ -262,7 +286,8 @@ impl IndexCache {
         self.loose.retain(|key, _| listed.contains(key.as_str()));
         self.loose.extend(new.into_iter().chain(unlisted));
         self.has_seal = manifest || tags.is_some();
-        (self.chunks, self.run, self.sealed) = (chunks, run, manifest && tags.is_some());
+        (self.chunks, self.dumps, self.run) = (chunks, dumps, run);
+        self.sealed = manifest && tags.is_some();
         (self.tags, self.runs, self.records, self.unfinished) = (tags, runs, records, unfinished);
         Ok(())
     }
@@ -278,6 +303,7 @@ impl IndexCache {
             );
         }
         let chunks = self.chunks.as_ref().map(|chunks| (CHUNKS, &chunks.sha256));
+        let dumps = self.dumps.as_ref().map(|dumps| (DUMPS, &dumps.sha256));
         let run = self.run.as_ref().map(|run| (RUN, &run.sha256));
         let tags = self.tags.iter().filter(|_| self.sealed).map(|tags| &tags.value);
         let said: Vec<&Arc<Hashes>> = if self.sealed {
@@ -288,12 +314,14 @@ impl IndexCache {
         if said.is_empty() {
             return None; // nothing was said yet, or an older version took the seal off
         }
-        let mut files = [chunks, run].into_iter().flatten();
+        let says_dumps = said.iter().any(|said| said.contains_key(DUMPS));
+        let mut files = [chunks, dumps, run].into_iter().flatten();
         let differs =
             |(key, hash): &(&str, &String)| said.iter().all(|s| s.get(*key) != Some(*hash));
-        match (self.sealed && run.is_none(), files.find(differs)) {
-            (true, _) => Some(damaged(RUN)),
-            (false, found) => found.map(|(key, _)| damaged(key)),
+        match files.find(differs) {
+            _ if self.sealed && run.is_none() => Some(damaged(RUN)),
+            _ if self.sealed && dumps.is_none() && says_dumps => Some(damaged(DUMPS)),
+            found => found.map(|(key, _)| damaged(key)),
         }
     }
 
@@ -332,9 +360,8 @@ impl IndexCache {
     }
 
     fn derive(&self) -> ArchiveIndex {
-        let in_catalog = self.chunks.as_ref().map(|c| c.value.as_slice()).unwrap_or_default();
-        let catalogued: HashSet<_> = in_catalog.iter().map(|commit| commit.names()).collect();
-        let mut commits = in_catalog.to_vec();
+        let catalogued: HashSet<_> = self.catalog().map(|commit| commit.names()).collect();
+        let mut commits: Vec<Arc<Commit>> = self.catalog().cloned().collect();
         // A seal that was cut after the catalog leaves commits that are in it already.
         let loose = self.loose.values().map(|seen| &seen.value);
         let mut loose: Vec<Arc<Commit>> =

@@ -19,7 +19,9 @@ pub const TABLES: &str = "catalog/tables.json";
 pub const CHUNKS: &str = "catalog/chunks.parquet";
 /// The run.
 pub const RUN: &str = "catalog/run.json";
-/// Every tag file of a sealed archive, but the last.
+/// The native dumps, where there are any.
+pub const DUMPS: &str = "catalog/dumps.json";
+/// Every tag file of a sealed archive, but the last and [`DUMPS`].
 pub const TAG_FILES: [&str; 7] =
     [TABLES, CHUNKS, RUN, "README.txt", "bagit.txt", "bag-info.txt", MANIFEST];
 pub(super) const MARKER: &str = ".moveout/archive.json";
@@ -72,8 +74,11 @@ fn hash(name: &str) -> String {
     hash
 }
 
-/// The folder of a table: `data/SOURCE/DATABASE/[SCHEMA/]TABLE`.
+/// The folder of a table: `data/SOURCE/DATABASE/[SCHEMA/]TABLE`; of a dump what its key begins with.
 fn plain_path(id: &TableId) -> String {
+    if id.is_dump() {
+        return format!("data/{}/_dumps/{}", segment(&id.source), segment(&id.table));
+    }
     let mut path = format!("data/{}/{}", segment(&id.source), segment(&id.database));
     if !id.schema.is_empty() {
         path = format!("{path}/{}", segment(&id.schema));
@@ -127,6 +132,11 @@ pub fn file_key(path: &str, slice: Slice, run: &str, number: usize) -> String {
     named(path, &slice.to_string(), run, number)
 }
 
+/// Key of a dump: `PATH.RUN.zst`.
+pub fn dump_key(path: &str, run: &str) -> String {
+    format!("{path}.{run}.zst")
+}
+
 /// The same as version 1 of the format has it.
 pub fn long_file_key(path: &str, slice: Slice, run: &str, number: usize) -> String {
     named(path, &slice.long_name(), run, number)
@@ -139,9 +149,14 @@ fn named(path: &str, slice: &str, run: &str, number: usize) -> String {
     }
 }
 
-/// The folder, the slice and the run of a data file, from its key; `None` for a file that moveout did not
+/// The folder, the slice and the run of a data file or a dump, from its key; `None` for a file that moveout did not
 /// name.
 pub fn parts_of_file(key: &str) -> Option<(&str, Slice, &str)> {
+    if let Some(dump) = key.strip_suffix(".zst").filter(|_| key.split('/').nth(2) == Some("_dumps"))
+    {
+        let (path, run) = dump.rsplit_once('.')?;
+        return path.starts_with("data/").then_some((path, Slice::All, run));
+    }
     let (path, name) = key.rsplit_once('/')?;
     let name = name.strip_suffix(".parquet").filter(|_| path.starts_with("data/"))?;
     let name = match name.rsplit_once(".p") {
@@ -239,6 +254,11 @@ mod tests {
             parts_of_file("data/s/d/t/all.r1.parquet"),
             Some(("data/s/d/t", Slice::All, "r1"))
         );
+        let path = plain_path(&TableId::dump("s", "shop.2"));
+        assert_eq!(dump_key(&path, "r1"), "data/s/_dumps/shop.2.r1.zst");
+        assert_eq!(parts_of_file(&dump_key(&path, "r1")), Some((path.as_str(), Slice::All, "r1")));
+        assert_eq!(parts_of_file("data/s/_dumps/mine"), None);
+        assert_eq!(parts_of_file("data/s/d/t/mine.zst"), None);
         assert_eq!(parts_of_file("data/s/d/t/mine.parquet"), None);
         assert_eq!(parts_of_file("data/s/d/t/notes.r1.txt"), None);
     }

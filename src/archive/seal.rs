@@ -13,10 +13,11 @@ use crate::archive::catalog::to_json;
 use crate::archive::chunks;
 use crate::archive::commit::Commit;
 use crate::archive::commit::{commit_key, two_versions};
+use crate::archive::dumps;
 use crate::archive::index::{ArchiveIndex, record_key};
 use crate::archive::keys::marker;
 use crate::archive::keys::{
-    self, CHUNKS, COMMITS, MANIFEST, MARKER, RECORDS, RUN, TABLES, TAG_MANIFEST,
+    self, CHUNKS, COMMITS, DUMPS, MANIFEST, MARKER, RECORDS, RUN, TABLES, TAG_MANIFEST,
 };
 use crate::archive::open::Archive;
 use crate::archive::run_json::{ArtifactFile, RunEntry};
@@ -178,7 +179,7 @@ impl Archive {
         let date = run.ended.get(..10).unwrap_or_default().to_owned();
         let run_json = to_json(&run)?;
         drop(run); // of many tables it is large
-        let tags: [(&str, Bytes); 7] = [
+        let mut tags: Vec<(&str, Bytes)> = vec![
             (TABLES, catalog::write_tables(&state.commits)?.into()),
             (CHUNKS, chunks::write_chunks(&state.commits)?.into()),
             (RUN, run_json.into()),
@@ -187,6 +188,8 @@ impl Archive {
             ("bag-info.txt", bag::bag_info(&date, bytes, payload.len()).into()),
             (MANIFEST, bag::manifest(&payload).into()),
         ];
+        let dumps = dumps::write_dumps(&state.commits)?;
+        tags.extend(dumps.map(|dumps| (DUMPS, dumps.into())));
         let hashes: Hashes =
             tags.iter().map(|(key, bytes)| ((*key).to_owned(), sha256(bytes))).collect();
         let is_recorded = |key: &str| is_artifact(key) || key.starts_with("catalog/");
@@ -396,9 +399,9 @@ impl Known {
     }
 }
 
-/// Whether a key is one of a file that is not rows.
+/// Whether a key is one of a file that is neither rows nor a dump.
 pub fn is_artifact(key: &str) -> bool {
-    matches!(key.split('/').nth(2), Some("_artifacts" | "_dumps"))
+    key.split('/').nth(2) == Some("_artifacts")
 }
 
 fn gone(key: &str) -> Error {

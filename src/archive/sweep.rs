@@ -8,7 +8,7 @@ use crate::archive::commit::Commit;
 use crate::archive::index::ArchiveIndex;
 use crate::archive::keys::marker_of;
 use crate::archive::keys::{
-    self, CHUNKS, FORMAT, MANIFEST, MARKER, RECORDS, RUN, TAG_FILES, TAG_MANIFEST,
+    self, CHUNKS, DUMPS, FORMAT, MANIFEST, MARKER, RECORDS, RUN, TAG_FILES, TAG_MANIFEST,
 };
 use crate::archive::open::Archive;
 use crate::archive::{bag, index, runs};
@@ -132,7 +132,7 @@ impl Archive {
             return Ok(manifest);
         }
         for (key, hash) in state.tags.iter() {
-            if [CHUNKS, RUN].contains(&key.as_str()) {
+            if [CHUNKS, DUMPS, RUN].contains(&key.as_str()) {
                 continue; // compared when they were read
             }
             let bytes = self.store.get(key).await?;
