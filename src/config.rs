@@ -2,6 +2,7 @@
 
 mod aptible;
 mod database;
+mod dump;
 mod file;
 mod job;
 mod keys;
@@ -22,8 +23,8 @@ use self::keys::closest;
 pub use self::location::{Location, Preset, S3Options};
 pub use self::select::{Select, matches};
 pub use self::server::{
-    AptibleAddress, Binding, ClientCertificate, Credentials, Database, InfluxDb, QuotaChoice,
-    Secret, ServerKey, Tls, TlsMode, Version,
+    AptibleAddress, Binding, ClientCertificate, Credentials, Database, DumpProgram, DumpServer, DumpTls,
+    InfluxDb, QuotaChoice, Secret, ServerKey, Tls, TlsMode, Version,
 };
 use self::source::{source_of_file, source_of_url};
 pub use self::units::memory;
@@ -101,7 +102,7 @@ pub fn load(flags: Flags) -> Result<Job> {
     warnings.dedup();
     if sources.is_empty() {
         return Err(Error::usage("there is no source")
-            .hint("give --source URL (influxdb+https://…, postgres://…, mysql://…, aptible:ENVIRONMENT, lp:FILE) or --config FILE"));
+            .hint("give --source URL (influxdb+https://…, postgres://…, mysql://…, redis://…, mongodb://…, aptible:ENVIRONMENT, lp:FILE) or --config FILE"));
     }
     match (&flags.name, sources.as_mut_slice()) {
         (None, _) => {}

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use clap::ColorChoice;
 use indicatif::{HumanBytes, HumanCount, HumanDuration};
+use moveout::archive::dumps::DumpEntry;
 use moveout::archive::run_json::Outside;
 use moveout::commands::doctor::{CheckStatus, Diagnosis};
 use moveout::commands::status::{SourceState, Status};
@@ -165,6 +166,8 @@ pub(crate) fn status(out: Out<'_>, status: &Status) -> io::Result<()> {
     for state in status.sources.iter().filter(|state| state.tables == 0 && state.error.is_some()) {
         source_state(out, state, status.sources.len())?;
     }
+    some(out, &status.dumps, dump)?;
+    some(out, &status.missing_dumps, |out, missing| writeln!(out, "  missing    {missing}"))?;
     writeln!(
         out,
         "{}, {}, {}, {}",
@@ -202,6 +205,10 @@ pub(crate) fn verify(out: Out<'_>, report: &Report) -> io::Result<()> {
     } else {
         format!("{} of {}", HumanCount(report.files), several(report.files_listed, "file"))
     };
+    let dumps = match report.dumps {
+        0 => String::new(),
+        some => format!(", {}", several(some as u64, "dump")),
+    };
     let how = match (report.quick, report.files == report.files_listed) {
         (true, _) => "sizes and manifests compared, no data file read",
         (false, true) => "every byte hashed, every row decoded",
@@ -212,7 +219,7 @@ pub(crate) fn verify(out: Out<'_>, report: &Report) -> io::Result<()> {
         "{}: {}, {}, {files}, {}, {}; {how}",
         report.archive,
         several(report.tables as u64, "table"),
-        several(report.chunks as u64, "chunk"),
+        several(report.chunks as u64, "chunk") + &dumps,
         several(report.rows, "row"),
         HumanBytes(report.bytes)
     )?;
@@ -243,6 +250,20 @@ fn seconds(seconds: f64) -> String {
     } else {
         format!("{}", HumanDuration(Duration::from_secs_f64(seconds)))
     }
+}
+
+/// A native dump that is in the archive.
+fn dump(out: Out<'_>, dump: &DumpEntry) -> io::Result<()> {
+    writeln!(
+        out,
+        "  dump       {} of {}: {} ({} as {} wrote it), as of {}",
+        dump.name.escape_debug(),
+        dump.source.escape_debug(),
+        HumanBytes(dump.bytes),
+        HumanBytes(dump.raw_bytes),
+        dump.program.escape_debug(),
+        dump.started
+    )
 }
 
 fn outside(out: Out<'_>, outside: &[Outside]) -> io::Result<()> {

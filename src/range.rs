@@ -23,7 +23,7 @@ pub fn requested(
     now: i64,
 ) -> Option<Window> {
     match table.read_mode {
-        ReadMode::Whole => return Some(Window::ALL),
+        ReadMode::Whole | ReadMode::Dump => return Some(Window::ALL),
         ReadMode::OnePass if (from, to) == (Bound::Min, Bound::Max) => {
             return bounds.map(|_| Window::ALL);
         }

@@ -5,6 +5,7 @@ pub mod aptible;
 pub mod channel;
 pub mod child;
 pub mod contact;
+pub mod dump;
 pub mod influxdb;
 pub mod line_protocol;
 mod mysql;
@@ -20,12 +21,12 @@ use std::fmt;
 
 use async_trait::async_trait;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::{
-    Artifacts, Chunk, Listing, Metering, ReadSummary, RowCount, ServerIdentity, Size, SourceInfo,
-    Table, TableId,
+    Artifacts, Chunk, DumpPlan, Dumped, Listing, Metering, ReadSummary, RowCount, ServerIdentity,
+    Size, SourceInfo, Table, TableId,
 };
-use crate::source::channel::BatchSender;
+use crate::source::channel::{BatchSender, DumpSender};
 use crate::window::Window;
 
 /// One system to leave.
@@ -67,6 +68,17 @@ pub trait Source: Send + Sync {
     /// Reads a chunk. `Ok` only after the source has said, in its own protocol's way, that the
     /// stream ended well; whatever was sent before an error is thrown away.
     async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<ReadSummary>;
+
+    /// How a dump is made that it lists; `None` for a table.
+    fn dump(&self, _table: &TableId) -> Option<DumpPlan> {
+        None
+    }
+
+    /// Makes a dump: its bytes go to `output` as the program prints them. `Ok` only after the program has ended with
+    /// exit status 0, which alone does not prove that the dump is whole.
+    async fn read_dump(&self, dump: &TableId, _output: DumpSender) -> Result<Dumped> {
+        Err(Error::fail(format!("{dump} cannot be made: this source makes none")))
+    }
 
     /// Lists the source again once everything is read. `None` where all rows are read as of the moment of the listing
     /// and each read finds out by itself whether its table is still the one that was listed.

@@ -343,7 +343,9 @@ impl Asking<'_> {
 /// Lists what a source has of what is requested. Tables that `exclude` names are among those left out.
 pub async fn list(spec: &SourceSpec, source: &dyn Source, retry: &Retry) -> Result<Listing> {
     let mut listing = retry.with_retry(source.name(), || source.list()).await?;
-    let left_out = |id: &TableId| spec.select.excludes(&id.database, &id.schema, &id.table);
+    // What chooses rows chooses nothing of a dump.
+    let left_out =
+        |id: &TableId| !id.is_dump() && spec.select.excludes(&id.database, &id.schema, &id.table);
     let excluded: Vec<Excluded> = (listing.ids())
         .filter(|id| left_out(id))
         .map(|id| Excluded {
@@ -386,8 +388,9 @@ fn taken_whole(job: &Job, tables: &[Surveyed]) -> Option<String> {
 /// A name or pattern of the selection that fits no table. It is most likely a typing error, and what it was meant
 /// for would be left out silently.
 fn unmatched<'a>(select: &'a Select, listing: &Listing) -> Option<&'a String> {
-    let table = |pattern: &&String| !listing.ids().any(|id| matches(pattern, &id.table));
-    let schema = |pattern: &&String| !listing.ids().any(|id| matches(pattern, &id.schema));
+    let ids = || listing.ids().filter(|id| !id.is_dump());
+    let table = |pattern: &&String| !ids().any(|id| matches(pattern, &id.table));
+    let schema = |pattern: &&String| !ids().any(|id| matches(pattern, &id.schema));
     let lost = select.tables.iter().find(table);
     lost.or_else(|| select.schemas.iter().find(schema))
 }

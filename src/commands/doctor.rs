@@ -205,7 +205,11 @@ async fn try_source(
     }
     // The same list as an export's, so that both fail for the same tables.
     let listed = of.step("list", list(spec, source, retry), |listing| {
-        let mut found = several(listing.tables.len() as u64, "table");
+        let dumps = listing.tables.iter().filter(|table| table.is_dump()).count();
+        let mut found = several((listing.tables.len() - dumps) as u64, "table");
+        if dumps > 0 {
+            found.push_str(&format!(", {}", several(dumps as u64, "dump")));
+        }
         if !listing.excluded.is_empty() {
             let excluded = several(listing.excluded.len() as u64, "thing");
             found.push_str(&format!(", {excluded} left out"));
@@ -217,12 +221,22 @@ async fn try_source(
         of.add("list", Instant::now(), CheckStatus::Warning, warning);
     }
     for (table, why) in &listing.unreadable {
-        let error = Error::fail(format!("{table} cannot be read: {why}")).hint(UNREADABLE);
-        of.failed("list", Instant::now(), &error);
+        let error = if table.is_dump() {
+            Error::fail(format!("the {table} cannot be taken: {why}"))
+        } else {
+            Error::fail(format!("{table} cannot be read: {why}")).hint(UNREADABLE)
+        };
+        of.failed(if table.is_dump() { "dump" } else { "list" }, Instant::now(), &error);
     }
-    try_tables(source, &listing.tables, retry, of).await;
-    let bytes = listing
-        .tables
+    for table in listing.tables.iter().filter(|table| table.is_dump()) {
+        let Some(plan) = source.dump(&table.id) else { continue };
+        let found =
+            format!("{}: by {}; not checked: what the user may dump", table.id, plan.program);
+        of.add("dump", Instant::now(), CheckStatus::Ok, found);
+    }
+    let tables: Vec<Table> = listing.tables.into_iter().filter(|table| !table.is_dump()).collect();
+    try_tables(source, &tables, retry, of).await;
+    let bytes = tables
         .iter()
         .map(|table| Some((source.size(&table.id).rows? as f64 * bytes_per_row(table)) as u64));
     bytes.sum()

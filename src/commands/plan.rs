@@ -19,7 +19,7 @@ use crate::config::Job;
 use crate::coverage::Coverage;
 use crate::error::{Class, Exit, Result};
 use crate::export::queue::Queue;
-use crate::export::summary::{Failed, UNREADABLE};
+use crate::export::summary::{Failed, unreadable_hint};
 use crate::model::{Excluded, Metering, SourceInfo, Table, TableId};
 use crate::progress::Progress;
 use crate::retry::{Interrupt, Retry};
@@ -42,6 +42,8 @@ pub struct Preview {
     pub sources: Vec<SourceInfo>,
     /// The tables, each with what is left of it.
     pub tables: Vec<TablePreview>,
+    /// The native dumps, each with what would become of it.
+    pub dumps: Vec<DumpPreview>,
     /// Windows that are left, of the width that is begun with; widths adapt, so there may be fewer.
     pub windows: u64,
     /// About how many rows are left; `null` where they could not be counted in time.
@@ -98,6 +100,23 @@ pub struct TablePreview {
     pub bytes_estimate: Option<u64>,
 }
 
+/// What an export would do about one native dump.
+#[derive(Debug, Serialize)]
+pub struct DumpPreview {
+    /// Its source.
+    pub source: String,
+    /// Its name there.
+    pub name: String,
+    /// The program that would make it.
+    pub program: String,
+    /// About how large what it is of is in its source, in bytes.
+    pub source_bytes: Option<u64>,
+    /// Whether it would be taken.
+    pub remaining: bool,
+    /// Whether an earlier run has taken one, which this one would replace.
+    pub again: bool,
+}
+
 /// What reading a source takes of its quota, and of its owner's money.
 #[derive(Debug, Serialize)]
 pub struct QuotaPreview {
@@ -141,7 +160,11 @@ async fn look(
     let unknown = backups(&mut inventory, progress, retry).await;
     let (state, plans) = archived(job).await?;
     let known = Known::of(&state, &plans);
-    let survey = survey(job, progress, retry, &known).await?;
+    let mut survey = survey(job, progress, retry, &known).await?;
+    let dumps: Vec<Surveyed> =
+        survey.tables.extract_if(.., |surveyed| surveyed.table.is_dump()).collect();
+    let dumps: Vec<DumpPreview> =
+        dumps.iter().filter_map(|dump| preview_dump(job, &survey, dump, &known)).collect();
     progress.doing("counting rows");
     let until = Instant::now() + COUNTING;
     let mut tables: Vec<TablePreview> = futures::stream::iter(&survey.tables)
@@ -200,14 +223,33 @@ async fn look(
         }),
         quotas,
         tables,
+        dumps,
         outside: survey.outside,
         excluded: survey.excluded,
         notes: survey.notes,
         warnings: job.warnings.iter().cloned().chain(unknown).chain(survey.warnings).collect(),
         aptible: Some(inventory).filter(|inventory| !inventory.is_empty()),
         exit: Failed::exit(&failed),
-        hint: (!survey.unreadable.is_empty()).then(|| UNREADABLE.to_owned()),
+        hint: unreadable_hint(&survey.unreadable),
         failed,
+    })
+}
+
+fn preview_dump(
+    job: &Job,
+    survey: &Survey,
+    Surveyed { table, source, .. }: &Surveyed,
+    known: &Known<'_>,
+) -> Option<DumpPreview> {
+    let source = &survey.sources[*source].source;
+    let again = !known.again(table).stale.is_empty();
+    Some(DumpPreview {
+        source: table.id.source.clone(),
+        name: table.id.table.clone(),
+        program: source.dump(&table.id)?.program,
+        source_bytes: source.size(&table.id).bytes,
+        remaining: (again && !job.keep) || known.commits(&table.id).is_empty(),
+        again,
     })
 }
 

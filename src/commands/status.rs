@@ -1,12 +1,13 @@
 //! The verb `status`: what an archive covers and what its unfinished runs still have to do. Reads
 //! commits and plans, never a source.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
 use crate::archive::Archive;
 use crate::archive::catalog::{self, TableEntry};
+use crate::archive::dumps::{DumpEntry, dumps};
 use crate::archive::run_json::covers;
 use crate::archive::runs::RunPlan;
 use crate::config::Location;
@@ -37,6 +38,10 @@ pub struct Status {
     pub bytes: u64,
     /// Chunks of all tables.
     pub chunks: usize,
+    /// The native dumps that the archive has.
+    pub dumps: Vec<DumpEntry>,
+    /// The native dumps that a run set out to take and that the archive has not, each with its source.
+    pub missing_dumps: Vec<TableId>,
     /// Every table that the archive has or that a run set out to get.
     pub tables: Vec<TableStatus>,
 }
@@ -88,7 +93,16 @@ pub async fn status(place: &Location) -> Result<Status> {
     let plans = archive.plans().await?;
     let runs = || state.run.iter().flat_map(|run| run.runs());
     let mut sources = sources(runs().flat_map(|run| &run.sources), &plans);
+    let dumps = dumps(&state.commits);
+    let mut missing_dumps = BTreeSet::new();
     for planned in plans.into_iter().flat_map(|plan| plan.tables) {
+        if planned.id.is_dump() {
+            let is_it = |dump: &DumpEntry| TableId::dump(&dump.source, &dump.name) == planned.id;
+            if !dumps.iter().any(is_it) {
+                missing_dumps.insert(planned.id);
+            }
+            continue;
+        }
         let status = tables.entry(planned.id.clone()).or_insert_with(|| TableStatus {
             table: planned.id,
             rows: 0,
@@ -103,6 +117,15 @@ pub async fn status(place: &Location) -> Result<Status> {
         // Several unfinished runs may have asked for the same.
         let all: Coverage = missing.chain(status.missing.iter().copied()).collect();
         status.missing = all.windows().to_vec();
+    }
+    for dump in &dumps {
+        let source = sources.entry(dump.source.clone());
+        source.or_insert_with(|| SourceState::new(&dump.source)).bytes += dump.bytes;
+    }
+    for missing in &missing_dumps {
+        let source = sources.entry(missing.source.clone());
+        let source = source.or_insert_with(|| SourceState::new(&missing.source));
+        source.state = source.state.min(SourceStatus::Incomplete);
     }
     for table in tables.values() {
         let name = table.table.source.as_str();
@@ -123,7 +146,9 @@ pub async fn status(place: &Location) -> Result<Status> {
         runs: state.living("").map(|run| format!("{} since {}", run.run, run.started)).collect(),
         rows: state.commits.iter().map(|commit| commit.rows).sum(),
         bytes: tables.values().map(|table| table.bytes).sum(),
-        chunks: state.commits.len(),
+        chunks: state.commits.iter().filter(|commit| commit.dump.is_none()).count(),
+        dumps,
+        missing_dumps: missing_dumps.into_iter().collect(),
         tables: tables.into_values().collect(),
     })
 }

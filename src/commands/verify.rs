@@ -1,9 +1,10 @@
 //! The verb `verify`: bytes against manifests, files against the catalog, the catalog against itself, and each
 //! the other way round. It believes none of them alone, and changes nothing.
 //!
-//! `records` compares the manifests and the catalog, `file` decodes the files of a chunk, `pages` tells how
+//! `records` compares the manifests and the catalog, `file` decodes the files of a chunk, `dump` reads a dump to its end, `pages` tells how
 //! much memory that takes.
 
+mod dump;
 mod file;
 mod pages;
 mod records;
@@ -16,7 +17,7 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 
 use crate::archive::bag::Hashes;
-use crate::archive::commit::{Commit, FileRecord};
+use crate::archive::commit::Commit;
 use crate::archive::{Archive, CHUNKS, MANIFEST, TAG_MANIFEST, is_artifact};
 use crate::config::Location;
 use crate::error::{Exit, Result};
@@ -60,6 +61,8 @@ pub struct Report {
     pub tables: usize,
     /// Chunks in the catalog.
     pub chunks: usize,
+    /// Native dumps in the catalog.
+    pub dumps: usize,
     /// Data files and artifacts that were read to their end (with `--quick`: whose size was compared).
     pub files: u64,
     /// Data files and artifacts that the archive should hold.
@@ -139,7 +142,9 @@ pub async fn verify(place: &Location, options: Options, progress: &Progress) -> 
     let has_seal = check.present.contains_key(TAG_MANIFEST);
     let records =
         if has_seal { check.sealed(&archive).await? } else { check.unsealed(&archive).await? };
-    let (tables, chunks) = (records.tables, records.commits.len());
+    let is_dump = |commit: &&Commit| commit.dump.is_some();
+    let dumps = records.commits.iter().filter(is_dump).count();
+    let (tables, chunks) = (records.tables, records.commits.len() - dumps);
     let files_listed = check.files(records).await?;
     progress.end();
     let sealed = has_seal && !check.unfinished;
@@ -157,6 +162,7 @@ pub async fn verify(place: &Location, options: Options, progress: &Progress) -> 
         sealed,
         tables,
         chunks,
+        dumps,
         files: check.files,
         files_listed,
         bytes: check.bytes,
@@ -240,7 +246,7 @@ impl Check {
     async fn unsealed(&mut self, archive: &Archive) -> Result<Records> {
         match archive.state().await {
             Ok(state) => {
-                let tables = state.by_table().len();
+                let tables = state.by_table().keys().filter(|id| !id.is_dump()).count();
                 let commits = state.commits.iter().map(|commit| Commit::clone(commit)).collect();
                 Ok(Records { tables, commits, hashes: Hashes::new() })
             }
@@ -329,8 +335,13 @@ async fn check_commit(
     sizes: Vec<Option<u64>>,
 ) -> Result<file::Checked> {
     let mut checked = file::Checked::default();
+    if let (Some(dump), [file], [size]) = (&commit.dump, commit.files.as_slice(), sizes.as_slice())
+    {
+        dump::check_dump(&store, file, dump, *size, options.quick, &mut checked).await?;
+        return Ok(checked);
+    }
     for (file, size) in commit.files.iter().zip(sizes) {
-        match check_bytes(&store, file, size, options.quick).await? {
+        match file::check_bytes(&store, file, size, options.quick).await? {
             Some(fault) => checked.faults.push((file.key.clone(), fault)),
             None => {
                 checked.files += 1;
@@ -346,23 +357,4 @@ async fn check_commit(
         file::check_chunk(&store, &commit, share, &mut checked).await?;
     }
     Ok(checked)
-}
-
-async fn check_bytes(
-    store: &Store,
-    file: &FileRecord,
-    size: Option<u64>,
-    quick: bool,
-) -> Result<Option<String>> {
-    Ok(match size {
-        None => Some("it is missing".to_owned()),
-        Some(size) if size != file.bytes => {
-            Some(format!("it has {size} bytes, the catalog says {}", file.bytes))
-        }
-        Some(_) if quick => None,
-        Some(_) => match hash_object(store, &file.key).await? {
-            Some((hash, _)) if hash == file.sha256 => None,
-            _ => Some("its bytes are not those that the catalog records".to_owned()),
-        },
-    })
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-use crate::config::file::FileSource;
+use crate::config::file::{FileDump, FileSource};
 use crate::config::keys::closest;
 use crate::config::select::Select;
 use crate::config::server::{
@@ -128,8 +128,9 @@ pub(super) fn database(
     let time_columns = file.map(|file| file.time_columns.clone()).unwrap_or_default();
     let lock = file.and_then(|file| file.lock).unwrap_or_default();
     let tunnel = tunnel(file, folder, &host, port)?;
+    let dump = file.is_some_and(|file| matches!(file.dump, Some(FileDump::Beside(true))));
     let database =
-        Database { host, port, user, password, tls, time_columns, lock, server_key, tunnel };
+        Database { host, port, user, password, tls, time_columns, lock, dump, server_key, tunnel };
     Ok((source_name, database))
 }
 

@@ -50,7 +50,7 @@ pub(super) struct FileSource {
     /// Empty where databases on Aptible are meant, which have names of their own.
     #[serde(default)]
     pub(super) name: String,
-    pub(super) url: String,
+    pub(super) url: Option<String>,
     pub(super) username: Option<String>,
     pub(super) password: Option<SecretRef>,
     pub(super) token: Option<SecretRef>,
@@ -68,11 +68,27 @@ pub(super) struct FileSource {
     pub(super) time_columns: BTreeMap<String, String>,
     pub(super) lock: Option<bool>,
     pub(super) tunnel: Option<FileTunnel>,
+    pub(super) dump: Option<FileDump>,
     pub(super) precision: Option<String>,
     pub(super) quota: Option<String>,
     pub(super) quota_window: Option<String>,
     pub(super) price_per_query: Option<f64>,
     pub(super) price_per_gigabyte: Option<f64>,
+}
+
+/// A native dump: beside the rows of a server, or the output of a program that is a source by itself.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum FileDump {
+    Beside(bool),
+    Program(FileProgram),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileProgram {
+    pub(super) command: Vec<String>,
+    pub(super) ends_with: String,
 }
 
 #[derive(Debug, Deserialize)]

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 
 use crate::config::location::Location;
 use crate::config::select::Select;
-use crate::config::server::{AptibleAddress, Database, InfluxDb};
+use crate::config::server::{AptibleAddress, Database, DumpProgram, DumpServer, InfluxDb};
 use crate::error::Result;
 use crate::model::Excluded;
 use crate::source::Source;
@@ -130,6 +130,12 @@ pub enum SourceKind {
     Aptible(AptibleAddress),
     /// A source whose address and credentials are known only once the way to it is open.
     Behind(Arc<dyn Behind>),
+    /// A Redis, of which a native dump is taken.
+    Redis(DumpServer),
+    /// A MongoDB, of which a native dump is taken.
+    MongoDb(DumpServer),
+    /// The output of a program.
+    Program(DumpProgram),
     /// A source that the caller of the library brings.
     Given(Arc<dyn Source>),
 }
@@ -150,7 +156,12 @@ impl SourceKind {
         match self {
             Self::InfluxDb(influxdb) => influxdb.tunnel.as_ref(),
             Self::Postgres(database) | Self::MySql(database) => database.tunnel.as_ref(),
-            Self::LineProtocol { .. } | Self::Aptible(_) | Self::Behind(_) | Self::Given(_) => None,
+            Self::Redis(server) | Self::MongoDb(server) => server.tunnel.as_ref(),
+            Self::LineProtocol { .. }
+            | Self::Program(_)
+            | Self::Aptible(_)
+            | Self::Behind(_)
+            | Self::Given(_) => None,
         }
     }
 
@@ -160,6 +171,10 @@ impl SourceKind {
             (Self::InfluxDb(one), Self::InfluxDb(other)) => one == other,
             (Self::Postgres(one), Self::Postgres(other))
             | (Self::MySql(one), Self::MySql(other)) => one == other,
+            // A database is a part of what a dump is of, and no part of a server that is read.
+            (Self::Redis(one), Self::Redis(other)) | (Self::MongoDb(one), Self::MongoDb(other)) => {
+                one == other
+            }
             _ => false,
         }
     }

@@ -16,6 +16,8 @@ enum Kind {
     OneOf(&'static [&'static str]),
     /// Anything but a reference is refused where it is read, since it may be the secret itself.
     Secret,
+    /// True or false, or a table.
+    FlagOr(Keys),
     Table(Keys),
     Tables(Keys),
 }
@@ -25,12 +27,22 @@ struct Keys {
     of: &'static str,
     known: &'static [(&'static str, Kind)],
     needed: &'static [&'static str],
+    /// A key that is needed unless another holds a table.
+    unless: Option<(&'static str, &'static str)>,
 }
 
 const SECRET: Keys = Keys {
     of: "a reference to a secret",
     known: &[("env", Kind::Text), ("file", Kind::Text)],
     needed: &[],
+    unless: None,
+};
+
+const DUMP: Keys = Keys {
+    of: "`dump`",
+    known: &[("command", Kind::Texts), ("ends_with", Kind::Text)],
+    needed: &["command", "ends_with"],
+    unless: None,
 };
 
 const S3: Keys = Keys {
@@ -44,12 +56,14 @@ const S3: Keys = Keys {
         ("session_token", Kind::Secret),
     ],
     needed: &[],
+    unless: None,
 };
 
 const TUNNEL: Keys = Keys {
     of: "`tunnel`",
     known: &[("command", Kind::Texts), ("ready", Kind::Text), ("ready_timeout", Kind::Text)],
     needed: &["command"],
+    unless: None,
 };
 
 const SOURCE: Keys = Keys {
@@ -68,13 +82,15 @@ const SOURCE: Keys = Keys {
         ("time_columns", Kind::Named),
         ("lock", Kind::Flag),
         ("tunnel", Kind::Table(TUNNEL)),
+        ("dump", Kind::FlagOr(DUMP)),
         ("precision", Kind::Text),
         ("quota", Kind::Text),
         ("quota_window", Kind::Text),
         ("price_per_query", Kind::Number),
         ("price_per_gigabyte", Kind::Number),
     ],
-    needed: &["name", "url"],
+    needed: &["name"],
+    unless: Some(("url", "dump")),
 };
 
 const FILE: Keys = Keys {
@@ -95,6 +111,7 @@ const FILE: Keys = Keys {
         ("source", Kind::Tables(SOURCE)),
     ],
     needed: &[],
+    unless: None,
 };
 
 /// What is wrong with a file, and where.
@@ -131,9 +148,11 @@ fn check_table(keys: &Keys, table: &DeTable<'_>, at: usize) -> Result<(), Wrong>
     // Databases on Aptible have names of their own.
     let url = table.get("url").and_then(|url| url.get_ref().as_str());
     let is_named = url.is_some_and(|url| url.starts_with("aptible:"));
-    let is_missing =
-        |needed: &&&str| !table.contains_key(**needed) && !(is_named && **needed == "name");
-    match keys.needed.iter().find(is_missing) {
+    let is_missing = |needed: &&str| !table.contains_key(*needed) && !(is_named && *needed == "name");
+    let holds_table = |other| table.get(other).is_some_and(|value| value.get_ref().is_table());
+    let unless = keys.unless.filter(|(_, other)| !holds_table(*other)).map(|(needed, _)| needed);
+    let mut needed = keys.needed.iter().copied().chain(unless);
+    match needed.find(is_missing) {
         Some(needed) => {
             Err(Wrong { at, what: format!("{} needs the key `{needed}`", keys.of), hint: None })
         }
@@ -147,7 +166,7 @@ fn check_value(name: &str, kind: &Kind, value: &DeValue<'_>, at: usize) -> Resul
     match (kind, value) {
         (Kind::Text, DeValue::String(_))
         | (Kind::Number, DeValue::Integer(_) | DeValue::Float(_))
-        | (Kind::Flag, DeValue::Boolean(_)) => Ok(()),
+        | (Kind::Flag | Kind::FlagOr(_), DeValue::Boolean(_)) => Ok(()),
         (Kind::Count, DeValue::Integer(number)) if number.as_str().parse::<u32>().is_ok() => Ok(()),
         (Kind::OneOf(known), DeValue::String(text)) if known.contains(&text.as_ref()) => Ok(()),
         (Kind::Texts, DeValue::Array(texts))
@@ -162,7 +181,9 @@ fn check_value(name: &str, kind: &Kind, value: &DeValue<'_>, at: usize) -> Resul
         }
         (Kind::Secret, DeValue::Table(table)) => check_table(&SECRET, table, at),
         (Kind::Secret, _) => Ok(()),
-        (Kind::Table(keys), DeValue::Table(table)) => check_table(keys, table, at),
+        (Kind::Table(keys) | Kind::FlagOr(keys), DeValue::Table(table)) => {
+            check_table(keys, table, at)
+        }
         (Kind::Tables(keys), DeValue::Array(tables)) => {
             tables.iter().try_for_each(|one| match one.get_ref() {
                 DeValue::Table(table) => check_table(keys, table, one.span().start),
@@ -172,6 +193,9 @@ fn check_value(name: &str, kind: &Kind, value: &DeValue<'_>, at: usize) -> Resul
         (Kind::Text, _) => wrong("a text in quotes"),
         (Kind::Number, _) => wrong("a number"),
         (Kind::Flag, _) => wrong("true or false"),
+        (Kind::FlagOr(_), _) => {
+            wrong("true, or { command = [\"PROGRAM\", …], ends_with = \"TEXT\" }")
+        }
         (Kind::Count, _) => wrong("a whole number"),
         (Kind::OneOf(known), _) => wrong(&format!("one of \"{}\"", known.join("\", \""))),
         (Kind::Texts, _) => wrong("a list of texts, such as [\"one\", \"two\"]"),

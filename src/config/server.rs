@@ -28,6 +28,8 @@ pub struct Database {
     pub time_columns: BTreeMap<String, String>,
     /// Keep all writers out while the snapshots are taken (MySQL, MariaDB).
     pub lock: bool,
+    /// Whether a native dump is taken besides the rows.
+    pub dump: bool,
     /// The server's public key, for a password that is wanted itself without TLS (MySQL).
     pub server_key: Option<ServerKey>,
     /// What leads there, where the address alone does not.
@@ -89,6 +91,49 @@ pub enum TlsMode {
     VerifyCa,
     /// That, and the certificate is the host's.
     VerifyFull,
+}
+
+/// A server of which a native dump is taken and no rows: Redis, MongoDB.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DumpServer {
+    /// Name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Who asks; some servers know no users.
+    pub user: Option<String>,
+    /// How to be let in.
+    pub password: Option<Secret>,
+    /// How the connection is protected; `None` without TLS.
+    pub tls: Option<DumpTls>,
+    /// The database to dump; `None` for all of them.
+    pub database: Option<String>,
+    /// Further parameters of a connection string (MongoDB).
+    pub options: Vec<(String, String)>,
+    /// The tunnel to it, if it has one.
+    pub tunnel: Option<Arc<Tunnel>>,
+}
+
+/// TLS of a program that takes a dump.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DumpTls {
+    /// Whether the server must prove who it is.
+    pub verify: bool,
+    /// File of the authorities to trust, in PEM; the system's where there is none.
+    pub ca: Option<PathBuf>,
+    /// What the client proves who it is with, where the server asks for that.
+    pub client: Option<ClientCertificate>,
+    /// The name that the server has in its certificate, where it is not the host.
+    pub name: Option<String>,
+}
+
+/// A program whose output is the dump.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DumpProgram {
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    /// The very end of its output, trailing white space aside.
+    pub ends_with: String,
 }
 
 /// An InfluxDB as configured.

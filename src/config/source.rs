@@ -10,7 +10,8 @@ use url::{Host, Url};
 
 use crate::config::aptible::aptible;
 use crate::config::database::{MYSQL, POSTGRES, database};
-use crate::config::file::FileSource;
+use crate::config::dump;
+use crate::config::file::{FileDump, FileSource};
 use crate::config::job::{SourceKind, SourceSpec};
 use crate::config::keys::closest;
 use crate::config::select::Select;
@@ -22,14 +23,18 @@ use crate::config::units::{duration, size};
 use crate::error::{Error, Result};
 use crate::model::Prices;
 
-const SOURCES: &str = "a source is influxdb+https://HOST[:PORT]/DATABASE, postgres://…, mysql://…, aptible:…, lp:FILE, or a name \
+const SOURCES: &str = "a source is influxdb+https://HOST[:PORT]/DATABASE, postgres://…, mysql://…, redis://…, mongodb://…, aptible:…, lp:FILE, or a name \
                        from the configuration";
 
 /// A source of the file.
 pub(super) fn source_of_file(source: &FileSource, folder: &Path) -> Result<SourceSpec> {
     // The process list does not show a file, so a password in a URL there needs no warning.
-    source_of_url(&source.url, Some(source), folder, &mut Vec::new())
-        .map_err(|error| error.context(format!("source `{}`", source.name)))
+    let spec = match (&source.url, &source.dump) {
+        (Some(url), _) => source_of_url(url, Some(source), folder, &mut Vec::new()),
+        (None, Some(FileDump::Program(program))) => dump::program(source, program),
+        (None, _) => Err(Error::usage("a source needs the key `url`")),
+    };
+    spec.map_err(|error| error.context(format!("source `{}`", source.name)))
 }
 
 /// A source by its URL, with what the file says of it besides.
@@ -64,10 +69,26 @@ pub(super) fn source_of_url(
                 let found = database(&MYSQL, text, file, folder, &mut select, warnings)?;
                 (found.0, SourceKind::MySql(found.1))
             }
+            Some("redis" | "rediss") => dump::redis(text, file, folder, warnings)?,
+            Some("mongodb") => dump::mongodb(text, file, folder, &mut select, warnings)?,
             _ => influxdb(text, file, folder, &mut select, warnings)?,
         },
     };
     let relational = matches!(kind, SourceKind::Postgres(_) | SourceKind::MySql(_));
+    if let Some(FileSource { dump: Some(dump), .. }) = file {
+        let only_dump = matches!(kind, SourceKind::Redis(_) | SourceKind::MongoDb(_));
+        let why = match dump {
+            FileDump::Program(_) => "`dump = { command = … }` is for a source without `url`",
+            FileDump::Beside(false) if only_dump => "a dump is all that there is of this source",
+            FileDump::Beside(true) if !relational && !only_dump => {
+                "`dump = true` is for PostgreSQL and MySQL"
+            }
+            FileDump::Beside(_) => "",
+        };
+        if !why.is_empty() {
+            return Err(Error::usage(why));
+        }
+    }
     if let Some(file) = file {
         let misplaced = match relational {
             true if !file.retention_policies.is_empty() => Some("retention_policies"),
@@ -228,7 +249,7 @@ fn meant_by(scheme: &str) -> Option<&'static str> {
         }
         "jdbc:postgresql" | "pg" | "pgsql" | "psql" => Some("postgres"),
         "jdbc:mysql" | "jdbc:mariadb" | "mysql2" | "mysqlx" => Some("mysql"),
-        _ => closest(scheme, ["postgres", "postgresql", "mysql", "mariadb"]),
+        _ => closest(scheme, ["postgres", "postgresql", "mysql", "mariadb", "redis", "mongodb"]),
     }
 }
 

@@ -73,6 +73,9 @@ impl ChunkWriter {
         path: &str,
         permit: impl Send,
     ) -> Result<Commit, Failure> {
+        if chunk.table.is_dump() {
+            return self.write_dump(source, chunk, path, permit).await;
+        }
         let (began, started) = (Instant::now(), rfc3339(now()));
         let counted = Arc::new(Counted::default());
         let _reading = self.progress.reading(&chunk.table.id.to_string(), source.name());
@@ -150,6 +153,7 @@ impl ChunkWriter {
             state: chunk.table.identity.division.as_ref().map(ToString::to_string),
             snapshot: done.snapshot,
             replaces: Vec::new(),
+            dump: None,
         })
     }
 

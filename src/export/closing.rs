@@ -1,8 +1,11 @@
 //! The end of a run: what it tells of itself, in the numbers of the archive.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
 
 use crate::archive::ArchiveIndex;
+use crate::archive::commit::Commit;
+use crate::archive::dumps::dumps;
 use crate::archive::run_json::covers;
 use crate::coverage::Coverage;
 use crate::error::{Exit, Result};
@@ -25,6 +28,10 @@ impl Run<'_> {
             state.commits.iter().flat_map(|commit| &commit.files).map(|file| file.bytes).sum();
         let before = state.run.iter().flat_map(|run| run.runs()).flat_map(|run| &run.outside);
         self.count_what_stays(&state);
+        let sources: HashSet<String> =
+            self.survey.infos().iter().map(|info| info.name.clone()).collect();
+        self.summary.dumps = dumps(&state.commits);
+        self.summary.dumps.retain(|dump| sources.contains(&dump.source));
         if self.summary.exit != Exit::Done {
             self.summary.missing = self.missing(&state);
         }
@@ -40,7 +47,9 @@ impl Run<'_> {
 
     /// What this run committed, as the archive has it: another run may have been first with the same chunk.
     fn count_what_stays(&mut self, state: &ArchiveIndex) {
-        let mine = || state.commits.iter().filter(|commit| commit.run == self.writer.run);
+        let is_mine =
+            |commit: &&Arc<Commit>| commit.run == self.writer.run && commit.dump.is_none();
+        let mine = || state.commits.iter().filter(is_mine);
         let summary = &mut self.summary;
         summary.chunks = mine().count() as u64;
         summary.rows = mine().map(|commit| commit.rows).sum();
@@ -61,7 +70,7 @@ impl Run<'_> {
                 source.count(commit, commit.run == self.writer.run);
             }
         }
-        for surveyed in &self.survey.tables {
+        for surveyed in self.survey.tables.iter().filter(|surveyed| !surveyed.table.is_dump()) {
             if let Some(source) = sources.get_mut(surveyed.table.id.source.as_str()) {
                 source.tables += 1;
             }
@@ -112,6 +121,12 @@ impl Run<'_> {
         let by_table = state.by_table();
         let told: Vec<String> = (self.damaged.iter())
             .map(|lost| {
+                if lost.dump.is_some() {
+                    return format!(
+                        "the {} was taken again because its file was missing or had changed",
+                        lost.id()
+                    );
+                }
                 let commits = by_table.get(&lost.id()).map(Vec::as_slice).unwrap_or_default();
                 let again = commits.iter().filter(|c| c.takes_over(lost));
                 let rows: u64 = again.map(|commit| commit.rows).sum();

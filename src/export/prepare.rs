@@ -18,7 +18,7 @@ use crate::export::chunk_writer::ChunkWriter;
 use crate::export::permits::Permits;
 use crate::export::queue::Queue;
 use crate::export::run::Run;
-use crate::export::summary::{ExportStatus, Failed, ReadAgain, Summary, UNREADABLE};
+use crate::export::summary::{ExportStatus, Failed, ReadAgain, Summary, unreadable_hint};
 use crate::export::window_sizing::width_after;
 use crate::export::worker::Shared;
 use crate::model::ArtifactOutcome;
@@ -97,12 +97,12 @@ pub async fn prepare<'a>(
         archive: archive.url().to_owned(),
         run: run.clone(),
         sources: Vec::new(),
-        tables: survey.tables.len(),
+        tables: survey.tables.iter().filter(|surveyed| !surveyed.table.is_dump()).count(),
         tables_written: 0,
         chunks: 0,
         rows: 0,
         bytes: 0,
-        chunks_before: state.commits.len() as u64,
+        chunks_before: state.commits.iter().filter(|commit| commit.dump.is_none()).count() as u64,
         rows_total: 0,
         bytes_total: 0,
         read_again: ReadAgain::default(),
@@ -112,6 +112,7 @@ pub async fn prepare<'a>(
         outside: survey.outside.clone(),
         covers: None,
         excluded: survey.excluded.clone(),
+        dumps: Vec::new(),
         artifacts: Vec::new(),
         notes: survey.notes.clone(),
         warnings: job.warnings.iter().chain(&survey.warnings).cloned().collect(),
@@ -119,7 +120,7 @@ pub async fn prepare<'a>(
         failed: Failed::of_survey(&survey.lost, &survey.unreadable),
         error: None,
         exit: Exit::Incomplete,
-        hint: (!survey.unreadable.is_empty()).then(|| UNREADABLE.to_owned()),
+        hint: unreadable_hint(&survey.unreadable),
     };
     let writer = ChunkWriter {
         pace: job.limits.bandwidth_bytes.map(Pace::new),
@@ -163,7 +164,8 @@ pub async fn prepare<'a>(
 
 /// About how many rows there are to be read, where the sources know it of every table.
 fn expected_rows(survey: &Survey, surveyed: &[usize]) -> Option<u64> {
-    let of_table = surveyed.iter().map(|at| {
+    let with_rows = surveyed.iter().filter(|at| !survey.tables[**at].table.is_dump());
+    let of_table = with_rows.map(|at| {
         let Surveyed { table, source, bounds, requested, .. } = &survey.tables[*at];
         let rows = survey.sources[*source].source.size(&table.id).rows? as f64;
         // The estimate is of the whole table.

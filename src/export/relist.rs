@@ -173,6 +173,10 @@ impl Run<'_> {
     pub(super) async fn take_over(&mut self, at: usize, commit: &Commit) -> Result<bool> {
         let at = self.surveyed[at];
         let Some(before) = self.again.before.get(&(at, commit.slice)) else { return Ok(true) };
+        // A dump is another each time: it says when it was taken, or by which token it ends.
+        if commit.dump.is_some() {
+            return Ok(true);
+        }
         self.again.tables.insert(at);
         self.summary.read_again.tables = self.again.tables.len() as u64;
         if commit.slice == Slice::All && commit.rows == 0 && before.rows > 0 {

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::archive::commit::Commit;
+use crate::archive::dumps::DumpEntry;
 use crate::archive::run_json::{Kept, Outside};
 use crate::error::{Error, Exit};
 use crate::model::{ArtifactOutcome, ArtifactStatus, Chunk, Excluded, TableId};
@@ -50,6 +51,8 @@ pub struct Summary {
     pub outside: Vec<Outside>,
     /// What was left out, and why.
     pub excluded: Vec<Excluded>,
+    /// The native dumps in the archive, of the sources of this run.
+    pub dumps: Vec<DumpEntry>,
     /// What became of each kind of artifact.
     pub artifacts: Vec<ArtifactStatus>,
     /// What was found out and is no reason to worry.
@@ -209,6 +212,12 @@ pub struct Failed {
     pub is_source: bool,
     #[serde(skip)]
     pub(super) exit: Exit,
+}
+
+/// What helps where something cannot be read, if there is something.
+pub fn unreadable_hint(unreadable: &[(TableId, String)]) -> Option<String> {
+    // Why a dump cannot be made says what to do.
+    unreadable.iter().any(|(id, _)| !id.is_dump()).then(|| UNREADABLE.to_owned())
 }
 
 /// What helps where tables cannot be read.

@@ -8,7 +8,9 @@ use moveout::model::ArtifactOutcome;
 use moveout::text::several;
 use moveout::window::Slice;
 
-use super::{Out, covers, excluded, failed, notes, outside, seconds, some, verdict, warnings};
+use super::{
+    Out, covers, dump, excluded, failed, notes, outside, seconds, some, verdict, warnings,
+};
 
 pub(crate) fn export(out: Out<'_>, summary: &Summary) -> io::Result<()> {
     let open = open(summary);
@@ -42,6 +44,7 @@ pub(crate) fn export(out: Out<'_>, summary: &Summary) -> io::Result<()> {
     if summary.sources.len() > 1 {
         some(out, &summary.sources, source)?;
     }
+    some(out, &summary.dumps, dump)?;
     some(out, &summary.missing, missing)?;
     failed(out, &summary.failed)?;
     if let Some(error) = &summary.error {
@@ -88,8 +91,12 @@ fn open(summary: &Summary) -> String {
     let (what, count) = match summary.sources.len() {
         all @ 2.. if sources > 0 => (format!("{sources} of {all} sources"), sources),
         _ => {
-            let tables = summary.missing.len();
-            (several(tables as u64, "table"), tables)
+            let dumps = summary.missing.iter().filter(|missing| missing.table.is_dump()).count();
+            let all = summary.missing.len();
+            let counts = [(all - dumps, "table"), (dumps, "dump")];
+            let counts = counts.into_iter().filter(|(count, _)| *count > 0);
+            let words = counts.map(|(count, what)| several(count as u64, what));
+            (words.collect::<Vec<_>>().join(" and "), all)
         }
     };
     match count {
@@ -116,6 +123,9 @@ fn source(out: Out<'_>, source: &OfSource) -> io::Result<()> {
 }
 
 fn missing(out: Out<'_>, missing: &Missing) -> io::Result<()> {
+    if missing.table.is_dump() {
+        return writeln!(out, "  missing    {}", missing.table);
+    }
     write!(out, "  missing    {} ", missing.table)?;
     match missing.windows.as_slice() {
         [] => return writeln!(out, "(the rows without a time)"),

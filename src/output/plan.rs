@@ -68,6 +68,18 @@ pub(crate) fn plan(out: Out<'_>, plan: &Preview) -> io::Result<()> {
     }
     let (all_rows, all_size) = (rows(plan.rows_estimate), size(plan.bytes_estimate));
     line("total", &all_rows, &all_size, &windows(plan.windows), "")?;
+    for dump in &plan.dumps {
+        let state = match (dump.remaining, dump.again) {
+            (true, true) => ", again",
+            (true, false) => "",
+            (false, _) => ", nothing left to do",
+        };
+        let size =
+            dump.source_bytes.map(|bytes| format!(", about {} in the source", HumanBytes(bytes)));
+        let (name, source) = (dump.name.escape_debug(), dump.source.escape_debug());
+        let (program, size) = (dump.program.escape_debug(), size.unwrap_or_default());
+        writeln!(out, "  dump {name} of {source} by {program}{size}{state}")?;
+    }
     let time = |seconds| HumanDuration(Duration::from_secs(seconds));
     match plan.seconds_estimate {
         Some(seconds) => writeln!(
@@ -76,7 +88,9 @@ pub(crate) fn plan(out: Out<'_>, plan: &Preview) -> io::Result<()> {
             time(seconds),
             several(plan.concurrency as u64, "chunk")
         )?,
-        None if plan.windows == 0 => writeln!(out, "nothing is left to do")?,
+        None if plan.windows == 0 && plan.dumps.iter().all(|dump| !dump.remaining) => {
+            writeln!(out, "nothing is left to do")?
+        }
         None => writeln!(out, "how long it takes is not known")?,
     }
     for quota in &plan.quotas {

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arrow::array::{Array, ArrayRef, RecordBatch};
+use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::error::{Class, Error, Result};
@@ -22,6 +23,9 @@ pub(crate) fn size_bytes(array: &ArrayRef) -> usize {
 /// How long a receiver that is paced sleeps at once; it then looks whether its chunk has failed.
 const NAP: Duration = Duration::from_millis(50);
 
+/// Pieces of a dump that wait for whoever takes them.
+const PIECES: usize = 4;
+
 /// The most bytes of rows that the chunks of a run take from their sources in a second, all together.
 #[derive(Debug, Clone)]
 pub struct Pace {
@@ -36,6 +40,11 @@ impl Pace {
         Self { bytes_per_second, next: Arc::new(Mutex::new(Instant::now())) }
     }
 
+    /// Waits until so many bytes may be passed on.
+    pub async fn wait(&self, bytes: usize) {
+        tokio::time::sleep_until(self.take((bytes / 1024) as u32).into()).await;
+    }
+
     /// When a batch of that size may be passed on. The batches after it wait for as long as it takes to send.
     fn take(&self, size_kib: u32) -> Instant {
         let bytes = u64::from(size_kib) * 1024;
@@ -45,6 +54,14 @@ impl Pace {
         *next = due + takes;
         due
     }
+}
+
+/// Where the bytes of a native dump go, as its program prints them.
+pub type DumpSender = mpsc::Sender<Bytes>;
+
+/// A channel for a dump. Its bound slows the program down where the destination is slow.
+pub fn dump_channel() -> (DumpSender, mpsc::Receiver<Bytes>) {
+    mpsc::channel(PIECES)
 }
 
 /// The sending half: a source puts the batches of a chunk into it. It is bounded, so that a slow destination slows the

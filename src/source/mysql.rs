@@ -5,6 +5,7 @@ mod artifacts;
 mod catalog;
 mod charset;
 mod client;
+mod dump;
 mod errors;
 mod handshake;
 mod identity;
@@ -29,6 +30,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 
 use self::client::Client;
+use self::dump::Dump;
 use self::errors::Fault;
 use self::read::{Aside, Sink};
 use self::select::Part;
@@ -37,11 +39,11 @@ use self::session::{Pool, Session};
 use crate::config::{Database, Limits, SourceSpec};
 use crate::error::{Class, Error, Result};
 use crate::model::{
-    Artifacts, Chunk, Listing, ReadSummary, RowCount, ServerIdentity, Size, SourceInfo, Table,
-    TableId,
+    Artifacts, Chunk, DumpPlan, Dumped, Listing, ReadSummary, RowCount, ServerIdentity, Size,
+    SourceInfo, Table, TableId,
 };
 use crate::source::Source;
-use crate::source::channel::BatchSender;
+use crate::source::channel::{BatchSender, DumpSender};
 use crate::source::relational::cancel::{CancelToken, blocking};
 use crate::source::relational::tables::Tables;
 use crate::source::relational::type_overrides::TypeOverrides;
@@ -53,18 +55,22 @@ pub(super) fn open(
     database: &Database,
     limits: &Limits,
 ) -> Result<Arc<dyn Source>> {
-    Ok(Arc::new(MySql(Arc::new(Inner {
-        name: spec.name.clone(),
-        select: spec.select.clone(),
-        time_columns: database.time_columns.clone(),
-        pool: Arc::new(Pool::new(database, limits)),
-        numbered: AtomicBool::new(false),
-        tables: Tables::default(),
-        type_overrides: TypeOverrides::default(),
-    }))))
+    Ok(Arc::new(MySql(
+        Arc::new(Inner {
+            name: spec.name.clone(),
+            select: spec.select.clone(),
+            time_columns: database.time_columns.clone(),
+            pool: Arc::new(Pool::new(database, limits)),
+            numbered: AtomicBool::new(false),
+            tables: Tables::default(),
+            type_overrides: TypeOverrides::default(),
+        }),
+        Dump::of(database, limits),
+    )))
 }
 
-struct MySql(Arc<Inner>);
+/// A server, and the dump of it.
+struct MySql(Arc<Inner>, Dump);
 
 #[async_trait]
 impl Source for MySql {
@@ -113,7 +119,9 @@ impl Source for MySql {
     async fn list(&self) -> Result<Listing> {
         let this = Arc::clone(&self.0);
         let mut lease = this.pool.lease().await?;
-        blocking(move |cancel| listing::list(&this, &mut lease, cancel)).await
+        let mut listing = blocking(move |cancel| listing::list(&this, &mut lease, cancel)).await?;
+        dump::list(&self.1, &self.0, &mut listing).await?;
+        Ok(listing)
     }
 
     async fn list_again(&self) -> Result<Option<Listing>> {
@@ -121,7 +129,10 @@ impl Source for MySql {
     }
 
     async fn bounds(&self, tables: &[Table]) -> Result<Vec<Option<Window>>> {
-        tables.iter().map(|table| Ok(self.0.tables.get(&table.id)?.bounds)).collect()
+        let bounds = |table: &Table| {
+            if table.is_dump() { Ok(None) } else { Ok(self.0.tables.get(&table.id)?.bounds) }
+        };
+        tables.iter().map(bounds).collect()
     }
 
     async fn count(&self, table: &Table, window: Window) -> Result<RowCount> {
@@ -147,7 +158,17 @@ impl Source for MySql {
     }
 
     fn size(&self, table: &TableId) -> Size {
-        self.0.tables.get(table).map_or_else(|_| Size::default(), |readable| readable.size)
+        let of_rows =
+            || self.0.tables.get(table).map_or_else(|_| Size::default(), |found| found.size);
+        self.1.listed.size(table).unwrap_or_else(of_rows)
+    }
+
+    fn dump(&self, table: &TableId) -> Option<DumpPlan> {
+        self.1.listed.plan(table)
+    }
+
+    async fn read_dump(&self, _dump: &TableId, output: DumpSender) -> Result<Dumped> {
+        dump::run(&self.1, &self.0, output).await
     }
 
     async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<ReadSummary> {

@@ -6,6 +6,7 @@ mod catalog;
 mod connection;
 mod copy_binary;
 mod decode;
+mod dump;
 mod encoding;
 mod errors;
 mod field;
@@ -13,6 +14,7 @@ mod identity;
 mod input;
 mod listing;
 mod names;
+mod pg_dump;
 mod read;
 mod server;
 mod snapshot;
@@ -29,11 +31,12 @@ use self::server::Inner;
 use crate::config::{Database, Limits, SourceSpec};
 use crate::error::{Class, Error, Result};
 use crate::model::{
-    Artifacts, Chunk, Listing, ReadSummary, RowCount, ServerIdentity, Size, SourceInfo, Table,
-    TableId,
+    Artifacts, Chunk, DumpPlan, Dumped, Listing, ReadSummary, RowCount, ServerIdentity, Size,
+    SourceInfo, Table, TableId,
 };
 use crate::source::Source;
-use crate::source::channel::BatchSender;
+use crate::source::channel::{BatchSender, DumpSender};
+use crate::source::dump::Listed;
 use crate::source::relational::cancel::{CancelToken, blocking};
 use crate::source::relational::tables::Tables;
 use crate::source::relational::type_overrides::TypeOverrides;
@@ -60,6 +63,7 @@ pub(super) fn open(
             pools: Mutex::default(),
             tables: Tables::default(),
             type_overrides: TypeOverrides::default(),
+            dumps: Listed::default(),
         }),
     }))
 }
@@ -90,7 +94,10 @@ impl Source for Postgres {
     }
 
     async fn bounds(&self, tables: &[Table]) -> Result<Vec<Option<Window>>> {
-        tables.iter().map(|table| Ok(self.inner.tables.get(&table.id)?.bounds)).collect()
+        let bounds = |table: &Table| {
+            if table.is_dump() { Ok(None) } else { Ok(self.inner.tables.get(&table.id)?.bounds) }
+        };
+        tables.iter().map(bounds).collect()
     }
 
     async fn count(&self, table: &Table, window: Window) -> Result<RowCount> {
@@ -99,7 +106,17 @@ impl Source for Postgres {
     }
 
     fn size(&self, table: &TableId) -> Size {
-        self.inner.tables.get(table).map_or_else(|_| Size::default(), |readable| readable.size)
+        let of_rows =
+            || self.inner.tables.get(table).map_or_else(|_| Size::default(), |found| found.size);
+        self.inner.dumps.size(table).unwrap_or_else(of_rows)
+    }
+
+    fn dump(&self, table: &TableId) -> Option<DumpPlan> {
+        self.inner.dumps.plan(table)
+    }
+
+    async fn read_dump(&self, dump: &TableId, output: DumpSender) -> Result<Dumped> {
+        dump::run(&self.inner, &dump.table, output).await
     }
 
     async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<ReadSummary> {

@@ -109,6 +109,9 @@ impl Endpoint {
             SourceKind::LineProtocol { .. }
             | SourceKind::Aptible(_)
             | SourceKind::Behind(_)
+            | SourceKind::Redis(_)
+            | SourceKind::MongoDb(_)
+            | SourceKind::Program(_)
             | SourceKind::Given(_) => None,
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::config::{Limits, SourceKind, SourceSpec};
 use crate::error::{Error, Result};
-use crate::source::{Source, influxdb, line_protocol, mysql, postgres};
+use crate::source::{Source, dump, influxdb, line_protocol, mysql, postgres};
 
 /// The one list of sources. Asks a server what it is, where an address does not say.
 pub async fn open(spec: &SourceSpec, limits: &Limits) -> Result<Arc<dyn Source>> {
@@ -13,6 +13,9 @@ pub async fn open(spec: &SourceSpec, limits: &Limits) -> Result<Arc<dyn Source>>
         SourceKind::InfluxDb(influxdb) => influxdb::open(spec, influxdb, limits).await?,
         SourceKind::Postgres(database) => postgres::open(spec, database, limits)?,
         SourceKind::MySql(database) => mysql::open(spec, database, limits)?,
+        SourceKind::Redis(server) => dump::open_redis(spec, server, limits),
+        SourceKind::MongoDb(server) => dump::open_mongodb(spec, server, limits),
+        SourceKind::Program(program) => dump::open_program(spec, program, limits),
         SourceKind::Given(source) => Arc::clone(source),
         SourceKind::Behind(behind) => {
             let spec = SourceSpec { kind: behind.found().await?, ..spec.clone() };

@@ -1,7 +1,7 @@
 //! PURE: finds what the archive has and the source may have changed since. Nothing proves cheaply that a table without
 //! windows is unchanged: counters of a server are reset, unlogged tables are emptied by a crash, and a log can be
 //! switched off. Only the hash of a file proves it. So every run over a sealed archive reads all other tables that
-//! were read whole again.
+//! were read whole again, and takes each native dump again.
 
 use crate::archive::commit::Commit;
 use crate::model::{ReadMode, Table};
@@ -28,7 +28,9 @@ impl<'a> Known<'a> {
         for commit in self.commits(&table.id).iter().filter(|commit| self.is_sealed(commit)) {
             match commit.slice {
                 Slice::NullTime => again.stale.push(commit),
-                Slice::All if table.read_mode == ReadMode::Whole => again.stale.push(commit),
+                Slice::All if matches!(table.read_mode, ReadMode::Whole | ReadMode::Dump) => {
+                    again.stale.push(commit)
+                }
                 Slice::All | Slice::Window(_) => again.windows += 1,
             }
         }

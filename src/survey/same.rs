@@ -292,7 +292,7 @@ fn sign(table: &Table, bounds: Option<Window>, commits: &[&Commit]) -> Sign {
                 Sign::Changed("is of another file".to_owned())
             }
         }
-        ReadMode::Whole => Sign::None,
+        ReadMode::Whole | ReadMode::Dump => Sign::None,
         ReadMode::Windows | ReadMode::WindowsAndNullTime => {
             let Some(first) = first_row(table, commits) else { return Sign::None };
             let coverage: Coverage = commits.iter().filter_map(|c| c.slice.window()).collect();

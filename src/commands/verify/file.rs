@@ -16,7 +16,7 @@ use crate::commands::verify::pages;
 use crate::encode::{TimeOrder, type_name};
 use crate::error::Result;
 use crate::model::{Column, Role};
-use crate::store::Store;
+use crate::store::{Store, hash_object};
 
 /// What came of the files of a chunk.
 #[derive(Debug, Default)]
@@ -37,6 +37,26 @@ enum Broken {
     Fault(String),
     /// It would take more memory than there is.
     TooLarge(String),
+}
+
+/// What is wrong with the bytes of a file, whose size the store says.
+pub(super) async fn check_bytes(
+    store: &Store,
+    file: &FileRecord,
+    size: Option<u64>,
+    quick: bool,
+) -> Result<Option<String>> {
+    Ok(match size {
+        None => Some("it is missing".to_owned()),
+        Some(size) if size != file.bytes => {
+            Some(format!("it has {size} bytes, the catalog says {}", file.bytes))
+        }
+        Some(_) if quick => None,
+        Some(_) => match hash_object(store, &file.key).await? {
+            Some((hash, _)) if hash == file.sha256 => None,
+            _ => Some("its bytes are not those that the catalog records".to_owned()),
+        },
+    })
 }
 
 /// Decodes all files of a chunk within a share of the memory, in bytes. `Err` is for a store that cannot be

@@ -9,10 +9,11 @@ use crate::archive::bag::{self, Hashes};
 use crate::archive::catalog::{self, TableEntry};
 use crate::archive::chunks;
 use crate::archive::commit::Commit;
+use crate::archive::dumps;
 use crate::archive::run_json::{ArtifactFile, Format, RunEntry};
 use crate::archive::runs::{Heartbeat, RunPlan};
 use crate::archive::{
-    Archive, CHUNKS, MANIFEST, RUN, TABLES, TAG_FILES, TAG_MANIFEST, is_artifact, is_marker,
+    Archive, CHUNKS, DUMPS, MANIFEST, RUN, TABLES, TAG_FILES, TAG_MANIFEST, is_artifact, is_marker,
     is_written_by_runs, keys, without_overlaps,
 };
 use crate::commands::verify::{Check, Concern, Records};
@@ -28,14 +29,17 @@ impl Check {
         self.payload(&hashes);
         self.strangers(archive).await?;
         let commits = self.catalog(&hashes).await?;
-        let tables = commits.iter().map(Commit::id).collect::<BTreeSet<_>>().len();
+        let rows = commits.iter().filter(|commit| commit.dump.is_none());
+        let tables = rows.map(Commit::id).collect::<BTreeSet<_>>().len();
         Ok(Records { tables, commits, hashes })
     }
 
     /// Every tag file is listed, and is what the tag manifest says.
     async fn tag_files(&mut self) -> Result<()> {
         let Some(tags) = self.manifest(TAG_MANIFEST).await? else { return Ok(()) };
-        for key in TAG_FILES.iter().filter(|key| !tags.contains_key(**key)) {
+        let dumps = self.present.contains_key(DUMPS).then_some(DUMPS);
+        let expected = TAG_FILES.into_iter().chain(dumps);
+        for key in expected.filter(|key| !tags.contains_key(*key)) {
             self.file_fault(key, format!("{TAG_MANIFEST} does not list it"));
         }
         for (key, hash) in &tags {
@@ -99,6 +103,7 @@ impl Check {
                 || key == TAG_MANIFEST
                 || key == "report.html"
                 || TAG_FILES.contains(&key)
+                || key == DUMPS
         };
         let strangers: Vec<String> =
             self.present.keys().filter(|key| !known(key)).cloned().collect();
@@ -160,6 +165,7 @@ impl Check {
                 }
             },
         };
+        commits.extend(self.dumps().await?);
         let mut named = BTreeSet::new();
         for file in commits.iter().flat_map(|commit| &commit.files) {
             if !named.insert(file.key.clone()) {
@@ -194,6 +200,22 @@ impl Check {
         Ok(commits)
     }
 
+    /// The dumps of the catalog.
+    async fn dumps(&mut self) -> Result<Vec<Commit>> {
+        // What is damaged is named already.
+        if self.faults.iter().any(|fault| fault.place == DUMPS) {
+            return Ok(Vec::new());
+        }
+        let Some(bytes) = self.read(DUMPS).await? else { return Ok(Vec::new()) };
+        match dumps::read_dumps(&bytes) {
+            Ok(commits) => Ok(commits),
+            Err(error) => {
+                self.file_fault(DUMPS, format!("it cannot be read: {error}"));
+                Ok(Vec::new())
+            }
+        }
+    }
+
     /// Each table has one folder, which is no other table's and is made of its name; each file has the name
     /// that is made of the folder, the slice, the run and its number; and a chunk has the rows of its files.
     fn names(&mut self, commits: &[Commit]) {
@@ -217,6 +239,14 @@ impl Check {
                 self.fault(Concern::Records, &place, fault);
             }
             for (at, file) in commit.files.iter().enumerate() {
+                if commit.dump.is_some() {
+                    let key = keys::dump_key(&commit.path, &commit.run);
+                    if file.key != key {
+                        let fault = format!("its dump should have `{key}` in its place");
+                        self.fault(Concern::Records, &file.key, fault);
+                    }
+                    continue;
+                }
                 let (path, slice, run) = (&commit.path, commit.slice, &commit.run);
                 let key = keys::file_key(path, slice, run, at + 1);
                 if file.key != key && file.key != keys::long_file_key(path, slice, run, at + 1) {
@@ -301,12 +331,17 @@ impl Check {
         for requested in &run.requested {
             let coverage = covered.remove(&requested.table).unwrap_or_default();
             for gap in requested.windows.iter().flat_map(|window| coverage.missing(*window)) {
-                let fault = format!("{gap} was requested and is not covered");
+                let fault = if requested.table.is_dump() {
+                    format!("it was requested, and {DUMPS} has it not")
+                } else {
+                    format!("{gap} was requested and is not covered")
+                };
                 self.fault(Concern::Records, &requested.table.to_string(), fault);
             }
         }
         for table in covered.keys() {
-            let fault = format!("{CHUNKS} has it, {RUN} does not know of it");
+            let catalog = if table.is_dump() { DUMPS } else { CHUNKS };
+            let fault = format!("{catalog} has it, {RUN} does not know of it");
             self.fault(Concern::Records, &table.to_string(), fault);
         }
         if let Some(listed) = &run.artifact_files {

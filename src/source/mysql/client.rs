@@ -91,6 +91,10 @@ impl Client {
         Ok(Self { packets, id: greeting.id, version, is_mariadb, idle })
     }
 
+    pub(super) fn is_tls(&self) -> bool {
+        self.packets.is_tls()
+    }
+
     /// Says goodbye, so that the server does not log an aborted connection.
     pub(super) fn quit(mut self) {
         let _ = self.command(COM_QUIT, b""); // it may be gone already

@@ -22,7 +22,7 @@ use crate::source::relational::outside::{Connected, Outside};
 /// How a server is reached, and for how long it may be silent.
 #[derive(Clone)]
 pub(super) struct Address {
-    database: Database,
+    pub(super) database: Database,
     idle: Duration,
 }
 
@@ -348,6 +348,7 @@ mod tests {
             tls,
             time_columns: Default::default(),
             lock: false,
+            dump: false,
             server_key: None,
             tunnel: None,
         };

@@ -5,12 +5,13 @@ mod ddl;
 mod dump;
 mod inventory;
 mod script;
-mod secrets;
+pub(super) mod secrets;
 
 use self::script::{Script, is_final, one_line};
 use crate::error::{Error, Result};
 use crate::model::{ArtifactOutcome, Artifacts, Listing};
 use crate::source::postgres::catalog;
+use crate::source::postgres::pg_dump;
 use crate::source::postgres::server::Inner;
 
 /// Asks for each kind. What cannot be had is reported and is no error, unless the server cannot be reached at all: then
@@ -65,7 +66,7 @@ fn define_once(inner: &Inner, database: &str) -> Result<(Script, String)> {
         Some(row) => (catalog::text(row, 0).parse().unwrap_or(0), catalog::text(row, 1)),
         None => return Err(Error::fail("the server does not say its version")),
     };
-    let dumped = match dump::version(version) {
+    let dumped = match pg_dump::version(version) {
         Ok(program) => {
             let script = dump::script(&inner.server, database, connection)?;
             script.map(|script| (script, format!("by {program}")))

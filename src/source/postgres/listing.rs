@@ -12,7 +12,7 @@ use crate::source::postgres::read::{RANGE_BYTES, bounds_of};
 use crate::source::postgres::server::{Inner, Readable};
 use crate::source::postgres::snapshot::{RELEASE, Session};
 use crate::source::postgres::types::{Cast, Types};
-use crate::source::postgres::{catalog, identity, sql};
+use crate::source::postgres::{catalog, dump, identity, sql};
 use crate::source::relational::cancel::CancelToken;
 use crate::source::relational::time_column;
 use crate::source::relational::time_column::{Candidate, choose};
@@ -49,6 +49,9 @@ impl Inner {
         let tables = listed.chain(listing.unreadable.iter().map(|(id, _)| id));
         let unused = time_column::unused(&self.server.time_columns, tables);
         listing.warnings.extend(unused);
+        if self.server.dump {
+            dump::list(self, &mut listing)?;
+        }
         Ok(listing)
     }
 

@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use crate::config::{Database, Limits, Select};
 use crate::error::{Class, Error, Result};
 use crate::model::{Column, Excluded, Listing, Object, ServerIdentity, Size, SourceInfo, TableId};
+use crate::source::dump::Listed;
 use crate::source::postgres::connection::Connection;
 use crate::source::postgres::snapshot::Pool;
 use crate::source::postgres::types::Kind;
@@ -35,6 +36,7 @@ pub(super) struct Inner {
     pub(super) pools: Mutex<HashMap<String, Arc<Pool>>>,
     pub(super) tables: Tables<Readable>,
     pub(super) type_overrides: TypeOverrides,
+    pub(super) dumps: Listed,
 }
 
 /// How the rows of a table are read.

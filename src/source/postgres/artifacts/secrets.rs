@@ -26,7 +26,7 @@ pub(super) fn option() -> String {
 
 /// A query of all options that hold secrets: as pg_dump writes them, and as they may be written. For a user with
 /// `quote_all_identifiers` it writes each name in quotes.
-pub(super) fn options() -> String {
+pub(in crate::source::postgres) fn options() -> String {
     let quoted = "'\"' || replace(o.option_name, '\"', '\"\"') || '\"'";
     format!("{} UNION {}", options_by("quote_ident(o.option_name)"), options_by(quoted))
 }

@@ -1,0 +1,50 @@
+//! One native dump: its bytes, what it is when it is decompressed, and whether that is whole by the signs of its format.
+
+use crate::archive::commit::FileRecord;
+use crate::commands::verify::file::{Checked, check_bytes};
+use crate::error::Result;
+use crate::export::dump_reader::read_stored;
+use crate::model::DumpRecord;
+use crate::store::Store;
+
+/// Reads a dump to its end, or only looks at its size. `Err` is for a store that cannot be read.
+pub(super) async fn check_dump(
+    store: &Store,
+    file: &FileRecord,
+    dump: &DumpRecord,
+    size: Option<u64>,
+    quick: bool,
+    checked: &mut Checked,
+) -> Result<()> {
+    // Its hash comes with its content.
+    let mut fault = check_bytes(store, file, size, true).await?;
+    if fault.is_none() && !quick {
+        fault = match read_stored(store, &file.key, &dump.format).await? {
+            None => Some("it is missing".to_owned()),
+            Some(stored) if stored.sha256 != file.sha256 => {
+                Some("its bytes are not those that the catalog records".to_owned())
+            }
+            Some(stored) => match stored.raw.whole {
+                Err(fault) => Some(format!("the dump {fault}")),
+                Ok(_)
+                    if (stored.raw.bytes, &stored.raw.sha256)
+                        != (dump.raw_bytes, &dump.raw_sha256) =>
+                {
+                    Some("it is decompressed to other bytes than the catalog records".to_owned())
+                }
+                Ok(whole) if whole.contents != dump.contents => {
+                    Some("it holds other tables than the catalog records".to_owned())
+                }
+                Ok(_) => None,
+            },
+        };
+    }
+    match fault {
+        Some(fault) => checked.faults.push((file.key.clone(), fault)),
+        None => {
+            checked.files += 1;
+            checked.bytes += file.bytes;
+        }
+    }
+    Ok(())
+}

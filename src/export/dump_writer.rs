@@ -1,0 +1,278 @@
+//! One native dump from its program to a commit: read to its end, compressed and hashed on threads, uploaded, read back
+//! and read to its end once more. The upload is completed only when everything else is known: until then nothing of the
+//! dump can be seen.
+
+use std::io::{self, Write};
+use std::time::Instant;
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+use tokio::sync::mpsc::{self, Receiver, Sender};
+use tokio::task::{JoinError, JoinHandle};
+
+use crate::archive::commit::{Commit, FileRecord};
+use crate::archive::keys::dump_key;
+use crate::error::{Class, Error, Result};
+use crate::export::chunk_writer::{ChunkWriter, Failure};
+use crate::export::dump_reader::{PIECES, Passed, pass, read_stored};
+use crate::hash::hex;
+use crate::model::{Chunk, DumpPlan, DumpRecord, Dumped};
+use crate::source::Source;
+use crate::source::channel::{Pace, dump_channel};
+use crate::source::dump::format::Whole;
+use crate::store::upload::Upload;
+use crate::window::{now, rfc3339};
+
+/// How hard zstd tries: its own default, which keeps up with the programs.
+const LEVEL: i32 = 3;
+/// How many tables a message names.
+const NAMED: usize = 5;
+
+/// What became of the bytes on their way to the store.
+struct Compressed {
+    bytes: u64,
+    sha256: String,
+}
+
+impl ChunkWriter {
+    /// Brings a dump into the store and reads it back. What is returned is durable, but counts only once it is
+    /// committed.
+    pub(super) async fn write_dump(
+        &self,
+        source: &dyn Source,
+        chunk: &Chunk,
+        path: &str,
+        permit: impl Send,
+    ) -> Result<Commit, Failure> {
+        let (began, started) = (Instant::now(), rfc3339(now()));
+        let id = &chunk.table.id;
+        let not_listed = || Failure::OfSource(Error::fail(format!("{id} was not listed")));
+        let plan = source.dump(id).ok_or_else(not_listed)?;
+        let _reading = self.progress.reading(&id.to_string(), source.name());
+        tracing::info!("taking the {id} by {}", plan.program);
+        let key = dump_key(path, &self.run);
+        let (compressed, passed, whole) = self.store_dump(source, chunk, &plan, &key).await?;
+        drop(permit);
+        let Compressed { bytes, sha256 } = compressed;
+        let file = FileRecord { key, bytes, sha256, rows: 0 };
+        if let Err(error) = self.interrupt.or(self.read_back(&file, &plan, &passed, &whole)).await {
+            let _ = self.store.delete(&file.key).await; // a sweep finds what is left
+            self.progress.uncount(0, file.bytes);
+            return Err(error.into());
+        }
+        let id = id.clone();
+        Ok(Commit {
+            source: id.source,
+            database: id.database,
+            schema: id.schema,
+            table: id.table,
+            path: path.to_owned(),
+            slice: chunk.slice,
+            rows: 0,
+            files: vec![file],
+            columns: Vec::new(),
+            run: self.run.clone(),
+            started,
+            elapsed_ms: began.elapsed().as_millis() as u64,
+            committed: rfc3339(now()),
+            verified: format!(
+                "exit status 0; stored bytes read back, hashed, decompressed and read to the end: {}",
+                whole.checked
+            ),
+            state: None,
+            snapshot: None,
+            replaces: Vec::new(),
+            dump: Some(DumpRecord {
+                program: plan.program,
+                format: plan.format,
+                raw_bytes: passed.bytes,
+                raw_sha256: passed.sha256,
+                contents: whole.contents,
+            }),
+        })
+    }
+
+    /// Brings the bytes into the store, where they are seen only if all is well.
+    async fn store_dump(
+        &self,
+        source: &dyn Source,
+        chunk: &Chunk,
+        plan: &DumpPlan,
+        key: &str,
+    ) -> Result<(Compressed, Passed, Whole), Failure> {
+        let (output, printed) = dump_channel();
+        let printed = match &self.pace {
+            Some(pace) => paced(printed, pace.clone()),
+            None => printed,
+        };
+        let (next, to_compress) = mpsc::channel(PIECES);
+        let (parts, to_upload) = mpsc::channel(1);
+        let passing = pass(printed, Some(next), &plan.format);
+        let compressing = compress(to_compress, parts, self.store.part_bytes());
+        let uploading = tokio::spawn(self.clone().upload(key.to_owned(), to_upload));
+
+        let dumped = self.interrupt.or(source.read_dump(&chunk.table.id, output)).await;
+        let (passed, compressed) = (passing.await, compressing.await);
+        let (upload, sent) = uploading.await.map_err(lost)?;
+        let (bytes, known) = match sent {
+            Ok(bytes) => (bytes, all_is_well(compressed, passed, dumped)),
+            // It makes the others fail.
+            Err(error) => (0, Err(error.into())),
+        };
+        let known = match known {
+            Ok(known) => upload.complete().await.map(|()| known).map_err(Failure::from),
+            Err(error) => {
+                upload.abort().await;
+                Err(error)
+            }
+        };
+        known.inspect_err(|_| self.progress.uncount(0, bytes))
+    }
+
+    async fn upload(self, key: String, mut parts: Receiver<Bytes>) -> (Upload, Result<u64>) {
+        let mut upload = Upload::new(self.store.clone(), &key);
+        let mut bytes = 0;
+        while let Some(part) = parts.recv().await {
+            bytes += part.len() as u64;
+            self.progress.add_bytes(part.len() as u64);
+            if let Err(error) = upload.write(part).await {
+                self.progress.uncount(0, bytes);
+                return (upload, Err(error));
+            }
+        }
+        (upload, Ok(bytes))
+    }
+
+    /// A dump as it stands in the store, not as it was sent.
+    async fn read_back(
+        &self,
+        file: &FileRecord,
+        plan: &DumpPlan,
+        sent: &Passed,
+        whole: &Whole,
+    ) -> Result<()> {
+        let differs =
+            |what: &str| Err(Error::of(Class::Retry, format!("{}: read back, {what}", file.key)));
+        let Some(stored) = read_stored(&self.store, &file.key, &plan.format).await? else {
+            return differs("it is not there");
+        };
+        match &stored.raw.whole {
+            _ if (stored.bytes, &stored.sha256) != (file.bytes, &file.sha256) => {
+                differs("its bytes differ from those written")
+            }
+            Err(fault) => differs(&format!("the dump {fault}")),
+            Ok(found) if found != whole || stored.raw.sha256 != sent.sha256 => {
+                differs("it is another dump")
+            }
+            Ok(_) => Ok(()),
+        }
+    }
+}
+
+/// What is known of a dump before it may be seen: its program ended with exit status 0, its end was seen, and it has
+/// what it must have.
+fn all_is_well(
+    compressed: Result<io::Result<Compressed>, JoinError>,
+    passed: Result<Passed, JoinError>,
+    dumped: Result<Dumped>,
+) -> Result<(Compressed, Passed, Whole), Failure> {
+    let compressed = compressed.map_err(lost)?;
+    let compressed =
+        compressed.map_err(|error| Error::stop(format!("compressing the dump: {error}")))?;
+    let mut passed = passed.map_err(lost)?;
+    let whole = std::mem::replace(&mut passed.whole, Err(String::new()));
+    let of_source = |what: String| Failure::OfSource(Error::of(Class::Retry, what));
+    let whole = whole.map_err(|fault| of_source(format!("the dump {fault}")));
+    // A program whose output is not taken any more fails because of that.
+    let dumped =
+        if passed.gave_up { Dumped::default() } else { dumped.map_err(Failure::OfSource)? };
+    let whole = whole?;
+    let missing: Vec<&String> = dumped
+        .expected
+        .iter()
+        .filter(|table| whole.contents.binary_search(table).is_err())
+        .collect();
+    if !missing.is_empty() {
+        let names = missing.iter().take(NAMED).map(|name| name.escape_debug().to_string());
+        let names = names.collect::<Vec<_>>().join(", ");
+        return Err(of_source(format!("the dump lacks {names}")));
+    }
+    Ok((compressed, passed, whole))
+}
+
+/// Hands on what comes no faster than that.
+fn paced(mut pieces: Receiver<Bytes>, pace: Pace) -> Receiver<Bytes> {
+    let (slowed, taken) = mpsc::channel(1);
+    tokio::spawn(async move {
+        while let Some(piece) = pieces.recv().await {
+            pace.wait(piece.len()).await;
+            if slowed.send(piece).await.is_err() {
+                return;
+            }
+        }
+    });
+    taken
+}
+
+fn lost(error: JoinError) -> Error {
+    Error::stop(format!("a task of the dump ended: {error}"))
+}
+
+/// Compresses what comes on a thread, into parts of one size.
+fn compress(
+    mut pieces: Receiver<Bytes>,
+    parts: Sender<Bytes>,
+    part_bytes: usize,
+) -> JoinHandle<io::Result<Compressed>> {
+    tokio::task::spawn_blocking(move || {
+        let to = Parts { parts, part: Vec::new(), part_bytes, bytes: 0, hash: Sha256::new() };
+        let mut encoder = zstd::stream::write::Encoder::new(to, LEVEL)?;
+        encoder.include_checksum(true)?;
+        while let Some(piece) = pieces.blocking_recv() {
+            encoder.write_all(&piece)?;
+        }
+        let mut to = encoder.finish()?;
+        if !to.part.is_empty() {
+            to.send()?;
+        }
+        Ok(Compressed { bytes: to.bytes, sha256: hex(&to.hash.finalize()) })
+    })
+}
+
+/// Gathers bytes until they make a part.
+struct Parts {
+    parts: Sender<Bytes>,
+    part: Vec<u8>,
+    part_bytes: usize,
+    bytes: u64,
+    hash: Sha256,
+}
+
+impl Parts {
+    fn send(&mut self) -> io::Result<()> {
+        let part = std::mem::take(&mut self.part);
+        self.hash.update(&part);
+        self.bytes += part.len() as u64;
+        let gone = |_| io::Error::other("the upload has ended");
+        self.parts.blocking_send(part.into()).map_err(gone)
+    }
+}
+
+impl Write for Parts {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.part.is_empty() {
+            self.part.reserve_exact(self.part_bytes);
+        }
+        let room = self.part_bytes - self.part.len();
+        let taken = bytes.len().min(room);
+        self.part.extend_from_slice(&bytes[..taken]);
+        if taken == room {
+            self.send()?;
+        }
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,234 @@
+//! Native dumps: the output of a program of others, kept beside the rows of a server (PostgreSQL, MySQL) or as all that
+//! there is of a source (Redis, MongoDB, any program). `format` knows from the bytes alone whether a dump is whole.
+
+pub mod format;
+mod mongodb;
+pub(in crate::source) mod program;
+mod redis;
+
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+pub(in crate::source) use self::program::Terms;
+use crate::config::{DumpProgram, DumpServer, Limits, SourceSpec};
+use crate::error::{Error, Result};
+use crate::model::{
+    Artifacts, Chunk, DumpFormat, DumpPlan, Dumped, Listing, ReadSummary, RowCount, Size,
+    SourceInfo, Table, TableId,
+};
+use crate::source::Source;
+use crate::source::channel::{BatchSender, DumpSender};
+use crate::source::child::name_of;
+use crate::window::Window;
+
+/// The name of a dump that is of all databases of a server.
+pub(in crate::source) const ALL: &str = "all";
+
+/// What is known of the dumps that a source has listed, by their names.
+#[derive(Debug, Default)]
+pub(in crate::source) struct Listed(Mutex<BTreeMap<String, (DumpPlan, Size)>>);
+
+impl Listed {
+    /// Lists a dump; where it cannot be made, with the reason.
+    pub(in crate::source) fn add(
+        &self,
+        listing: &mut Listing,
+        source: &str,
+        name: &str,
+        plan: Result<(DumpPlan, Size)>,
+    ) {
+        match plan {
+            Ok(plan) => {
+                listing.tables.push(Table::of_dump(source, name));
+                self.lock().insert(name.to_owned(), plan);
+            }
+            Err(error) => {
+                let why = match error.hint_text() {
+                    Some(hint) => format!("{error}; {hint}"),
+                    None => error.to_string(),
+                };
+                listing.unreadable.push((TableId::dump(source, name), why));
+            }
+        }
+    }
+
+    /// How a dump is made; `None` for a table.
+    pub(in crate::source) fn plan(&self, table: &TableId) -> Option<DumpPlan> {
+        self.get(table).map(|(plan, _)| plan)
+    }
+
+    /// About how large what it is of is, for a dump.
+    pub(in crate::source) fn size(&self, table: &TableId) -> Option<Size> {
+        self.get(table).map(|(_, size)| size)
+    }
+
+    fn get(&self, table: &TableId) -> Option<(DumpPlan, Size)> {
+        if table.is_dump() { self.lock().get(&table.table).cloned() } else { None }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, (DumpPlan, Size)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A source that is a dump and nothing else.
+struct DumpSource {
+    name: String,
+    kind: Kind,
+    silence: Duration,
+    listed: Listed,
+}
+
+enum Kind {
+    Redis(DumpServer),
+    MongoDb(DumpServer),
+    Program(DumpProgram),
+}
+
+/// Prepares a Redis as a source.
+pub(super) fn open_redis(
+    spec: &SourceSpec,
+    server: &DumpServer,
+    limits: &Limits,
+) -> Arc<dyn Source> {
+    open(spec, Kind::Redis(server.clone()), limits)
+}
+
+/// Prepares a MongoDB as a source.
+pub(super) fn open_mongodb(
+    spec: &SourceSpec,
+    server: &DumpServer,
+    limits: &Limits,
+) -> Arc<dyn Source> {
+    open(spec, Kind::MongoDb(server.clone()), limits)
+}
+
+/// Prepares the output of a program as a source.
+pub(super) fn open_program(
+    spec: &SourceSpec,
+    program: &DumpProgram,
+    limits: &Limits,
+) -> Arc<dyn Source> {
+    open(spec, Kind::Program(program.clone()), limits)
+}
+
+fn open(spec: &SourceSpec, kind: Kind, limits: &Limits) -> Arc<dyn Source> {
+    let (name, silence, listed) = (spec.name.clone(), limits.patience, Listed::default());
+    Arc::new(DumpSource { name, kind, silence, listed })
+}
+
+impl DumpSource {
+    fn terms(&self) -> Terms<'_> {
+        let (secret, permanent): (_, &[&str]) = match &self.kind {
+            Kind::Redis(server) => (server.password.as_ref(), redis::PERMANENT),
+            Kind::MongoDb(server) => (server.password.as_ref(), mongodb::PERMANENT),
+            Kind::Program(_) => (None, &[]),
+        };
+        Terms { silence: self.silence, secret, permanent }
+    }
+
+    /// The name of its one dump.
+    fn dump_name(&self) -> &str {
+        match &self.kind {
+            Kind::MongoDb(DumpServer { database: Some(database), .. }) => database,
+            Kind::Redis(_) | Kind::MongoDb(_) => ALL,
+            Kind::Program(_) => "output",
+        }
+    }
+
+    async fn plan(&self) -> Result<(DumpPlan, Size)> {
+        let unknown = Size::default();
+        match &self.kind {
+            Kind::Redis(server) => {
+                let plan = redis::plan().await?;
+                Ok((plan, redis::describe(server, self.terms()).await?.size))
+            }
+            Kind::MongoDb(_) => Ok((mongodb::plan().await?, unknown)),
+            Kind::Program(DumpProgram { command, ends_with }) => {
+                let format = DumpFormat::EndsWith(ends_with.clone());
+                Ok((DumpPlan { program: program_name(command), format }, unknown))
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Source for DumpSource {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    async fn describe(&self) -> Result<SourceInfo> {
+        let (address, version) = match &self.kind {
+            Kind::Redis(server) => {
+                let found = redis::describe(server, self.terms()).await?;
+                (format!("redis://{}:{}", server.host, server.port), found.version)
+            }
+            Kind::MongoDb(server) => {
+                mongodb::reach(server).await?;
+                (format!("mongodb://{}:{}", server.host, server.port), "MongoDB".to_owned())
+            }
+            // Its arguments may hold anything.
+            Kind::Program(program) => ("a program".to_owned(), program_name(&program.command)),
+        };
+        Ok(SourceInfo { name: self.name.clone(), address, version, identity: None })
+    }
+
+    async fn list(&self) -> Result<Listing> {
+        let mut listing = Listing::default();
+        self.listed.add(&mut listing, &self.name, self.dump_name(), self.plan().await);
+        Ok(listing)
+    }
+
+    async fn list_again(&self) -> Result<Option<Listing>> {
+        Ok(None)
+    }
+
+    async fn bounds(&self, tables: &[Table]) -> Result<Vec<Option<Window>>> {
+        Ok(vec![None; tables.len()])
+    }
+
+    async fn count(&self, _table: &Table, _window: Window) -> Result<RowCount> {
+        Ok(RowCount { rows: 0, exact: true })
+    }
+
+    fn size(&self, table: &TableId) -> Size {
+        self.listed.size(table).unwrap_or_default()
+    }
+
+    async fn read(&self, _chunk: &Chunk, _batches: BatchSender) -> Result<ReadSummary> {
+        Err(Error::fail("it has no rows"))
+    }
+
+    fn dump(&self, table: &TableId) -> Option<DumpPlan> {
+        self.listed.plan(table)
+    }
+
+    async fn read_dump(&self, _dump: &TableId, output: DumpSender) -> Result<Dumped> {
+        match &self.kind {
+            Kind::Redis(server) => redis::dump(server, output, self.terms()).await,
+            Kind::MongoDb(server) => mongodb::dump(server, &output, self.terms()).await,
+            Kind::Program(DumpProgram { command, .. }) => {
+                let [program, args @ ..] = command.as_slice() else {
+                    return Err(Error::usage("`command` needs a program"));
+                };
+                let mut command = Command::new(program);
+                command.args(args);
+                program::run(command, &output, self.terms()).await?;
+                Ok(Dumped::default())
+            }
+        }
+    }
+
+    async fn artifacts(&self) -> Result<Artifacts> {
+        Ok(Artifacts::of(&self.name))
+    }
+}
+
+fn program_name(command: &[String]) -> String {
+    command.first().map(|program| name_of(program.as_ref())).unwrap_or_default()
+}

@@ -1,0 +1,119 @@
+//! A Redis by redis-cli, which asks the server for its file as a replica does.
+
+use std::process::Command;
+
+use crate::config::{ClientCertificate, DumpServer};
+use crate::error::{Class, Error, Result};
+use crate::model::{DumpFormat, DumpPlan, Dumped, Size};
+use crate::source::channel::{DumpSender, dump_channel};
+use crate::source::dump::format::Untrimmed;
+use crate::source::dump::program::{self, Terms, passage};
+use crate::source::tunnel::Passage;
+
+const PROGRAM: &str = "redis-cli";
+/// What a server says to a user who may not: no further attempt helps.
+const REFUSED: [&str; 4] = ["NOAUTH", "WRONGPASS", "NOPERM", "invalid username-password"];
+
+/// What a server says of itself.
+pub(super) struct Server {
+    pub(super) version: String,
+    pub(super) size: Size,
+}
+
+pub(super) async fn describe(server: &DumpServer, terms: Terms<'_>) -> Result<Server> {
+    let mut info = command(server, passage(server.tunnel.as_ref()).await?);
+    info.arg("INFO");
+    let said = program::answer(info, terms).await?;
+    let value = |key: &str| {
+        let line = said.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+        line.map(|value| value.trim().to_owned())
+    };
+    match value("redis_version") {
+        Some(version) => Ok(Server {
+            version: format!("Redis {version}"),
+            size: Size {
+                rows: None,
+                bytes: value("used_memory_dataset").and_then(|bytes| bytes.parse().ok()),
+            },
+        }),
+        // A user may be allowed to dump and not to ask.
+        None if said.contains("NOPERM") => {
+            Ok(Server { version: "Redis".to_owned(), size: Size::default() })
+        }
+        None if REFUSED.iter().any(|words| said.contains(words)) => {
+            Err(Error::stop(format!("the server refuses: {said}")).hint(
+                "set REDISCLI_AUTH, or `username` and `password` in the configuration; the user needs +psync and \
+                 +sync",
+            ))
+        }
+        None => Err(Error::of(Class::Retry, format!("the server does not say its version: {said}"))),
+    }
+}
+
+pub(super) async fn plan() -> Result<DumpPlan> {
+    Ok(DumpPlan { program: program::version(PROGRAM).await?, format: DumpFormat::Rdb })
+}
+
+pub(super) async fn dump(
+    server: &DumpServer,
+    output: DumpSender,
+    terms: Terms<'_>,
+) -> Result<Dumped> {
+    let mut rdb = command(server, passage(server.tunnel.as_ref()).await?);
+    rdb.args(["--rdb", "-"]);
+    let (printed, mut pieces) = dump_channel();
+    let trimmed = async {
+        let mut untrimmed = Untrimmed::default();
+        while let Some(piece) = pieces.recv().await {
+            let sure = untrimmed.take(&piece);
+            // Whoever takes it says why where he takes no more.
+            if !sure.is_empty() && output.send(sure.into()).await.is_err() {
+                return;
+            }
+        }
+        let last = untrimmed.end();
+        if !last.is_empty() {
+            let _ = output.send(last.into()).await; // the same
+        }
+    };
+    let run = async {
+        let ended = program::run(rdb, &printed, terms).await;
+        drop(printed);
+        ended
+    };
+    let (ended, ()) = tokio::join!(run, trimmed);
+    ended.map_err(|error| error.hint("the user needs +psync and +sync"))?;
+    Ok(Dumped::default())
+}
+
+/// What a user who may not dump is told.
+pub(super) const PERMANENT: &[&str] = &REFUSED;
+
+fn command(server: &DumpServer, passage: Option<Passage>) -> Command {
+    let mut command = Command::new(PROGRAM);
+    let through = passage.map(Passage::address);
+    let host = through.map_or_else(|| server.host.clone(), |address| address.ip().to_string());
+    let port = through.map_or(server.port, |address| address.port());
+    command.arg("-h").arg(host).arg("-p").arg(port.to_string());
+    command.arg("--no-auth-warning");
+    if let Some(user) = &server.user {
+        command.arg("--user").arg(user);
+    }
+    command.env_remove("REDISCLI_AUTH").env("LC_ALL", "C");
+    if let Some(password) = &server.password {
+        command.env("REDISCLI_AUTH", password.expose());
+    }
+    if let Some(tls) = &server.tls {
+        command.arg("--tls").arg("--sni").arg(tls.name.as_ref().unwrap_or(&server.host));
+        if !tls.verify {
+            command.arg("--insecure");
+        }
+        if let Some(ca) = &tls.ca {
+            command.arg("--cacert").arg(ca);
+        }
+        if let Some(ClientCertificate { certificate, key }) = &tls.client {
+            command.arg("--cert").arg(certificate).arg("--key").arg(key);
+        }
+    }
+    command
+}
