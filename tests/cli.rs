@@ -271,7 +271,7 @@ fn wrong_usage_is_named_and_helped_with() {
     let cases: &[(&str, &[&str])] = &[
         ("no source", &[]),
         ("no name", &["--source", "metrics"]),
-        ("unknown scheme", &["--source", "mongodb://localhost/db"]),
+        ("unknown scheme", &["--source", "cassandra://localhost/db"]),
         ("unknown sslmode", &["--source", "postgres://localhost/db?sslmode=maybe"]),
         ("unknown parameter", &["--source", "mysql://localhost/db?timeout=5"]),
         ("mistyped parameter", &["--source", "postgres://localhost/db?ssl_mode=require"]),
