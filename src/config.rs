@@ -23,8 +23,8 @@ use self::keys::closest;
 pub use self::location::{Location, Preset, S3Options};
 pub use self::select::{Select, matches};
 pub use self::server::{
-    AptibleAddress, Binding, ClientCertificate, Credentials, Database, DumpProgram, DumpServer, DumpTls,
-    InfluxDb, QuotaChoice, Secret, ServerKey, Tls, TlsMode, Version,
+    AptibleAddress, Binding, ClientCertificate, Credentials, Database, DumpProgram, DumpServer,
+    DumpTls, InfluxDb, QuotaChoice, Secret, ServerKey, Tls, TlsMode, Version,
 };
 use self::source::{source_of_file, source_of_url};
 pub use self::units::memory;
@@ -71,7 +71,7 @@ pub fn load(flags: Flags) -> Result<Job> {
     }
     for wanted in &flags.sources {
         let is_wanted = |source: &&FileSource| match source.name.as_str() {
-            "" => source.url == *wanted,
+            "" => source.url.as_ref() == Some(wanted),
             name => name == wanted,
         };
         match file.sources.iter().find(is_wanted) {

@@ -70,6 +70,7 @@ impl AptibleDatabase {
             // Its other end was verified when the tunnel was opened.
             tls: Tls { mode, ca: None, client: None, binding: Binding::Prefer },
             time_columns: self.asked.time_columns.clone(),
+            dump: false,
             lock: self.asked.lock,
             server_key: None,
             tunnel: Some(Arc::clone(&self.tunnel)),
