@@ -7,7 +7,6 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::TcpStream;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -18,46 +17,22 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use support::influxd::ADMIN;
-use support::server::{self, Certificate, PASSWORD, Server};
+use support::server::{self, Certificate, PASSWORD};
 use support::{
-    Archive, Influxd, MariaDb, Postgres, Run, command, mariadb, postgres, repository, run,
+    Archive, Influxd, MariaDb, Postgres, Redis, Run, command, mariadb, postgres, repository, run,
 };
 use tempfile::TempDir;
 
 const TOKEN: &str = "t0ken-of-aptible";
-const REDIS_PASSWORD: &str = "r3dis-p4ssword";
 /// Rows of each relation; with text beside them, so that tunnels can be cut in their midst.
 const ROWS: usize = 20_000;
 
-/// A Redis with a password and some keys.
-struct Redis {
-    _server: Server,
-    _folder: TempDir,
-    port: u16,
-}
-
-impl Redis {
-    fn start() -> Self {
-        let folder = server::folder("redis-");
-        let log = folder.path().join("log");
-        let (server, port) = server::on_free_port(|port| {
-            let mut redis = server::unprivileged("redis-server", &folder);
-            redis.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
-            redis.args(["--requirepass", REDIS_PASSWORD, "--logfile", "", "--daemonize", "no"]);
-            redis.arg("--loglevel").arg("notice");
-            Server::start(redis, &log, "KILL", |_| TcpStream::connect(("127.0.0.1", port)).ok())
-                .map(|(server, _)| server)
-        });
-        let redis = Self { _server: server, _folder: folder, port };
-        let keys: String = (0..4000).fold(String::new(), |keys, key| {
-            keys + &format!("SET key-{key} {}\n", format!("{key:08}").repeat(20))
-        });
-        let mut client = Command::new("redis-cli");
-        client.args(["-p", &redis.port.to_string(), "--no-auth-warning"]);
-        client.env("REDISCLI_AUTH", REDIS_PASSWORD);
-        server::feed(client, &keys).unwrap();
-        redis
-    }
+/// A Redis with some keys.
+fn redis() -> Redis {
+    let redis = Redis::start("");
+    let set = |key| format!("SET key-{key} {}\n", format!("{key:08}").repeat(20));
+    redis.ask(&(0..4000).map(set).collect::<String>());
+    redis
 }
 
 /// What somebody has on Aptible, and the machine that he leaves it from.
@@ -114,7 +89,7 @@ impl Account {
             lines + &format!("cpu,host=h{} v={}i,w=\"{:x}\" {time}\n", row % 7, row, row * 7919)
         });
         influxd.write("db", "", &lines);
-        let redis = Redis::start();
+        let redis = redis();
         let mut account = Self { folder, postgres, mariadb, influxd, redis, state: Value::Null };
         account.state = account.stands();
         account.save();
@@ -135,7 +110,8 @@ impl Account {
         };
         let influx = self.influxd.address().port();
         let influx_url = format!("https://{}:{}@10.252.1.125:1", ADMIN.0, encoded(ADMIN.1));
-        let redis_url = |scheme: &str| format!("{scheme}://:{REDIS_PASSWORD}@10.252.1.125:2");
+        let redis_url =
+            |scheme: &str| format!("{scheme}://:{}@10.252.1.125:2", encoded(self.redis.password()));
         json!({
             "folder": self.folder.path().join("state"),
             "token": TOKEN,
@@ -156,8 +132,8 @@ impl Account {
                     way("query", &format!("{influx_url}/query?db=db"), false, influx, true)
                 ]),
                 database("cache", "redis", "7.2", vec![
-                    way("redis", &redis_url("redis"), true, self.redis.port, false),
-                    way("redis+ssl", &redis_url("rediss"), false, self.redis.port, true)
+                    way("redis", &redis_url("redis"), true, self.redis.port(), false),
+                    way("redis+ssl", &redis_url("rediss"), false, self.redis.port(), true)
                 ])
             ],
             "backups": {
@@ -205,13 +181,6 @@ impl Account {
         command
     }
 
-    /// Names what can be exported.
-    fn without_dumps(&mut self) {
-        let databases = self.state["databases"].as_array_mut().unwrap();
-        databases.retain(|database| database["type"] != "redis");
-        self.save();
-    }
-
     fn run(&self, verb: &str, more: &[&str]) -> Run {
         let root = self.root();
         let mut args = vec![verb, "--archive", root.to_str().unwrap()];
@@ -247,13 +216,12 @@ impl Account {
         assert!(left().is_empty(), "left behind: {:?}", left());
     }
 
-    fn secrets() -> [String; 6] {
+    fn secrets() -> [String; 5] {
         [
             PASSWORD.to_owned(),
             encoded(PASSWORD),
             ADMIN.1.to_owned(),
             encoded(ADMIN.1),
-            REDIS_PASSWORD.to_owned(),
             TOKEN.to_owned(),
         ]
     }
@@ -294,6 +262,12 @@ impl Account {
         }
         assert_eq!(archive.rows("other.u").len(), 1);
         assert_eq!(archive.rows("db.autogen.cpu").len(), ROWS);
+        let dumps: Value = serde_json::from_str(&archive.text("catalog/dumps.json")).unwrap();
+        let dump = &dumps.as_array().unwrap()[0];
+        assert_eq!(
+            (&dump["source"], &dump["complete"]),
+            (&"production.cache".into(), &true.into())
+        );
         let names: BTreeSet<String> =
             archive.catalog().iter().map(|t| t["source"].as_str().unwrap().to_owned()).collect();
         let expected = ["production.main", "production.metrics", "production.shop"];
@@ -317,9 +291,7 @@ impl Watch {
                 for entry in fs::read_dir("/proc").unwrap().flatten() {
                     let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
                     let line = String::from_utf8_lossy(&line).into_owned();
-                    // The servers of the tests have theirs there.
-                    let is_server = line.contains("redis-server");
-                    if !is_server && Account::secrets().iter().any(|secret| line.contains(secret)) {
+                    if Account::secrets().iter().any(|secret| line.contains(secret)) {
                         seen.push(line);
                     }
                 }
@@ -341,22 +313,21 @@ impl Watch {
 #[test]
 fn all_of_an_environment_while_each_tunnel_is_lost_once() {
     let mut account = Account::new();
-    for (handle, bytes) in [("main", 500_000), ("shop", 500_000), ("metrics", 30_000)] {
+    for (handle, bytes) in
+        [("main", 500_000), ("shop", 500_000), ("metrics", 30_000), ("cache", 100_000)]
+    {
         account.database(handle)["cut_after"] = bytes.into();
     }
     account.save();
     let watch = Watch::start();
     let config = account.folder.path().join("moveout.toml");
-    fs::write(
-        &config,
-        "idle_timeout = \"20s\"\n[[source]]\nurl = \"aptible:production\"\nexclude = [\"cache\"]\n",
-    )
-    .unwrap();
+    fs::write(&config, "idle_timeout = \"20s\"\n[[source]]\nurl = \"aptible:production\"\n")
+        .unwrap();
     let log = account.folder.path().join("home/log");
     let more = ["--config", config.to_str().unwrap(), "-vv", "--log-file", log.to_str().unwrap()];
     let export = account.run("export", &more).expect(0);
     watch.assert_none();
-    for handle in ["main", "shop", "metrics"] {
+    for handle in ["main", "shop", "metrics", "cache"] {
         let cut = account.state_file(&format!("cut-production.{handle}"));
         assert!(cut.exists(), "the tunnel of {handle} was never lost\n{}", export.stdout);
     }
@@ -369,8 +340,7 @@ fn all_of_an_environment_while_each_tunnel_is_lost_once() {
 
 #[test]
 fn a_run_that_is_killed_leaves_nothing_behind_and_the_next_one_completes_it() {
-    let mut account = Account::new();
-    account.without_dumps();
+    let account = Account::new();
     let root = account.root();
     let mut killed = account.command(&[
         "export",
@@ -402,7 +372,6 @@ fn a_tunnel_that_ends_at_its_limit_or_does_not_come_up_at_once_is_opened_again()
     let mut account = Account::new();
     account.database("main")["fail_first"] = 2.into();
     account.database("shop")["limit_seconds"] = 3.into();
-    account.without_dumps();
     account.save();
     let export = account.run("export", &["--source", "aptible:production"]).expect(0);
     account.assert_no_secret(&export);
@@ -431,8 +400,7 @@ fn what_is_to_be_exported_by_hand_fails_by_name_until_it_is_left_out() {
         "environment": {"id": 1, "handle": "production", "created_at": "2023-01-01T00:00:00Z"}}
     }]);
     account.save();
-    let by_hand =
-        ["aws:rds::legacy", "cache", "docs", "files", "jobs", "new", "search", "starting"];
+    let by_hand = ["aws:rds::legacy", "docs", "files", "jobs", "new", "search", "starting"];
     let names = |failed: &Value| -> Vec<String> {
         let failed = failed.as_array().unwrap().iter();
         let mut names: Vec<String> =
@@ -458,7 +426,13 @@ fn what_is_to_be_exported_by_hand_fails_by_name_until_it_is_left_out() {
         (&"old".into(), &"aptible backup:restore 77".into())
     );
     let plan = account.run("plan", &["--source", "aptible:production"]).expect(1);
-    for text in ["cache: redis 7.2", "aptible backup:restore 77", "billed", "disk of 10 GB"] {
+    for text in [
+        "cache: redis 7.2",
+        "native dump (RDB)",
+        "aptible backup:restore 77",
+        "billed",
+        "disk of 10 GB",
+    ] {
         assert!(plan.stdout.contains(text), "{text} is not in\n{}", plan.stdout);
     }
     let asked = fs::read_to_string(account.state_file("asked")).unwrap();
@@ -468,7 +442,7 @@ fn what_is_to_be_exported_by_hand_fails_by_name_until_it_is_left_out() {
     let summary = export.json();
     assert_eq!(names(&summary["failed"]), expected);
     let complete = summary["sources"].as_array().unwrap().iter();
-    assert_eq!(complete.filter(|source| source["status"] == "complete").count(), 3);
+    assert_eq!(complete.filter(|source| source["status"] == "complete").count(), 4);
     let todo = |handle: &str| {
         let sources = summary["sources"].as_array().unwrap();
         let of = sources.iter().find(|s| s["source"] == format!("production.{handle}")).unwrap();
@@ -484,7 +458,7 @@ fn what_is_to_be_exported_by_hand_fails_by_name_until_it_is_left_out() {
     assert!(warnings.contains("1 backup of databases that were deprovisioned (old)"), "{warnings}");
 
     let config = account.folder.path().join("moveout.toml");
-    let exclude = "exclude = [\"cache\", \"jobs\", \"production.search\", \"docs\", \"files\", \"new\", \"aws:*\", \"start*\"]";
+    let exclude = "exclude = [\"jobs\", \"production.search\", \"docs\", \"files\", \"new\", \"aws:*\", \"start*\"]";
     fs::write(&config, format!("[[source]]\nurl = \"aptible:production\"\n{exclude}\n")).unwrap();
     let export = account.run("export", &["--config", config.to_str().unwrap()]).expect(0);
     assert!(
@@ -520,7 +494,7 @@ fn one_database_and_all_environments() {
     ] {
         assert!(doctor.stdout.contains(&format!("{name}\n")), "{name}: {}", doctor.stdout);
     }
-    assert_eq!(doctor.stdout.matches("ok       reach").count(), 3, "{}", doctor.stdout);
+    assert_eq!(doctor.stdout.matches("ok       reach").count(), 4, "{}", doctor.stdout);
     account.assert_nothing_is_left();
 }
 

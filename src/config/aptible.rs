@@ -2,7 +2,7 @@
 
 use std::env;
 
-use crate::config::file::FileSource;
+use crate::config::file::{FileDump, FileSource};
 use crate::config::job::{SourceKind, SourceSpec};
 use crate::config::select::Select;
 use crate::config::server::{AptibleAddress, Secret};
@@ -39,7 +39,7 @@ pub(super) fn aptible(
         handle: handle.map(str::to_owned),
         time_columns: file.map(|file| file.time_columns.clone()).unwrap_or_default(),
         lock: file.and_then(|file| file.lock).unwrap_or_default(),
-        dump: false,
+        dump: file.is_some_and(|file| matches!(file.dump, Some(FileDump::Beside(true)))),
         influx_token: token.map(Secret::new),
     };
     let kind = SourceKind::Aptible(asked);

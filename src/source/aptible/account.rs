@@ -118,6 +118,8 @@ impl Engine {
     pub(super) fn how(self) -> &'static str {
         match self {
             Self::Postgres | Self::MySql { .. } | Self::InfluxDb1 | Self::InfluxDb2 => "Parquet",
+            Self::Redis => "native dump (RDB)",
+            Self::MongoDb => "native dump (mongodump)",
             _ => "by hand",
         }
     }

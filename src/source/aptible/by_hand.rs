@@ -48,20 +48,12 @@ pub(super) fn by_hand(listed: &Listed) -> Option<Error> {
         Engine::Unknown => {
             ("of a kind that this version does not know", format!("`{tunnel}`, and its own tools"))
         }
-        Engine::Redis => (
-            "a Redis",
-            format!("`{tunnel} --port 6380`, then `redis-cli -h 127.0.0.1 -p 6380 --rdb dump.rdb`"),
-        ),
-        Engine::MongoDb => (
-            "a MongoDB",
-            format!(
-                "`{tunnel} --port 27018`, then `mongodump --uri 'mongodb://aptible@HOST:27018/?directConnection=true&tls=\
-                 true&authSource=admin' --archive=dump.archive`"
-            ),
-        ),
-        Engine::Postgres | Engine::MySql { .. } | Engine::InfluxDb1 | Engine::InfluxDb2 => {
-            return None;
-        }
+        Engine::Postgres
+        | Engine::MySql { .. }
+        | Engine::InfluxDb1
+        | Engine::InfluxDb2
+        | Engine::Redis
+        | Engine::MongoDb => return None,
     };
     let product = listed.product();
     Some(

@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use url::Url;
 
 use crate::config::{
-    AptibleAddress, Behind, Binding, Credentials, Database, InfluxDb, QuotaChoice, SourceKind, Tls,
-    TlsMode, Version,
+    AptibleAddress, Behind, Binding, Credentials, Database, DumpServer, DumpTls, InfluxDb,
+    QuotaChoice, SourceKind, Tls, TlsMode, Version,
 };
 use crate::error::{Error, Result};
 use crate::model::Prices;
@@ -70,7 +70,7 @@ impl AptibleDatabase {
             // Its other end was verified when the tunnel was opened.
             tls: Tls { mode, ca: None, client: None, binding: Binding::Prefer },
             time_columns: self.asked.time_columns.clone(),
-            dump: false,
+            dump: self.asked.dump,
             lock: self.asked.lock,
             server_key: None,
             tunnel: Some(Arc::clone(&self.tunnel)),
@@ -97,9 +97,7 @@ impl AptibleDatabase {
             tunnel: Some(Arc::clone(&self.tunnel)),
         })
     }
-}
 
-impl AptibleDatabase {
     /// What there is behind what the tunnel printed.
     fn kind(&self, printed: Printed) -> Result<SourceKind> {
         Ok(match self.engine {
@@ -118,8 +116,33 @@ impl AptibleDatabase {
             }
             Engine::InfluxDb1 => SourceKind::InfluxDb(self.influxdb(printed, Version::One)?),
             Engine::InfluxDb2 => SourceKind::InfluxDb(self.influxdb(printed, Version::Two)?),
+            Engine::Redis => {
+                let has_tls = printed.scheme == "rediss";
+                SourceKind::Redis(self.dump_server(printed, has_tls, &[]))
+            }
+            // `aptible` is one user in `db` and another in `admin`; the latter may read everything.
+            Engine::MongoDb => {
+                let options = [("authSource", "admin"), ("directConnection", "true")];
+                SourceKind::MongoDb(self.dump_server(printed, true, &options))
+            }
             _ => return Err(Error::fail(format!("{} is to be exported by hand", self.name))),
         })
+    }
+
+    fn dump_server(&self, printed: Printed, has_tls: bool, options: &[(&str, &str)]) -> DumpServer {
+        let name = Some(printed.host.clone());
+        let tls = DumpTls { verify: false, ca: None, client: None, name };
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        DumpServer {
+            host: printed.host,
+            port: usual_port(self.engine),
+            user: Some(printed.user).filter(|user| !user.is_empty()),
+            password: Some(printed.password).filter(|password| !password.expose().is_empty()),
+            tls: has_tls.then_some(tls),
+            database: None,
+            options: options.iter().map(owned).collect(),
+            tunnel: Some(Arc::clone(&self.tunnel)),
+        }
     }
 }
 
@@ -186,6 +209,7 @@ mod tests {
         let listed = serde_json::from_value(listed).unwrap();
         let database = AptibleDatabase::new(&listed, &AptibleAddress::default());
         let printed = Printed {
+            scheme: if kind == "redis" { "rediss" } else { kind }.to_owned(),
             host: "localhost.aptible.in".to_owned(),
             port: 4242,
             user: "aptible".to_owned(),
@@ -211,6 +235,16 @@ mod tests {
             let SourceKind::InfluxDb(influxdb) = kind("influxdb", version) else { panic!() };
             assert_eq!((influxdb.version, influxdb.verify), (Some(expected), false));
             assert_eq!(influxdb.base.as_str(), "https://localhost.aptible.in:4242/");
+        }
+        for (name, options) in [("redis", 0), ("mongodb", 2)] {
+            let (SourceKind::Redis(server) | SourceKind::MongoDb(server)) = kind(name, "4.0")
+            else {
+                panic!()
+            };
+            let tls = server.tls.unwrap();
+            assert_eq!((tls.verify, tls.name.as_deref()), (false, Some("localhost.aptible.in")));
+            assert_eq!((server.options.len(), server.database), (options, None));
+            assert!(server.tunnel.is_some());
         }
     }
 }

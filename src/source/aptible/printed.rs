@@ -15,6 +15,8 @@ use crate::source::tunnel::Program;
 /// What a tunnel leads to, as it printed that. What stands behind a `?` in the credential is not printed.
 #[derive(Debug, Clone)]
 pub(super) struct Printed {
+    /// Says whether a Redis has TLS.
+    pub(super) scheme: String,
     /// Of this machine, but a certificate may be for it.
     pub(super) host: String,
     /// Of the tunnel's local end.
@@ -65,6 +67,7 @@ fn printed(text: &str) -> Option<Printed> {
     let url = Url::parse(text.split_whitespace().next()?).ok()?;
     let decoded = |text: &str| Some(percent_decode_str(text).decode_utf8().ok()?.into_owned());
     Some(Printed {
+        scheme: url.scheme().to_owned(),
         host: url.host_str()?.to_owned(),
         port: url.port()?,
         user: decoded(url.username())?,
