@@ -189,7 +189,8 @@ impl Archive {
             (MANIFEST, bag::manifest(&payload).into()),
         ];
         let dumps = dumps::write_dumps(&state.commits)?;
-        tags.extend(dumps.map(|dumps| (DUMPS, dumps.into())));
+        // Before the run and the manifest.
+        dumps.into_iter().for_each(|dumps| tags.insert(2, (DUMPS, dumps.into())));
         let hashes: Hashes =
             tags.iter().map(|(key, bytes)| ((*key).to_owned(), sha256(bytes))).collect();
         let is_recorded = |key: &str| is_artifact(key) || key.starts_with("catalog/");
