@@ -24,7 +24,9 @@ use crate::text::{escaped, printable};
 pub const PATIENCE: Duration = Duration::from_secs(120);
 /// How long a tunnel that says it is ready may take until it listens.
 const LISTENS: Duration = Duration::from_secs(10);
-/// Between two looks at a tunnel that is being opened.
+/// How long a tunnel that listens no more may take to end by itself.
+const ENDS: Duration = Duration::from_millis(500);
+/// Between two looks at a tunnel that is being opened, or is ending.
 const LOOK: Duration = Duration::from_millis(20);
 /// For how long a request over HTTP, which most often needs no new connection, does not ask again who listens.
 const SEEN: Duration = Duration::from_secs(1);
@@ -227,7 +229,11 @@ impl Tunnel {
                 open.seen = Instant::now();
                 None
             }
-            Holder::Nobody => Some("does not listen any more".to_owned()),
+            // Most often it is ending, and says why.
+            Holder::Nobody => Some(match wait_for_exit(&open.child) {
+                Some(exit) => format!("has ended{}", how(exit, &open.said)),
+                None => "does not listen any more".to_owned(),
+            }),
             Holder::Stranger => Some("has lost its port to another process".to_owned()),
         }
     }
@@ -363,6 +369,15 @@ impl Tunnel {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// How a child ends that may be about to.
+fn wait_for_exit(child: &Child) -> Option<Exit> {
+    let began = Instant::now();
+    while child.exit().is_none() && began.elapsed() < ENDS {
+        thread::sleep(LOOK);
+    }
+    child.exit()
 }
 
 /// How a tunnel ended, with what it said last.
