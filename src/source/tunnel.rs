@@ -230,11 +230,11 @@ impl Tunnel {
                 None
             }
             // Most often it is ending, and says why.
-            Holder::Nobody => Some(match wait_for_exit(&open.child) {
-                Some(exit) => format!("has ended{}", how(exit, &open.said)),
-                None => "does not listen any more".to_owned(),
+            lost => Some(match (wait_for_exit(&open.child), lost) {
+                (Some(exit), _) => format!("has ended{}", how(exit, &open.said)),
+                (None, Holder::Nobody) => "does not listen any more".to_owned(),
+                (None, _) => "has lost its port to another process".to_owned(),
             }),
-            Holder::Stranger => Some("has lost its port to another process".to_owned()),
         }
     }
 

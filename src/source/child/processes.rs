@@ -17,6 +17,8 @@ const GENTLE: Duration = Duration::from_secs(6);
 const FORCED: Duration = Duration::from_secs(3);
 /// Between two looks at whether they are gone.
 const LOOK: Duration = Duration::from_millis(10);
+/// How often a port is looked at that a stranger seems to have.
+const LOOKS: u32 = 10;
 /// The state of a socket that listens, in `/proc/net/tcp`.
 const LISTENS: &str = "0A";
 
@@ -105,8 +107,19 @@ pub enum Holder {
     Unknown,
 }
 
-/// Who listens on a port for connections to 127.0.0.1, as seen from the supervisor of a program.
+/// Who listens on a port for connections to 127.0.0.1, as seen from the supervisor of a program. A process that is
+/// ending has its sockets for a moment without showing them, so a stranger is looked at several times.
 pub(super) fn holder(port: u16, supervisor: Pid) -> Holder {
+    for _ in 0..LOOKS {
+        match seen(port, supervisor) {
+            Holder::Stranger => thread::sleep(LOOK),
+            known => return known,
+        }
+    }
+    Holder::Stranger
+}
+
+fn seen(port: u16, supervisor: Pid) -> Holder {
     let Some(sockets) = listeners(port) else {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let connected = TcpStream::connect_timeout(&address, Duration::from_secs(1));
