@@ -542,3 +542,64 @@ fn each_failure_of_the_cli_says_what_to_do() {
     assert!(said.contains("No default credential") && said.contains("Aptible's support"), "{said}");
     account.assert_nothing_is_left();
 }
+
+impl Account {
+    /// The processes of the CLI that hold a tunnel.
+    fn clis(&self) -> Vec<String> {
+        let program = self.folder.path().join("bin/aptible").display().to_string();
+        let is_cli = |pid: &String| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).into_owned();
+            line.contains(&program) && line.contains("db:tunnel")
+        };
+        let all = fs::read_dir("/proc").unwrap().flatten();
+        let pids = all.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        pids.filter(|name| name.parse::<u32>().is_ok()).filter(is_cli).collect()
+    }
+
+    fn spawn(&self) -> std::process::Child {
+        let root = self.root();
+        let args =
+            ["export", "--source", "aptible:production", "--archive", root.to_str().unwrap()];
+        self.command(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+
+    /// Waits until so many tunnels are there.
+    #[track_caller]
+    fn wait_for_tunnels(&self, run: &mut std::process::Child, most: usize) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while self.tunnels().len() < most {
+            assert!(run.try_wait().unwrap().is_none() && Instant::now() < deadline);
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+#[test]
+fn a_user_who_stops_leaves_nothing_behind() {
+    for signal in ["INT", "TERM"] {
+        let account = Account::new();
+        let mut run = account.spawn();
+        account.wait_for_tunnels(&mut run, 2);
+        assert!(support::program::signal(&run, signal));
+        assert_eq!(run.wait().unwrap().code(), Some(130));
+        account.assert_nothing_is_left();
+    }
+}
+
+/// SIGTERM ends the CLI without a word to its ssh, which goes on forwarding.
+#[test]
+fn what_a_cli_leaves_behind_that_is_terminated_ends_with_the_run() {
+    let account = Account::new();
+    let mut run = account.spawn();
+    account.wait_for_tunnels(&mut run, 4);
+    let clis = account.clis();
+    assert!(!clis.is_empty());
+    for pid in &clis {
+        // It may have ended by itself.
+        let _ = Command::new("kill").args(["-s", "TERM", pid]).status().unwrap();
+    }
+    assert!(run.wait().unwrap().success());
+    account.assert_nothing_is_left();
+    account.assert_complete();
+}
