@@ -14,7 +14,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use support::{Archive, MariaDb, Postgres, Redis, Run, S3, files, program, repository, run};
+use support::mariadb::Flavour;
+use support::{
+    Archive, MariaDb, Postgres, Redis, Run, S3, files, mariadb, postgres, program, repository, run,
+};
 use tempfile::TempDir;
 
 /// A folder with a configuration, an archive and programs of its own.
@@ -208,7 +211,7 @@ const SHOP: &str = "CREATE TABLE orders (id int PRIMARY KEY, what text);
     CREATE TABLE empty (id int);
     CREATE VIEW seen AS SELECT * FROM orders;";
 
-fn postgres() -> (Postgres, Bench) {
+fn shop() -> (Postgres, Bench) {
     let server = Postgres::start();
     server.sql("postgres", "CREATE DATABASE shop");
     server.sql("shop", SHOP);
@@ -228,7 +231,7 @@ fn of_postgres(server: &Postgres) -> Bench {
 
 #[test]
 fn a_postgresql_is_dumped_beside_its_rows_and_can_be_loaded_again() {
-    let (server, bench) = postgres();
+    let (server, bench) = shop();
     let plan = bench.moveout(&["plan"]).expect(0);
     assert!(plan.stdout.contains("dump shop of pg by pg_dump"), "{}", plan.stdout);
     let doctor = bench.moveout(&["doctor"]).expect(0);
@@ -260,7 +263,7 @@ fn a_postgresql_is_dumped_beside_its_rows_and_can_be_loaded_again() {
 
 #[test]
 fn a_sealed_dump_is_taken_again_unless_it_is_kept() {
-    let (server, bench) = postgres();
+    let (server, bench) = shop();
     bench.moveout(&["export"]).expect(0);
     let before = bench.catalog();
     let starts = bench.starts();
@@ -286,7 +289,7 @@ fn a_sealed_dump_is_taken_again_unless_it_is_kept() {
 
 #[test]
 fn a_server_that_is_newer_than_pg_dump_is_told_of_before_anything_is_dumped() {
-    let (_server, bench) = postgres();
+    let (_server, bench) = shop();
     bench.program(
         "pg_dump",
         "#!/bin/sh\necho 'pg_dump (PostgreSQL) 12.22'\necho started >>starts\n",
@@ -309,7 +312,7 @@ fn a_server_that_is_newer_than_pg_dump_is_told_of_before_anything_is_dumped() {
 
 #[test]
 fn a_backend_or_a_pg_dump_that_is_killed_leaves_no_dump() {
-    let (server, bench) = postgres();
+    let (server, bench) = shop();
     server.sql(
         "shop",
         "CREATE TABLE large AS SELECT n, repeat(md5(n::text), 20) AS text FROM generate_series(1, 200000) n",
@@ -399,6 +402,85 @@ fn a_mariadb_is_dumped_with_all_of_its_databases_and_can_be_loaded_again() {
 }
 
 #[test]
+fn a_mysql_and_a_newer_mariadb_are_dumped_too() {
+    for flavour in [Flavour::Newer, Flavour::MySql] {
+        let Some(server) = MariaDb::start_flavour(flavour, mariadb::Options::default()) else {
+            continue;
+        };
+        server.sql(
+            "",
+            "CREATE DATABASE shop; CREATE TABLE shop.a (id int); INSERT INTO shop.a VALUES (7)",
+        );
+        let bench = of_mariadb(&server, &server.url("shop"));
+        bench.moveout(&["export"]).expect(0);
+        bench.is_whole();
+        assert_eq!(bench.catalog()[0]["contents"], serde_json::json!(["shop.a"]));
+        let text = String::from_utf8(bench.raw(&bench.catalog()[0])).unwrap();
+        assert!(text.contains("INSERT INTO `a` VALUES\n(7);") || text.contains("(7)"), "{text}");
+    }
+}
+
+#[test]
+fn the_tls_of_a_source_is_that_of_its_dump() {
+    let names = "IP:127.0.0.1,DNS:localhost";
+    let server = Postgres::start_with(postgres::Options {
+        tls: Some(names),
+        ..postgres::Options::default()
+    });
+    server.sql("postgres", "CREATE DATABASE shop");
+    server.sql("shop", SHOP);
+    let authority = server.authority().unwrap().display();
+    for (mode, good) in [("verify-full", true), ("require", true), ("disable", false)] {
+        let authority =
+            if mode == "verify-full" { format!("&sslrootcert={authority}") } else { String::new() };
+        let mut bench = of_postgres(&server);
+        bench.config =
+            bench.config.replace("/shop\"", &format!("/shop?sslmode={mode}{authority}\""));
+        let run = bench.moveout(&["export"]);
+        assert_eq!(run.status == 0, good, "{mode}: {}{}", run.stdout, run.stderr);
+        if good {
+            bench.is_whole();
+        }
+    }
+    let server =
+        MariaDb::start_with(mariadb::Options { tls: Some(names), ..mariadb::Options::default() });
+    server.sql("", "CREATE DATABASE shop; CREATE TABLE shop.a (id int)");
+    let authority = server.authority().unwrap().display();
+    for mode in ["require".to_owned(), format!("verify-full&sslrootcert={authority}")] {
+        let bench = of_mariadb(&server, &format!("{}?sslmode={mode}", server.url("shop")));
+        bench.moveout(&["export"]).expect(0);
+        bench.is_whole();
+    }
+}
+
+#[test]
+fn a_postgresql_of_now_is_too_new_for_the_pg_dump_of_before() {
+    let own = program_of("pg_dump");
+    let version = Command::new(own).arg("--version").output().unwrap();
+    let version = String::from_utf8(version.stdout).unwrap();
+    let major: u32 =
+        version.split_whitespace().nth(2).unwrap().split('.').next().unwrap().parse().unwrap();
+    let Some(newer) = support::postgres::versions().into_keys().find(|there| *there > major) else {
+        return;
+    };
+    let Some(server) = Postgres::start_version(newer) else { return };
+    server.sql("postgres", "CREATE DATABASE shop");
+    server.sql("shop", SHOP);
+    let bench = of_postgres(&server);
+    let run = bench.moveout(&["export"]).expect(1);
+    assert!(run.stdout.contains("is older than the server"), "{}", run.stdout);
+    assert_eq!((bench.dumps(), bench.starts()), (Vec::new(), 0));
+}
+
+fn of_mariadb(server: &MariaDb, url: &str) -> Bench {
+    let mut bench = Bench::new(&format!(
+        "[[source]]\nname = \"my\"\nurl = {url:?}\ndump = true\npassword = {{ env = \"SECRET_OF_MY\" }}\n"
+    ));
+    bench.env("SECRET_OF_MY", server.password());
+    bench
+}
+
+#[test]
 fn mariadb_dump_may_say_that_all_is_well_and_lack_a_table() {
     let server = MariaDb::start();
     server.sql(
@@ -469,6 +551,12 @@ fn a_redis_is_dumped_and_loads_again_with_equal_keys() {
             server.password(),
             &[&export.stdout, &export.stderr, &plan.stdout],
         );
+        // What is no whole server is said.
+        if settings.starts_with("rdbcompression") {
+            server.ask("REPLICAOF 127.0.0.1 1");
+            let plan = bench.moveout(&["plan"]).expect(0);
+            assert!(plan.stdout.contains("a replica that has lost its master"), "{}", plan.stdout);
+        }
         // A wrong password is told at once.
         bench.env("SECRET_OF_REDIS", "wrong");
         let run = bench.moveout(&["export"]).expect(1);

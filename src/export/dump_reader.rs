@@ -29,7 +29,7 @@ const HAS_CHECKSUM: u8 = 4;
 pub struct Passed {
     /// How many.
     pub bytes: u64,
-    /// Their SHA-256.
+    /// Their SHA-256, where somebody wants to know it.
     pub sha256: String,
     /// What the format says of them.
     pub whole: Result<Whole, Fault>,
@@ -54,6 +54,7 @@ pub(super) fn pass(
     mut pieces: Receiver<Bytes>,
     next: Option<Sender<Bytes>>,
     format: &DumpFormat,
+    is_hashed: bool,
 ) -> JoinHandle<Passed> {
     let mut reading = Some(Reading::of(format));
     tokio::task::spawn_blocking(move || {
@@ -61,7 +62,9 @@ pub(super) fn pass(
         let (mut fault, mut gave_up) = (None, false);
         while let Some(piece) = pieces.blocking_recv() {
             bytes += piece.len() as u64;
-            hash.update(&piece);
+            if is_hashed {
+                hash.update(&piece);
+            }
             if let Some(Err(found)) = reading.as_mut().map(|reading| reading.take(&piece)) {
                 (reading, fault) = (None, Some(found));
             }
@@ -76,17 +79,24 @@ pub(super) fn pass(
             (None, Some(reading)) => reading.end(),
             (fault, _) => Err(fault.unwrap_or_default()),
         };
-        Passed { bytes, sha256: hex(&hash.finalize()), whole, gave_up }
+        let sha256 = if is_hashed { hex(&hash.finalize()) } else { String::new() };
+        Passed { bytes, sha256, whole, gave_up }
     })
 }
 
-/// Reads a dump as it stands in the store, decompressed, to its end; `None` where it is not there.
-pub async fn read_stored(store: &Store, key: &str, format: &DumpFormat) -> Result<Option<Stored>> {
+/// Reads a dump as it stands in the store, decompressed, to its end; `None` where it is not there. Of the decompressed
+/// bytes the hash is made only on request: the object's own hash and zstd's checksum bind them already.
+pub async fn read_stored(
+    store: &Store,
+    key: &str,
+    format: &DumpFormat,
+    is_hashed: bool,
+) -> Result<Option<Stored>> {
     let Some(mut stream) = store.stream(key).await? else { return Ok(None) };
     let (sender, stored) = mpsc::channel(PIECES);
     let (decompressed, raw) = mpsc::channel(PIECES);
     let decompressing = tokio::task::spawn_blocking(move || decompress(stored, &decompressed));
-    let passing = pass(raw, None, format);
+    let passing = pass(raw, None, format, is_hashed);
     while let Some(piece) = stream.next().await {
         if sender.send(piece?).await.is_err() {
             break; // the thread has ended, which its result says

@@ -107,7 +107,7 @@ impl ChunkWriter {
         };
         let (next, to_compress) = mpsc::channel(PIECES);
         let (parts, to_upload) = mpsc::channel(1);
-        let passing = pass(printed, Some(next), &plan.format);
+        let passing = pass(printed, Some(next), &plan.format, true);
         let compressing = compress(to_compress, parts, self.store.part_bytes());
         let uploading = tokio::spawn(self.clone().upload(key.to_owned(), to_upload));
 
@@ -153,7 +153,7 @@ impl ChunkWriter {
     ) -> Result<()> {
         let differs =
             |what: &str| Err(Error::of(Class::Retry, format!("{}: read back, {what}", file.key)));
-        let Some(stored) = read_stored(&self.store, &file.key, &plan.format).await? else {
+        let Some(stored) = read_stored(&self.store, &file.key, &plan.format, false).await? else {
             return differs("it is not there");
         };
         match &stored.raw.whole {
@@ -161,7 +161,7 @@ impl ChunkWriter {
                 differs("its bytes differ from those written")
             }
             Err(fault) => differs(&format!("the dump {fault}")),
-            Ok(found) if found != whole || stored.raw.sha256 != sent.sha256 => {
+            Ok(found) if found != whole || stored.raw.bytes != sent.bytes => {
                 differs("it is another dump")
             }
             Ok(_) => Ok(()),

@@ -117,7 +117,7 @@ pub(super) fn open_program(
 }
 
 fn open(spec: &SourceSpec, kind: Kind, limits: &Limits) -> Arc<dyn Source> {
-    let (name, silence, listed) = (spec.name.clone(), limits.patience, Listed::default());
+    let (name, silence, listed) = (spec.name.clone(), program::silence(limits), Listed::default());
     Arc::new(DumpSource { name, kind, silence, listed })
 }
 
@@ -140,12 +140,14 @@ impl DumpSource {
         }
     }
 
-    async fn plan(&self) -> Result<(DumpPlan, Size)> {
+    async fn plan(&self, warnings: &mut Vec<String>) -> Result<(DumpPlan, Size)> {
         let unknown = Size::default();
         match &self.kind {
             Kind::Redis(server) => {
                 let plan = redis::plan().await?;
-                Ok((plan, redis::describe(server, self.terms()).await?.size))
+                let mut found = redis::describe(server, self.terms()).await?;
+                warnings.append(&mut found.warnings);
+                Ok((plan, found.size))
             }
             Kind::MongoDb(_) => Ok((mongodb::plan().await?, unknown)),
             Kind::Program(DumpProgram { command, ends_with }) => {
@@ -180,7 +182,8 @@ impl Source for DumpSource {
 
     async fn list(&self) -> Result<Listing> {
         let mut listing = Listing::default();
-        self.listed.add(&mut listing, &self.name, self.dump_name(), self.plan().await);
+        let plan = self.plan(&mut listing.warnings).await;
+        self.listed.add(&mut listing, &self.name, self.dump_name(), plan);
         Ok(listing)
     }
 

@@ -19,7 +19,7 @@ pub(super) async fn check_dump(
     // Its hash comes with its content.
     let mut fault = check_bytes(store, file, size, true).await?;
     if fault.is_none() && !quick {
-        fault = match read_stored(store, &file.key, &dump.format).await? {
+        fault = match read_stored(store, &file.key, &dump.format, true).await? {
             None => Some("it is missing".to_owned()),
             Some(stored) if stored.sha256 != file.sha256 => {
                 Some("its bytes are not those that the catalog records".to_owned())

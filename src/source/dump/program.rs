@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::config::Secret;
+use crate::config::{Limits, Secret};
 use crate::error::{Class, Error, Result};
 use crate::source::channel::{DumpSender, dump_channel};
 use crate::source::child::{self, Child, Exit, name_of};
@@ -26,6 +26,11 @@ const ANSWER_BYTES: usize = 64 << 10;
 const SHORT: Duration = Duration::from_secs(20);
 /// How often it is looked whether a program is silent.
 const TICK: Duration = Duration::from_secs(1);
+
+/// For how long a program may print nothing: some wait for a server that first writes all of it to its own disk.
+pub(in crate::source) fn silence(limits: &Limits) -> Duration {
+    limits.patience * 4
+}
 
 /// How a program is run.
 #[derive(Debug, Clone, Copy)]

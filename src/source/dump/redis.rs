@@ -18,6 +18,8 @@ const REFUSED: [&str; 4] = ["NOAUTH", "WRONGPASS", "NOPERM", "invalid username-p
 pub(super) struct Server {
     pub(super) version: String,
     pub(super) size: Size,
+    /// What the user should know of it.
+    pub(super) warnings: Vec<String>,
 }
 
 pub(super) async fn describe(server: &DumpServer, terms: Terms<'_>) -> Result<Server> {
@@ -28,8 +30,23 @@ pub(super) async fn describe(server: &DumpServer, terms: Terms<'_>) -> Result<Se
         let line = said.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
         line.map(|value| value.trim().to_owned())
     };
+    let is = |key: &str, expected: &str| value(key).is_some_and(|value| value == expected);
+    let told = [
+        (
+            is("cluster_enabled", "1"),
+            "it is one node of a cluster, and its dump has the keys of this node alone: give each master as a source",
+        ),
+        (
+            is("role", "slave") && !is("master_link_status", "up"),
+            "it is a replica that has lost its master: its dump may lack what was written since",
+        ),
+    ];
+    let told = told.into_iter().filter(|(is_so, _)| *is_so);
+    let warnings =
+        told.map(|(_, what)| format!("{}:{}: {what}", server.host, server.port)).collect();
     match value("redis_version") {
         Some(version) => Ok(Server {
+            warnings,
             version: format!("Redis {version}"),
             size: Size {
                 rows: None,
@@ -38,7 +55,7 @@ pub(super) async fn describe(server: &DumpServer, terms: Terms<'_>) -> Result<Se
         }),
         // A user may be allowed to dump and not to ask.
         None if said.contains("NOPERM") => {
-            Ok(Server { version: "Redis".to_owned(), size: Size::default() })
+            Ok(Server { version: "Redis".to_owned(), size: Size::default(), warnings })
         }
         None if REFUSED.iter().any(|words| said.contains(words)) => {
             Err(Error::stop(format!("the server refuses: {said}")).hint(

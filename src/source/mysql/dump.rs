@@ -45,7 +45,7 @@ struct Setup {
 
 impl Dump {
     pub(super) fn of(server: &Database, limits: &Limits) -> Self {
-        let (server, silence) = (server.clone(), limits.patience);
+        let (server, silence) = (server.clone(), program::silence(limits));
         Self { listed: Listed::default(), server, silence, setup: Mutex::default() }
     }
 

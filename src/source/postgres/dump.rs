@@ -58,7 +58,7 @@ fn holds_secrets(inner: &Inner, database: &str) -> bool {
 pub(super) async fn run(inner: &Arc<Inner>, database: &str, output: DumpSender) -> Result<Dumped> {
     let passage = program::passage(inner.server.tunnel.as_ref()).await?;
     let command = pg_dump::command(&inner.server, database, passage);
-    let (secret, silence) = (inner.server.password.as_ref(), inner.limits.patience);
+    let (secret, silence) = (inner.server.password.as_ref(), program::silence(&inner.limits));
     let terms = Terms { silence, secret, permanent: PERMANENT };
     program::run(command, &output, terms).await?;
     Ok(Dumped::default())
