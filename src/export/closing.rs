@@ -1,4 +1,4 @@
-//! The end of a run: what it tells of itself, in the numbers of the archive.
+//! The end of a run, or of what it reads of one source: what it tells of itself, in the numbers of the archive.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -8,12 +8,27 @@ use crate::archive::commit::Commit;
 use crate::archive::dumps::dumps;
 use crate::archive::run_json::covers;
 use crate::coverage::Coverage;
-use crate::error::{Exit, Result};
+use crate::error::{Error, Exit, Result};
 use crate::export::prepare::planned;
 use crate::export::run::Run;
 use crate::export::summary::{ExportStatus, Failed, Missing, OfSource, SourceStatus};
+use crate::survey::Lost;
 
 impl Run<'_> {
+    /// Goes on without a source. An error where there is no other, and where the user wants to stop.
+    pub(super) fn lose(&mut self, source: &str, error: Error) -> Result<()> {
+        if self.job.sources.len() == 1 || self.retry.interrupt().came() {
+            return Err(error);
+        }
+        if !self.survey.is_lost(source) {
+            self.writer.progress.lost(source, &error);
+            self.queue.drop_source(source);
+            self.summary.failed.push(Failed::source(source, &error));
+            self.survey.lost.push(Lost { source: source.to_owned(), error });
+        }
+        Ok(())
+    }
+
     /// Removes the heartbeat and counts what the archive holds.
     pub(super) async fn leave(&mut self) -> Result<()> {
         if let Some(beating) = self.beating.take() {

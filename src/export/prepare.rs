@@ -147,7 +147,7 @@ pub async fn prepare<'a>(
         summary,
         shared: Arc::new(Shared {
             permits: Permits::new(job.limits.concurrency),
-            under_way: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
             failures: Mutex::default(),
         }),
         began,

@@ -19,16 +19,17 @@ use crate::error::{Error, Exit, Result};
 use crate::export::again::Again;
 use crate::export::chunk_writer::ChunkWriter;
 use crate::export::listed::{Listed, Relisting, list_again};
+use crate::export::permits::Permit;
 use crate::export::queue::Queue;
 
 use crate::export::summary::{ExportStatus, Failed, Summary};
 use crate::export::window_sizing::width_after;
-use crate::export::worker::{Outcome, Place, Shared, Worker};
+use crate::export::worker::{Outcome, Shared, Worker};
 use crate::model::{Artifact, Chunk, Table, TableId};
 use crate::range::RangeText;
 use crate::retry::{GRACE, Retry};
 use crate::source::Source;
-use crate::survey::{Lost, Survey, Surveyed};
+use crate::survey::{Survey, Surveyed};
 use crate::window::{Slice, now, rfc3339};
 
 /// A run that knows what it has to do.
@@ -86,20 +87,6 @@ impl Run<'_> {
         if self.job.sources.len() > 1 {
             progress.left_by_source(&self.queue.chunks_left_by_source());
         }
-    }
-
-    /// Goes on without a source. An error where there is no other, and where the user wants to stop.
-    pub(super) fn lose(&mut self, source: &str, error: Error) -> Result<()> {
-        if self.job.sources.len() == 1 || self.retry.interrupt().came() {
-            return Err(error);
-        }
-        if !self.survey.is_lost(source) {
-            self.writer.progress.lost(source, &error);
-            self.queue.drop_source(source);
-            self.summary.failed.push(Failed::source(source, &error));
-            self.survey.lost.push(Lost { source: source.to_owned(), error });
-        }
-        Ok(())
     }
 
     /// Does the work, and seals.
@@ -165,7 +152,8 @@ impl Run<'_> {
             // A chunk is taken from the queue only when it can be read, because the one before it may change the
             // width of the window. Chunks that wait for their source do not count, so that the others can go on; but
             // each source has so many in flight at most.
-            let room = more && self.shared.under_way.load(Ordering::Relaxed) < most;
+            let waiting = self.shared.waiting.load(Ordering::Relaxed);
+            let room = more && flight.len().saturating_sub(waiting) < most;
             let has_room = |source: &&str| {
                 !self.relisting.contains_key(*source)
                     && of_source.get(*source).is_none_or(|in_flight| *in_flight < most)
@@ -182,8 +170,7 @@ impl Run<'_> {
                 Ok(permit) = permits.acquire(sources), if room => {
                     if let Some((at, chunk)) = self.queue.take_of(permit.source()) {
                         *of_source.entry(permit.source().to_owned()).or_default() += 1;
-                        let place = Place::new(permit, &self.shared);
-                        flight.spawn(self.worker(at, chunk, place));
+                        flight.spawn(self.worker(at, chunk, permit));
                     }
                     continue;
                 }
@@ -298,7 +285,12 @@ impl Run<'_> {
         &self.survey.sources[self.survey.tables[self.surveyed[at]].source].source
     }
 
-    fn worker(&self, at: usize, chunk: Chunk, place: Place) -> impl Future<Output = Done> + use<> {
+    fn worker(
+        &self,
+        at: usize,
+        chunk: Chunk,
+        permit: Permit,
+    ) -> impl Future<Output = Done> + use<> {
         let source = Arc::clone(self.source(at));
         let worker = Worker {
             archive: self.archive.clone(),
@@ -309,7 +301,7 @@ impl Run<'_> {
             can_split: self.queue.can_split(at, &chunk),
         };
         async move {
-            let outcome = worker.work(source.as_ref(), &chunk, place).await;
+            let outcome = worker.work(source.as_ref(), &chunk, permit).await;
             Done::Chunk(at, chunk, outcome)
         }
     }

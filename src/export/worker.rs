@@ -28,33 +28,25 @@ const ARCHIVE: &str = "the archive";
 pub(super) struct Shared {
     /// One for each chunk that may be read at once.
     pub(super) permits: Permits,
-    /// Attempts under way: chunks that are read or read back, and not those that wait.
-    pub(super) under_way: AtomicUsize,
+    /// How many of the chunks in flight only wait: for their source, its quota, or a permit.
+    pub(super) waiting: AtomicUsize,
     /// By the name of the source, the weighted number of halved windows and failed chunks since the last success.
     pub(super) failures: Mutex<HashMap<String, u32>>,
 }
 
-/// A place among the attempts that are under way, and the permit to read.
-#[derive(Debug)]
-pub(super) struct Place {
-    permit: Permit,
-    counted: Counted,
-}
+/// Counts a chunk for as long as it only waits.
+struct Waiting<'a>(&'a Shared);
 
-/// Counts an attempt for as long as it is under way.
-#[derive(Debug)]
-struct Counted(Arc<Shared>);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
+impl<'a> Waiting<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        shared.waiting.fetch_add(1, Ordering::Relaxed);
+        Self(shared)
     }
 }
 
-impl Place {
-    pub(super) fn new(permit: Permit, shared: &Arc<Shared>) -> Self {
-        shared.under_way.fetch_add(1, Ordering::Relaxed);
-        Self { permit, counted: Counted(Arc::clone(shared)) }
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -84,8 +76,8 @@ pub(super) struct Worker {
 
 impl Worker {
     /// Makes attempts until the chunk is committed, or until an error asks for something else.
-    pub(super) async fn work(&self, source: &dyn Source, chunk: &Chunk, place: Place) -> Outcome {
-        match self.attempts(source, chunk, place).await {
+    pub(super) async fn work(&self, source: &dyn Source, chunk: &Chunk, permit: Permit) -> Outcome {
+        match self.attempts(source, chunk, permit).await {
             Ok(outcome) => outcome,
             Err(Failure::OfSource(error)) if !self.retry.interrupt().came() => Outcome::Lost(error),
             Err(Failure::OfSource(error) | Failure::OfRun(error)) => Outcome::Stop(error),
@@ -97,26 +89,26 @@ impl Worker {
         &self,
         source: &dyn Source,
         chunk: &Chunk,
-        place: Place,
+        permit: Permit,
     ) -> Result<Outcome, Failure> {
         let (retry, of) = (&self.retry, source.name());
-        let mut first = Some(place);
+        let mut first = Some(permit);
         let (mut failures, mut waits) = (0, 0);
         let mut is_last = false;
         let mut failing = None;
         loop {
-            let place = match first.take() {
-                Some(place) => place,
-                None => self.place(of).await?,
+            let permit = match first.take() {
+                Some(permit) => permit,
+                None => retry.interrupt().or(self.waiting(self.permit(of))).await?,
             };
             // A quota may have been used up while this waited for its permit, which the others need in the meantime.
             if retry.is_paused(of) {
-                drop(place);
-                retry.wait_for_quota(of).await?;
+                drop(permit);
+                self.waiting(retry.wait_for_quota(of)).await?;
                 continue;
             }
             let began = Instant::now();
-            let once = async { Ok(self.once(source, chunk, place).await) };
+            let once = async { Ok(self.once(source, chunk, permit).await) };
             let failure = match retry.interrupt().or_soon(once).await? {
                 Ok(outcome) => {
                     retry.worked(of, began);
@@ -150,14 +142,17 @@ impl Worker {
             if split {
                 // If the source is away, narrow windows fail like wide ones.
                 let splits = self.count_failure(1, of, chunk, &error)?;
-                if splits % SPLITS_A_PROBE == 0 && self.was_away(source, chunk).await? {
+                if splits % SPLITS_A_PROBE == 0
+                    && self.waiting(self.was_away(source, chunk)).await?
+                {
                     (failures, failing) = (0, None);
                     continue;
                 }
                 return Ok(Outcome::Split(error));
             }
             if failures < retry.attempts() {
-                retry.wait_after(failures, &format!("{chunk}: {error}")).await?;
+                let told = format!("{chunk}: {error}");
+                self.waiting(retry.wait_after(failures, &told)).await?;
                 continue;
             }
             // If nothing else has worked in the meantime, the cause may not be this chunk.
@@ -166,7 +161,7 @@ impl Worker {
                 self.count_failure(weight, of, chunk, &error)?;
                 return Ok(Outcome::Failed(error));
             }
-            if self.was_away(source, chunk).await? {
+            if self.waiting(self.was_away(source, chunk)).await? {
                 (failures, failing) = (0, None)
             } else {
                 // It may have come back just before it was asked.
@@ -175,16 +170,21 @@ impl Worker {
         }
     }
 
-    async fn place(&self, of: &str) -> Result<Place> {
-        let permit = self.shared.permits.acquire(vec![of.to_owned()]);
-        Ok(Place::new(self.retry.interrupt().or(permit).await?, &self.shared))
+    async fn permit(&self, of: &str) -> Result<Permit> {
+        self.shared.permits.acquire(vec![of.to_owned()]).await
+    }
+
+    /// Waits. Meanwhile the chunk takes no other's place.
+    async fn waiting<T>(&self, wait: impl Future<Output = T>) -> T {
+        let _waiting = Waiting::new(&self.shared);
+        wait.await
     }
 
     async fn once(
         &self,
         source: &dyn Source,
         chunk: &Chunk,
-        Place { permit, counted: _counted }: Place,
+        permit: Permit,
     ) -> Result<Outcome, Failure> {
         let mut commit = self.writer.write(source, chunk, &self.path, permit).await?;
         if self.archive.commit(&mut commit).await? {
