@@ -2,11 +2,15 @@
 //! and read to its end once more. The upload is completed only when everything else is known: until then nothing of the
 //! dump can be seen.
 
+use std::collections::VecDeque;
 use std::io::{self, Write};
+use std::num::NonZero;
+use std::thread;
 use std::time::Instant;
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::task::{JoinError, JoinHandle};
 
@@ -25,6 +29,10 @@ use crate::window::{now, rfc3339};
 
 /// How hard zstd tries: its own default, which keeps up with the programs.
 const LEVEL: i32 = 3;
+/// Bytes of a dump that are compressed as one frame: far more than zstd looks back at this level.
+const FRAME_BYTES: usize = 4 << 20;
+/// The most frames that are made at once.
+const FRAMES: usize = 4;
 /// How many tables a message names.
 const NAMED: usize = 5;
 
@@ -218,25 +226,51 @@ fn lost(error: JoinError) -> Error {
     Error::stop(format!("a task of the dump ended: {error}"))
 }
 
-/// Compresses what comes on a thread, into parts of one size.
+/// Compresses what comes, into parts of one size. Frames are made side by side, since one thread is slower than some
+/// programs, and follow each other in the order of their content: any zstd reads them as one.
 fn compress(
     mut pieces: Receiver<Bytes>,
     parts: Sender<Bytes>,
     part_bytes: usize,
 ) -> JoinHandle<io::Result<Compressed>> {
+    let at_once = thread::available_parallelism().map_or(1, NonZero::get).min(FRAMES);
+    let threads = Handle::current();
     tokio::task::spawn_blocking(move || {
-        let to = Parts { parts, part: Vec::new(), part_bytes, bytes: 0, hash: Sha256::new() };
-        let mut encoder = zstd::stream::write::Encoder::new(to, LEVEL)?;
-        encoder.include_checksum(true)?;
-        while let Some(piece) = pieces.blocking_recv() {
-            encoder.write_all(&piece)?;
+        let mut to = Parts { parts, part: Vec::new(), part_bytes, bytes: 0, hash: Sha256::new() };
+        let mut frames = VecDeque::new();
+        let (mut is_first, mut is_more) = (true, true);
+        while is_more {
+            let (mut content, mut bytes) = (Vec::new(), 0);
+            while bytes < FRAME_BYTES
+                && let Some(piece) = pieces.blocking_recv()
+            {
+                bytes += piece.len();
+                content.push(piece);
+            }
+            is_more = bytes >= FRAME_BYTES;
+            // What is empty is one frame, too.
+            if bytes > 0 || is_first {
+                is_first = false;
+                frames.push_back(threads.spawn_blocking(move || frame(&content, bytes)));
+            }
+            while frames.len() >= at_once || !is_more {
+                let Some(made) = frames.pop_front() else { break };
+                to.write_all(&threads.block_on(made)??)?;
+            }
         }
-        let mut to = encoder.finish()?;
         if !to.part.is_empty() {
             to.send()?;
         }
         Ok(Compressed { bytes: to.bytes, sha256: hex(&to.hash.finalize()) })
     })
+}
+
+fn frame(content: &[Bytes], bytes: usize) -> io::Result<Vec<u8>> {
+    let mut encoder = zstd::stream::write::Encoder::new(Vec::with_capacity(bytes / 2), LEVEL)?;
+    encoder.include_checksum(true)?;
+    encoder.set_pledged_src_size(Some(bytes as u64))?;
+    content.iter().try_for_each(|piece| encoder.write_all(piece))?;
+    encoder.finish()
 }
 
 /// Gathers bytes until they make a part.
@@ -274,5 +308,35 @@ impl Write for Parts {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn frames_follow_each_other_in_parts_of_one_size() {
+        for bytes in [0, 1, FRAME_BYTES - 1, FRAME_BYTES, FRAME_BYTES + 1, 5 * FRAME_BYTES + 17] {
+            let content: Vec<u8> = (0..bytes).map(|_| fastrand::u8(0..50)).collect();
+            let (next, pieces) = mpsc::channel(1);
+            let (parts, mut taken) = mpsc::channel(1);
+            let compressing = compress(pieces, parts, 1000);
+            let sent = content.clone();
+            tokio::spawn(async move {
+                for piece in sent.chunks(100_003) {
+                    next.send(Bytes::copy_from_slice(piece)).await.unwrap();
+                }
+            });
+            let mut stored = Vec::new();
+            while let Some(part) = taken.recv().await {
+                assert_eq!(stored.len() % 1000, 0, "only the last part is shorter");
+                stored.extend_from_slice(&part);
+            }
+            let made = compressing.await.unwrap().unwrap();
+            assert_eq!(made.bytes, stored.len() as u64);
+            assert_eq!(made.sha256, crate::hash::sha256(&stored));
+            assert!(zstd::decode_all(stored.as_slice()).unwrap() == content, "{bytes}");
+        }
     }
 }
