@@ -311,6 +311,33 @@ fn a_server_that_is_newer_than_pg_dump_is_told_of_before_anything_is_dumped() {
 }
 
 #[test]
+fn a_text_of_pg_dump_that_is_cut_anywhere_is_no_dump() {
+    let (server, bench) = shop();
+    let real = program_of("pg_dump");
+    let mut whole = Command::new(&real);
+    whole.args(["-h", "127.0.0.1", "-p", &server.port().to_string(), "-U", "admin", "-d", "shop"]);
+    whole.args(["--no-subscriptions", "--no-tablespaces", "--encoding=UTF8"]);
+    let whole = whole.env("PGPASSWORD", server.password()).output().unwrap().stdout;
+    // After the end there is the token, in versions that have one, and a line end.
+    let end = String::from_utf8(whole.clone()).unwrap().trim_end().len();
+    let mut cuts = vec![0, 1, end / 3, end / 2, end - 30, end - 1];
+    cuts.extend((0..4).map(|_| fastrand::usize(..end)));
+    for cut in cuts {
+        bench.program(
+            "pg_dump",
+            &format!(
+                "#!/bin/sh\ncase \"$*\" in *--version*|*schema-only*) exec {0} \"$@\";; esac\n{0} \"$@\" | head -c {cut}\n",
+                real.display()
+            ),
+        );
+        let run = bench.moveout(&["export"]);
+        assert_eq!(run.status, 3, "cut at {cut}: {}{}", run.stdout, run.stderr);
+        assert!(run.stdout.contains("dump shop of pg: the dump "), "cut at {cut}: {}", run.stdout);
+        assert_eq!(bench.dumps(), [""; 0], "cut at {cut}");
+    }
+}
+
+#[test]
 fn a_backend_or_a_pg_dump_that_is_killed_leaves_no_dump() {
     let (server, bench) = shop();
     server.sql(

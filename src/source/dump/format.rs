@@ -24,7 +24,7 @@ pub enum Reading {
     /// SQL by mysqldump or mariadb-dump.
     MysqlDump(MysqlDump),
     /// The file of a Redis database.
-    Rdb(Rdb),
+    Rdb(Box<Rdb>),
     /// The archive of mongodump.
     Archive(Box<Archive>),
     /// Anything that ends in a text.
@@ -37,7 +37,7 @@ impl Reading {
         match format {
             DumpFormat::PgDump => Self::PgDump(PgDump::default()),
             DumpFormat::MysqlDump => Self::MysqlDump(MysqlDump::default()),
-            DumpFormat::Rdb => Self::Rdb(Rdb::default()),
+            DumpFormat::Rdb => Self::Rdb(Box::default()),
             DumpFormat::MongodumpArchive => Self::Archive(Box::default()),
             DumpFormat::EndsWith(text) => Self::EndsWith(End::new(text)),
         }
