@@ -186,9 +186,10 @@ impl OfSource {
         };
         self.status = self.status.min(status);
         if self.error.is_none() {
-            self.error = Some(match failed.is_source {
-                true => failed.error.clone(),
-                false => format!("{}: {}", failed.chunk, failed.error),
+            self.error = Some(if failed.is_source {
+                failed.error.clone()
+            } else {
+                format!("{}: {}", failed.chunk, failed.error)
             });
             self.todo.clone_from(&failed.todo);
         }

@@ -107,47 +107,50 @@ def tunnel(handle, options):
         log("Use --type TYPE to specify a tunnel type")
         log(f"Valid types for {handle}: {', '.join(all_kinds)}")
     port = int(options.get("port") or 0) or free_port()
-    key = tempfile.NamedTemporaryFile(prefix="aptible-ssh-key-", delete=False)
-    key.write(b"-----BEGIN OPENSSH PRIVATE KEY-----\n")
-    key.close()
+    key = Path(tempfile.gettempdir()) / f"aptible-ssh-key-{os.getpid()}"
+    try:
+        hold(db, handle, way, port, key)
+    finally:
+        key.unlink(missing_ok=True)
+
+
+def hold(db, handle, way, port, key):
+    key.write_text("-----BEGIN OPENSSH PRIVATE KEY-----\n")
     # Of its own it has a pipe for each stream, no standard input, and the group of the CLI.
     command = [sys.executable, __file__, "--as-ssh", f"{db['environment']}.{handle}", str(port), way["type"]]
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     (FOLDER / f"ssh-{child.pid}").touch()
 
     def terminated(*_):
-        os.unlink(key.name)
+        key.unlink(missing_ok=True)
         os._exit(143)  # without a word to ssh
 
     signal.signal(signal.SIGTERM, terminated)
+    if not child.stdout.readline():
+        raise Failed(f"Tunnel did not come up: {child.stderr.read().decode()}")
+    url = urlsplit(way["connection_url"])
+    user, password = url.username or "", url.password
+    host = f"localhost.{STATE['domain']}"
+    log(f"Connect at {url.scheme}://{user}:{password}@{host}:{port}{url.path}")
+    log("Or, use the following arguments:")
+    log(f"* Host: {host}")
+    log(f"* Port: {port}")
+    if user:
+        log(f"* Username: {user}")
+    log(f"* Password: {password}")
+    if url.path.lstrip("/"):
+        log(f"* Database: {url.path.lstrip('/')}")
+    log("Connected. Ctrl-C to close connection.")
     try:
-        if not child.stdout.readline():
-            raise Failed(f"Tunnel did not come up: {child.stderr.read().decode()}")
-        url = urlsplit(way["connection_url"])
-        user, password = url.username or "", url.password
-        host = f"localhost.{STATE['domain']}"
-        log(f"Connect at {url.scheme}://{user}:{password}@{host}:{port}{url.path}")
-        log("Or, use the following arguments:")
-        log(f"* Host: {host}")
-        log(f"* Port: {port}")
-        if user:
-            log(f"* Username: {user}")
-        log(f"* Password: {password}")
-        if url.path.lstrip("/"):
-            log(f"* Database: {url.path.lstrip('/')}")
-        log("Connected. Ctrl-C to close connection.")
-        try:
-            status = child.wait()
-        except KeyboardInterrupt:
-            log("Closing tunnel")
-            stop(child)
-            return
-        if status == 124:
-            raise Failed("Tunnel timed out")
-        if status != 0:
-            raise Failed(f"Tunnel crashed ({status if status > 0 else ''})")
-    finally:
-        os.unlink(key.name)
+        status = child.wait()
+    except KeyboardInterrupt:
+        log("Closing tunnel")
+        stop(child)
+        return
+    if status == 124:
+        raise Failed("Tunnel timed out")
+    if status != 0:
+        raise Failed(f"Tunnel crashed ({status if status > 0 else ''})")
 
 
 def stop(child):
