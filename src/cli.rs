@@ -162,6 +162,23 @@ pub enum Verb {
         /// Compare sizes and manifests only; read no data file
         #[arg(long)]
         quick: bool,
+        /// Hash every byte, but decode no row
+        #[arg(long, conflicts_with = "quick")]
+        hash_only: bool,
+        /// Ask the sources, too, whether they have what the archive holds, and nothing else: is it safe to cancel?
+        #[arg(long, help_heading = "Against the source")]
+        against_source: bool,
+        /// Read all rows again and compare their fingerprints; otherwise each source computes statistics
+        #[arg(long, requires = "against_source", help_heading = "Against the source")]
+        deep: bool,
+        /// Read only this part of the chunks again, such as 10%
+        #[arg(long, value_name = "PART", requires = "against_source", conflicts_with = "deep")]
+        #[arg(value_parser = part, help_heading = "Against the source")]
+        sample: Option<f64>,
+        /// A source by another URL, or a name from the configuration [default: those that the archive records]
+        #[arg(long = "source", value_name = "SOURCE", requires = "against_source")]
+        #[arg(help_heading = "Against the source")]
+        sources: Vec<String>,
         /// Memory for decoding, such as 512MiB [default: 1GiB]
         #[arg(long, value_name = "SIZE")]
         memory: Option<String>,
@@ -172,6 +189,15 @@ pub enum Verb {
         /// Which shell
         shell: Shell,
     },
+}
+
+/// `10%`, as a part of one.
+fn part(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).trim().parse::<f64>();
+    match number {
+        Ok(percent) if percent > 0.0 && percent <= 100.0 => Ok(percent / 100.0),
+        _ => Err("write a part of the chunks as 10%, from 0% to 100%".to_owned()),
+    }
 }
 
 /// Which archive.

@@ -41,6 +41,8 @@ pub struct Flags {
     pub sources: Vec<String>,
     /// `--name`.
     pub name: Option<String>,
+    /// The sources of an archive: the name of each there, and its URLs. They count where nobody names any other.
+    pub recorded: Vec<(String, Vec<String>)>,
     /// `--archive`.
     pub archive: Option<String>,
     /// `--from`.
@@ -97,6 +99,11 @@ pub fn load(flags: Flags) -> Result<Job> {
                     None => sources.push(source),
                 }
             }
+        }
+    }
+    if sources.is_empty() {
+        for (name, urls) in &flags.recorded {
+            sources.push(source_of_archive(name, urls, &mut warnings)?);
         }
     }
     warnings.dedup();
@@ -181,6 +188,27 @@ pub fn refuse_same_names(sources: &[SourceSpec]) -> Result<()> {
         Some(pair) => Err(Error::usage(format!("two sources have the name `{}`", pair[0]))
             .hint("name them apart in the configuration")),
     }
+}
+
+/// A source that an archive names. Its credentials are those of the environment.
+fn source_of_archive(
+    name: &str,
+    urls: &[String],
+    warnings: &mut Vec<String>,
+) -> Result<SourceSpec> {
+    let mut found: Option<SourceSpec> = None;
+    for url in urls {
+        let one = source_of_url(url, None, Path::new(""), warnings)?;
+        match &mut found {
+            Some(found) => found.select.add_databases(one.select.databases),
+            None => found = Some(one),
+        }
+    }
+    let found = found.ok_or_else(|| {
+        Error::usage(format!("the archive does not say how `{name}` is reached"))
+            .hint("name it: --source URL, or --config FILE")
+    })?;
+    Ok(SourceSpec { name: name.to_owned(), named: true, ..found })
 }
 
 fn limits(flags: &Flags, file: &File) -> Result<Limits> {

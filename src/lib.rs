@@ -36,6 +36,7 @@ pub mod coverage;
 pub mod encode;
 pub mod error;
 pub mod export;
+pub mod fingerprint;
 pub mod hash;
 pub mod model;
 pub mod progress;

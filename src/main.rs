@@ -98,14 +98,33 @@ async fn run(cli: &Cli, progress: &Progress) -> Result<Exit> {
             output::show(cli.json, &status, output::status)?;
             Ok(Exit::Done)
         }
-        Verb::Verify { archive: of, quick, memory } => {
+        Verb::Verify {
+            archive: of,
+            quick,
+            hash_only,
+            memory,
+            against_source,
+            deep,
+            sample,
+            sources,
+        } => {
             let place = config::place(of.archive.as_deref(), of.config.as_deref())?;
-            let mut options = verify::Options { quick: *quick, ..verify::Options::default() };
+            let usual = verify::Options::default();
+            let mut options = verify::Options { quick: *quick, hash_only: *hash_only, ..usual };
             if let Some(memory) = memory {
                 options.memory_bytes = config::memory(memory)?;
             }
-            let verifying = verify::verify(&place, options, progress);
-            let report = Interrupt::new(interrupted).or(verifying).await?;
+            let interrupt = Interrupt::new(interrupted);
+            let report = if *against_source {
+                let read_again = if *deep { 1.0 } else { sample.unwrap_or(0.0) };
+                let depth = verify::Depth { read_again };
+                let (config, sources) = (of.config.clone(), sources.clone());
+                let flags = Flags { config, sources, ..Flags::default() };
+                verify::verify_against_source(&place, options, depth, flags, progress, interrupt)
+                    .await?
+            } else {
+                interrupt.or(verify::verify(&place, options, progress)).await?
+            };
             output::show(cli.json, &report, output::verify)?;
             Ok(report.exit)
         }
@@ -132,6 +151,7 @@ fn load(args: &JobArgs, progress: &Progress) -> Result<Job> {
         concurrency: args.concurrency,
         memory: args.memory.clone(),
         bandwidth: args.bandwidth.clone(),
+        ..Flags::default()
     };
     let job = config::load(flags)?;
     // At once: the run may not live to its summary.

@@ -4,6 +4,7 @@
 mod artifacts;
 mod dumps;
 mod identity;
+mod proof;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use self::artifacts::{Artifact, ArtifactOutcome, ArtifactStatus, Artifacts};
 pub use self::dumps::{DumpFormat, DumpPlan, DumpRecord, Dumped};
 pub use self::identity::{Division, Identity, Object, ObjectColumn};
+pub use self::proof::{Level, Proof, Recorded};
 use crate::text::escaped;
 use crate::window::{Slice, Window};
 

@@ -2,6 +2,7 @@
 
 mod export;
 mod plan;
+mod proof;
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
@@ -209,10 +210,12 @@ pub(crate) fn verify(out: Out<'_>, report: &Report) -> io::Result<()> {
         0 => String::new(),
         some => format!(", {}", several(some as u64, "dump")),
     };
-    let how = match (report.quick, report.files == report.files_listed) {
-        (true, _) => "sizes and manifests compared, no data file read",
-        (false, true) => "every byte hashed, every row decoded",
-        (false, false) => "these were hashed and decoded",
+    let how = match (report.quick, report.hash_only, report.files == report.files_listed) {
+        (true, ..) => "sizes and manifests compared, no data file read",
+        (_, true, true) => "every byte hashed, no row decoded",
+        (_, true, false) => "these were hashed",
+        (_, _, true) => "every byte hashed, every row decoded",
+        (_, _, false) => "these were hashed and decoded",
     };
     writeln!(
         out,
@@ -232,6 +235,9 @@ pub(crate) fn verify(out: Out<'_>, report: &Report) -> io::Result<()> {
         )?,
         (0, _) => writeln!(out, "no fault found, but the archive is not sealed")?,
         (faults, _) => writeln!(out, "{}", verdict(false, several(faults as u64, "fault")))?,
+    }
+    if let Some(against) = &report.against {
+        proof::against(out, against)?;
     }
     match report.hint {
         Some(hint) => writeln!(out, "\nhint: {hint}"),

@@ -14,6 +14,7 @@ mod postgres;
 mod probe;
 pub mod registry;
 mod relational;
+mod statistics;
 mod tcp;
 pub mod tunnel;
 
@@ -21,13 +22,14 @@ use std::fmt;
 
 use async_trait::async_trait;
 
+use crate::column_stats::ColumnStats;
 use crate::error::{Error, Result};
 use crate::model::{
-    Artifacts, Chunk, DumpPlan, Dumped, Listing, Metering, ReadSummary, RowCount, ServerIdentity,
-    Size, SourceInfo, Table, TableId,
+    Artifacts, Chunk, DumpPlan, Dumped, Listing, Metering, Proof, ReadSummary, Recorded, RowCount,
+    ServerIdentity, Size, SourceInfo, Table, TableId,
 };
 use crate::source::channel::{BatchSender, DumpSender};
-use crate::window::Window;
+use crate::window::{Slice, Window};
 
 /// One system to leave.
 #[async_trait]
@@ -100,6 +102,23 @@ pub trait Source: Send + Sync {
     /// The quota of the source and the prices of reading, where it has them.
     fn metering(&self) -> Option<Metering> {
         None
+    }
+
+    /// Computes, without sending rows, what an archive records of a slice, and compares the two. `None` where only reading
+    /// the rows again tells.
+    async fn prove(
+        &self,
+        _table: &Table,
+        _slice: Slice,
+        _recorded: Recorded<'_>,
+    ) -> Result<Option<Proof>> {
+        Ok(None)
+    }
+
+    /// Takes columns as text or bytes, from the next listing on, that an archive holds as such because a value did not fit
+    /// their own type. Returns whether there were any that it did not know of.
+    fn take_types(&self, _table: &Table, _archived: &[ColumnStats]) -> bool {
+        false
     }
 
     /// Collects what the source has besides rows. A kind that cannot be had is reported, it is not an error.

@@ -1,9 +1,10 @@
 //! The verb `verify`: bytes against manifests, files against the catalog, the catalog against itself, and each
 //! the other way round. It believes none of them alone, and changes nothing.
 //!
-//! `records` compares the manifests and the catalog, `file` decodes the files of a chunk, `dump` reads a dump to its end, `pages` tells how
-//! much memory that takes.
+//! `records` compares the manifests and the catalog, `file` decodes the files of a chunk, `dump` reads a dump to its end,
+//! `pages` tells how much memory that takes. `against` asks the sources again.
 
+mod against;
 mod dump;
 mod file;
 mod pages;
@@ -16,12 +17,16 @@ use bytes::Bytes;
 use serde::Serialize;
 use tokio::task::JoinSet;
 
+pub use self::against::{Against, Depth, Open, Verdict};
 use crate::archive::bag::Hashes;
 use crate::archive::commit::Commit;
 use crate::archive::{Archive, CHUNKS, MANIFEST, TAG_MANIFEST, is_artifact};
-use crate::config::Location;
-use crate::error::{Exit, Result};
+
+use self::against::against_source;
+use crate::config::{self, Flags, Location};
+use crate::error::{Error, Exit, Result};
 use crate::progress::Progress;
+use crate::retry::{Interrupt, Retry};
 use crate::store::Store;
 use crate::store::hash_object;
 
@@ -33,6 +38,8 @@ const AT_ONCE: usize = 2;
 pub struct Options {
     /// Compare sizes and manifests only.
     pub quick: bool,
+    /// Hash every byte, and decode nothing.
+    pub hash_only: bool,
     /// How much memory decoding may take, in bytes.
     pub memory_bytes: usize,
 }
@@ -40,7 +47,7 @@ pub struct Options {
 impl Default for Options {
     /// Everything, in a gigabyte: a single value of PostgreSQL may have as much.
     fn default() -> Self {
-        Self { quick: false, memory_bytes: 1 << 30 }
+        Self { quick: false, hash_only: false, memory_bytes: 1 << 30 }
     }
 }
 
@@ -55,6 +62,8 @@ pub struct Report {
     pub archive: String,
     /// Whether only sizes and manifests were looked at.
     pub quick: bool,
+    /// Whether every byte was hashed and nothing decoded.
+    pub hash_only: bool,
     /// Whether the archive is sealed.
     pub sealed: bool,
     /// Tables in the catalog.
@@ -69,8 +78,11 @@ pub struct Report {
     pub files_listed: u64,
     /// Bytes of those that were read.
     pub bytes: u64,
-    /// Rows decoded (with `--quick`: counted in the catalog).
+    /// Rows decoded (with `--quick` and `--hash-only`: counted in the catalog).
     pub rows: u64,
+    /// What the sources say, where they were asked.
+    #[serde(flatten)]
+    pub against: Option<Against>,
     /// Everything that is wrong: what is wrong with the data comes first, what follows from it last.
     pub faults: Vec<Fault>,
     /// Files that could not be decoded within `--memory`.
@@ -159,6 +171,7 @@ pub async fn verify(place: &Location, options: Options, progress: &Progress) -> 
         status,
         archive: place.url.clone(),
         quick: options.quick,
+        hash_only: options.hash_only,
         sealed,
         tables,
         chunks,
@@ -167,11 +180,47 @@ pub async fn verify(place: &Location, options: Options, progress: &Progress) -> 
         files_listed,
         bytes: check.bytes,
         rows: check.rows,
+        against: None,
         hint: check.hint(sealed),
         faults: check.faults.into_iter().collect(),
         unchecked: check.unchecked.into_iter().collect(),
         exit,
     })
+}
+
+/// Verifies an archive, and then asks its sources whether they have what it holds. `flags` name the sources; without
+/// them they are those that the archive records.
+pub async fn verify_against_source(
+    place: &Location,
+    options: Options,
+    depth: Depth,
+    flags: Flags,
+    progress: &Progress,
+    interrupt: Interrupt,
+) -> Result<Report> {
+    let mut report = verify(place, options, progress).await?;
+    if !matches!(report.status, ReportStatus::Ok | ReportStatus::Unfinished) {
+        let faults = report.faults.len();
+        report.against = Some(Against::of_archive(&report.archive, faults, report.exit));
+        return Ok(report);
+    }
+    let archive = Archive::open(place).await?;
+    let state = archive.state().await?;
+    let Some(run) = &state.run else {
+        return Err(Error::different("catalog/run.json is missing"));
+    };
+    let mut job = config::load(Flags { recorded: against::recorded_sources(run), ..flags })?;
+    (job.from, job.to) = against::recorded_range(run)?;
+    job.warnings.iter().for_each(|warning| progress.note(&format!("warning: {warning}")));
+    let retry = Retry::new(&job.limits, progress, interrupt.clone());
+    let memory = options.memory_bytes;
+    let asked = against_source(&job, &archive, depth, memory, progress, &retry);
+    let against = interrupt.or(asked).await?;
+    if report.exit == Exit::Done {
+        report.exit = against.exit;
+    }
+    report.against = Some(against);
+    Ok(report)
 }
 
 struct Check {
@@ -349,7 +398,7 @@ async fn check_commit(
             }
         }
     }
-    if options.quick {
+    if options.quick || options.hash_only {
         checked.rows = commit.rows;
     } else if checked.faults.is_empty() {
         // What is not the file that was written need not be decoded to be named.

@@ -5,6 +5,7 @@ pub(in crate::source) mod bounds;
 pub(in crate::source) mod budget;
 pub(in crate::source) mod cloud;
 pub(in crate::source) mod core;
+pub(in crate::source) mod counts;
 pub(in crate::source) mod databases;
 pub(in crate::source) mod errors;
 mod flight;

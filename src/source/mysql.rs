@@ -36,17 +36,19 @@ use self::read::{Aside, Sink};
 use self::select::Part;
 use self::server::{ALTERED, Inner};
 use self::session::{Pool, Session};
+use crate::column_stats::ColumnStats;
 use crate::config::{Database, Limits, SourceSpec};
 use crate::error::{Class, Error, Result};
 use crate::model::{
-    Artifacts, Chunk, DumpPlan, Dumped, Listing, ReadSummary, RowCount, ServerIdentity, Size,
-    SourceInfo, Table, TableId,
+    Artifacts, Chunk, DumpPlan, Dumped, Listing, Proof, ReadSummary, Recorded, RowCount,
+    ServerIdentity, Size, SourceInfo, Table, TableId,
 };
 use crate::source::Source;
 use crate::source::channel::{BatchSender, DumpSender};
 use crate::source::relational::cancel::{CancelToken, blocking};
 use crate::source::relational::tables::Tables;
 use crate::source::relational::type_overrides::TypeOverrides;
+use crate::source::statistics::Statistics;
 use crate::window::{Slice, Window};
 
 /// Prepares a server as a source. It connects when it is first asked for something.
@@ -155,6 +157,37 @@ impl Source for MySql {
             Ok(RowCount { rows, exact: true })
         })
         .await
+    }
+
+    async fn prove(
+        &self,
+        table: &Table,
+        slice: Slice,
+        recorded: Recorded<'_>,
+    ) -> Result<Option<Proof>> {
+        let readable = self.0.tables.get(&table.id)?;
+        let statistics = Statistics::new(&select::Statistics, table, recorded);
+        let Some(select) = statistics.select() else { return Ok(None) };
+        let part = Part::new(table, slice, readable.is_versioned);
+        if part.is_whole() && slice != Slice::All {
+            return Err(Error::fail("this table has no windows any more"));
+        }
+        let sql = format!("{}; {}", part.select(&select), read::FREE);
+        let doing = format!("comparing {} {slice}", table.id);
+        let this = Arc::clone(&self.0);
+        let mut lease = this.pool.lease().await?;
+        blocking(move |cancel| {
+            let row = lease.work(cancel, |session| {
+                this.current(session, |session| session.client.row_of_scan(&sql))
+            });
+            let proof = statistics.compare(&row.map_err(|error| error.context(doing))?);
+            proof.map(Some).ok_or_else(|| Error::of(Class::Retry, "an answer without statistics"))
+        })
+        .await
+    }
+
+    fn take_types(&self, table: &Table, archived: &[ColumnStats]) -> bool {
+        self.0.type_overrides.take(table, archived)
     }
 
     fn size(&self, table: &TableId) -> Size {

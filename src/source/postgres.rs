@@ -28,11 +28,12 @@ use tokio::sync::Semaphore;
 
 use self::read::read_chunk;
 use self::server::Inner;
+use crate::column_stats::ColumnStats;
 use crate::config::{Database, Limits, SourceSpec};
 use crate::error::{Class, Error, Result};
 use crate::model::{
-    Artifacts, Chunk, DumpPlan, Dumped, Listing, ReadSummary, RowCount, ServerIdentity, Size,
-    SourceInfo, Table, TableId,
+    Artifacts, Chunk, DumpPlan, Dumped, Listing, Proof, ReadSummary, Recorded, RowCount,
+    ServerIdentity, Size, SourceInfo, Table, TableId,
 };
 use crate::source::Source;
 use crate::source::channel::{BatchSender, DumpSender};
@@ -40,7 +41,7 @@ use crate::source::dump::Listed;
 use crate::source::relational::cancel::{CancelToken, blocking};
 use crate::source::relational::tables::Tables;
 use crate::source::relational::type_overrides::TypeOverrides;
-use crate::window::Window;
+use crate::window::{Slice, Window};
 
 /// A PostgreSQL server.
 pub(super) struct Postgres {
@@ -103,6 +104,25 @@ impl Source for Postgres {
     async fn count(&self, table: &Table, window: Window) -> Result<RowCount> {
         let (inner, table) = (Arc::clone(&self.inner), table.clone());
         blocking(move |cancel| read::count(&inner, &table, window, cancel)).await
+    }
+
+    async fn prove(
+        &self,
+        table: &Table,
+        slice: Slice,
+        recorded: Recorded<'_>,
+    ) -> Result<Option<Proof>> {
+        let (inner, table) = (Arc::clone(&self.inner), table.clone());
+        let Recorded { rows, columns } = recorded;
+        let columns = columns.to_vec();
+        let prove = move |cancel: &CancelToken| {
+            read::prove(&inner, &table, slice, Recorded { rows, columns: &columns }, cancel)
+        };
+        blocking(prove).await
+    }
+
+    fn take_types(&self, table: &Table, archived: &[ColumnStats]) -> bool {
+        self.inner.type_overrides.take(table, archived)
     }
 
     fn size(&self, table: &TableId) -> Size {

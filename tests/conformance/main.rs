@@ -16,6 +16,7 @@ mod lines;
 mod memory;
 mod names;
 mod place;
+mod proof;
 mod relational;
 mod rights;
 mod rows;
@@ -65,6 +66,9 @@ const BEHAVIOURS: &[Behaviour] = &[
     Behaviour { name: "grown_meanwhile", needs: &[Ability::Grows], test: changes::grown },
     Behaviour { name: "rights_missing", needs: &[Ability::Rights], test: rights::missing },
     Behaviour { name: "hostile_names", needs: &[], test: names::hostile },
+    Behaviour { name: "proof_of_the_same", needs: &[], test: proof::same },
+    Behaviour { name: "proof_of_more", needs: &[Ability::Grows], test: proof::grown },
+    Behaviour { name: "proof_of_another", needs: &[Ability::Ddl], test: proof::changed },
     Behaviour { name: "memory_bounded", needs: &[Ability::Bulk], test: memory::bounded },
 ];
 

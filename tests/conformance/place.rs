@@ -74,6 +74,13 @@ impl Attempt<'_> {
         command
     }
 
+    pub(crate) fn verify(&self, args: &[&str]) -> Run {
+        let mut command = command(["verify"]);
+        command.arg("--config").arg(self.folder.path().join("config.toml")).args(args);
+        command.envs(self.address.variables.iter().map(|(name, value)| (name, value)));
+        checked(run(command))
+    }
+
     pub(crate) fn export(&self, args: &[&str]) -> Run {
         checked(run(self.command(args)))
     }

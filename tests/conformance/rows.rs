@@ -18,7 +18,7 @@ pub(crate) fn every(step: i64, count: i64, first: i64) -> Vec<Record> {
 
 /// Rows on the boundaries of windows, one step before and after them, several at one time, far away, without
 /// a time and at all ends of time.
-fn difficult(subject: &dyn Subject) -> Vec<Record> {
+pub(crate) fn difficult(subject: &dyn Subject) -> Vec<Record> {
     let step = subject.precision();
     let mut times: Vec<Time> = Vec::new();
     for day in 0..6 {

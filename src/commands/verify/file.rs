@@ -4,6 +4,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, TimeUnit};
 use bytes::Bytes;
 use parquet::DecodeResult;
@@ -15,6 +16,7 @@ use crate::column_stats::Stats;
 use crate::commands::verify::pages;
 use crate::encode::{TimeOrder, type_name};
 use crate::error::Result;
+use crate::fingerprint::Fingerprint;
 use crate::model::{Column, Role};
 use crate::store::{Store, hash_object};
 
@@ -69,7 +71,10 @@ pub(super) async fn check_chunk(
 ) -> Result<()> {
     let mut stats: Option<Stats> = None;
     for file in &commit.files {
-        match decode(store, commit, file, share, &mut stats).await? {
+        let mut gather = |columns: &[Column], batch: &RecordBatch| {
+            stats.get_or_insert_with(|| Stats::new(columns)).add(batch);
+        };
+        match decode(store, commit, file, share, &mut gather).await? {
             Ok(rows) => checked.rows += rows,
             Err(Broken::Fault(fault)) => checked.faults.push((file.key.clone(), fault)),
             Err(Broken::TooLarge(why)) => checked.unchecked.push((file.key.clone(), why)),
@@ -131,13 +136,38 @@ fn time_outside(commit: &Commit) -> Option<String> {
         .then(|| "it has rows outside of its window".to_owned())
 }
 
-/// The rows of one file, added to the statistics of its chunk.
+/// The fingerprint of the rows of a chunk, as its files have them; or what keeps one of them from being decoded.
+pub(super) async fn fingerprint(
+    store: &Store,
+    commit: &Commit,
+    share: usize,
+) -> Result<std::result::Result<Fingerprint, Fault>> {
+    let (mut fingerprint, mut unknown) = (Fingerprint::default(), None);
+    for file in &commit.files {
+        let mut gather = |columns: &[Column], batch: &RecordBatch| {
+            if let Err(error) = fingerprint.add(columns, batch) {
+                unknown.get_or_insert(error.to_string());
+            }
+        };
+        if let Err(Broken::Fault(why) | Broken::TooLarge(why)) =
+            decode(store, commit, file, share, &mut gather).await?
+        {
+            return Ok(Err((file.key.clone(), why)));
+        }
+        if let Some(why) = unknown {
+            return Ok(Err((file.key.clone(), why)));
+        }
+    }
+    Ok(Ok(fingerprint))
+}
+
+/// The rows of one file, batch by batch. Returns how many they are.
 async fn decode(
     store: &Store,
     commit: &Commit,
     file: &FileRecord,
     share: usize,
-    stats: &mut Option<Stats>,
+    gather: &mut (dyn FnMut(&[Column], &RecordBatch) + Send),
 ) -> Result<std::result::Result<u64, Broken>> {
     let fault = |fault: String| Ok(Err(Broken::Fault(fault)));
     let metadata = match metadata(store, file).await? {
@@ -153,15 +183,16 @@ async fn decode(
     let metadata = Arc::new(metadata);
     let built = ParquetPushDecoderBuilder::try_new_decoder(Arc::clone(&metadata));
     let built = built.and_then(|builder| {
-        let columns = columns_of(builder.schema());
+        let schema = Arc::clone(builder.schema());
         let batch_rows = pages::batch_rows(&metadata);
-        builder.with_batch_size(batch_rows).build().map(|decoder| (columns, decoder))
+        builder.with_batch_size(batch_rows).build().map(|decoder| (schema, decoder))
     });
     let undecodable = |error: &dyn std::fmt::Display| format!("it cannot be decoded: {error}");
-    let (columns, mut decoder) = match built {
+    let (schema, mut decoder) = match built {
         Ok(built) => built,
         Err(error) => return fault(undecodable(&error)),
     };
+    let columns = columns_of(&schema);
     if let Some(other) = other_columns(&columns, commit).or_else(|| other_types(&metadata, commit))
     {
         return fault(other);
@@ -170,7 +201,7 @@ async fn decode(
         Ok(sorted_by) => sorted_by.filter(|column| *column < columns.len()),
         Err(other) => return fault(other),
     };
-    let stats = stats.get_or_insert_with(|| Stats::new(&columns));
+    gather(&columns, &RecordBatch::new_empty(schema));
     let (mut rows, mut order) = (0, TimeOrder::default());
     loop {
         match decoder.try_decode() {
@@ -185,7 +216,7 @@ async fn decode(
             }
             Ok(DecodeResult::Data(batch)) => {
                 rows += batch.num_rows() as u64;
-                stats.add(&batch);
+                gather(&columns, &batch);
                 if let Some(column) = sorted_by {
                     order.see(batch.column(column));
                 }

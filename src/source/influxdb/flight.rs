@@ -9,12 +9,13 @@ use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Int64Type, TimeUnit, TimestampNanosecondType};
+use arrow::util::display::array_value_to_string;
 use async_trait::async_trait;
 
 pub(super) use crate::source::influxdb::flight::client::Client;
 
 use crate::error::{Class, Error, Result};
-use crate::model::{Chunk, Column, RowCount, TableId};
+use crate::model::{Chunk, Column, Proof, Recorded, RowCount, Table, TableId};
 use crate::source::channel::BatchSender;
 use crate::source::influxdb::bounds::BoundsQueries;
 use crate::source::influxdb::budget::{Admitted, Budget};
@@ -22,7 +23,8 @@ use crate::source::influxdb::flight::batches::Shape;
 use crate::source::influxdb::influxdb3::{Received, Transport};
 use crate::source::influxdb::points::{FieldType, Keys};
 use crate::source::influxdb::sql;
-use crate::window::Window;
+use crate::source::statistics::Statistics;
+use crate::window::{Slice, Window};
 
 /// The transport Flight.
 pub(super) struct Flight {
@@ -158,6 +160,31 @@ impl Transport for Flight {
             }
         }
         Ok(keys)
+    }
+
+    async fn prove(
+        &self,
+        table: &Table,
+        slice: Slice,
+        recorded: Recorded<'_>,
+    ) -> Result<Option<Proof>> {
+        let statistics = Statistics::new(&sql::Statistics, table, recorded);
+        let asked =
+            statistics.select().and_then(|select| sql::statistics(&table.id.table, slice, &select));
+        let Some(asked) = asked else { return Ok(None) };
+        let batches = self.all(&table.id.database, &asked).await?;
+        let row = batches.iter().find(|batch| batch.num_rows() > 0).map(|batch| {
+            let columns = batch.columns().iter();
+            let cells = columns.map(|cell| {
+                cell.is_valid(0).then(|| array_value_to_string(cell, 0).ok()).flatten()
+            });
+            cells.collect::<Vec<_>>()
+        });
+        let proof = row.and_then(|row| statistics.compare(&row));
+        proof.map(Some).ok_or_else(|| {
+            let what = format!("{}: an answer without statistics", self.client.address());
+            Error::of(Class::Retry, what)
+        })
     }
 
     async fn read(

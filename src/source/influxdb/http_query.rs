@@ -13,9 +13,10 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use crate::error::{Class, Error, Result};
-use crate::model::{Chunk, Role, TableId};
+use crate::model::{Chunk, Proof, Recorded, Role, Table, TableId};
 use crate::source::channel::BatchSender;
 use crate::source::influxdb::budget::{Admitted, Budget};
+use crate::source::influxdb::counts::compare_counts;
 use crate::source::influxdb::errors::server_error;
 use crate::source::influxdb::http::Server;
 use crate::source::influxdb::influxdb3::{Product, Received, Transport};
@@ -160,6 +161,16 @@ impl Transport for HttpQuery {
             series.column("tagKey").for_each(|key| keys.tag(&series.name, text(key)));
         }
         Ok(keys)
+    }
+
+    async fn prove(
+        &self,
+        table: &Table,
+        slice: Slice,
+        recorded: Recorded<'_>,
+    ) -> Result<Option<Proof>> {
+        let counts = self.counts(&table.id, slice).await?;
+        Ok(compare_counts(table, recorded, counts))
     }
 
     async fn read(

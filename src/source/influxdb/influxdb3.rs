@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use crate::config::Select;
 use crate::error::{Class, Error, Result};
 use crate::model::{
-    Artifacts, Chunk, Identity, Listing, Metering, Prices, ReadMode, ReadSummary, RowCount,
-    SourceInfo, SplitPoints, Table, TableId,
+    Artifacts, Chunk, Identity, Listing, Metering, Prices, Proof, ReadMode, ReadSummary, Recorded,
+    RowCount, SourceInfo, SplitPoints, Table, TableId,
 };
 use crate::source::Source;
 use crate::source::channel::BatchSender;
@@ -20,7 +20,7 @@ use crate::source::influxdb::cloud::Cloud;
 use crate::source::influxdb::http::Server;
 use crate::source::influxdb::points::Keys;
 use crate::source::influxdb::{bounds, core, databases};
-use crate::window::Window;
+use crate::window::{Slice, Window};
 
 /// The products, which list their databases in different ways.
 #[derive(Debug)]
@@ -46,6 +46,14 @@ pub(in crate::source) trait Transport: BoundsQueries + Send {
 
     /// Tags and fields of all tables of a database.
     async fn keys(&self, database: &str) -> Result<Keys>;
+
+    /// Compares what an archive records of a slice with what the server computes.
+    async fn prove(
+        &self,
+        table: &Table,
+        slice: Slice,
+        recorded: Recorded<'_>,
+    ) -> Result<Option<Proof>>;
 
     /// Reads a chunk. Its bytes are spent as they come.
     async fn read(
@@ -179,6 +187,16 @@ impl Source for InfluxDb3 {
         let received = self.transport.read(chunk, batches, &mut admitted).await?;
         self.budget.learn(&budget_key(&chunk.table.id), received.rows, received.bytes);
         Ok(ReadSummary { queued: received.queued, ..ReadSummary::default() })
+    }
+
+    async fn prove(
+        &self,
+        table: &Table,
+        slice: Slice,
+        recorded: Recorded<'_>,
+    ) -> Result<Option<Proof>> {
+        let _admitted = self.admit()?;
+        self.transport.prove(table, slice, recorded).await
     }
 
     fn chunk_rows(&self, table: &TableId) -> Option<u64> {

@@ -10,23 +10,26 @@ mod listing;
 mod msgpack;
 pub(super) mod statements;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use serde_json::Value;
 use tokio::sync::mpsc;
 
 use crate::config::Select;
 use crate::error::{Error, Result};
 use crate::model::{
-    Artifacts, Chunk, Column, Listing, ReadSummary, RowCount, SourceInfo, Table, TableId,
+    Artifacts, Chunk, Column, Listing, Proof, ReadSummary, Recorded, RowCount, SourceInfo, Table,
+    TableId,
 };
 use crate::source::Source;
 use crate::source::channel::BatchSender;
+use crate::source::influxdb::counts::compare_counts;
 use crate::source::influxdb::errors::server_error;
 use crate::source::influxdb::http::{Format, Server};
-use crate::window::Window;
+use crate::window::{Slice, Window};
 use answer::{BodyReader, RowWriter};
 
 /// Pieces of a body between the socket and the decoder at most.
@@ -85,6 +88,25 @@ impl Source for InfluxQl {
 
     async fn count(&self, table: &Table, window: Window) -> Result<RowCount> {
         self.count_rows(table, window).await
+    }
+
+    async fn prove(
+        &self,
+        table: &Table,
+        slice: Slice,
+        recorded: Recorded<'_>,
+    ) -> Result<Option<Proof>> {
+        let Some(window) = slice.window() else { return Ok(None) };
+        let answer = self.server.query(&statements::counts(table, window)).await?;
+        let mut counts = HashMap::new();
+        for series in answer.iter().flat_map(|statement| &statement.series) {
+            for name in &series.columns {
+                let Some(field) = name.strip_prefix("count_") else { continue };
+                let count: u64 = series.column(name).filter_map(Value::as_u64).sum();
+                counts.insert(field.to_owned(), count);
+            }
+        }
+        Ok(compare_counts(table, recorded, counts))
     }
 
     async fn missed(&self, read: &Table, now: &Table) -> Result<Vec<Window>> {

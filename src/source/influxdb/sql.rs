@@ -1,8 +1,11 @@
 //! PURE: the SQL that an InfluxDB 3 is asked. Every name is quoted: unquoted ones are folded to lower
 //! case, and two tables may differ in nothing else.
 
+use arrow::datatypes::DataType;
 use chrono::DateTime;
 
+use crate::model::Column;
+use crate::source::statistics::StatisticsSql;
 use crate::window::{Slice, Window};
 
 /// Names and types of all columns of all tables. All schemas but `iox` are the server's own.
@@ -70,6 +73,53 @@ pub(in crate::source) fn bounds_of(name: &str, column: &str) -> String {
 /// Number of rows of a window.
 pub(in crate::source) fn count(name: &str, window: Window) -> String {
     format!("SELECT count(*) AS rows FROM {}{}", table(name), within(window))
+}
+
+/// What an archive records of a slice; `None` where no condition means exactly that slice.
+pub(in crate::source) fn statistics(name: &str, slice: Slice, select: &str) -> Option<String> {
+    let window = slice.window()?;
+    let from = format!("SELECT {select} FROM {}{}", table(name), within(window));
+    is_exact(window).then_some(from)
+}
+
+/// What an archive records of a column, in the words of an InfluxDB 3.
+pub(in crate::source) struct Statistics;
+
+impl StatisticsSql for Statistics {
+    fn name(&self, column: &Column) -> String {
+        quoted(&column.key)
+    }
+
+    fn literal(&self, column: &Column, recorded: &str) -> Option<String> {
+        match &column.data_type {
+            DataType::Timestamp(..) => {
+                let time = recorded.parse().ok().filter(|time| *time >= FIRST_LITERAL)?;
+                Some(literal(time))
+            }
+            DataType::Float64 => Some(format!("CAST('{recorded}' AS DOUBLE)")),
+            DataType::Int64 => Some(format!("CAST('{recorded}' AS BIGINT)")),
+            DataType::UInt64 => Some(format!("CAST('{recorded}' AS BIGINT UNSIGNED)")),
+            _ => None,
+        }
+    }
+
+    // The sum of integers has their type, and goes on at the other end where it is too large for that.
+    fn sum(&self, column: &Column, recorded: &str) -> Option<String> {
+        let fits = match &column.data_type {
+            DataType::Int64 => recorded.parse::<i64>().is_ok(),
+            DataType::UInt64 => recorded.parse::<u64>().is_ok(),
+            _ => true,
+        };
+        fits.then(|| self.text(&format!("sum({})", quoted(&column.key))))
+    }
+
+    fn trues(&self, column: &Column) -> String {
+        format!("count(CASE WHEN {} THEN 1 END)", quoted(&column.key))
+    }
+
+    fn text(&self, expression: &str) -> String {
+        format!("CAST({expression} AS VARCHAR)")
+    }
 }
 
 /// Asks how a window would be read. This reads nothing, and shows whether there can be any rows.

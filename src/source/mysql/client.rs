@@ -163,10 +163,15 @@ impl Client {
     /// The same for a query that the server may work on for long without sending a byte. The system's keep-alive shows
     /// whether the server is still there.
     pub(super) fn value_of_scan(&mut self, sql: &str) -> Result<Option<String>, Fault> {
+        Ok(self.row_of_scan(sql)?.into_iter().next().flatten())
+    }
+
+    /// The first row of such a query; an empty one where there is none.
+    pub(super) fn row_of_scan(&mut self, sql: &str) -> Result<TextRow, Fault> {
         self.packets.wait_for(SCAN)?;
-        let value = self.value(sql);
+        let rows = self.query(sql);
         self.packets.wait_for(self.idle)?;
-        value
+        Ok(rows?.into_iter().next().unwrap_or_default())
     }
 
     /// Frees the memory of a large row after its use.

@@ -1,8 +1,11 @@
 //! PURE: the statements that read a table, as text.
 
-use crate::model::{Table, TableId};
+use arrow::datatypes::DataType;
+
+use crate::model::{Column, Table, TableId};
 use crate::source::mysql::time::Precision;
 use crate::source::relational::slice::{self, TimeSql};
+use crate::source::statistics::StatisticsSql;
 use crate::window::Slice;
 
 /// A name within a statement.
@@ -60,6 +63,42 @@ impl<'a> Part<'a> {
     pub(super) fn select(&self, what: &str) -> String {
         let condition = self.condition.as_ref().map(|condition| format!(" WHERE {condition}"));
         format!("SELECT {what} FROM {}{}", self.from, condition.unwrap_or_default())
+    }
+}
+
+/// What an archive records of a column, in MySQL's words.
+pub(super) struct Statistics;
+
+impl StatisticsSql for Statistics {
+    fn name(&self, column: &Column) -> String {
+        quoted(&column.key)
+    }
+
+    fn literal(&self, column: &Column, recorded: &str) -> Option<String> {
+        match &column.data_type {
+            // With an exponent it is a double; without one it would be a decimal.
+            DataType::Float32 | DataType::Float64 => {
+                let exponent = if recorded.contains('e') { "" } else { "e0" };
+                recorded.parse::<f64>().ok()?.is_finite().then(|| format!("{recorded}{exponent}"))
+            }
+            DataType::Date32 | DataType::Timestamp(..) => {
+                let precision = Precision::of(&column.source_type)?;
+                Some(precision.literal(recorded.parse::<i128>().ok()?))
+            }
+            _ => Some(recorded.to_owned()),
+        }
+    }
+
+    fn sum(&self, column: &Column, _: &str) -> Option<String> {
+        Some(format!("SUM({})", quoted(&column.key)))
+    }
+
+    fn trues(&self, column: &Column) -> String {
+        format!("SUM({})", quoted(&column.key))
+    }
+
+    fn text(&self, expression: &str) -> String {
+        expression.to_owned()
     }
 }
 

@@ -195,13 +195,13 @@ impl Precision {
 
     /// The first instant of the column's own at or after another, as a literal: a value of the column is
     /// before the one exactly if it is before the other.
-    pub(super) fn literal(self, instant: i64) -> String {
+    pub(super) fn literal(self, instant: impl Into<i128>) -> String {
         /// What a TIMESTAMP holds begins here …
         const FIRST: i128 = 1_000_000_000;
         /// … and ends before this (MariaDB 11.5; 2038 before that).
         const END: i128 = (1 << 32) * 1_000_000_000;
         let unit = i128::from(self.unit);
-        let mut nanos = (i128::from(instant) + unit - 1).div_euclid(unit) * unit;
+        let mut nanos = (instant.into() + unit - 1).div_euclid(unit) * unit;
         if self.is_timestamp {
             nanos = nanos.clamp(FIRST, END);
         }

@@ -7,7 +7,7 @@ use std::thread;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::error::{Class, Error, Result};
-use crate::model::{Chunk, RowCount, Table};
+use crate::model::{Chunk, Proof, Recorded, RowCount, Table};
 use crate::source::channel::BatchSender;
 use crate::source::postgres::connection::Connection;
 use crate::source::postgres::copy_binary::{Copy, Malformed};
@@ -23,6 +23,7 @@ use crate::source::relational::fan_out::Parts;
 use crate::source::relational::slice::condition;
 use crate::source::relational::times::Times;
 use crate::source::relational::{BATCH_BYTES, BATCH_ROWS};
+use crate::source::statistics::Statistics;
 use crate::window::{Slice, Window};
 
 /// Bytes of a range of blocks: small enough that the streams end at about the same time, large enough that the cost of
@@ -257,6 +258,29 @@ pub(super) fn count(
     let rows = rows.first().and_then(|row| catalog::text(row, 0).parse().ok());
     let rows = rows.ok_or_else(|| Error::stop("a count that is no number"))?;
     Ok(RowCount { rows, exact: true })
+}
+
+/// Compares what an archive records of a slice with what the server computes; `None` where it cannot compute it at once.
+pub(super) fn prove(
+    inner: &Inner,
+    table: &Table,
+    slice: Slice,
+    recorded: Recorded<'_>,
+    cancel: &CancelToken,
+) -> Result<Option<Proof>> {
+    let readable = inner.tables.get(&table.id)?;
+    let condition = match &readable.time {
+        Some(time) => condition(time, slice),
+        None if slice == Slice::All => "true".to_owned(),
+        None => return Err(Error::fail("this table has no windows any more")),
+    };
+    let statistics = Statistics::new(&sql::Statistics, table, recorded);
+    let Some(select) = statistics.select() else { return Ok(None) };
+    let statement = format!("SELECT {select} FROM {} WHERE {condition}", readable.from);
+    let pool = inner.pool(&table.id.database);
+    let rows = pool.work(pool.take()?, cancel, |session| session.connection.query(&statement))?;
+    let proof = rows.first().and_then(|row| statistics.compare(row));
+    proof.map(Some).ok_or_else(|| Error::of(Class::Retry, "an answer without statistics"))
 }
 
 /// Asks for the bounds of a column, which an index serves. The answer is binary, since the text of years before Christ

@@ -1,9 +1,12 @@
 //! PURE: statements, with every name quoted.
 
-use chrono::DateTime;
+use arrow::datatypes::DataType;
+use chrono::{DateTime, Datelike};
 
+use crate::model::Column;
 use crate::source::postgres::types::{Cast, Kind};
 use crate::source::relational::slice::TimeSql;
+use crate::source::statistics::StatisticsSql;
 
 /// A name in double quotes.
 pub(super) fn quoted(name: &str) -> String {
@@ -73,6 +76,55 @@ fn literal(kind: &Kind, nanos: i64) -> String {
             format!("'{}+00'::timestamptz", time(micros).format("%Y-%m-%d %H:%M:%S%.6f"))
         }
         _ => format!("'{}'::timestamp", time(micros).format("%Y-%m-%d %H:%M:%S%.6f")),
+    }
+}
+
+/// What an archive records of a column, in PostgreSQL's words.
+pub(super) struct Statistics;
+
+impl StatisticsSql for Statistics {
+    fn name(&self, column: &Column) -> String {
+        quoted(&column.key)
+    }
+
+    fn literal(&self, column: &Column, recorded: &str) -> Option<String> {
+        let micros = || Some(recorded.parse::<i128>().ok()?.div_euclid(1000));
+        // The years whose text needs neither a sign nor an era.
+        let time = || {
+            let time = DateTime::from_timestamp_micros(i64::try_from(micros()?).ok()?)?;
+            (1..=9999).contains(&time.year()).then_some(time)
+        };
+        Some(match &column.data_type {
+            DataType::Float32 | DataType::Float64 => format!("'{recorded}'::float8"),
+            DataType::Decimal128(..) => format!("'{recorded}'::numeric"),
+            DataType::Date32 => format!("'{}'::date", time()?.format("%Y-%m-%d")),
+            DataType::Timestamp(_, None) => {
+                format!("'{}'::timestamp", time()?.format("%Y-%m-%d %H:%M:%S%.6f"))
+            }
+            DataType::Timestamp(_, Some(_)) => {
+                format!("'{}+00'::timestamptz", time()?.format("%Y-%m-%d %H:%M:%S%.6f"))
+            }
+            DataType::Time64(_) => format!("'{}'::time", time()?.format("%H:%M:%S%.6f")),
+            DataType::UInt32 => format!("'{recorded}'::oid"),
+            _ => format!("'{recorded}'::bigint"),
+        })
+    }
+
+    fn sum(&self, column: &Column, _: &str) -> Option<String> {
+        let name = quoted(&column.key);
+        Some(match &column.data_type {
+            DataType::Float32 | DataType::Float64 => format!("sum({name}::float8)"),
+            DataType::UInt32 => format!("sum({name}::bigint)"),
+            _ => format!("sum({name})"),
+        })
+    }
+
+    fn trues(&self, column: &Column) -> String {
+        format!("count(*) FILTER (WHERE {})", quoted(&column.key))
+    }
+
+    fn text(&self, expression: &str) -> String {
+        format!("({expression})::text")
     }
 }
 

@@ -4,6 +4,9 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use arrow::datatypes::DataType;
+
+use crate::column_stats::ColumnStats;
 use crate::error::{Class, Error};
 use crate::model::{Table, TableId};
 
@@ -28,6 +31,26 @@ impl TypeOverrides {
     /// The type of a column where the one that it would have is too narrow.
     pub(in crate::source) fn of(&self, table: &TableId, column: &str) -> Option<TypeOverride> {
         self.lock().get(&(table.clone(), column.to_owned())).copied()
+    }
+
+    /// Remembers the columns that an archive holds as text or bytes, and that are listed with another type. Returns whether
+    /// there are any.
+    pub(in crate::source) fn take(&self, table: &Table, archived: &[ColumnStats]) -> bool {
+        const EARLIER: &str = "what an earlier run read";
+        let columns = table.columns.iter().enumerate();
+        let other = columns.filter_map(|(at, column)| {
+            let known = archived.iter().find(|known| known.key == column.key)?;
+            match (known.parquet_type.as_ref()?.to_string().as_str(), &column.data_type) {
+                ("BYTE_ARRAY", DataType::Binary) | ("BYTE_ARRAY STRING", DataType::Utf8) => None,
+                ("BYTE_ARRAY", _) => Some((at, TypeOverride::Bytes(EARLIER))),
+                ("BYTE_ARRAY STRING", _) => Some((at, TypeOverride::Text(EARLIER))),
+                _ => None,
+            }
+        });
+        let other: Vec<_> = other.collect();
+        let is_new = !other.is_empty();
+        let _ = self.learn(table, other); // the caller lists again because of what is returned
+        is_new
     }
 
     /// Remembers the types of columns, which are named by their places in the table. The error has the tables listed

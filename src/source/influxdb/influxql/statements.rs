@@ -159,6 +159,11 @@ pub(super) fn count(table: &Table, window: Window) -> String {
     format!("SELECT {fields} FROM {} WHERE {} GROUP BY *", from(&table.id), condition(window))
 }
 
+/// How many values each field has in a window, of all series together.
+pub(super) fn counts(table: &Table, window: Window) -> String {
+    format!("SELECT count(*::field) FROM {} WHERE {}", from(&table.id), condition(window))
+}
+
 // As in `typed`, but without regard to digits.
 fn fields(table: &Table, each: impl Fn(String) -> String) -> String {
     let mut fields = vec![each("*::field".to_owned())];

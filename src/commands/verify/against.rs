@@ -1,0 +1,554 @@
+//! `verify --against-source`: asks the sources again whether they have what the archive holds, and nothing else. Each
+//! chunk is compared by itself; what was not compared is an open point and never a silent success.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use futures::StreamExt;
+use serde::Serialize;
+
+use crate::archive::commit::Commit;
+use crate::archive::run_json::RunEntry;
+use crate::archive::{Archive, ArchiveIndex};
+use crate::commands::verify::file;
+use crate::config::Job;
+use crate::coverage::Coverage;
+use crate::error::{Class, Error, Exit, Result};
+use crate::fingerprint::Fingerprint;
+use crate::model::{ArtifactOutcome, Chunk, Level, Proof, Recorded, SourceInfo, Table, TableId};
+use crate::progress::Progress;
+use crate::retry::Retry;
+use crate::source::Source;
+use crate::source::channel::BatchSender;
+use crate::store::Store;
+use crate::survey::{Known, Survey, Surveyed, list, survey};
+use crate::text::several;
+use crate::window::{Bound, MIN_WIDTH, Slice, parse_time};
+
+/// Batches between a source that is read again and the fingerprint.
+const BATCHES: usize = 8;
+
+/// How the sources are asked.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Depth {
+    /// Which part of the chunks is read again, from 0 to 1; of the others the source computes statistics.
+    pub read_again: f64,
+}
+
+/// What came of the comparison.
+#[derive(Debug, Serialize)]
+pub struct Against {
+    /// Whether the source may be cancelled.
+    pub verdict: Verdict,
+    /// What stands in the way, with what to do about it.
+    pub open: Vec<Open>,
+    /// How many chunks were compared by each level.
+    pub compared: BTreeMap<Level, u64>,
+    /// What the user left out, as the archive records it.
+    pub excluded: Vec<String>,
+    /// How the process ends because of it.
+    #[serde(skip)]
+    pub exit: Exit,
+}
+
+/// The answer to the question whether the source may be cancelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum Verdict {
+    /// The archive equals the source.
+    #[serde(rename = "safe")]
+    Safe,
+    /// Something is different, missing, or could not be compared.
+    #[serde(rename = "not yet")]
+    NotYet,
+}
+
+/// Something that stands in the way.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Open {
+    /// Which source.
+    pub source: String,
+    /// Which table and slice, or what else.
+    pub what: String,
+    /// Why it is open.
+    pub why: String,
+    /// What to do about it.
+    pub todo: String,
+    /// How the process ends because of it.
+    #[serde(skip)]
+    kind: Kind,
+}
+
+/// What kind of open point it is, the gravest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    /// The source and the archive differ.
+    Different,
+    /// It could not be compared now.
+    Unfinished,
+    /// It can never be compared as things are.
+    Failed,
+}
+
+/// How many differences of a chunk are named.
+const SHOWN: usize = 4;
+
+const EXPORT_AGAIN: &str = "run the same `moveout export` again, then this proof";
+const ASK_AGAIN: &str = "see to the cause, then run this proof again";
+
+/// The sources of an archive, with the URLs by which they were reached.
+pub(super) fn recorded_sources(run: &RunEntry) -> Vec<(String, Vec<String>)> {
+    let mut databases = BTreeMap::<&str, BTreeSet<&str>>::new();
+    for requested in run.runs().flat_map(|run| &run.requested) {
+        let of_source = databases.entry(&requested.table.source).or_default();
+        of_source.insert(&requested.table.database);
+    }
+    let mut sources = BTreeMap::<&str, &SourceInfo>::new();
+    sources.extend(run.runs().flat_map(|run| &run.sources).map(|info| (info.name.as_str(), info)));
+    let urls = sources.into_iter().map(|(name, info)| {
+        let databases = databases.remove(name).unwrap_or_default();
+        (name.to_owned(), urls(info, databases))
+    });
+    urls.collect()
+}
+
+fn urls(info: &SourceInfo, databases: BTreeSet<&str>) -> Vec<String> {
+    let address = info.address.as_str();
+    let base = match address.split_once("://") {
+        Some(("http" | "https", _)) => format!("influxdb+{address}"),
+        Some(_) => address.to_owned(),
+        None if address.starts_with("lp:") => return vec![address.to_owned()],
+        None if info.version.starts_with("PostgreSQL") => format!("postgres://{address}"),
+        None => return Vec::new(),
+    };
+    let encoded = |database: &str| {
+        percent_encoding::utf8_percent_encode(database, percent_encoding::NON_ALPHANUMERIC)
+            .to_string()
+    };
+    let base = base.trim_end_matches('/');
+    databases.into_iter().map(|database| format!("{base}/{}", encoded(database))).collect()
+}
+
+/// The range of the last run, as it was meant when the run began.
+pub(super) fn recorded_range(run: &RunEntry) -> Result<(Bound, Bound)> {
+    let began = parse_time(&run.started).unwrap_or_else(crate::window::now);
+    let (from, to) = (run.range.from.as_str(), run.range.to.as_str());
+    let bound = |text: &str, usual: Bound| {
+        if text.is_empty() { Ok(usual) } else { Bound::parse(text, began) }
+    };
+    Ok((bound(from, Bound::Min)?, bound(to, Bound::Max)?))
+}
+
+/// Compares an archive that was found whole with its sources.
+pub(super) async fn against_source(
+    job: &Job,
+    archive: &Archive,
+    depth: Depth,
+    memory_bytes: usize,
+    progress: &Progress,
+    retry: &Retry,
+) -> Result<Against> {
+    let state = archive.state().await?;
+    let known = Known::of(&state, &[]);
+    let mut survey = survey(job, progress, retry, &known).await?;
+    take_types(job, &state, &mut survey, retry).await?;
+    let mut comparison = Comparison {
+        job,
+        archive,
+        state: &state,
+        survey: &survey,
+        retry,
+        share: memory_bytes / job.limits.concurrency.max(1),
+        open: BTreeSet::new(),
+        compared: BTreeMap::new(),
+    };
+    comparison.inventory();
+    comparison.beyond(&known).await?;
+    comparison.chunks(depth, progress).await?;
+    progress.end();
+    let Comparison { open, compared, .. } = comparison;
+    let exit = match open.iter().map(|open| open.kind).min() {
+        None => Exit::Done,
+        Some(Kind::Different) => Exit::Different,
+        Some(Kind::Unfinished) => Exit::Incomplete,
+        Some(Kind::Failed) => Exit::Failed,
+    };
+    let excluded = state.run.iter().flat_map(|run| &run.excluded);
+    let outside = survey.outside.iter().map(|outside| {
+        let window = outside.window.for_people();
+        format!("{} of {}: the range that was requested ends before", window, outside.table)
+    });
+    let excluded = excluded
+        .map(|excluded| format!("{} of {}: {}", excluded.what, excluded.source, excluded.why))
+        .chain(outside);
+    Ok(Against {
+        verdict: if open.is_empty() { Verdict::Safe } else { Verdict::NotYet },
+        open: open.into_iter().collect(),
+        compared,
+        excluded: excluded.collect(),
+        exit,
+    })
+}
+
+/// Lists tables again that have columns which the archive holds as text or bytes because a value did not fit.
+async fn take_types(
+    job: &Job,
+    state: &ArchiveIndex,
+    survey: &mut Survey,
+    retry: &Retry,
+) -> Result<()> {
+    let by_table = state.by_table();
+    let mut sources = BTreeSet::new();
+    for Surveyed { table, source, .. } in &survey.tables {
+        let commits = by_table.get(&table.id).map(Vec::as_slice).unwrap_or_default();
+        let last = commits.iter().max_by_key(|commit| &commit.committed);
+        let reached = &survey.sources[*source];
+        if last.is_some_and(|last| reached.source.take_types(table, &last.columns)) {
+            sources.insert(*source);
+        }
+    }
+    for number in sources {
+        let reached = &survey.sources[number];
+        let spec = &job.sources[reached.place];
+        let listing = list(spec, reached.source.as_ref(), retry).await?;
+        let mut tables: HashMap<TableId, Table> =
+            listing.tables.into_iter().map(|table| (table.id.clone(), table)).collect();
+        for surveyed in survey.tables.iter_mut().filter(|surveyed| surveyed.source == number) {
+            if let Some(table) = tables.remove(&surveyed.table.id) {
+                surveyed.table = Arc::new(table);
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Against {
+    /// An archive that is not whole and sealed is not compared.
+    pub(super) fn of_archive(archive: &str, faults: usize, exit: Exit) -> Self {
+        let (kind, why, todo) = if faults == 0 {
+            (Kind::Unfinished, "it is not sealed".to_owned(), EXPORT_AGAIN)
+        } else {
+            let why =
+                format!("{} found in it; no source was asked", several(faults as u64, "fault"));
+            (Kind::Different, why, "see to the faults first")
+        };
+        let (source, what, todo) = (String::new(), archive.to_owned(), todo.to_owned());
+        Self {
+            verdict: Verdict::NotYet,
+            open: vec![Open { source, what, why, todo, kind }],
+            compared: BTreeMap::new(),
+            excluded: Vec::new(),
+            exit,
+        }
+    }
+}
+
+struct Comparison<'a> {
+    job: &'a Job,
+    archive: &'a Archive,
+    state: &'a ArchiveIndex,
+    survey: &'a Survey,
+    retry: &'a Retry,
+    /// Bytes of memory for one chunk.
+    share: usize,
+    open: BTreeSet<Open>,
+    compared: BTreeMap<Level, u64>,
+}
+
+impl Comparison<'_> {
+    fn open(&mut self, kind: Kind, source: &str, what: String, why: String, todo: &str) {
+        let (source, todo) = (source.to_owned(), todo.to_owned());
+        self.open.insert(Open { source, what, why, todo, kind });
+    }
+
+    /// What is there and not in the archive, and the other way round.
+    fn inventory(&mut self) {
+        let survey = self.survey;
+        for lost in &survey.lost {
+            let why = lost.error.to_string();
+            self.open(Kind::Unfinished, &lost.source, "the source".to_owned(), why, ASK_AGAIN);
+        }
+        for (id, why) in &survey.unreadable {
+            let todo = "give the user the right to read it, or leave it out by `exclude`, and export again";
+            self.open(Kind::Failed, &id.source, format!("table {id}"), why.clone(), todo);
+        }
+        let by_table = self.state.by_table();
+        let reached: HashSet<&str> =
+            survey.sources.iter().map(|reached| reached.info.name.as_str()).collect();
+        for id in by_table.keys().filter(|id| reached.contains(id.source.as_str())) {
+            if !survey.listed.contains(id) {
+                let why = "the source does not list it any more; its rows stay in the archive";
+                let todo = "make sure that it was meant to go; the archive keeps what it had";
+                self.open(Kind::Different, &id.source, format!("table {id}"), why.into(), todo);
+            }
+        }
+        let named: HashSet<&str> = self.job.sources.iter().map(|spec| spec.name.as_str()).collect();
+        let unasked: BTreeSet<&str> = by_table
+            .keys()
+            .map(|id| id.source.as_str())
+            .filter(|source| !named.contains(source) && !reached.contains(source))
+            .collect();
+        let unasked: Vec<String> = unasked
+            .into_iter()
+            .filter(|source| !survey.is_lost(source))
+            .map(str::to_owned)
+            .collect();
+        for source in unasked {
+            let why = "it was not asked".to_owned();
+            let todo = "name it by --source or --config, too";
+            self.open(Kind::Unfinished, &source, "the source".to_owned(), why, todo);
+        }
+        let excluded: HashSet<(&str, &str)> = (self.state.run.iter())
+            .flat_map(|run| &run.excluded)
+            .map(|excluded| (excluded.source.as_str(), excluded.what.as_str()))
+            .collect();
+        let new: Vec<TableId> = (survey.tables.iter())
+            .filter(|surveyed| surveyed.bounds.is_some())
+            .map(|surveyed| &surveyed.table.id)
+            .filter(|id| !by_table.contains_key(id))
+            .filter(|id| !excluded.contains(&(id.source.as_str(), format!("table {id}").as_str())))
+            .cloned()
+            .collect();
+        for id in new {
+            let why = "it is not in the archive".to_owned();
+            self.open(Kind::Different, &id.source, format!("table {id}"), why, EXPORT_AGAIN);
+        }
+        let unsaved = self.state.run.iter().flat_map(|run| &run.artifacts);
+        let unsaved: Vec<_> = unsaved
+            .filter_map(|artifact| match &artifact.status {
+                ArtifactOutcome::Failed(why) => {
+                    Some((artifact.source.clone(), artifact.kind.clone(), why.clone()))
+                }
+                _ => None,
+            })
+            .collect();
+        for (source, kind, why) in unsaved {
+            self.open(Kind::Failed, &source, format!("definitions: {kind}"), why, EXPORT_AGAIN);
+        }
+    }
+
+    /// Rows of known tables that lie where the archive has nothing.
+    async fn beyond(&mut self, known: &Known<'_>) -> Result<()> {
+        let by_table = self.state.by_table();
+        for Surveyed { table, source, bounds, requested, .. } in &self.survey.tables {
+            let Some(within) = bounds.zip(*requested).and_then(|(bounds, asked)| {
+                by_table.contains_key(&table.id).then(|| bounds.intersect(&asked)).flatten()
+            }) else {
+                continue;
+            };
+            let source = &self.survey.sources[*source].source;
+            let coverage: Coverage = known.coverage(&table.id);
+            for window in coverage.missing(within) {
+                let count = self
+                    .retry
+                    .with_retry(source.name(), || source.count(table, window))
+                    .await
+                    .map_or_else(|error| Err(error.to_string()), |count| Ok(count.rows));
+                let what = format!("{} {window}", table.id);
+                match count {
+                    Ok(0) => {}
+                    Ok(rows) => {
+                        let why = format!("{rows} rows or more that the archive does not have");
+                        self.open(Kind::Different, source.name(), what, why, EXPORT_AGAIN);
+                    }
+                    Err(why) => {
+                        self.open(Kind::Unfinished, source.name(), what, why, ASK_AGAIN);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Each chunk of a table that the source still has.
+    async fn chunks(&mut self, depth: Depth, progress: &Progress) -> Result<()> {
+        let by_table = self.state.by_table();
+        let mut todo = Vec::new();
+        for Surveyed { table, source, .. } in &self.survey.tables {
+            let source = &self.survey.sources[*source].source;
+            let commits = by_table.get(&table.id).map(Vec::as_slice).unwrap_or_default();
+            todo.extend(commits.iter().map(|commit| (table, source, *commit)));
+        }
+        // Tables that have no row any more are not surveyed.
+        let surveyed: HashSet<&TableId> =
+            self.survey.tables.iter().map(|surveyed| &surveyed.table.id).collect();
+        let emptied = by_table.iter().filter(|(id, commits)| {
+            self.survey.listed.contains(id)
+                && !surveyed.contains(id)
+                && commits.iter().any(|commit| commit.rows > 0)
+        });
+        let emptied: Vec<TableId> = emptied.map(|(id, _)| (*id).clone()).collect();
+        for id in emptied {
+            let why = "it has no rows any more; those of the archive stay there".to_owned();
+            let todo = "make sure that they were meant to go; the archive keeps what it had";
+            self.open(Kind::Different, &id.source, format!("table {id}"), why, todo);
+        }
+        let every = |part: f64, at: usize| {
+            let before = (at as f64 * part).floor();
+            ((at + 1) as f64 * part).floor() > before || part >= 1.0
+        };
+        let mut left = todo.len() as u64;
+        progress.left(left, None);
+        let (store, share, retry) = (self.archive.store(), self.share, self.retry);
+        let compared = futures::stream::iter(todo.into_iter().enumerate())
+            .map(|(at, (table, source, commit))| async move {
+                let reads = every(depth.read_again, at) || at == 0 && depth.read_again > 0.0;
+                let one = One { table, source, commit, retry };
+                let compared = if reads {
+                    one.by_rows(store, share).await
+                } else {
+                    one.by_statistics(store, share).await
+                };
+                (commit, compared)
+            })
+            .buffer_unordered(self.job.limits.concurrency);
+        let compared: Vec<_> = compared
+            .inspect(|(commit, _)| {
+                left = left.saturating_sub(1);
+                progress.add_rows(commit.rows);
+                progress.chunk_done();
+                progress.left(left, None);
+            })
+            .collect()
+            .await;
+        for (commit, compared) in compared {
+            let what = format!("{} {}", commit.id(), commit.slice);
+            match compared {
+                Ok(Proof { level, differences }) => {
+                    *self.compared.entry(level).or_default() += 1;
+                    if !differences.is_empty() {
+                        let why = in_short(&differences);
+                        self.open(Kind::Different, &commit.source, what, why, CHANGED);
+                    }
+                }
+                Err(error) if error.exit() == Exit::Interrupted => return Err(error),
+                Err(error) => {
+                    let kind = match error.exit() {
+                        Exit::Failed => Kind::Failed,
+                        _ => Kind::Unfinished,
+                    };
+                    self.open(kind, &commit.source, what, error.to_string(), ASK_AGAIN);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What to do where the source has other rows than the archive.
+const CHANGED: &str =
+    "stop the writers, and export into a new archive; or make sure that what changed is not needed";
+
+/// A row that is gone makes a difference in each column.
+fn in_short(differences: &[String]) -> String {
+    let shown = &differences[..differences.len().min(SHOWN)];
+    let more = match differences.len() - shown.len() {
+        0 => String::new(),
+        more => format!("; and {}", several(more as u64, "more difference")),
+    };
+    format!("{}{more}", shown.join("; "))
+}
+
+/// One chunk, to be compared.
+struct One<'a> {
+    table: &'a Arc<Table>,
+    source: &'a Arc<dyn Source>,
+    commit: &'a Commit,
+    retry: &'a Retry,
+}
+
+impl One<'_> {
+    /// Lets the source compute what the commit records; where it cannot, the rows are read again.
+    async fn by_statistics(&self, store: &Store, share: usize) -> Result<Proof> {
+        let recorded = Recorded { rows: self.commit.rows, columns: &self.commit.columns };
+        match self.ask(|| self.source.prove(self.table, self.commit.slice, recorded)).await? {
+            Ok(Some(proof)) => Ok(proof),
+            // What is too much to be computed at once can be read in parts.
+            Ok(None) => self.by_rows(store, share).await,
+            Err(error) if error.class() == Class::Split => self.by_rows(store, share).await,
+            Err(changed) => Ok(Self::changed(&changed, Level::Statistics)),
+        }
+    }
+
+    /// Reads the rows again, and compares their fingerprint with that of the files.
+    async fn by_rows(&self, store: &Store, share: usize) -> Result<Proof> {
+        let archived = match file::fingerprint(store, self.commit, share).await? {
+            Ok(fingerprint) => fingerprint,
+            Err((key, why)) => return Err(Error::incomplete(format!("{key}: {why}"))),
+        };
+        let now = match self.now().await {
+            Err(error) if error.class() == Class::SchemaChanged => {
+                return Ok(Self::changed(&error, Level::Rows));
+            }
+            now => now?,
+        };
+        let differences = if now == archived {
+            Vec::new()
+        } else if now.rows == archived.rows {
+            vec![format!("{} rows, as in the archive, but other values", now.rows)]
+        } else {
+            vec![format!("rows: {} now, {} in the archive", now.rows, archived.rows)]
+        };
+        Ok(Proof { level: Level::Rows, differences })
+    }
+
+    /// The table has columns or values that it did not have when it was exported.
+    fn changed(error: &Error, level: Level) -> Proof {
+        Proof { level, differences: vec![format!("the table has changed: {error}")] }
+    }
+
+    /// The fingerprint of what the source has now. A window that is too much for the source is halved.
+    async fn now(&self) -> Result<Fingerprint> {
+        let mut todo = vec![self.commit.slice];
+        let mut all = Fingerprint::default();
+        while let Some(slice) = todo.pop() {
+            match self.ask(|| read_again(self.source.as_ref(), self.table, slice)).await? {
+                Ok(fingerprint) => all.merge(fingerprint),
+                Err(error) => {
+                    let halves = match slice {
+                        Slice::Window(window) if error.class() == Class::Split => {
+                            window.halves(MIN_WIDTH)
+                        }
+                        _ => None,
+                    };
+                    let Some((left, right)) = halves else { return Err(error) };
+                    todo.extend([right, left].map(Slice::from));
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// Asks until there is an answer, or an error that asking once more does not mend: the inner one is for the caller to
+    /// act on.
+    async fn ask<T, F: Future<Output = Result<T>>>(
+        &self,
+        ask: impl Fn() -> F,
+    ) -> Result<Result<T>> {
+        let asked = self.retry.with_retry(self.source.name(), || async {
+            match ask().await {
+                Err(error) if matches!(error.class(), Class::Split | Class::SchemaChanged) => {
+                    Ok(Err(error))
+                }
+                answer => answer.map(Ok),
+            }
+        });
+        asked.await
+    }
+}
+
+async fn read_again(source: &dyn Source, table: &Arc<Table>, slice: Slice) -> Result<Fingerprint> {
+    let (sender, mut batches) = BatchSender::channel(BATCHES);
+    let columns = table.columns.clone();
+    let hashing = tokio::task::spawn_blocking(move || {
+        let mut fingerprint = Fingerprint::default();
+        while let Some(batch) = batches.blocking_recv() {
+            fingerprint.add(&columns, &batch).map_err(|error| Error::fail(error.to_string()))?;
+        }
+        Ok(fingerprint)
+    });
+    let chunk = Chunk { table: Arc::clone(table), slice };
+    let read = source.read(&chunk, sender).await;
+    let hashed = hashing.await.unwrap_or_else(|error| Err(Error::stop(error.to_string())));
+    // What was hashed counts only if the stream ended well.
+    read.and(hashed)
+}

@@ -1,0 +1,61 @@
+//! What the sources say of an archive: the verdict, and what stands in the way.
+
+use std::io;
+
+use moveout::commands::verify::{Against, Verdict};
+use moveout::model::Level;
+use moveout::text::several;
+
+use super::{Out, SHOWN, verdict};
+
+pub(super) fn against(out: Out<'_>, against: &Against) -> io::Result<()> {
+    let levels = against.compared.iter().map(|(level, chunks)| {
+        let how = match level {
+            Level::Counts => "by the number of values of each field",
+            Level::Statistics => "by count, minimum, maximum and sum of each column",
+            Level::Rows => "row by row, read again",
+        };
+        format!("{} {how}", several(*chunks, "chunk"))
+    });
+    let levels: Vec<String> = levels.collect();
+    if !levels.is_empty() {
+        writeln!(out, "compared with the source: {}", levels.join(", "))?;
+    }
+    for what in against.excluded.iter().take(SHOWN) {
+        writeln!(out, "  left out   {what}")?;
+    }
+    if against.excluded.len() > SHOWN {
+        writeln!(
+            out,
+            "  left out   {} more (all of them with --json)",
+            against.excluded.len() - SHOWN
+        )?;
+    }
+    for open in against.open.iter().take(SHOWN) {
+        let of =
+            if open.source.is_empty() { String::new() } else { format!(" of {}", open.source) };
+        writeln!(out, "  open       {}{of}: {}", open.what, open.why)?;
+        writeln!(out, "             {}", open.todo)?;
+    }
+    if against.open.len() > SHOWN {
+        writeln!(
+            out,
+            "  open       {} more (all of them with --json)",
+            against.open.len() - SHOWN
+        )?;
+    }
+    match against.verdict {
+        Verdict::Safe if against.compared.keys().all(|level| *level == Level::Rows) => {
+            writeln!(out, "{}", verdict(true, "SAFE TO CANCEL"))
+        }
+        Verdict::Safe => writeln!(
+            out,
+            "{}, as far as that tells; --deep compares every row",
+            verdict(true, "SAFE TO CANCEL")
+        ),
+        Verdict::NotYet => {
+            let points = several(against.open.len() as u64, "open point");
+            writeln!(out, "{}: {points}", verdict(false, "NOT YET"))
+        }
+    }
+}

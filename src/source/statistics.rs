@@ -1,0 +1,303 @@
+//! PURE: the statement by which a database computes what an archive records of a slice, and the comparison of the two.
+
+use arrow::datatypes::DataType;
+
+use crate::column_stats::ColumnStats;
+use crate::model::{Column, Level, Proof, Recorded, Table};
+
+/// PostgreSQL takes 1,664 expressions (`MaxTupleAttributeNumber`), MySQL 4,096.
+const MOST_EXPRESSIONS: usize = 1_600;
+
+/// A dialect of SQL, as far as statistics need it.
+pub(in crate::source) trait StatisticsSql {
+    /// The name of a column.
+    fn name(&self, column: &Column) -> String;
+
+    /// A recorded minimum or maximum as a literal of the column's type; `None` where there is none.
+    fn literal(&self, column: &Column, recorded: &str) -> Option<String>;
+
+    /// The sum of a column of numbers, as text with all digits; `None` where the server cannot compute the recorded one.
+    fn sum(&self, column: &Column, recorded: &str) -> Option<String>;
+
+    /// The number of values that are true.
+    fn trues(&self, column: &Column) -> String;
+
+    /// Any expression as text.
+    fn text(&self, expression: &str) -> String;
+}
+
+/// What a cell of the answer is compared with.
+enum Expected {
+    /// A number, digit by digit.
+    Number(String),
+    /// A sum of so many floats, of which none is larger.
+    FloatSum { sum: f64, count: u64, largest: f64 },
+    /// The recorded end of a column, whose comparison the server did itself; the next cell shows its own.
+    IsEnd(String),
+}
+
+/// A comparison of one cell.
+struct Check {
+    what: String,
+    expected: Expected,
+}
+
+/// What to select, and what is expected of it.
+pub(in crate::source) struct Statistics {
+    checks: Vec<Check>,
+    select: Vec<String>,
+    /// What can be told from the columns alone.
+    differences: Vec<String>,
+}
+
+impl Statistics {
+    pub(in crate::source) fn new(
+        sql: &impl StatisticsSql,
+        table: &Table,
+        recorded: Recorded<'_>,
+    ) -> Self {
+        let mut this = Self { checks: Vec::new(), select: Vec::new(), differences: Vec::new() };
+        this.number("rows".to_owned(), "count(*)".to_owned(), recorded.rows.to_string());
+        let of = |column: &Column| recorded.columns.iter().find(|known| known.key == column.key);
+        for column in &table.columns {
+            this.column(sql, column, of(column));
+        }
+        for lost in recorded.columns.iter().filter(|known| {
+            known.count > 0 && !table.columns.iter().any(|column| column.key == known.key)
+        }) {
+            let name = lost.key.escape_debug();
+            this.differences.push(format!("the column `{name}` is not there any more"));
+        }
+        this
+    }
+
+    /// The expressions of the statement; `None` where they are more than servers take.
+    pub(in crate::source) fn select(&self) -> Option<String> {
+        (self.select.len() <= MOST_EXPRESSIONS).then(|| self.select.join(", "))
+    }
+
+    fn number(&mut self, what: String, expression: String, expected: String) {
+        self.select.push(expression);
+        self.checks.push(Check { what, expected: Expected::Number(expected) });
+    }
+
+    fn column(&mut self, sql: &impl StatisticsSql, column: &Column, known: Option<&ColumnStats>) {
+        let (name, shown) = (sql.name(column), column.key.escape_debug().to_string());
+        // A column that the archive does not know had no values.
+        let count = known.map_or(0, |known| known.count);
+        self.number(format!("values of `{shown}`"), format!("count({name})"), count.to_string());
+        let Some(known) = known.filter(|known| known.count > 0) else { return };
+        for (end, recorded) in [("min", &known.min), ("max", &known.max)] {
+            let Some(recorded) = recorded else { continue };
+            let Some(literal) = sql.literal(column, recorded) else { continue };
+            self.select.push(sql.text(&format!("{end}({name}) = {literal}")));
+            self.select.push(sql.text(&format!("{end}({name})")));
+            let what = if end == "min" { "minimum" } else { "maximum" };
+            let what = format!("{what} of `{shown}`");
+            self.checks.push(Check { what, expected: Expected::IsEnd(recorded.clone()) });
+        }
+        let Some(sum) = &known.sum else { return };
+        match &column.data_type {
+            DataType::Boolean => {
+                self.number(format!("true values of `{shown}`"), sql.trues(column), sum.clone());
+            }
+            DataType::Float32 | DataType::Float64 => {
+                let number = |text: &Option<String>| {
+                    text.as_ref().and_then(|text| text.parse().ok()).unwrap_or(f64::NAN)
+                };
+                let largest = f64::abs(number(&known.min)).max(f64::abs(number(&known.max)));
+                let asked = sql.sum(column, sum);
+                let (Some(asked), Ok(sum)) = (asked, sum.parse::<f64>()) else { return };
+                // An overflow is an error of some servers, and such a sum tells nothing.
+                if !sum.is_finite() || !(largest * known.count as f64).is_finite() {
+                    return;
+                }
+                self.select.push(asked);
+                let expected = Expected::FloatSum { sum, count: known.count, largest };
+                self.checks.push(Check { what: format!("sum of `{shown}`"), expected });
+            }
+            _ => {
+                if let Some(asked) = sql.sum(column, sum) {
+                    self.number(format!("sum of `{shown}`"), asked, sum.clone());
+                }
+            }
+        }
+    }
+
+    /// Compares the only row of the answer; `None` where it has other cells than were asked for.
+    pub(in crate::source) fn compare(self, cells: &[Option<String>]) -> Option<Proof> {
+        if cells.len() != self.select.len() {
+            return None;
+        }
+        let mut differences = self.differences;
+        let mut cells = cells.iter();
+        for Check { what, expected } in self.checks {
+            let found = cells.next()?;
+            let shown = found.as_deref().unwrap_or("none");
+            match expected {
+                Expected::Number(number) => {
+                    if !is_same_number(shown, &number) {
+                        differences.push(format!("{what}: {shown} now, {number} in the archive"));
+                    }
+                }
+                Expected::IsEnd(recorded) => {
+                    let now = cells.next()?.as_deref().unwrap_or("none");
+                    if !matches!(shown, "1" | "t" | "true") {
+                        differences.push(format!(
+                            "{what}: {} now, {recorded} in the archive",
+                            now.escape_debug()
+                        ));
+                    }
+                }
+                Expected::FloatSum { sum, count, largest } => {
+                    let now: f64 = shown.parse().unwrap_or(f64::NAN);
+                    if !is_same_sum(now, sum, count, largest) {
+                        differences.push(format!("{what}: {now:?} now, {sum:?} in the archive"));
+                    }
+                }
+            }
+        }
+        Some(Proof { level: Level::Statistics, differences })
+    }
+}
+
+/// Servers write zeros after the point where the number is a decimal.
+fn is_same_number(found: &str, recorded: &str) -> bool {
+    let plain = |text: &str| match text.split_once('.') {
+        Some((whole, fraction)) if fraction.bytes().all(|digit| digit == b'0') => whole.to_owned(),
+        _ => text.to_owned(),
+    };
+    plain(found) == plain(recorded)
+}
+
+/// Whether two sums of the same floats in different orders can be these. Each addition rounds by half a unit in the last
+/// place of a partial sum, which is at most `count × largest`.
+pub(in crate::source) fn is_same_sum(one: f64, other: f64, count: u64, largest: f64) -> bool {
+    let count = count as f64;
+    (one - other).abs() <= 2.0 * count * (count * largest) * (f64::EPSILON / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Identity, ReadMode, Role, SplitPoints, TableId};
+
+    struct Plain;
+
+    impl StatisticsSql for Plain {
+        fn name(&self, column: &Column) -> String {
+            column.key.clone()
+        }
+
+        fn literal(&self, _: &Column, recorded: &str) -> Option<String> {
+            Some(recorded.to_owned())
+        }
+
+        fn sum(&self, column: &Column, _: &str) -> Option<String> {
+            Some(format!("sum({})", column.key))
+        }
+
+        fn trues(&self, column: &Column) -> String {
+            format!("trues({})", column.key)
+        }
+
+        fn text(&self, expression: &str) -> String {
+            expression.to_owned()
+        }
+    }
+
+    fn table(columns: &[(&str, DataType)]) -> Table {
+        let id = TableId {
+            source: "s".into(),
+            database: "d".into(),
+            schema: String::new(),
+            table: "t".into(),
+        };
+        let columns = columns.iter().map(|(name, data_type)| {
+            Column::new(*name, *name, Role::Column, "", data_type.clone())
+        });
+        Table {
+            id,
+            columns: columns.collect(),
+            data_ranges: Vec::new(),
+            time_column: None,
+            resolution_nanos: 1,
+            split_points: SplitPoints::None,
+            read_mode: ReadMode::Whole,
+            identity: Identity::default(),
+        }
+    }
+
+    fn stats(name: &str, count: u64, ends: Option<(&str, &str)>, sum: Option<&str>) -> ColumnStats {
+        ColumnStats {
+            name: name.into(),
+            key: name.into(),
+            role: Role::Column,
+            source_type: String::new(),
+            parquet_type: None,
+            nullable: None,
+            key_part: None,
+            count,
+            min: ends.map(|(min, _)| min.into()),
+            max: ends.map(|(_, max)| max.into()),
+            sum: sum.map(Into::into),
+        }
+    }
+
+    fn compared(cells: &[&str]) -> Vec<String> {
+        let table =
+            table(&[("a", DataType::Int64), ("b", DataType::Float64), ("new", DataType::Utf8)]);
+        let recorded = [
+            stats("a", 2, Some(("1", "2")), Some("3")),
+            stats("b", 2, Some(("0.1", "0.2")), Some("0.30000000000000004")),
+            stats("gone", 0, None, None),
+        ];
+        let asked = Statistics::new(&Plain, &table, Recorded { rows: 2, columns: &recorded });
+        assert_eq!(
+            asked.select().unwrap(),
+            "count(*), count(a), min(a) = 1, min(a), max(a) = 2, max(a), sum(a), \
+             count(b), min(b) = 0.1, min(b), max(b) = 0.2, max(b), sum(b), count(new)"
+        );
+        let cells: Vec<Option<String>> =
+            cells.iter().map(|cell| Some((*cell).to_owned())).collect();
+        asked.compare(&cells).unwrap().differences
+    }
+
+    #[test]
+    fn what_is_the_same_is_no_difference() {
+        let same = ["2", "2", "t", "1", "1", "2", "3.000", "2", "t", "0.1", "t", "0.2", "0.3", "0"];
+        assert!(compared(&same).is_empty());
+    }
+
+    #[test]
+    fn each_difference_is_named_with_both_values() {
+        let other = ["3", "2", "f", "0", "t", "2", "4", "2", "t", "0.1", "t", "0.2", "0.31", "1"];
+        assert_eq!(
+            compared(&other),
+            [
+                "rows: 3 now, 2 in the archive",
+                "minimum of `a`: 0 now, 1 in the archive",
+                "sum of `a`: 4 now, 3 in the archive",
+                "sum of `b`: 0.31 now, 0.30000000000000004 in the archive",
+                "values of `new`: 1 now, 0 in the archive",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_column_that_is_gone_is_a_difference_if_it_had_values() {
+        let recorded = [stats("gone", 1, None, None)];
+        let asked = Statistics::new(&Plain, &table(&[]), Recorded { rows: 1, columns: &recorded });
+        let proof = asked.compare(&[Some("1".to_owned())]).unwrap();
+        assert_eq!(proof.differences, ["the column `gone` is not there any more"]);
+    }
+
+    #[test]
+    fn a_sum_may_differ_by_its_rounding_alone() {
+        let values: Vec<f64> = (0..10_000).map(|i| 1.0 / f64::from(i + 1)).collect();
+        let forth: f64 = values.iter().sum();
+        let back: f64 = values.iter().rev().sum();
+        assert!(forth != back && is_same_sum(forth, back, 10_000, 1.0));
+        assert!(!is_same_sum(forth, forth + 1e-6, 10_000, 1.0));
+    }
+}

@@ -1,0 +1,389 @@
+//! `verify --against-source`: one row more, less or other at the source is found, whichever it is, by the level that the
+//! documentation names; and whatever could not be compared is never called safe.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on shall panic")]
+
+mod support;
+
+use std::fs;
+use std::net::TcpListener;
+
+use serde_json::Value;
+use support::{Influxd, Kind, Relational, Run, command, moveout};
+use tempfile::TempDir;
+
+/// By what a change is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    /// By statistics, and by reading the rows.
+    ByStatistics,
+    /// By reading the rows alone.
+    ByRows,
+}
+
+/// A change of the source and the statements that take it back.
+struct Change {
+    name: &'static str,
+    change: &'static str,
+    back: &'static str,
+    found: Found,
+    /// What an open point names.
+    names: &'static str,
+}
+
+const fn change(
+    name: &'static str,
+    change: &'static str,
+    back: &'static str,
+    found: Found,
+    names: &'static str,
+) -> Change {
+    Change { name, change, back, found, names }
+}
+
+/// Ten rows, a day apart from 2024-01-01 on, and one without a time; `w` has no time at all.
+const TABLES: &str = "
+    CREATE TABLE t (id int, at TIMESTAMP_TYPE NULL, n bigint, u smallint, f FLOAT_TYPE, d decimal(10,2), day date, s varchar(20));
+    CREATE INDEX t_at ON t (at);
+    INSERT INTO t VALUES
+        (0, '2024-01-01 00:00:00', 1, 10, 0.1, 1.10, '2024-01-01', 'a'), (1, '2024-01-02 00:00:00', 2, 11, 0.2, 2.20, '2024-01-02', 'b'),
+        (2, '2024-01-03 00:00:00', 3, 12, 0.3, 3.30, NULL, 'c'), (3, '2024-01-04 00:00:00', 4, 13, 0.4, -4.40, '2024-01-04', 'd'),
+        (4, '2024-01-05 12:00:00', 5, 14, 1e300, 5.50, '2024-01-05', ''), (5, '2024-01-05 12:00:00.000001', 6, NULL, 0.6, 6.60, '2024-01-06', NULL),
+        (6, '2024-01-07 00:00:00', -9223372036854775808, 16, -0.7, 7.70, '9999-12-31', 'g'), (7, '2024-01-08 00:00:00', 8, 17, 0.8, 8.80, '2024-01-08', 'h'),
+        (8, '2024-01-09 00:00:00', 9, 18, 0.9, 9.90, '2024-01-09', 'i'), (9, '2024-01-10 00:00:00', 10, 19, 1.0, 0.00, '2024-01-10', 'j'),
+        (10, NULL, 11, 20, 1.1, 1.00, '2024-01-11', 'k');
+    CREATE TABLE w (id int, s varchar(20));
+    INSERT INTO w VALUES (1, 'one'), (2, 'two'), (2, 'two');
+    CREATE TABLE gone (id int);
+    INSERT INTO gone VALUES (1)";
+
+use Found::{ByRows, ByStatistics};
+
+const CHANGES: [Change; 17] = [
+    change(
+        "the first row is gone",
+        "DELETE FROM t WHERE id = 0",
+        "INSERT INTO t VALUES (0, '2024-01-01 00:00:00', 1, 10, 0.1, 1.10, '2024-01-01', 'a')",
+        ByStatistics,
+        ".t ",
+    ),
+    change(
+        "the last row is gone",
+        "DELETE FROM t WHERE id = 9",
+        "INSERT INTO t VALUES (9, '2024-01-10 00:00:00', 10, 19, 1.0, 0.00, '2024-01-10', 'j')",
+        ByStatistics,
+        ".t ",
+    ),
+    change(
+        "the row without a time is gone",
+        "DELETE FROM t WHERE id = 10",
+        "INSERT INTO t VALUES (10, NULL, 11, 20, 1.1, 1.00, '2024-01-11', 'k')",
+        ByStatistics,
+        "null-time",
+    ),
+    change(
+        "a row moves by a microsecond",
+        "UPDATE t SET at = '2024-01-05 12:00:00.000002' WHERE id = 5",
+        "UPDATE t SET at = '2024-01-05 12:00:00.000001' WHERE id = 5",
+        ByStatistics,
+        ".t ",
+    ),
+    change(
+        "a row comes in an old window",
+        "INSERT INTO t (id, at) VALUES (11, '2024-01-02 13:00:00')",
+        "DELETE FROM t WHERE id = 11",
+        ByStatistics,
+        ".t ",
+    ),
+    change(
+        "a row comes before all others",
+        "INSERT INTO t (id, at) VALUES (11, '2020-01-01 00:00:00')",
+        "DELETE FROM t WHERE id = 11",
+        ByStatistics,
+        ".t ",
+    ),
+    change(
+        "a row comes after all others",
+        "INSERT INTO t (id, at) VALUES (11, '2024-02-01 00:00:00')",
+        "DELETE FROM t WHERE id = 11",
+        ByStatistics,
+        ".t ",
+    ),
+    change(
+        "an integer is another",
+        "UPDATE t SET n = 7 WHERE id = 5",
+        "UPDATE t SET n = 6 WHERE id = 5",
+        ByStatistics,
+        "sum of `n`",
+    ),
+    change(
+        "a float is another",
+        "UPDATE t SET f = 0.61 WHERE id = 5",
+        "UPDATE t SET f = 0.6 WHERE id = 5",
+        ByRows,
+        ".t ",
+    ),
+    change(
+        "the only float of a window is another",
+        "UPDATE t SET f = 0.11 WHERE id = 0",
+        "UPDATE t SET f = 0.1 WHERE id = 0",
+        ByStatistics,
+        "`f`",
+    ),
+    change(
+        "a decimal is another",
+        "UPDATE t SET d = 7.71 WHERE id = 6",
+        "UPDATE t SET d = 7.70 WHERE id = 6",
+        ByStatistics,
+        "`d`",
+    ),
+    change(
+        "a date is another",
+        "UPDATE t SET day = '9999-12-30' WHERE id = 6",
+        "UPDATE t SET day = '9999-12-31' WHERE id = 6",
+        ByStatistics,
+        "`day`",
+    ),
+    change(
+        "a null becomes a value",
+        "UPDATE t SET s = '' WHERE id = 5",
+        "UPDATE t SET s = NULL WHERE id = 5",
+        ByStatistics,
+        "values of `s`",
+    ),
+    change(
+        "a text is another",
+        "UPDATE t SET s = 'x' WHERE id = 0",
+        "UPDATE t SET s = 'a' WHERE id = 0",
+        ByRows,
+        ".t ",
+    ),
+    change(
+        "two rows exchange a value",
+        "UPDATE w SET s = CASE id WHEN 1 THEN 'two' ELSE 'one' END",
+        "UPDATE w SET s = CASE id WHEN 1 THEN 'one' ELSE 'two' END",
+        ByRows,
+        ".w ",
+    ),
+    change(
+        "one of two equal rows becomes another",
+        "INSERT INTO w VALUES (3, 'two'); DELETE FROM w WHERE id = 1",
+        "DELETE FROM w WHERE id = 3; INSERT INTO w VALUES (1, 'one')",
+        ByStatistics,
+        ".w ",
+    ),
+    change(
+        "a table comes",
+        "CREATE TABLE late (id int); INSERT INTO late VALUES (1)",
+        "DROP TABLE late",
+        ByStatistics,
+        "late",
+    ),
+];
+
+fn verify(server: &Relational, config: &str, args: &[&str]) -> Run {
+    let mut command = command(["verify", "--config", config, "--against-source", "--json"]);
+    command.args(args);
+    server.authorize(&mut command);
+    support::program::run(command)
+}
+
+#[track_caller]
+fn assert_verdict(run: &Run, status: i32, names: &str, what: &str) {
+    assert_eq!(run.status, status, "{what}: {}{}", run.stdout, run.stderr);
+    let report = run.json();
+    assert_eq!(report["verdict"] == "safe", status == 0, "{what}: {report}");
+    let open = report["open"].to_string();
+    assert!(open.contains(names), "{what}: {names} is not in {open}");
+}
+
+fn every_change_is_found_in(server: &Relational) {
+    let (time, float) = match server {
+        Relational::Postgres(_) => ("timestamp", "double precision"),
+        Relational::MySql(_) => ("datetime(6)", "double"),
+    };
+    server.sql("", "CREATE DATABASE shop");
+    let tables = TABLES.replace("TIMESTAMP_TYPE", time).replace("FLOAT_TYPE", float);
+    server.sql("shop", &tables);
+    let folder = TempDir::new().unwrap();
+    let config = folder.path().join("config.toml");
+    let text = format!(
+        "archive = \"archive\"\nwindow = \"3d\"\n[[source]]\nname = \"shop\"\nurl = {:?}\n\
+         time_columns = {{ t = \"at\" }}\n",
+        server.url("shop")
+    );
+    fs::write(&config, text).unwrap();
+    let config = config.to_str().unwrap();
+    let mut export = command(["export", "--config", config]);
+    server.authorize(&mut export);
+    support::program::run(export).expect(0);
+    for Change { name, change, back, found, names } in CHANGES {
+        server.sql("shop", change);
+        let place = if found == ByRows { names } else { "" };
+        assert_verdict(&verify(server, config, &["--deep"]), 4, place, name);
+        let (status, names) = if found == ByStatistics { (4, names) } else { (0, "[]") };
+        assert_verdict(&verify(server, config, &[]), status, names, name);
+        server.sql("shop", back);
+    }
+    assert_verdict(&verify(server, config, &[]), 0, "[]", "all is as before");
+    assert_verdict(&verify(server, config, &["--deep"]), 0, "[]", "all is as before");
+    server.sql("shop", "DROP TABLE gone");
+    assert_verdict(&verify(server, config, &[]), 4, "does not list it any more", "a table goes");
+}
+
+#[test]
+fn every_change_is_found_in_postgresql() {
+    every_change_is_found_in(&Kind::all()[0].start().unwrap());
+}
+
+#[test]
+fn every_change_is_found_in_mariadb() {
+    let kind = Kind::all().into_iter().find(|kind| kind.name() == "MariaDB").unwrap();
+    every_change_is_found_in(&kind.start().unwrap());
+}
+
+/// An archive of an InfluxDB 1.x with two retention policies.
+struct Influx {
+    server: Influxd,
+    folder: TempDir,
+}
+
+impl Influx {
+    fn new() -> Self {
+        let server = Influxd::start();
+        server.query("CREATE DATABASE plant");
+        server.query("CREATE RETENTION POLICY old ON plant DURATION INF REPLICATION 1");
+        for (policy, measurement) in [("autogen", "pump"), ("old", "valve")] {
+            let lines: Vec<String> = (0..100)
+                .map(|i| {
+                    let time = 1_704_067_200_000_000_000_i64 + i * 3_600_000_000_000;
+                    format!("{measurement},site=s{} flow={}.5,count={i}i {time}", i % 3, i * 7 % 50)
+                })
+                .collect();
+            server.write("plant", policy, &lines.join("\n"));
+        }
+        let this = Self { server, folder: TempDir::new().unwrap() };
+        let source = format!("influxdb+{}/plant", this.server.http());
+        moveout(["export", "--source", &source, "--archive", &this.root(), "--window", "1d"])
+            .expect(0);
+        this
+    }
+
+    fn root(&self) -> String {
+        self.folder.path().join("archive").to_str().unwrap().to_owned()
+    }
+
+    /// The sources are those that the archive records.
+    fn verify(&self, args: &[&str]) -> Run {
+        let root = self.root();
+        let verb = ["verify", &root, "--against-source", "--json"];
+        moveout(verb.iter().chain(args))
+    }
+}
+
+#[test]
+fn an_influxdb_is_asked_as_the_archive_records_it() {
+    let influx = Influx::new();
+    let safe = influx.verify(&[]);
+    assert_verdict(&safe, 0, "[]", "nothing changed");
+    assert!(safe.json()["compared"]["counts"].as_u64().unwrap() > 8, "{}", safe.stdout);
+    assert_verdict(&influx.verify(&["--deep"]), 0, "[]", "nothing changed");
+
+    // A value alone: counts do not show it, and the text says what was compared.
+    influx.server.write("plant", "old", "valve,site=s1 flow=1000.5 1704070800000000000");
+    assert_verdict(&influx.verify(&[]), 0, "[]", "a value changed");
+    let text = moveout(["verify", &influx.root(), "--against-source"]).expect(0).stdout;
+    assert!(text.contains("by the number of values of each field"), "{text}");
+    assert!(text.contains("SAFE TO CANCEL, as far as that tells"), "{text}");
+    let deep = influx.verify(&["--deep"]);
+    assert_verdict(&deep, 4, "plant.old.valve 20240101T", "a value changed");
+    influx.server.write("plant", "old", "valve,site=s1 flow=7.5 1704070800000000000");
+    assert_verdict(&influx.verify(&["--deep"]), 0, "[]", "it is as it was");
+
+    // A point at the boundary of two windows, late.
+    influx.server.write("plant", "autogen", "pump,site=late flow=1 1704153600000000000");
+    assert_verdict(&influx.verify(&[]), 4, "plant.autogen.pump 20240102T000000Z", "a late point");
+    influx.server.query_in("plant", "DELETE FROM pump WHERE site = 'late'");
+    influx.server.query_in("plant", "DELETE FROM pump WHERE time = 1704067200000000000");
+    assert_verdict(
+        &influx.verify(&[]),
+        4,
+        "plant.autogen.pump 20240101T",
+        "the first point is gone",
+    );
+    let text = moveout(["verify", &influx.root(), "--against-source"]).stdout;
+    assert!(text.contains("NOT YET: ") && !text.contains("SAFE"), "{text}");
+}
+
+#[test]
+fn a_line_protocol_file_is_read_again() {
+    let folder = TempDir::new().unwrap();
+    let (file, root) = (folder.path().join("a.lp"), folder.path().join("archive"));
+    let (root, source) = (root.to_str().unwrap(), format!("lp:{}", file.display()));
+    fs::write(&file, "m,t=x v=1,w=\"a\" 1000\nm v=2 2000\n").unwrap();
+    moveout(["export", "--source", &source, "--archive", root]).expect(0);
+    let verify = || moveout(["verify", root, "--against-source", "--json"]);
+    let safe = verify().expect(0).json();
+    assert_eq!(safe["compared"], serde_json::json!({"rows": 1}), "{safe}");
+    fs::write(&file, "m,t=x v=1,w=\"b\" 1000\nm v=2 2000\n").unwrap();
+    assert_verdict(&verify(), 4, "other values", "a text changed");
+    fs::remove_file(&file).unwrap();
+    let gone = verify();
+    assert_ne!(gone.status, 0, "{}", gone.stdout);
+    assert!(gone.stderr.contains("a.lp"), "{}", gone.stderr);
+}
+
+#[test]
+fn what_could_not_be_compared_is_not_safe() {
+    // Of two sources one does not answer any more.
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    for name in ["a", "b"] {
+        fs::write(path(&format!("{name}.lp")), format!("{name} v=1 1000\n")).unwrap();
+    }
+    let config = path("config.toml");
+    let source = |name: &str| format!("[[source]]\nname = \"{name}\"\nurl = \"lp:{name}.lp\"\n");
+    fs::write(&config, format!("archive = \"archive\"\n{}{}", source("a"), source("b"))).unwrap();
+    moveout(["export", "--config", &config]).expect(0);
+    let verify = |args: &[&str]| {
+        let verb = ["verify", "--config", &config, "--against-source", "--json"];
+        moveout(verb.iter().chain(args))
+    };
+    assert_verdict(&verify(&[]), 0, "[]", "both are there");
+    assert_verdict(&verify(&["--source", "a"]), 3, "it was not asked", "one is not asked");
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap();
+    let away = format!(
+        "archive = \"archive\"\npatience = \"1s\"\nattempts = 1\n{}[[source]]\nname = \"b\"\nurl = \"influxdb+http://{}/b\"\n",
+        source("a"),
+        closed.local_addr().unwrap()
+    );
+    drop(closed);
+    fs::write(&config, away).unwrap();
+    let run = verify(&[]);
+    assert!(matches!(run.status, 1 | 3), "{}{}", run.stdout, run.stderr);
+    assert_eq!(run.json()["verdict"], "not yet", "{}", run.stdout);
+
+    // A file of the archive that was changed.
+    let data = support::files(&folder.path().join("archive/data")).into_iter().next().unwrap();
+    let data = folder.path().join("archive/data").join(data);
+    let mut bytes = fs::read(&data).unwrap();
+    bytes[10] ^= 1;
+    fs::write(&data, bytes).unwrap();
+    let run = verify(&[]);
+    assert_verdict(&run, 4, "see to the faults first", "a changed file");
+}
+
+#[test]
+fn an_archive_without_a_seal_is_not_compared() {
+    let folder = TempDir::new().unwrap();
+    let root = folder.path().join("archive");
+    let (root, file) = (root.to_str().unwrap(), folder.path().join("a.lp"));
+    fs::write(&file, "m v=1 1000\n").unwrap();
+    let source = format!("lp:{}", file.display());
+    moveout(["export", "--source", &source, "--archive", root]).expect(0);
+    fs::remove_file(folder.path().join("archive/tagmanifest-sha256.txt")).unwrap();
+    let run = moveout(["verify", root, "--against-source", "--json"]);
+    let report: Value = run.json();
+    assert_eq!((run.status, &report["verdict"]), (3, &Value::from("not yet")), "{report}");
+    assert!(report["open"].to_string().contains("it is not sealed"), "{report}");
+}
