@@ -47,6 +47,15 @@ pub struct ColumnStats {
     pub sum: Option<String>,
 }
 
+/// What an archive records of a slice.
+#[derive(Debug, Clone, Copy)]
+pub struct Recorded<'a> {
+    /// Its rows.
+    pub rows: u64,
+    /// The statistics of its columns.
+    pub columns: &'a [ColumnStats],
+}
+
 impl ColumnStats {
     /// The column alone, without any statistics.
     pub fn values_alone(self) -> Self {

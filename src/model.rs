@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use self::artifacts::{Artifact, ArtifactOutcome, ArtifactStatus, Artifacts};
 pub use self::dumps::{DumpFormat, DumpPlan, DumpRecord, Dumped};
 pub use self::identity::{Division, Identity, Object, ObjectColumn};
-pub use self::proof::{Level, Proof, Recorded};
+pub use self::proof::{Level, Proof};
 use crate::text::escaped;
 use crate::window::{Slice, Window};
 

@@ -22,10 +22,10 @@ use std::fmt;
 
 use async_trait::async_trait;
 
-use crate::column_stats::ColumnStats;
+use crate::column_stats::{ColumnStats, Recorded};
 use crate::error::{Error, Result};
 use crate::model::{
-    Artifacts, Chunk, DumpPlan, Dumped, Listing, Metering, Proof, ReadSummary, Recorded, RowCount,
+    Artifacts, Chunk, DumpPlan, Dumped, Listing, Metering, Proof, ReadSummary, RowCount,
     ServerIdentity, Size, SourceInfo, Table, TableId,
 };
 use crate::source::channel::{BatchSender, DumpSender};

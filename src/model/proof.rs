@@ -1,16 +1,5 @@
 //! What a source says of rows that an archive holds, computed by the source itself.
 
-use crate::column_stats::ColumnStats;
-
-/// What an archive records of a slice.
-#[derive(Debug, Clone, Copy)]
-pub struct Recorded<'a> {
-    /// Its rows.
-    pub rows: u64,
-    /// The statistics of its columns.
-    pub columns: &'a [ColumnStats],
-}
-
 /// How much a comparison says, from little to much.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "lowercase")]

@@ -31,6 +31,9 @@ pub(super) fn against(out: Out<'_>, against: &Against) -> io::Result<()> {
             against.excluded.len() - SHOWN
         )?;
     }
+    for note in &against.notes {
+        writeln!(out, "  note       {note}")?;
+    }
     for open in against.open.iter().take(SHOWN) {
         let of =
             if open.source.is_empty() { String::new() } else { format!(" of {}", open.source) };

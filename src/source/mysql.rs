@@ -36,12 +36,12 @@ use self::read::{Aside, Sink};
 use self::select::Part;
 use self::server::{ALTERED, Inner};
 use self::session::{Pool, Session};
-use crate::column_stats::ColumnStats;
+use crate::column_stats::{ColumnStats, Recorded};
 use crate::config::{Database, Limits, SourceSpec};
 use crate::error::{Class, Error, Result};
 use crate::model::{
-    Artifacts, Chunk, DumpPlan, Dumped, Listing, Proof, ReadSummary, Recorded, RowCount,
-    ServerIdentity, Size, SourceInfo, Table, TableId,
+    Artifacts, Chunk, DumpPlan, Dumped, Listing, Proof, ReadSummary, RowCount, ServerIdentity,
+    Size, SourceInfo, Table, TableId,
 };
 use crate::source::Source;
 use crate::source::channel::{BatchSender, DumpSender};

@@ -28,12 +28,12 @@ use tokio::sync::Semaphore;
 
 use self::read::read_chunk;
 use self::server::Inner;
-use crate::column_stats::ColumnStats;
+use crate::column_stats::{ColumnStats, Recorded};
 use crate::config::{Database, Limits, SourceSpec};
 use crate::error::{Class, Error, Result};
 use crate::model::{
-    Artifacts, Chunk, DumpPlan, Dumped, Listing, Proof, ReadSummary, Recorded, RowCount,
-    ServerIdentity, Size, SourceInfo, Table, TableId,
+    Artifacts, Chunk, DumpPlan, Dumped, Listing, Proof, ReadSummary, RowCount, ServerIdentity,
+    Size, SourceInfo, Table, TableId,
 };
 use crate::source::Source;
 use crate::source::channel::{BatchSender, DumpSender};

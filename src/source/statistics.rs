@@ -2,8 +2,8 @@
 
 use arrow::datatypes::DataType;
 
-use crate::column_stats::ColumnStats;
-use crate::model::{Column, Level, Proof, Recorded, Table};
+use crate::column_stats::{ColumnStats, Recorded};
+use crate::model::{Column, Level, Proof, Table};
 
 /// PostgreSQL takes 1,664 expressions (`MaxTupleAttributeNumber`), MySQL 4,096.
 const MOST_EXPRESSIONS: usize = 1_600;

@@ -1,32 +1,26 @@
 //! `verify --against-source`: asks the sources again whether they have what the archive holds, and nothing else. Each
 //! chunk is compared by itself; what was not compared is an open point and never a silent success.
 
+mod chunk;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use futures::StreamExt;
 use serde::Serialize;
 
-use crate::archive::commit::Commit;
+use self::chunk::One;
 use crate::archive::run_json::RunEntry;
 use crate::archive::{Archive, ArchiveIndex};
-use crate::commands::verify::file;
 use crate::config::Job;
 use crate::coverage::Coverage;
-use crate::error::{Class, Error, Exit, Result};
-use crate::fingerprint::Fingerprint;
-use crate::model::{ArtifactOutcome, Chunk, Level, Proof, Recorded, SourceInfo, Table, TableId};
+use crate::error::{Exit, Result};
+use crate::model::{ArtifactOutcome, Level, Proof, SourceInfo, Table, TableId};
 use crate::progress::Progress;
 use crate::retry::Retry;
-use crate::source::Source;
-use crate::source::channel::BatchSender;
-use crate::store::Store;
 use crate::survey::{Known, Survey, Surveyed, list, survey};
 use crate::text::several;
-use crate::window::{Bound, MIN_WIDTH, Slice, parse_time};
-
-/// Batches between a source that is read again and the fingerprint.
-const BATCHES: usize = 8;
+use crate::window::{Bound, parse_time};
 
 /// How the sources are asked.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -46,6 +40,8 @@ pub struct Against {
     pub compared: BTreeMap<Level, u64>,
     /// What the user left out, as the archive records it.
     pub excluded: Vec<String>,
+    /// What was not compared and does not stand in the way.
+    pub notes: Vec<String>,
     /// How the process ends because of it.
     #[serde(skip)]
     pub exit: Exit,
@@ -159,13 +155,14 @@ pub(super) async fn against_source(
         retry,
         share: memory_bytes / job.limits.concurrency.max(1),
         open: BTreeSet::new(),
+        notes: Vec::new(),
         compared: BTreeMap::new(),
     };
     comparison.inventory();
     comparison.beyond(&known).await?;
     comparison.chunks(depth, progress).await?;
     progress.end();
-    let Comparison { open, compared, .. } = comparison;
+    let Comparison { open, notes, compared, .. } = comparison;
     let exit = match open.iter().map(|open| open.kind).min() {
         None => Exit::Done,
         Some(Kind::Different) => Exit::Different,
@@ -185,6 +182,7 @@ pub(super) async fn against_source(
         open: open.into_iter().collect(),
         compared,
         excluded: excluded.collect(),
+        notes,
         exit,
     })
 }
@@ -237,6 +235,7 @@ impl Against {
             open: vec![Open { source, what, why, todo, kind }],
             compared: BTreeMap::new(),
             excluded: Vec::new(),
+            notes: Vec::new(),
             exit,
         }
     }
@@ -251,6 +250,7 @@ struct Comparison<'a> {
     /// Bytes of memory for one chunk.
     share: usize,
     open: BTreeSet<Open>,
+    notes: Vec<String>,
     compared: BTreeMap<Level, u64>,
 }
 
@@ -359,6 +359,28 @@ impl Comparison<'_> {
         Ok(())
     }
 
+    /// A dump was read to its end when it was taken, and by this run; nothing tells whether the source has the same now.
+    fn dumps(&mut self) {
+        let state = self.state;
+        let has_rows = |source: &str| {
+            state.commits.iter().any(|commit| commit.source == source && commit.dump.is_none())
+        };
+        for commit in state.commits.iter().filter(|commit| commit.dump.is_some()) {
+            let why = format!(
+                "a dump of {} is not compared with what the source has now",
+                commit.committed
+            );
+            let what = format!("the dump {}", commit.id());
+            if has_rows(&commit.source) {
+                self.notes
+                    .push(format!("{what} of {}: {why}; the rows beside it are", commit.source));
+            } else {
+                let todo = "stop the writers, and export again just before you cancel; then compare by hand";
+                self.open(Kind::Unfinished, &commit.source, what, why, todo);
+            }
+        }
+    }
+
     /// Each chunk of a table that the source still has.
     async fn chunks(&mut self, depth: Depth, progress: &Progress) -> Result<()> {
         let by_table = self.state.by_table();
@@ -366,8 +388,10 @@ impl Comparison<'_> {
         for Surveyed { table, source, .. } in &self.survey.tables {
             let source = &self.survey.sources[*source].source;
             let commits = by_table.get(&table.id).map(Vec::as_slice).unwrap_or_default();
-            todo.extend(commits.iter().map(|commit| (table, source, *commit)));
+            let rows = commits.iter().filter(|commit| commit.dump.is_none());
+            todo.extend(rows.map(|commit| (table, source, *commit)));
         }
+        self.dumps();
         // Tables that have no row any more are not surveyed.
         let surveyed: HashSet<&TableId> =
             self.survey.tables.iter().map(|surveyed| &surveyed.table.id).collect();
@@ -446,109 +470,4 @@ fn in_short(differences: &[String]) -> String {
         more => format!("; and {}", several(more as u64, "more difference")),
     };
     format!("{}{more}", shown.join("; "))
-}
-
-/// One chunk, to be compared.
-struct One<'a> {
-    table: &'a Arc<Table>,
-    source: &'a Arc<dyn Source>,
-    commit: &'a Commit,
-    retry: &'a Retry,
-}
-
-impl One<'_> {
-    /// Lets the source compute what the commit records; where it cannot, the rows are read again.
-    async fn by_statistics(&self, store: &Store, share: usize) -> Result<Proof> {
-        let recorded = Recorded { rows: self.commit.rows, columns: &self.commit.columns };
-        match self.ask(|| self.source.prove(self.table, self.commit.slice, recorded)).await? {
-            Ok(Some(proof)) => Ok(proof),
-            // What is too much to be computed at once can be read in parts.
-            Ok(None) => self.by_rows(store, share).await,
-            Err(error) if error.class() == Class::Split => self.by_rows(store, share).await,
-            Err(changed) => Ok(Self::changed(&changed, Level::Statistics)),
-        }
-    }
-
-    /// Reads the rows again, and compares their fingerprint with that of the files.
-    async fn by_rows(&self, store: &Store, share: usize) -> Result<Proof> {
-        let archived = match file::fingerprint(store, self.commit, share).await? {
-            Ok(fingerprint) => fingerprint,
-            Err((key, why)) => return Err(Error::incomplete(format!("{key}: {why}"))),
-        };
-        let now = match self.now().await {
-            Err(error) if error.class() == Class::SchemaChanged => {
-                return Ok(Self::changed(&error, Level::Rows));
-            }
-            now => now?,
-        };
-        let differences = if now == archived {
-            Vec::new()
-        } else if now.rows == archived.rows {
-            vec![format!("{} rows, as in the archive, but other values", now.rows)]
-        } else {
-            vec![format!("rows: {} now, {} in the archive", now.rows, archived.rows)]
-        };
-        Ok(Proof { level: Level::Rows, differences })
-    }
-
-    /// The table has columns or values that it did not have when it was exported.
-    fn changed(error: &Error, level: Level) -> Proof {
-        Proof { level, differences: vec![format!("the table has changed: {error}")] }
-    }
-
-    /// The fingerprint of what the source has now. A window that is too much for the source is halved.
-    async fn now(&self) -> Result<Fingerprint> {
-        let mut todo = vec![self.commit.slice];
-        let mut all = Fingerprint::default();
-        while let Some(slice) = todo.pop() {
-            match self.ask(|| read_again(self.source.as_ref(), self.table, slice)).await? {
-                Ok(fingerprint) => all.merge(fingerprint),
-                Err(error) => {
-                    let halves = match slice {
-                        Slice::Window(window) if error.class() == Class::Split => {
-                            window.halves(MIN_WIDTH)
-                        }
-                        _ => None,
-                    };
-                    let Some((left, right)) = halves else { return Err(error) };
-                    todo.extend([right, left].map(Slice::from));
-                }
-            }
-        }
-        Ok(all)
-    }
-
-    /// Asks until there is an answer, or an error that asking once more does not mend: the inner one is for the caller to
-    /// act on.
-    async fn ask<T, F: Future<Output = Result<T>>>(
-        &self,
-        ask: impl Fn() -> F,
-    ) -> Result<Result<T>> {
-        let asked = self.retry.with_retry(self.source.name(), || async {
-            match ask().await {
-                Err(error) if matches!(error.class(), Class::Split | Class::SchemaChanged) => {
-                    Ok(Err(error))
-                }
-                answer => answer.map(Ok),
-            }
-        });
-        asked.await
-    }
-}
-
-async fn read_again(source: &dyn Source, table: &Arc<Table>, slice: Slice) -> Result<Fingerprint> {
-    let (sender, mut batches) = BatchSender::channel(BATCHES);
-    let columns = table.columns.clone();
-    let hashing = tokio::task::spawn_blocking(move || {
-        let mut fingerprint = Fingerprint::default();
-        while let Some(batch) = batches.blocking_recv() {
-            fingerprint.add(&columns, &batch).map_err(|error| Error::fail(error.to_string()))?;
-        }
-        Ok(fingerprint)
-    });
-    let chunk = Chunk { table: Arc::clone(table), slice };
-    let read = source.read(&chunk, sender).await;
-    let hashed = hashing.await.unwrap_or_else(|error| Err(Error::stop(error.to_string())));
-    // What was hashed counts only if the stream ended well.
-    read.and(hashed)
 }

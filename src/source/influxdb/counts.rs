@@ -3,7 +3,8 @@
 
 use std::collections::HashMap;
 
-use crate::model::{Level, Proof, Recorded, Role, Table};
+use crate::column_stats::Recorded;
+use crate::model::{Level, Proof, Role, Table};
 
 /// Compares counts by the name of the field; `None` where a field has several types, of which a count names only one.
 pub(in crate::source) fn compare_counts(

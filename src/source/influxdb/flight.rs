@@ -14,8 +14,9 @@ use async_trait::async_trait;
 
 pub(super) use crate::source::influxdb::flight::client::Client;
 
+use crate::column_stats::Recorded;
 use crate::error::{Class, Error, Result};
-use crate::model::{Chunk, Column, Proof, Recorded, RowCount, Table, TableId};
+use crate::model::{Chunk, Column, Proof, RowCount, Table, TableId};
 use crate::source::channel::BatchSender;
 use crate::source::influxdb::bounds::BoundsQueries;
 use crate::source::influxdb::budget::{Admitted, Budget};

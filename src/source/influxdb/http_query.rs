@@ -12,8 +12,9 @@ use async_trait::async_trait;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
+use crate::column_stats::Recorded;
 use crate::error::{Class, Error, Result};
-use crate::model::{Chunk, Proof, Recorded, Role, Table, TableId};
+use crate::model::{Chunk, Proof, Role, Table, TableId};
 use crate::source::channel::BatchSender;
 use crate::source::influxdb::budget::{Admitted, Budget};
 use crate::source::influxdb::counts::compare_counts;

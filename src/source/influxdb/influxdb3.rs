@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::column_stats::Recorded;
 use crate::config::Select;
 use crate::error::{Class, Error, Result};
 use crate::model::{
-    Artifacts, Chunk, Identity, Listing, Metering, Prices, Proof, ReadMode, ReadSummary, Recorded,
-    RowCount, SourceInfo, SplitPoints, Table, TableId,
+    Artifacts, Chunk, Identity, Listing, Metering, Prices, Proof, ReadMode, ReadSummary, RowCount,
+    SourceInfo, SplitPoints, Table, TableId,
 };
 use crate::source::Source;
 use crate::source::channel::BatchSender;

@@ -18,11 +18,11 @@ use bytes::Bytes;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
+use crate::column_stats::Recorded;
 use crate::config::Select;
 use crate::error::{Error, Result};
 use crate::model::{
-    Artifacts, Chunk, Column, Listing, Proof, ReadSummary, Recorded, RowCount, SourceInfo, Table,
-    TableId,
+    Artifacts, Chunk, Column, Listing, Proof, ReadSummary, RowCount, SourceInfo, Table, TableId,
 };
 use crate::source::Source;
 use crate::source::channel::BatchSender;

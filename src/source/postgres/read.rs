@@ -6,8 +6,9 @@ use std::thread;
 
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::column_stats::Recorded;
 use crate::error::{Class, Error, Result};
-use crate::model::{Chunk, Proof, Recorded, RowCount, Table};
+use crate::model::{Chunk, Proof, RowCount, Table};
 use crate::source::channel::BatchSender;
 use crate::source::postgres::connection::Connection;
 use crate::source::postgres::copy_binary::{Copy, Malformed};
