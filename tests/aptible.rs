@@ -484,6 +484,11 @@ fn one_database_and_all_environments() {
         (&one["sources"][0]["source"], &one["rows"]),
         (&"production.metrics".into(), &ROWS.into())
     );
+    let root = account.root();
+    // By what the archive says of its source.
+    let proof = account.command(&["verify", root.to_str().unwrap(), "--against-source"]);
+    let proof = run(proof).expect(0);
+    account.assert_no_secret(&proof);
     let doctor = account.run("doctor", &["--source", "aptible:"]).expect(1);
     for name in [
         "production.main",

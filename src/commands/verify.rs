@@ -27,6 +27,7 @@ use crate::config::{self, Flags, Location};
 use crate::error::{Error, Exit, Result};
 use crate::progress::Progress;
 use crate::retry::{Interrupt, Retry};
+use crate::source::aptible::expand;
 use crate::store::Store;
 use crate::store::hash_object;
 
@@ -214,7 +215,8 @@ pub async fn verify_against_source(
     job.warnings.iter().for_each(|warning| progress.note(&format!("warning: {warning}")));
     let retry = Retry::new(&job.limits, progress, interrupt.clone());
     let memory = options.memory_bytes;
-    let asked = against_source(&job, &archive, depth, memory, progress, &retry);
+    let expanded = expand(&job, progress, &retry).await?;
+    let asked = against_source(&expanded.job, &archive, depth, memory, progress, &retry);
     let against = interrupt.or(asked).await?;
     if report.exit == Exit::Done {
         report.exit = against.exit;

@@ -10,6 +10,7 @@ mod inventory;
 mod printed;
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use self::account::{Backup, Environment, Listed};
@@ -41,13 +42,15 @@ pub async fn expand<'a>(job: &'a Job, progress: &Progress, retry: &Retry) -> Res
         return Ok(Expanded { job: Cow::Borrowed(job), inventory });
     }
     let mut job = job.clone();
+    // An environment is asked once, however many of its databases are named.
+    let mut seen = HashMap::<Option<String>, Arc<Vec<Listed>>>::new();
     for spec in std::mem::take(&mut job.sources) {
         let SourceKind::Aptible(asked) = &spec.kind else {
             job.sources.push(spec);
             continue;
         };
         progress.doing(&format!("asking Aptible for the databases of {}", spec.name));
-        match databases(asked, retry).await {
+        match databases(asked, &mut seen, retry).await {
             Ok(found) => {
                 let taken = take(&mut job, &mut inventory, &spec, asked, &found);
                 if taken == 0 {
@@ -66,7 +69,32 @@ pub async fn expand<'a>(job: &'a Job, progress: &Progress, retry: &Retry) -> Res
 }
 
 /// The databases that an address names.
-async fn databases(asked: &AptibleAddress, retry: &Retry) -> Result<Vec<Listed>> {
+async fn databases(
+    asked: &AptibleAddress,
+    seen: &mut HashMap<Option<String>, Arc<Vec<Listed>>>,
+    retry: &Retry,
+) -> Result<Arc<Vec<Listed>>> {
+    let found = match seen.get(&asked.environment) {
+        Some(found) => Arc::clone(found),
+        None => {
+            let found = Arc::new(all(asked, retry).await?);
+            seen.insert(asked.environment.clone(), Arc::clone(&found));
+            found
+        }
+    };
+    if let Some(handle) = &asked.handle
+        && !found.iter().any(|listed| listed.handle == *handle)
+    {
+        let there: Vec<String> =
+            found.iter().map(|listed| format!("`{}`", listed.handle.escape_debug())).collect();
+        return Err(Error::stop(format!("there is no database `{}`", handle.escape_debug()))
+            .hint(format!("the environment has {}", there.join(", "))));
+    }
+    Ok(found)
+}
+
+/// The databases of an environment, or of all of them.
+async fn all(asked: &AptibleAddress, retry: &Retry) -> Result<Vec<Listed>> {
     let mut args = vec!["db:list"];
     match &asked.environment {
         Some(environment) => args.extend(["--environment", environment]),
@@ -82,15 +110,6 @@ async fn databases(asked: &AptibleAddress, retry: &Retry) -> Result<Vec<Listed>>
     if let Some(environment) = &asked.environment {
         found.retain(|listed| listed.environment.handle == *environment);
     }
-    if let Some(handle) = &asked.handle {
-        let there: Vec<String> =
-            found.iter().map(|listed| format!("`{}`", listed.handle.escape_debug())).collect();
-        found.retain(|listed| listed.handle == *handle);
-        if found.is_empty() {
-            return Err(Error::stop(format!("there is no database `{}`", handle.escape_debug()))
-                .hint(format!("the environment has {}", there.join(", "))));
-        }
-    }
     Ok(found)
 }
 
@@ -103,7 +122,9 @@ fn take(
     found: &[Listed],
 ) -> usize {
     let mut taken = 0;
-    for listed in found {
+    let is_asked =
+        |listed: &&Listed| asked.handle.as_ref().is_none_or(|handle| listed.handle == *handle);
+    for listed in found.iter().filter(is_asked) {
         let name = listed.name();
         let fits = |pattern: &String| matches(pattern, &name) || matches(pattern, &listed.handle);
         if spec.select.exclude.iter().any(fits) {

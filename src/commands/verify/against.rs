@@ -112,7 +112,9 @@ fn urls(info: &SourceInfo, databases: BTreeSet<&str>) -> Vec<String> {
     let base = match address.split_once("://") {
         Some(("http" | "https", _)) => format!("influxdb+{address}"),
         Some(_) => address.to_owned(),
-        None if address.starts_with("lp:") => return vec![address.to_owned()],
+        None if address.starts_with("lp:") || address.starts_with("aptible:") => {
+            return vec![address.to_owned()];
+        }
         None if info.version.starts_with("PostgreSQL") => format!("postgres://{address}"),
         None => return Vec::new(),
     };
