@@ -149,7 +149,7 @@ fn check_table(keys: &Keys, table: &DeTable<'_>, at: usize) -> Result<(), Wrong>
     let url = table.get("url").and_then(|url| url.get_ref().as_str());
     let is_named = url.is_some_and(|url| url.starts_with("aptible:"));
     let is_missing =
-        |needed: &&str| !table.contains_key(*needed) && !(is_named && *needed == "name");
+        |needed: &&str| !(table.contains_key(*needed) || is_named && *needed == "name");
     let holds_table = |other| table.get(other).is_some_and(|value| value.get_ref().is_table());
     let unless = keys.unless.filter(|(_, other)| !holds_table(*other)).map(|(needed, _)| needed);
     let mut needed = keys.needed.iter().copied().chain(unless);

@@ -139,7 +139,7 @@ async fn detect(server: &Server, wanted: Option<Version>, named: bool) -> Result
     match organization {
         Some((org, Storage::Iox)) => {
             let cloud = Cloud::new(server.clone(), org);
-            Ok(Detected::Three(Product::Serverless(cloud), called("Cloud Serverless")))
+            Ok(Detected::Three(Product::Serverless(Box::new(cloud)), called("Cloud Serverless")))
         }
         Some((_, Storage::Tsm)) if wanted == Some(Version::Three) => {
             Err(Error::stop(format!("{} is InfluxDB Cloud (TSM), which has no Flight", server.address()))

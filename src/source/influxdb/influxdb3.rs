@@ -27,7 +27,7 @@ use crate::window::{Slice, Window};
 #[derive(Debug)]
 pub(in crate::source) enum Product {
     /// InfluxDB Cloud Serverless: buckets, a quota, artifacts.
-    Serverless(Cloud),
+    Serverless(Box<Cloud>),
     /// Core and Enterprise, which list their databases over HTTP.
     Core,
     /// Cloud Dedicated and Clustered, which do not list their databases to a database token.
