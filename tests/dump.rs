@@ -855,6 +855,29 @@ fn a_bucket_that_fails_keeps_no_dump() {
 }
 
 #[test]
+fn a_disk_that_takes_no_more_keeps_no_dump() {
+    let noise = "head -c 8000000 /dev/urandom | od -v -An -tx8; echo '-- done'";
+    let bench = Bench::script(noise, "-- done");
+    let inner = bench.command(&["export"]);
+    let mut limited = Command::new("sh");
+    // A file may have a MiB; what is more is an error, as on a full disk.
+    limited.args(["-c", "trap '' XFSZ; ulimit -f 2048; exec \"$@\"", "sh"]);
+    limited.arg(inner.get_program()).args(inner.get_args()).current_dir(bench.folder.path());
+    for (name, value) in inner.get_envs() {
+        match value {
+            Some(value) => limited.env(name, value),
+            None => limited.env_remove(name),
+        };
+    }
+    let run = run(limited);
+    assert!(matches!(run.status, 1 | 3), "{}: {}{}", run.status, run.stdout, run.stderr);
+    assert!(run.stdout.contains("File too large"), "{}{}", run.stdout, run.stderr);
+    assert_eq!(bench.dumps(), [""; 0]);
+    bench.moveout(&["export"]).expect(0);
+    bench.is_whole();
+}
+
+#[test]
 fn memory_does_not_grow_with_the_dump() {
     let peak = |megabytes: u32| {
         let script =

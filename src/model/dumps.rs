@@ -33,8 +33,6 @@ pub struct DumpPlan {
 pub struct Dumped {
     /// What the dump must hold, where the source knows it: names of tables as the format has them.
     pub expected: Vec<String>,
-    /// What the user should know.
-    pub warnings: Vec<String>,
 }
 
 /// A dump that is durable; a part of its commit.

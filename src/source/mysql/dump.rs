@@ -129,7 +129,7 @@ pub(super) async fn run(dump: &Dump, inner: &Arc<Inner>, output: DumpSender) -> 
     program::run(command(&setup, server, passage), &output, terms).await?;
     let after = tables(inner, &setup.databases).await?;
     // What came or went meanwhile may be in it or not.
-    Ok(Dumped { expected: before.intersection(&after).cloned().collect(), warnings: Vec::new() })
+    Ok(Dumped { expected: before.intersection(&after).cloned().collect() })
 }
 
 async fn tables(inner: &Arc<Inner>, databases: &[String]) -> Result<BTreeSet<String>> {
