@@ -372,10 +372,9 @@ impl Comparison<'_> {
                 "a dump of {} is not compared with what the source has now",
                 commit.committed
             );
-            let what = format!("the dump {}", commit.id());
+            let what = format!("the {}", commit.id());
             if has_rows(&commit.source) {
-                self.notes
-                    .push(format!("{what} of {}: {why}; the rows beside it are", commit.source));
+                self.notes.push(format!("{what}: {why}; the rows beside it are"));
             } else {
                 let todo = "stop the writers, and export again just before you cancel; then compare by hand";
                 self.open(Kind::Unfinished, &commit.source, what, why, todo);
