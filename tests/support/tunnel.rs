@@ -4,7 +4,7 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::thread;
 use std::time::Duration;
 
@@ -22,7 +22,10 @@ struct State {
     cuts: AtomicUsize,
     cut_after: AtomicU64,
     served: AtomicU64,
-    open: Mutex<Vec<TcpStream>>,
+    /// Both ends of each connection, for as long as it lasts.
+    open: Mutex<Vec<Weak<TcpStream>>>,
+    /// Nobody will connect any more.
+    closed: AtomicBool,
     /// Answers so far: whatever the server says at a stretch after the client said something.
     answers: AtomicUsize,
     stop: Mutex<Option<(usize, Stop)>>,
@@ -47,8 +50,11 @@ impl Tunnel {
         let shared = Arc::clone(&state);
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
+                if shared.closed.load(Ordering::SeqCst) {
+                    break;
+                }
                 let Ok(server) = TcpStream::connect(("127.0.0.1", port)) else { continue };
-                forward(&client, &server, &shared);
+                forward(client, server, &shared);
             }
         });
         Self { address, state }
@@ -103,7 +109,7 @@ impl Tunnel {
 
     /// Ends all connections at once.
     pub(crate) fn drop_all(&self) {
-        for stream in self.state.open.lock().unwrap().drain(..) {
+        for stream in self.state.open.lock().unwrap().drain(..).filter_map(|open| open.upgrade()) {
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
@@ -114,28 +120,42 @@ impl Tunnel {
     }
 }
 
-fn forward(client: &TcpStream, server: &TcpStream, state: &Arc<State>) {
-    let pair = || (client.try_clone().unwrap(), server.try_clone().unwrap());
-    state.open.lock().unwrap().extend([pair().0, pair().1]);
+/// A suite makes many tunnels, and may have only so many open files.
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        self.state.closed.store(true, Ordering::SeqCst);
+        self.release();
+        self.drop_all();
+        let _ = TcpStream::connect(self.address); // wakes up who waits for connections
+    }
+}
+
+fn forward(client: TcpStream, server: TcpStream, state: &Arc<State>) {
+    let (client, server) = (Arc::new(client), Arc::new(server));
+    let pair = || (Arc::clone(&client), Arc::clone(&server));
+    let mut open = state.open.lock().unwrap();
+    open.retain(|open| open.strong_count() > 0);
+    open.extend([Arc::downgrade(&client), Arc::downgrade(&server)]);
+    drop(open);
     // Some servers speak first.
     let asked = Arc::new(AtomicBool::new(true));
-    let (mut from, mut to) = pair();
+    let (from, to) = pair();
     let asking = Arc::clone(&asked);
     thread::spawn(move || {
         let mut buffer = vec![0; 64 * 1024];
-        while let Ok(count @ 1..) = from.read(&mut buffer) {
+        while let Ok(count @ 1..) = (&*from).read(&mut buffer) {
             asking.store(true, Ordering::SeqCst);
-            if to.write_all(&buffer[..count]).is_err() {
+            if (&*to).write_all(&buffer[..count]).is_err() {
                 break;
             }
         }
         let _ = to.shutdown(Shutdown::Write);
     });
-    let (mut to, mut from) = pair();
+    let (to, from) = pair();
     let state = Arc::clone(state);
     thread::spawn(move || {
         let (mut buffer, mut sent) = (vec![0; 64 * 1024], 0);
-        while let Ok(count @ 1..) = from.read(&mut buffer) {
+        while let Ok(count @ 1..) = (&*from).read(&mut buffer) {
             sent += count as u64;
             let cut = |left: usize| left.checked_sub(1);
             let is_cut = state.cuts.load(Ordering::SeqCst) > 0
@@ -143,7 +163,7 @@ fn forward(client: &TcpStream, server: &TcpStream, state: &Arc<State>) {
                 && state.cuts.fetch_update(Ordering::SeqCst, Ordering::SeqCst, cut).is_ok();
             let stop = asked.swap(false, Ordering::SeqCst).then(|| state.answer()).flatten();
             if is_cut || stop == Some(Stop::Cut) {
-                let _ = to.write_all(&buffer[..count / 2]);
+                let _ = (&*to).write_all(&buffer[..count / 2]);
                 break;
             }
             if stop == Some(Stop::Hold) {
@@ -155,7 +175,7 @@ fn forward(client: &TcpStream, server: &TcpStream, state: &Arc<State>) {
                 thread::sleep(Duration::from_secs_f64(count as f64 / pace as f64));
             }
             state.served.fetch_add(count as u64, Ordering::SeqCst);
-            if to.write_all(&buffer[..count]).is_err() {
+            if (&*to).write_all(&buffer[..count]).is_err() {
                 break;
             }
         }
