@@ -52,7 +52,7 @@ pub struct Commit {
     pub replaces: Vec<String>,
     /// What is known of the dump, where it is one and no rows. `catalog/dumps.json` takes it in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dump: Option<DumpRecord>,
+    pub dump: Option<Box<DumpRecord>>,
 }
 
 /// The bytes of a commit as they were hashed, and the hash behind them.

@@ -103,13 +103,13 @@ impl DumpEntry {
             state: None,
             snapshot: None,
             replaces: self.replaces,
-            dump: Some(DumpRecord {
+            dump: Some(Box::new(DumpRecord {
                 program: self.program,
                 format: self.format,
                 raw_bytes: self.raw_bytes,
                 raw_sha256: self.raw_sha256,
                 contents: self.contents,
-            }),
+            })),
         }
     }
 }

@@ -107,11 +107,14 @@ impl Run<'_> {
 
     /// Says in the plan, for `status`, which sources the run went on without.
     async fn plan_what_was_lost(&mut self) -> Result<()> {
-        if self.idle || self.survey.lost.len() == self.plan.lost.len() {
+        if self.idle || self.survey.lost.len() == self.lost_as_planned {
             return Ok(());
         }
-        self.plan.lost = planned(&self.survey.lost);
-        self.archive.put_plan(&self.plan).await
+        // It is not kept in memory, where it would take as much as all names of tables.
+        let mut plans = self.archive.plans().await?.into_iter();
+        let Some(mut plan) = plans.find(|plan| plan.run == self.writer.run) else { return Ok(()) };
+        plan.lost = planned(&self.survey.lost);
+        self.archive.put_plan(&plan).await
     }
 
     fn missing(&self, state: &ArchiveIndex) -> Vec<Missing> {

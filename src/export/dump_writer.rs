@@ -90,13 +90,13 @@ impl ChunkWriter {
             state: None,
             snapshot: None,
             replaces: Vec::new(),
-            dump: Some(DumpRecord {
+            dump: Some(Box::new(DumpRecord {
                 program: plan.program,
                 format: plan.format,
                 raw_bytes: passed.bytes,
                 raw_sha256: passed.sha256,
                 contents: whole.contents,
-            }),
+            })),
         })
     }
 

@@ -133,7 +133,7 @@ pub async fn prepare<'a>(
     Ok(Run {
         job,
         idle,
-        plan,
+        lost_as_planned: plan.lost.len(),
         expected_rows,
         archive: archive.clone(),
         damaged: found.damaged,

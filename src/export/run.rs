@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use crate::archive::commit::Commit;
 use crate::archive::keys::FORMAT;
 use crate::archive::run_json::{Requested, RunEntry};
-use crate::archive::runs::{Beating, RunPlan};
+use crate::archive::runs::Beating;
 use crate::archive::{Archive, ArchiveIndex, Seal};
 use crate::config::Job;
 use crate::coverage::Coverage;
@@ -59,8 +59,8 @@ pub struct Run<'a> {
     pub(super) expected_rows: Option<u64>,
     /// Whether the archive is sealed and holds everything that was requested.
     pub(super) idle: bool,
-    /// What it set out to do, as the archive has it while the run is at work.
-    pub(super) plan: RunPlan,
+    /// How many sources were lost when it began.
+    pub(super) lost_as_planned: usize,
     /// Chunks that are read again because some of their files were missing or had changed.
     pub(super) damaged: Vec<Arc<Commit>>,
     /// By the names of their sources, chunks that wait for a new listing.
