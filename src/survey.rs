@@ -258,6 +258,7 @@ impl Asking<'_> {
         progress.asking(&of, &format!("asking {of} for its tables"));
         let mut listing = list(spec, source.as_ref(), retry).await?;
         survey.listed.extend(listing.ids().cloned());
+        survey.listed.shrink_to_fit(); // of many tables
         survey.excluded.append(&mut listing.excluded);
         survey.warnings.append(&mut listing.warnings);
         if let Some(identity) = &mut info.identity {

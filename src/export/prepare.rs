@@ -224,7 +224,7 @@ fn encode_options(job: &Job, part_bytes: usize) -> EncodeOptions {
 
 struct Planned {
     queue: Queue,
-    paths: HashMap<TableId, String>,
+    paths: Vec<String>,
     surveyed: Vec<usize>,
     plan: RunPlan,
 }
@@ -259,7 +259,7 @@ fn plan(
         tables: Vec::new(),
         lost: Vec::new(),
     };
-    let (mut queue, mut surveyed, mut paths) = (Queue::default(), Vec::new(), HashMap::new());
+    let (mut queue, mut surveyed, mut paths) = (Queue::default(), Vec::new(), Vec::new());
     let mut divided_otherwise = Vec::new();
     for (at, surveyed_table) in survey.tables.iter().enumerate() {
         let Surveyed { table, bounds, requested, .. } = surveyed_table;
@@ -294,7 +294,7 @@ fn plan(
             path: path.clone(),
             requested: *requested,
         });
-        paths.insert(table.id.clone(), path);
+        paths.push(path);
     }
     for lost in divided_otherwise {
         if !survey.is_lost(&lost.source) {

@@ -40,7 +40,8 @@ pub struct Run<'a> {
     pub(super) retry: Retry,
     pub(super) survey: Survey,
     pub(super) again: Again,
-    pub(super) paths: HashMap<TableId, String>,
+    /// The folder of each table in the archive, in the order of the survey.
+    pub(super) paths: Vec<String>,
     pub(super) queue: Queue,
     /// For each table of the queue, its place in the survey.
     pub(super) surveyed: Vec<usize>,
@@ -296,7 +297,7 @@ impl Run<'_> {
             archive: self.archive.clone(),
             writer: self.writer.clone(),
             shared: Arc::clone(&self.shared),
-            path: self.paths.get(&chunk.table.id).cloned().unwrap_or_default(),
+            path: self.paths[self.surveyed[at]].clone(),
             retry: self.retry.clone(),
             can_split: self.queue.can_split(at, &chunk),
         };
