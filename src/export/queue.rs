@@ -83,6 +83,9 @@ impl Queue {
         };
         let chunk = Chunk { table: Arc::clone(&table.table), slice };
         heap.extend(table.oldest(at));
+        if table.todo.is_empty() {
+            table.todo.shrink_to_fit(); // of many tables
+        }
         Some((at, chunk))
     }
 
