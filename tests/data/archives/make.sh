@@ -6,6 +6,8 @@ set -euo pipefail
 bin=$(realpath "$1") out=$2 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$out"; out=$(cd "$out" && pwd)
 work=$(mktemp -d); chmod 777 "$work"
+# In the background it is the server itself, so that its id is the one to end.
+server() { exec setpriv --reuid 65534 --regid 65534 --clear-groups env HOME="$work" "$@"; }
 as() { setpriv --reuid 65534 --regid 65534 --clear-groups env HOME="$work" "$@"; }
 pg=$(ls -d /usr/lib/postgresql/*/bin | head -1)
 pids=()
@@ -28,7 +30,7 @@ bind-address = "127.0.0.1:48088"
   store-enabled = false
 C
 mkdir -p "$work/influx"; chmod 777 "$work/influx"
-as influxd -config "$work/influxd.conf" >"$work/influxd.log" 2>&1 & pids+=($!)
+server influxd -config "$work/influxd.conf" >"$work/influxd.log" 2>&1 & pids+=($!)
 for _ in $(seq 100); do curl -s -o /dev/null http://127.0.0.1:48086/ping && break; sleep 0.1; done
 q() { curl -sS -XPOST http://127.0.0.1:48086/query --data-urlencode "q=$1" >/dev/null; }
 q "CREATE DATABASE plant WITH DURATION INF SHARD DURATION 520w NAME autogen"
@@ -37,7 +39,7 @@ grep -v '^#\|^CREATE\|10u' lines.lp | curl -sS -XPOST "http://127.0.0.1:48086/wr
 "$bin" export --source influxdb+http://127.0.0.1:48086/plant --name plant --archive "$out/influxdb" -q
 # PostgreSQL: first as a user who may not read a table, which leaves an archive without a seal.
 as "$pg/initdb" -D "$work/pg" -U admin -A trust >/dev/null
-as "$pg/postgres" -D "$work/pg" -p 45432 -c listen_addresses=127.0.0.1 -c unix_socket_directories= >"$work/pg.log" 2>&1 & pids+=($!)
+server "$pg/postgres" -D "$work/pg" -p 45432 -c listen_addresses=127.0.0.1 -c unix_socket_directories= >"$work/pg.log" 2>&1 & pids+=($!)
 for _ in $(seq 100); do "$pg/pg_isready" -q -h 127.0.0.1 -p 45432 && break; sleep 0.1; done
 sql() { psql -q -v ON_ERROR_STOP=1 -h 127.0.0.1 -p 45432 -U admin "$@"; }
 sql postgres -c 'CREATE DATABASE shop'; sql shop -f postgres.sql
@@ -48,7 +50,7 @@ sql shop -c 'DROP TABLE secrets'
 # MariaDB.
 mkdir "$work/my"; chmod 777 "$work/my"
 as mariadb-install-db --no-defaults --datadir="$work/my" --auth-root-authentication-method=normal --skip-test-db >/dev/null 2>&1
-as mariadbd --no-defaults --datadir="$work/my" --port=43306 --bind-address=127.0.0.1 --socket="$work/my.sock" >"$work/my.log" 2>&1 & pids+=($!)
+server mariadbd --no-defaults --datadir="$work/my" --port=43306 --bind-address=127.0.0.1 --socket="$work/my.sock" >"$work/my.log" 2>&1 & pids+=($!)
 for _ in $(seq 100); do mariadb --no-defaults -h 127.0.0.1 -P 43306 -u root -e '' 2>/dev/null && break; sleep 0.1; done
 mariadb --no-defaults -h 127.0.0.1 -P 43306 -u root < mysql.sql >/dev/null
 MYSQL_PWD= "$bin" export --source mysql://root@127.0.0.1:43306/shop --name shop --archive "$out/mysql" -q
