@@ -54,6 +54,9 @@ const TABLES: &str = "
         (10, NULL, 11, 20, 1.1, 1.00, '2024-01-11', 'k');
     CREATE TABLE w (id int, s varchar(20));
     INSERT INTO w VALUES (1, 'one'), (2, 'two'), (2, 'two');
+    CREATE TABLE strict (id int, at TIMESTAMP_TYPE NOT NULL);
+    CREATE INDEX strict_at ON strict (at);
+    INSERT INTO strict VALUES (1, '2024-01-01 00:00:00');
     CREATE TABLE gone (id int);
     INSERT INTO gone VALUES (1)";
 
@@ -209,7 +212,7 @@ fn every_change_is_found_in(server: &Relational) {
     let config = folder.path().join("config.toml");
     let text = format!(
         "archive = \"archive\"\nwindow = \"3d\"\n[[source]]\nname = \"shop\"\nurl = {:?}\n\
-         time_columns = {{ t = \"at\" }}\n",
+         time_columns = {{ t = \"at\", strict = \"at\" }}\n",
         server.url("shop")
     );
     fs::write(&config, text).unwrap();
@@ -227,6 +230,23 @@ fn every_change_is_found_in(server: &Relational) {
     }
     assert_verdict(&verify(server, config, &[]), 0, "[]", "all is as before");
     assert_verdict(&verify(server, config, &["--deep"]), 0, "[]", "all is as before");
+    // Its time could not be null when the table was exported.
+    server.sql(
+        "shop",
+        match server {
+            Relational::Postgres(_) => "ALTER TABLE strict ALTER COLUMN at DROP NOT NULL",
+            Relational::MySql(_) => "ALTER TABLE strict MODIFY at datetime(6) NULL",
+        },
+    );
+    assert_verdict(&verify(server, config, &[]), 0, "[]", "no row without a time came");
+    server.sql("shop", "INSERT INTO strict VALUES (2, NULL)");
+    assert_verdict(
+        &verify(server, config, &[]),
+        4,
+        "strict null-time",
+        "a row without a time came",
+    );
+    server.sql("shop", "DELETE FROM strict WHERE id = 2");
     server.sql("shop", "DROP TABLE gone");
     assert_verdict(&verify(server, config, &[]), 4, "does not list it any more", "a table goes");
 }

@@ -9,18 +9,20 @@ use std::sync::Arc;
 use futures::StreamExt;
 use serde::Serialize;
 
-use self::chunk::One;
+use self::chunk::{One, in_short};
 use crate::archive::run_json::RunEntry;
 use crate::archive::{Archive, ArchiveIndex};
+use crate::column_stats::Recorded;
 use crate::config::Job;
 use crate::coverage::Coverage;
 use crate::error::{Exit, Result};
 use crate::model::{ArtifactOutcome, Level, Proof, SourceInfo, Table, TableId};
 use crate::progress::Progress;
 use crate::retry::Retry;
+use crate::source::Source;
 use crate::survey::{Known, Survey, Surveyed, list, survey};
 use crate::text::several;
-use crate::window::{Bound, parse_time};
+use crate::window::{Bound, Slice, parse_time};
 
 /// How the sources are asked.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -84,9 +86,6 @@ enum Kind {
     /// It can never be compared as things are.
     Failed,
 }
-
-/// How many differences of a chunk are named.
-const SHOWN: usize = 4;
 
 const EXPORT_AGAIN: &str = "run the same `moveout export` again, then this proof";
 const ASK_AGAIN: &str = "see to the cause, then run this proof again";
@@ -331,14 +330,19 @@ impl Comparison<'_> {
     /// Rows of known tables that lie where the archive has nothing.
     async fn beyond(&mut self, known: &Known<'_>) -> Result<()> {
         let by_table = self.state.by_table();
-        for Surveyed { table, source, bounds, requested, .. } in &self.survey.tables {
+        for surveyed in &self.survey.tables {
+            let Surveyed { table, source, bounds, requested, .. } = surveyed;
+            let coverage: Coverage = known.coverage(&table.id);
+            // A column of time may have been given nulls that it could not have when the table was exported.
+            if by_table.contains_key(&table.id) && surveyed.remaining(&coverage).1 {
+                self.without_a_time(table, &self.survey.sources[*source].source).await;
+            }
             let Some(within) = bounds.zip(*requested).and_then(|(bounds, asked)| {
                 by_table.contains_key(&table.id).then(|| bounds.intersect(&asked)).flatten()
             }) else {
                 continue;
             };
             let source = &self.survey.sources[*source].source;
-            let coverage: Coverage = known.coverage(&table.id);
             for window in coverage.missing(within) {
                 let count = self
                     .retry
@@ -359,6 +363,28 @@ impl Comparison<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Rows without a time of a table of which the archive has none.
+    async fn without_a_time(&mut self, table: &Table, source: &Arc<dyn Source>) {
+        let none = Recorded { rows: 0, columns: &[] };
+        let asked =
+            self.retry.with_retry(source.name(), || source.prove(table, Slice::NullTime, none));
+        let what = format!("{} {}", table.id, Slice::NullTime);
+        match asked.await {
+            Ok(Some(proof)) if proof.differences.is_empty() => {}
+            Ok(Some(proof)) => {
+                let why = in_short(&proof.differences);
+                self.open(Kind::Different, source.name(), what, why, EXPORT_AGAIN);
+            }
+            Ok(None) => {
+                let why = "the source cannot count them".to_owned();
+                self.open(Kind::Unfinished, source.name(), what, why, EXPORT_AGAIN);
+            }
+            Err(error) => {
+                self.open(Kind::Unfinished, source.name(), what, error.to_string(), ASK_AGAIN);
+            }
+        }
     }
 
     /// A dump was read to its end when it was taken, and by this run; nothing tells whether the source has the same now.
@@ -462,13 +488,3 @@ impl Comparison<'_> {
 /// What to do where the source has other rows than the archive.
 const CHANGED: &str =
     "stop the writers, and export into a new archive; or make sure that what changed is not needed";
-
-/// A row that is gone makes a difference in each column.
-fn in_short(differences: &[String]) -> String {
-    let shown = &differences[..differences.len().min(SHOWN)];
-    let more = match differences.len() - shown.len() {
-        0 => String::new(),
-        more => format!("; and {}", several(more as u64, "more difference")),
-    };
-    format!("{}{more}", shown.join("; "))
-}

@@ -12,10 +12,24 @@ use crate::retry::Retry;
 use crate::source::Source;
 use crate::source::channel::BatchSender;
 use crate::store::Store;
+use crate::text::several;
 use crate::window::{MIN_WIDTH, Slice};
 
 /// Batches between a source that is read again and the fingerprint.
 const BATCHES: usize = 8;
+
+/// How many differences of a chunk are named.
+const SHOWN: usize = 4;
+
+/// A row that is gone makes a difference in each column.
+pub(super) fn in_short(differences: &[String]) -> String {
+    let shown = &differences[..differences.len().min(SHOWN)];
+    let more = match differences.len() - shown.len() {
+        0 => String::new(),
+        more => format!("; and {}", several(more as u64, "more difference")),
+    };
+    format!("{}{more}", shown.join("; "))
+}
 
 /// One chunk, to be compared.
 pub(super) struct One<'a> {
