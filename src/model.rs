@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use self::artifacts::{Artifact, ArtifactOutcome, ArtifactStatus, Artifacts};
 pub use self::dumps::{DumpFormat, DumpPlan, DumpRecord, Dumped};
 pub use self::identity::{Division, Identity, Object, ObjectColumn};
-pub use self::proof::{Level, Proof};
+pub use self::proof::{Level, Open, OpenKind, Proof, Verdict};
 use crate::text::escaped;
 use crate::window::{Slice, Window};
 

@@ -21,6 +21,10 @@ pub const CHUNKS: &str = "catalog/chunks.parquet";
 pub const RUN: &str = "catalog/run.json";
 /// The native dumps, where there are any.
 pub const DUMPS: &str = "catalog/dumps.json";
+/// The last verdict, where there is one.
+pub const VERDICT: &str = "catalog/verdict.json";
+/// The report, where one was made.
+pub const REPORT: &str = "report.html";
 /// Every tag file of a sealed archive, but the last and [`DUMPS`].
 pub const TAG_FILES: [&str; 7] =
     [TABLES, CHUNKS, RUN, "README.txt", "bagit.txt", "bag-info.txt", MANIFEST];

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use tokio::task::JoinSet;
 
-pub use self::against::{Against, Depth, Open, Verdict};
+pub use self::against::{Against, Depth};
 use crate::archive::bag::Hashes;
 use crate::archive::commit::Commit;
 use crate::archive::{Archive, CHUNKS, MANIFEST, TAG_MANIFEST, is_artifact};

@@ -1,7 +1,9 @@
 //! What a source says of rows that an archive holds, computed by the source itself.
 
+use serde::{Deserialize, Serialize};
+
 /// How much a comparison says, from little to much.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// The source counted the values of each field.
@@ -19,4 +21,43 @@ pub struct Proof {
     pub level: Level,
     /// What is not as recorded.
     pub differences: Vec<String>,
+}
+
+/// The answer to the question whether the source may be cancelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Verdict {
+    /// The archive equals the source.
+    #[serde(rename = "safe")]
+    Safe,
+    /// Something is different, missing, or could not be compared.
+    #[serde(rename = "not yet")]
+    NotYet,
+}
+
+/// Something that stands in the way of cancelling.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Open {
+    /// Which source.
+    pub source: String,
+    /// Which table and slice, or what else.
+    pub what: String,
+    /// Why it is open.
+    pub why: String,
+    /// What to do about it.
+    pub todo: String,
+    /// How the process ends because of it.
+    #[serde(skip)]
+    pub kind: OpenKind,
+}
+
+/// What kind of open point it is, the gravest first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum OpenKind {
+    /// The source and the archive differ.
+    #[default]
+    Different,
+    /// It could not be compared now.
+    Unfinished,
+    /// It can never be compared as things are.
+    Failed,
 }

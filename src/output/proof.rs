@@ -2,8 +2,9 @@
 
 use std::io;
 
-use moveout::commands::verify::{Against, Verdict};
+use moveout::commands::verify::Against;
 use moveout::model::Level;
+use moveout::model::Verdict;
 use moveout::text::several;
 
 use super::{Out, SHOWN, verdict};

@@ -16,7 +16,9 @@ use crate::column_stats::Recorded;
 use crate::config::Job;
 use crate::coverage::Coverage;
 use crate::error::{Exit, Result};
-use crate::model::{ArtifactOutcome, Level, Proof, SourceInfo, Table, TableId};
+use crate::model::{
+    ArtifactOutcome, Level, Open, OpenKind as Kind, Proof, SourceInfo, Table, TableId, Verdict,
+};
 use crate::progress::Progress;
 use crate::retry::Retry;
 use crate::source::Source;
@@ -47,44 +49,6 @@ pub struct Against {
     /// How the process ends because of it.
     #[serde(skip)]
     pub exit: Exit,
-}
-
-/// The answer to the question whether the source may be cancelled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub enum Verdict {
-    /// The archive equals the source.
-    #[serde(rename = "safe")]
-    Safe,
-    /// Something is different, missing, or could not be compared.
-    #[serde(rename = "not yet")]
-    NotYet,
-}
-
-/// Something that stands in the way.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Open {
-    /// Which source.
-    pub source: String,
-    /// Which table and slice, or what else.
-    pub what: String,
-    /// Why it is open.
-    pub why: String,
-    /// What to do about it.
-    pub todo: String,
-    /// How the process ends because of it.
-    #[serde(skip)]
-    kind: Kind,
-}
-
-/// What kind of open point it is, the gravest first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
-    /// The source and the archive differ.
-    Different,
-    /// It could not be compared now.
-    Unfinished,
-    /// It can never be compared as things are.
-    Failed,
 }
 
 const EXPORT_AGAIN: &str = "run the same `moveout export` again, then this proof";
