@@ -17,7 +17,7 @@ use indicatif::{
 use serde_json::json;
 
 use self::sources::Sources;
-use self::terminal::Narrower;
+use self::terminal::{Narrower, Part, fitting};
 use crate::error::Error;
 use crate::text::several;
 
@@ -328,16 +328,11 @@ impl Progress {
     }
 
     fn lines_of_bar(&self) -> String {
-        let mut lines = vec![self.line()];
-        lines.extend(self.lines_of_sources());
-        if lines.len() == 1 && self.with(|doing| doing.sources.is_empty()) {
-            return lines.remove(0); // the bar cuts it
-        }
         let columns = usize::from(Term::stderr().size().1.saturating_sub(terminal::MARGIN));
-        // The first one stands behind the spinner.
-        let cut = |line: &String| {
-            console::truncate_str(line, columns.saturating_sub(2), "…").into_owned()
-        };
+        let columns = columns.saturating_sub(2); // the first line stands behind the spinner
+        let mut lines = vec![fitting(&self.parts(), columns)];
+        lines.extend(self.lines_of_sources());
+        let cut = |line: &String| console::truncate_str(line, columns, "…").into_owned();
         lines.iter().map(cut).collect::<Vec<_>>().join("\n")
     }
 
@@ -400,33 +395,40 @@ impl Progress {
     }
 
     fn line(&self) -> String {
+        fitting(&self.parts(), usize::MAX)
+    }
+
+    /// What there is to say, what matters most first.
+    fn parts(&self) -> Vec<Part> {
         let now = self.moment();
         let (what, table, stopping) =
             self.with(|doing| (doing.what.clone(), doing.table(), doing.stopping));
         let waiting = now.waiting.map(|(seconds, what)| format!("waiting {seconds} s: {what}"));
         if stopping {
-            return "stopping".to_owned();
+            return vec![Part::Text("stopping".to_owned())];
         }
         if now.left == 0 {
-            return waiting.unwrap_or(what);
+            return vec![Part::Text(waiting.unwrap_or(what))];
         }
         let full = (now.fraction * BAR as f64) as usize;
         let head = if full == 0 { "" } else { ">" };
         let bar = format!("{}{head}", "=".repeat(full.saturating_sub(1)));
-        let mut parts = vec![format!("[{bar:BAR$}] {:.0}%", (now.fraction * 100.0).floor())];
-        parts.extend(waiting);
-        parts.extend(now.stalled.map(|stalled| format!("no data for {} s", stalled.as_secs())));
-        parts.extend(now.time_left.map(|left| format!("about {} left", HumanDuration(left))));
-        parts.push(several(now.rows, "row"));
-        parts.extend(now.rows_per_second.map(|rate| format!("{} rows/s", HumanCount(rate))));
-        parts.push(HumanBytes(now.bytes).to_string());
-        parts.extend(table.map(|(table, source)| format!("{table} of {source}")));
-        parts.push(format!(
+        let mut parts =
+            vec![Part::Text(format!("[{bar:BAR$}] {:.0}%", (now.fraction * 100.0).floor()))];
+        parts.extend(waiting.map(Part::Text));
+        let mut whole = |part: Option<String>| parts.extend(part.map(Part::Whole));
+        whole(now.stalled.map(|stalled| format!("no data for {} s", stalled.as_secs())));
+        whole(now.time_left.map(|left| format!("about {} left", HumanDuration(left))));
+        whole(Some(several(now.rows, "row")));
+        whole(now.rows_per_second.map(|rate| format!("{} rows/s", HumanCount(rate))));
+        whole(Some(HumanBytes(now.bytes).to_string()));
+        parts.extend(table.map(|(table, source)| Part::Text(format!("{table} of {source}"))));
+        parts.push(Part::Whole(format!(
             "{} of about {}",
             HumanCount(now.done),
             several(now.done + now.left, "window")
-        ));
-        parts.join(", ")
+        )));
+        parts
     }
 
     fn object(&self) -> String {

@@ -1,4 +1,4 @@
-//! The terminal that the bar is drawn on.
+//! The terminal that the bar is drawn on, and what fits a line of it.
 
 use std::io;
 
@@ -7,6 +7,9 @@ use indicatif::TermLike;
 
 /// Columns that stay free for the `^C` that a terminal shows: on another line it would keep this one from being cleared.
 pub(super) const MARGIN: u16 = 4;
+
+/// Fewer columns of a table's name do not tell it from others.
+const NAME: usize = 12;
 
 /// A terminal without its last columns.
 #[derive(Debug)]
@@ -48,4 +51,30 @@ impl TermLike for Narrower {
     fn flush(&self) -> io::Result<()> {
         self.0.flush()
     }
+}
+
+/// A part of the line.
+pub(super) enum Part {
+    /// It is of use when its end is cut off.
+    Text(String),
+    /// Without its end it would say something else.
+    Whole(String),
+}
+
+/// As many parts as a line of so many columns takes. What does not fit is cut or left out, so that the line never ends in
+/// the middle of a number.
+pub(super) fn fitting(parts: &[Part], columns: usize) -> String {
+    let mut line = String::new();
+    for part in parts {
+        let (Part::Text(text) | Part::Whole(text)) = part;
+        let separator = if line.is_empty() { "" } else { ", " };
+        let room = columns.saturating_sub(console::measure_text_width(&line) + separator.len());
+        let may_be_cut = matches!(part, Part::Text(_)) && (line.is_empty() || room >= NAME);
+        if console::measure_text_width(text) <= room {
+            line.extend([separator, text]);
+        } else if may_be_cut {
+            line.extend([separator, &console::truncate_str(text, room, "…")]);
+        }
+    }
+    line
 }

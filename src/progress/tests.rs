@@ -53,3 +53,28 @@ fn the_rate_is_the_recent_one_and_a_stall_is_told() {
     let line = progress.line();
     assert!(line.contains("no data for 12 s") && !line.contains("rows/s"), "{line}");
 }
+
+#[test]
+fn a_line_holds_whole_parts_alone_at_any_width() {
+    let whole = |text: &str| Part::Whole(text.to_owned());
+    let text = |text: &str| Part::Text(text.to_owned());
+    let parts = [
+        text("[===>        ] 25%"),
+        whole("about 3 minutes left"),
+        whole("12,345 rows"),
+        whole("1,000 rows/s"),
+        text("plant.autogen.temperature of metrics"),
+        whole("3 of about 9 windows"),
+    ];
+    for columns in 1..160 {
+        let line = fitting(&parts, columns);
+        assert!(console::measure_text_width(&line) <= columns, "{columns}: {line}");
+        assert!(!line.ends_with([',', ' ']), "{columns}: {line}");
+    }
+    assert_eq!(fitting(&parts, 36), "[===>        ] 25%, 12,345 rows");
+    assert_eq!(fitting(&parts, 40), "[===>        ] 25%, about 3 minutes left");
+    let line = "[===>        ] 25%, about 3 minutes left, 12,345 rows, 1,000 rows/s";
+    assert_eq!(fitting(&parts, 74), line, "a name is cut only where enough of it stays");
+    assert_eq!(fitting(&parts, 84), format!("{line}, plant.autogen.…"));
+    assert!(fitting(&parts, 160).ends_with("of metrics, 3 of about 9 windows"));
+}
