@@ -25,9 +25,18 @@ pub const DUMPS: &str = "catalog/dumps.json";
 pub const VERDICT: &str = "catalog/verdict.json";
 /// The report, where one was made.
 pub const REPORT: &str = "report.html";
-/// Every tag file of a sealed archive, but the last and [`DUMPS`].
+/// The signature of the tag manifest, where one was made. No manifest lists it.
+pub const TAG_SIGNATURE: &str = "tagmanifest-sha256.txt.minisig";
+/// Every tag file of a sealed archive, but the last, [`DUMPS`] and those that are made after the seal.
 pub const TAG_FILES: [&str; 7] =
     [TABLES, CHUNKS, RUN, "README.txt", "bagit.txt", "bag-info.txt", MANIFEST];
+
+/// Whether a file is one that is made of a sealed archive. One that the tag manifest does not list was left by a run
+/// that was killed, and says nothing.
+pub fn is_after_seal(key: &str) -> bool {
+    [VERDICT, REPORT, TAG_SIGNATURE].contains(&key)
+}
+
 pub(super) const MARKER: &str = ".moveout/archive.json";
 
 pub(super) const COMMITS: &str = ".moveout/commits/";

@@ -43,6 +43,9 @@ pub struct Heartbeat {
     /// Whether it is about to take off or to put on the seal, which one run at a time may do.
     #[serde(default)]
     pub sealing: bool,
+    /// Whether it only puts tag files into a sealed archive, which is whole without them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub amends: bool,
     /// Whether it is at work, as far as can be told.
     #[serde(skip)]
     pub alive: bool,
@@ -142,8 +145,14 @@ impl Heartbeat {
             pid,
             pid_started: process_started(pid),
             sealing: false,
+            amends: false,
             alive: true,
         }
+    }
+
+    /// The same of a run that only puts tag files into a sealed archive.
+    pub(super) fn of_amendment(run: &str) -> Self {
+        Self { amends: true, ..Self::new(run) }
     }
 
     /// Of a run of which nothing is known but that it beats.
@@ -157,6 +166,7 @@ impl Heartbeat {
             pid: 0,
             pid_started: None,
             sealing: false,
+            amends: false,
             alive: false,
         }
     }

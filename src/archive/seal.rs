@@ -17,7 +17,8 @@ use crate::archive::dumps;
 use crate::archive::index::{ArchiveIndex, record_key};
 use crate::archive::keys::marker;
 use crate::archive::keys::{
-    self, CHUNKS, COMMITS, DUMPS, MANIFEST, MARKER, RECORDS, RUN, TABLES, TAG_MANIFEST,
+    self, CHUNKS, COMMITS, DUMPS, MANIFEST, MARKER, RECORDS, REPORT, RUN, TABLES, TAG_MANIFEST,
+    TAG_SIGNATURE, VERDICT, is_after_seal,
 };
 use crate::archive::open::Archive;
 use crate::archive::run_json::{ArtifactFile, RunEntry};
@@ -101,7 +102,7 @@ impl Archive {
         if !record.is_empty() {
             self.record(&record).await?;
         }
-        for key in [TAG_MANIFEST, MANIFEST] {
+        for key in [TAG_SIGNATURE, TAG_MANIFEST, MANIFEST] {
             if self.store.look(key).await?.is_some() {
                 self.delete_checked(key).await?;
             }
@@ -253,6 +254,7 @@ impl Archive {
             let loose = loose.iter().map(|(key, _)| key.as_str());
             self.store.delete_all(loose.filter(|key| done.contains(*key))).await?;
             self.store.delete_all(lost.iter().map(String::as_str)).await?;
+            self.store.delete_all([VERDICT, REPORT, TAG_SIGNATURE].into_iter()).await?;
             self.clear_work(me).await?;
             let all = self.store.objects("").await?;
             let state = self.state_without(me, false).await?;
@@ -308,10 +310,12 @@ impl Archive {
                 state.commits.iter().chain(&state.superseded).any(|c| commit_key(c) == key);
             return if catalogued && !state.uncatalogued { Judged::Goes } else { Judged::Stays };
         }
-        if key == MARKER || key.starts_with(RECORDS) || lost.contains(key) {
+        // What was made of the archive as it was says nothing about it as it is.
+        let is_old = key == MARKER || key.starts_with(RECORDS) || is_after_seal(key);
+        if is_old || lost.contains(key) {
             return Judged::Goes;
         }
-        if key == "report.html" || key.starts_with(".moveout/doctor-") {
+        if key.starts_with(".moveout/doctor-") {
             return Judged::Stays;
         }
         match keys::parts_of_file(key) {

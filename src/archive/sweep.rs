@@ -66,6 +66,7 @@ pub fn is_written_by_runs(key: &str) -> bool {
         || key.split('/').nth(2) == Some("_artifacts")
         || TAG_FILES.contains(&key)
         || key == TAG_MANIFEST
+        || keys::is_after_seal(key)
 }
 
 fn commit_files(commit: &Arc<Commit>) -> impl Iterator<Item = &str> {

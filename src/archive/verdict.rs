@@ -3,8 +3,18 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::archive::bag::{self, Hashes};
+use crate::archive::keys::{REPORT, VERDICT};
+use crate::hash::sha256;
 use crate::model::{Level, Open, SourceInfo, TableId, Verdict};
 use crate::window::{Slice, Window};
+
+/// What [`VerdictRecord::archive`] is of an archive with this tag manifest.
+pub fn archive_hash(tags: &Hashes) -> String {
+    let lines = tags.iter().filter(|(key, _)| ![VERDICT, REPORT].contains(&key.as_str()));
+    let lines = lines.map(|(key, hash)| (key.clone(), hash.clone())).collect();
+    sha256(bag::manifest(&lines).as_bytes())
+}
 
 /// What a comparison of an archive with its sources came to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

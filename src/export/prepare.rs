@@ -43,7 +43,7 @@ pub async fn prepare<'a>(
     let (began, started) = (Instant::now(), rfc3339(now()));
     let run = beating.run().to_owned();
     let state = archive.state().await?;
-    for other in state.living(&run) {
+    for other in state.living(&run).filter(|run| !run.amends) {
         progress.note(&format!(
             "another run is at work on this archive: {} since {} (process {}); the two do no harm, but they do the work twice",
             other.run, other.started, other.pid

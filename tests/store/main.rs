@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall panic")]
 #![allow(clippy::print_stderr, reason = "shown where a test fails")]
 
+mod amended;
 mod orders;
 mod requests;
 mod single;

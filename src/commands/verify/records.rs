@@ -12,15 +12,19 @@ use crate::archive::commit::Commit;
 use crate::archive::dumps;
 use crate::archive::run_json::{ArtifactFile, Format, RunEntry};
 use crate::archive::runs::{Heartbeat, RunPlan};
+use crate::archive::verdict::archive_hash;
 use crate::archive::{
-    Archive, CHUNKS, DUMPS, MANIFEST, RUN, TABLES, TAG_FILES, TAG_MANIFEST, is_artifact, is_marker,
-    is_written_by_runs, keys, without_overlaps,
+    Archive, CHUNKS, DUMPS, MANIFEST, RUN, TABLES, TAG_FILES, TAG_MANIFEST, is_after_seal,
+    is_artifact, is_marker, is_written_by_runs, keys, without_overlaps,
 };
 use crate::commands::verify::{Check, Concern, Records};
 use crate::coverage::Coverage;
 use crate::error::Result;
 use crate::model::{Division, TableId};
 use crate::store::hash_object;
+
+/// How often the tag manifest is read again where it is another one meanwhile.
+const LOOKS: usize = 3;
 
 impl Check {
     pub(super) async fn sealed(&mut self, archive: &Archive) -> Result<Records> {
@@ -36,31 +40,51 @@ impl Check {
 
     /// Every tag file is listed, and is what the tag manifest says.
     async fn tag_files(&mut self) -> Result<()> {
-        let Some(tags) = self.manifest(TAG_MANIFEST).await? else { return Ok(()) };
+        let Some(mut tags) = self.manifest(TAG_MANIFEST).await? else { return Ok(()) };
         let dumps = self.present.contains_key(DUMPS).then_some(DUMPS);
         let expected = TAG_FILES.into_iter().chain(dumps);
         for key in expected.filter(|key| !tags.contains_key(*key)) {
             self.file_fault(key, format!("{TAG_MANIFEST} does not list it"));
         }
-        for (key, hash) in &tags {
-            let found = if self.present.contains_key(key) {
-                hash_object(&self.store, key).await?
-            } else {
-                None
+        let mut wrong = self.wrong_tags(&tags).await?;
+        for _ in 0..LOOKS {
+            // A verdict or a report may be put into the archive meanwhile, which changes nothing else.
+            let Some(bytes) = self.store.get(TAG_MANIFEST).await?.filter(|_| !wrong.is_empty())
+            else {
+                break;
             };
-            match found {
-                None => self.file_fault(key, "it is missing"),
-                Some((found, _)) if found != *hash => self.file_fault(
-                    key,
-                    format!("its bytes are not those that {TAG_MANIFEST} records"),
-                ),
-                Some(_) => {}
+            match bag::read_manifest(TAG_MANIFEST, &bytes) {
+                Ok(now) if now != tags && archive_hash(&now) == archive_hash(&tags) => tags = now,
+                _ => break,
             }
+            wrong = self.wrong_tags(&tags).await?;
         }
+        wrong.into_iter().for_each(|(key, fault)| self.file_fault(&key, fault));
         if self.read("bagit.txt").await?.is_some_and(|text| text != bag::BAGIT_TXT) {
             self.file_fault("bagit.txt", "it does not declare a BagIt 1.0 bag");
         }
         Ok(())
+    }
+
+    /// Files that are not what the tag manifest says.
+    async fn wrong_tags(&self, tags: &Hashes) -> Result<Vec<(String, String)>> {
+        let mut wrong = Vec::new();
+        for (key, hash) in tags {
+            let found = if self.present.contains_key(key) || is_after_seal(key) {
+                hash_object(&self.store, key).await?
+            } else {
+                None
+            };
+            let fault = match found {
+                None => "it is missing".to_owned(),
+                Some((found, _)) if found != *hash => {
+                    format!("its bytes are not those that {TAG_MANIFEST} records")
+                }
+                Some(_) => continue,
+            };
+            wrong.push((key.clone(), fault));
+        }
+        Ok(wrong)
     }
 
     async fn manifest(&mut self, key: &str) -> Result<Option<Hashes>> {
@@ -101,7 +125,7 @@ impl Check {
         let known = |key: &str| {
             key.starts_with("data/")
                 || key == TAG_MANIFEST
-                || key == "report.html"
+                || is_after_seal(key)
                 || TAG_FILES.contains(&key)
                 || key == DUMPS
         };
@@ -117,15 +141,17 @@ impl Check {
         };
         for key in strangers {
             match self.is_of_a_run(&key).await? {
-                true if at_work => {}
+                Some(amends) if at_work || amends => {}
                 // The first steps of taking off the seal: the archive is whole, the run is not.
-                true => self.unfinished = true,
-                false => self.file_fault(&key, "it does not belong to the archive"),
+                Some(_) => self.unfinished = true,
+                None => self.file_fault(&key, "it does not belong to the archive"),
             }
         }
         for staged in &staged {
+            // What was being put into the archive after its seal is not a part of it.
+            let is_amendment = is_after_seal(&staged.key) || staged.key == TAG_MANIFEST;
             let fault = match is_written_by_runs(&staged.key) {
-                true if at_work => continue,
+                true if at_work || is_amendment => continue,
                 true => "half of it was left by a run that was killed; the next run removes it",
                 false => "it does not belong to the archive",
             };
@@ -134,19 +160,21 @@ impl Check {
         Ok(())
     }
 
-    /// Whether a file is one that a run writes before it takes off the seal.
-    async fn is_of_a_run(&self, key: &str) -> Result<bool> {
-        let Some(bytes) = self.read(key).await? else { return Ok(false) };
+    /// Whether a file is one that a run writes before it takes off the seal; and whether that is a run which only puts
+    /// in what is made of a sealed archive.
+    async fn is_of_a_run(&self, key: &str) -> Result<Option<bool>> {
+        let Some(bytes) = self.read(key).await? else { return Ok(None) };
         let of_run = |folder: &str| key.strip_prefix(folder)?.strip_suffix(".json");
         let run = of_run(".moveout/runs/");
         let plan = of_run(".moveout/plans/");
-        Ok(is_marker(key, &bytes)
-            || run.is_some_and(|run| {
-                serde_json::from_slice::<Heartbeat>(&bytes).is_ok_and(|found| found.run == run)
-            })
-            || plan.is_some_and(|run| {
-                serde_json::from_slice::<RunPlan>(&bytes).is_ok_and(|found| found.run == run)
-            }))
+        if let Some(run) = run {
+            let beat = serde_json::from_slice::<Heartbeat>(&bytes).ok();
+            return Ok(beat.filter(|beat| beat.run == run).map(|beat| beat.amends));
+        }
+        let is_plan = plan.is_some_and(|run| {
+            serde_json::from_slice::<RunPlan>(&bytes).is_ok_and(|found| found.run == run)
+        });
+        Ok((is_marker(key, &bytes) || is_plan).then_some(false))
     }
 
     /// The catalog against the manifest, in both directions, and against itself.

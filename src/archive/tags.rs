@@ -1,0 +1,148 @@
+//! Tag files that are made after the seal: the verdict, the report and the signature of the tag manifest. Each step
+//! of putting them leaves an archive that is sealed and valid, so that a run may end at any of them.
+
+use bytes::Bytes;
+
+use crate::archive::bag::{self, Hashes};
+use crate::archive::keys::{
+    FORMAT, MANIFEST, REPORT, TAG_MANIFEST, TAG_SIGNATURE, VERDICT, is_after_seal,
+};
+use crate::archive::open::Archive;
+use crate::archive::runs::{Beating, Heartbeat, heartbeat_key, new_run_id};
+use crate::archive::verdict::{VerdictRecord, archive_hash};
+use crate::error::{Error, Result};
+use crate::hash::sha256;
+
+/// Makes the signature of the bytes of a tag manifest.
+pub type Sign<'a> = &'a (dyn Fn(&[u8]) -> Result<Bytes> + Sync);
+
+/// What an archive says of the last verdict on it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LastVerdict {
+    /// What was recorded; `None` where there is no record, or none that can be read.
+    pub record: Option<VerdictRecord>,
+    /// Why it says nothing about the archive as it is now; `None` where it is valid, and where there is none.
+    pub invalid: Option<String>,
+}
+
+impl LastVerdict {
+    /// The record, where it is one of the archive as it is now.
+    pub fn valid(self) -> Option<VerdictRecord> {
+        self.record.filter(|_| self.invalid.is_none())
+    }
+}
+
+impl Archive {
+    /// Puts tag files into a sealed archive, under a heartbeat of its own. See [`Archive::put_tags`].
+    pub async fn amend(
+        &self,
+        expected: &Hashes,
+        files: Vec<(&str, Bytes)>,
+        sign: Option<Sign<'_>>,
+    ) -> Result<()> {
+        let run = new_run_id();
+        let beating = self.beat(Heartbeat::of_amendment(&run)).await?;
+        let put = self.put_tags(&beating, expected, files, sign).await;
+        beating.stop().await;
+        let forgotten = self.forget_heartbeat(&run).await;
+        put.and(forgotten)
+    }
+
+    /// Puts tag files into a sealed archive, or replaces them: [`VERDICT`] and [`REPORT`]. With a new verdict and no new
+    /// report the old report goes, since it tells of another verdict; and so does a signature, where there is no new one.
+    ///
+    /// `expected` is the tag manifest as it was when the work on these files began. An archive that has another one now,
+    /// but for the lines of these files, was changed meanwhile: that is an error, and nothing is written.
+    pub async fn put_tags(
+        &self,
+        me: &Beating,
+        expected: &Hashes,
+        files: Vec<(&str, Bytes)>,
+        sign: Option<Sign<'_>>,
+    ) -> Result<()> {
+        let is_put = |key: &str| files.iter().any(|(put, _)| *put == key);
+        let goes = |key: &str| is_put(key) || key == REPORT && is_put(VERDICT);
+        self.alone(me).await?;
+        let state = self.state().await?;
+        let others = |tags: &Hashes| -> Hashes {
+            let others = tags.iter().filter(|(key, _)| !goes(key));
+            others.map(|(key, hash)| (key.clone(), hash.clone())).collect()
+        };
+        let kept = others(&state.tags);
+        if !state.sealed || kept != others(expected) {
+            return Err(changed_meanwhile());
+        }
+        let mut tags = kept.clone();
+        tags.extend(files.iter().map(|(key, bytes)| ((*key).to_owned(), sha256(bytes))));
+        let manifest = Bytes::from(bag::manifest(&tags));
+        // It may fail, and nothing is changed before.
+        let signature = sign.map(|sign| sign(&manifest)).transpose()?;
+
+        // What runs left that were killed while they did the same; nobody else does it now.
+        for staged in self.store.staged().await? {
+            if is_after_seal(&staged.key) || staged.key == TAG_MANIFEST {
+                self.store.discard(&staged).await;
+            }
+        }
+        for dead in state.runs.iter().filter(|run| run.amends && !run.alive) {
+            self.store.delete(&heartbeat_key(&dead.run)).await?;
+        }
+        // It is of the tag manifest that goes.
+        self.delete_checked(TAG_SIGNATURE).await?;
+        if kept.len() < state.tags.len() {
+            self.store.put_checked(TAG_MANIFEST, bag::manifest(&kept)).await?;
+        }
+        for key in [VERDICT, REPORT] {
+            if !is_put(key) && !kept.contains_key(key) {
+                self.delete_checked(key).await?;
+            }
+        }
+        for (key, bytes) in files {
+            self.store.put_checked(key, bytes).await?;
+        }
+        self.store.put_checked(TAG_MANIFEST, manifest).await?;
+        // Nobody takes off a seal meanwhile but a run that counts this one as dead, because its beats did not come through.
+        let listed = self.store.get(MANIFEST).await?.map(|bytes| sha256(&bytes));
+        if listed.is_none() || listed.as_ref() != tags.get(MANIFEST) {
+            self.delete_checked(TAG_MANIFEST).await?;
+            return Err(changed_meanwhile());
+        }
+        if let Some(signature) = signature {
+            self.store.put_checked(TAG_SIGNATURE, signature).await?;
+        }
+        Ok(())
+    }
+
+    /// The last verdict on the archive, and whether it holds for the archive as it is. A record that is broken is none.
+    pub async fn verdict(&self) -> Result<LastVerdict> {
+        let state = self.state().await?;
+        let Some(bytes) = self.store.get(VERDICT).await? else { return Ok(LastVerdict::default()) };
+        let record = match serde_json::from_slice::<VerdictRecord>(&bytes) {
+            Ok(record) if record.format <= FORMAT => record,
+            Ok(record) => {
+                let why =
+                    format!("{VERDICT} has format {}, this version knows {FORMAT}", record.format);
+                return Ok(LastVerdict { record: None, invalid: Some(why) });
+            }
+            Err(error) => {
+                let why = format!("{VERDICT} cannot be read: {error}");
+                return Ok(LastVerdict { record: None, invalid: Some(why) });
+            }
+        };
+        let invalid = if !state.sealed || state.uncatalogued {
+            Some("the archive is not sealed")
+        } else if record.archive != archive_hash(&state.tags) {
+            Some("the archive was changed after it")
+        } else if state.tags.get(VERDICT) != Some(&sha256(&bytes)) {
+            Some("it is not the one that the archive lists")
+        } else {
+            None
+        };
+        Ok(LastVerdict { record: Some(record), invalid: invalid.map(str::to_owned) })
+    }
+}
+
+fn changed_meanwhile() -> Error {
+    Error::incomplete("the archive was changed meanwhile by another run")
+        .hint("run the same command again when no other run is at work")
+}

@@ -1,0 +1,234 @@
+//! What is put into a sealed archive afterwards: the verdict, the report, the signature. Whatever goes wrong at
+//! whichever request, the archive stays sealed, whole and valid.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use moveout::archive::verdict::{VerdictRecord, archive_hash};
+use moveout::archive::{Archive, LastVerdict, REPORT, Sign, TAG_MANIFEST, TAG_SIGNATURE, VERDICT};
+use moveout::error::{Error, Exit};
+use moveout::model::Verdict;
+
+use super::support::memory::{Memory, Wrong};
+use super::{Begin, begin, place, rows, rows_of, run, verified};
+
+async fn open(store: &Arc<Memory>) -> Archive {
+    Archive::open(&place(store)).await.unwrap()
+}
+
+/// A verdict on the archive as it is, told apart by what it says.
+async fn verdict(archive: &Archive, says: &str) -> Bytes {
+    let record = VerdictRecord {
+        format: 2,
+        moveout: "test".to_owned(),
+        archive: archive_hash(&archive.state().await.unwrap().tags),
+        verdict: Verdict::Safe,
+        started: "2024-01-01T00:00:00Z".to_owned(),
+        ended: "2024-01-01T00:00:01Z".to_owned(),
+        depth: says.to_owned(),
+        sources: Vec::new(),
+        open: Vec::new(),
+        compared: Vec::new(),
+        stale: Vec::new(),
+        excluded: Vec::new(),
+        notes: Vec::new(),
+    };
+    serde_json::to_vec(&record).unwrap().into()
+}
+
+/// The signature in these tests is the hash of what is signed.
+fn signed(manifest: &[u8]) -> Result<Bytes, Error> {
+    Ok(moveout::hash::sha256(manifest).into_bytes().into())
+}
+
+const SIGN: Sign<'static> = &signed;
+
+/// Puts a verdict, a report and a signature.
+async fn amend(store: &Arc<Memory>, says: &str) -> Result<(), Error> {
+    let archive = open(store).await;
+    let tags = Arc::clone(&archive.state().await.unwrap().tags);
+    let files = vec![
+        (VERDICT, verdict(&archive, says).await),
+        (REPORT, Bytes::from(format!("<html>{says}"))),
+    ];
+    archive.amend(&tags, files, Some(SIGN)).await
+}
+
+async fn last(store: &Arc<Memory>) -> LastVerdict {
+    open(store).await.verdict().await.unwrap()
+}
+
+/// What the valid verdict says, where there is one. Report and signature say the same, or are not there.
+async fn says(store: &Arc<Memory>, what: &str) -> Option<String> {
+    assert_eq!(verified(store).await, Exit::Done, "{what}");
+    let files = store.files().await;
+    if let Some(signature) = files.get(TAG_SIGNATURE) {
+        assert_eq!(*signature, signed(&files[TAG_MANIFEST]).unwrap(), "{what}");
+    }
+    let says = last(store).await.valid().map(|record| record.depth);
+    let listed = String::from_utf8(files[TAG_MANIFEST].to_vec()).unwrap();
+    if listed.contains(REPORT) {
+        assert_eq!(files[REPORT], format!("<html>{}", says.clone().unwrap()), "{what}");
+    }
+    says
+}
+
+/// What a killed process leaves is of a process that is no more.
+async fn bury(store: &Arc<Memory>) {
+    let files = store.files().await;
+    for (key, bytes) in files.iter().filter(|(key, _)| key.starts_with(".moveout/runs/")) {
+        let mut beat: serde_json::Value = serde_json::from_slice(bytes).unwrap();
+        beat["pid_started"] = 1.into();
+        store.set(key, Some(beat.to_string().into())).await;
+    }
+}
+
+fn is_at_work(files: &std::collections::BTreeMap<String, Bytes>) -> bool {
+    files.keys().any(|key| key.starts_with(".moveout/"))
+}
+
+#[tokio::test]
+async fn a_verdict_is_put_and_replaced_and_does_not_outlive_a_change_of_the_archive() {
+    let (source, store) = begin(Begin::Extended).await;
+    assert_eq!(last(&store).await, LastVerdict::default());
+    for one in ["one", "two"] {
+        amend(&store, one).await.unwrap();
+        assert_eq!(says(&store, one).await.as_deref(), Some(one));
+        let files = store.files().await;
+        assert!(files.contains_key(TAG_SIGNATURE) && !is_at_work(&files), "{one}");
+    }
+    // A new verdict without report and signature: those of the old one say nothing any more.
+    let archive = open(&store).await;
+    let tags = Arc::clone(&archive.state().await.unwrap().tags);
+    archive.amend(&tags, vec![(VERDICT, verdict(&archive, "three").await)], None).await.unwrap();
+    let files = store.files().await;
+    assert!(!files.contains_key(REPORT) && !files.contains_key(TAG_SIGNATURE));
+    assert_eq!(says(&store, "three").await.as_deref(), Some("three"));
+    amend(&store, "four").await.unwrap();
+    // What was seen before is not what is there now.
+    let error = archive.amend(&tags, vec![(REPORT, Bytes::new())], None).await.unwrap_err();
+    assert_eq!(error.exit(), Exit::Incomplete, "{error}");
+    assert_eq!(says(&store, "four").await.as_deref(), Some("four"));
+    assert!(!is_at_work(&store.files().await));
+
+    // The export adds rows, and the next one has nothing to do.
+    let stale = Arc::clone(&archive.state().await.unwrap().tags);
+    assert_eq!(run(&source, &store).await.unwrap().exit, Exit::Done);
+    let files = store.files().await;
+    assert!([VERDICT, REPORT, TAG_SIGNATURE].iter().all(|key| !files.contains_key(*key)));
+    assert_eq!(says(&store, "extended").await, None);
+    let file = vec![(VERDICT, verdict(&archive, "late").await)];
+    let error = archive.amend(&stale, file, None).await.unwrap_err();
+    assert!(error.to_string().contains("changed meanwhile"), "{error}");
+    amend(&store, "five").await.unwrap();
+    let before = store.files().await;
+    assert_eq!(run(&source, &store).await.unwrap().exit, Exit::Done);
+    assert_eq!(store.files().await, before, "a run with nothing to do changes nothing");
+    assert_eq!(says(&store, "five").await.as_deref(), Some("five"));
+}
+
+#[tokio::test]
+async fn a_signer_that_fails_changes_nothing() {
+    let (_, store) = begin(Begin::Sealed).await;
+    amend(&store, "one").await.unwrap();
+    let before = store.files().await;
+    let archive = open(&store).await;
+    let tags = Arc::clone(&archive.state().await.unwrap().tags);
+    let refuses: Sign<'_> = &|_| Err(Error::stop("wrong password"));
+    let put = archive.amend(&tags, vec![(REPORT, Bytes::from_static(b"new"))], Some(refuses));
+    assert_eq!(put.await.unwrap_err().to_string(), "wrong password");
+    assert_eq!(store.files().await, before);
+}
+
+#[tokio::test]
+async fn putting_a_verdict_may_be_killed_at_any_step() {
+    let (source, whole) = begin(Begin::Sealed).await;
+    amend(&whole, "old").await.unwrap();
+    let mut seen = std::collections::BTreeSet::new();
+    for number in 0.. {
+        let store = whole.copy().await;
+        // The archive is open, and what it says is read.
+        let archive = open(&store).await;
+        let tags = Arc::clone(&archive.state().await.unwrap().tags);
+        let file = vec![(VERDICT, verdict(&archive, "new").await), (REPORT, "<html>new".into())];
+        store.play(move |at, _| (at >= number).then_some(Wrong::Failed));
+        let done = archive.amend(&tags, file, Some(SIGN)).await.is_ok();
+        bury(&store).await;
+        let what = format!("killed at request {number}");
+        let said = says(&store, &what).await;
+        assert!(!done || said.as_deref() == Some("new"), "{what}");
+        seen.insert(said);
+        // Either of these cleans up.
+        let other = store.copy().await;
+        amend(&store, "next").await.unwrap();
+        assert!(!is_at_work(&store.files().await), "{what}");
+        assert_eq!(says(&store, &what).await.as_deref(), Some("next"));
+        assert_eq!(run(&source, &other).await.unwrap().exit, Exit::Done, "{what}");
+        assert!(!is_at_work(&other.files().await), "{what}");
+        assert_eq!(verified(&other).await, Exit::Done, "{what}");
+        assert_eq!(rows(&other).await, rows_of(&source), "{what}");
+        if done {
+            assert!(number > 20, "{number}");
+            break;
+        }
+    }
+    let expected = [None, Some("new".to_owned()), Some("old".to_owned())];
+    assert_eq!(seen, expected.into());
+}
+
+#[tokio::test]
+async fn putting_a_verdict_survives_any_request_that_goes_wrong() {
+    let (source, whole) = begin(Begin::Sealed).await;
+    amend(&whole, "old").await.unwrap();
+    let mut puts = 0;
+    for wrong in Wrong::ALL {
+        for nth in 0.. {
+            let store = whole.copy().await;
+            let archive = open(&store).await;
+            let tags = Arc::clone(&archive.state().await.unwrap().tags);
+            let file = vec![(VERDICT, verdict(&archive, "new").await)];
+            store.play(move |at, _| (at == nth).then_some(wrong));
+            let put = archive.amend(&tags, file, Some(SIGN)).await;
+            let asked = store.asked();
+            let Some(request) = asked.get(nth) else { break };
+            let what = format!("request {nth} ({request}) {wrong:?}: {put:?}");
+            bury(&store).await;
+            let files = store.files().await;
+            if put.is_ok() {
+                assert_eq!(says(&store, &what).await.as_deref(), Some("new"));
+            } else if files.contains_key(TAG_MANIFEST) {
+                says(&store, &what).await;
+            }
+            puts += 1;
+            assert_eq!(run(&source, &store).await.unwrap().exit, Exit::Done, "{what}");
+            assert_eq!(verified(&store).await, Exit::Done, "{what}");
+            assert_eq!(rows(&store).await, rows_of(&source), "{what}");
+        }
+    }
+    assert!(puts > 100, "{puts}");
+}
+
+#[tokio::test]
+async fn a_broken_record_of_a_verdict_is_none() {
+    let (_, store) = begin(Begin::Sealed).await;
+    amend(&store, "one").await.unwrap();
+    let whole = store.files().await[VERDICT].clone();
+    for nonsense in [&b""[..], b"{", b"[]", b"null", b"\xff\xfe", b"{\"format\": 2}", &whole[1..]] {
+        store.set(VERDICT, Some(Bytes::copy_from_slice(nonsense))).await;
+        let last = last(&store).await;
+        assert_eq!(last.record, None, "{nonsense:?}");
+        assert!(last.invalid.unwrap().contains("cannot be read"), "{nonsense:?}");
+        // It is listed, and so it is a fault of the archive.
+        assert_eq!(verified(&store).await, Exit::Different, "{nonsense:?}");
+    }
+    let newer = String::from_utf8(whole.to_vec()).unwrap().replace("\"format\":2", "\"format\":99");
+    store.set(VERDICT, Some(newer.into())).await;
+    assert!(last(&store).await.invalid.unwrap().contains("has format 99"));
+    // Another verdict than the one that is listed, well formed.
+    let other = String::from_utf8(whole.to_vec()).unwrap().replace("one", "two");
+    store.set(VERDICT, Some(other.into())).await;
+    assert!(last(&store).await.invalid.is_some());
+    store.set(VERDICT, None).await;
+    assert_eq!(last(&store).await, LastVerdict::default());
+    assert_eq!(verified(&store).await, Exit::Different, "it is listed and gone");
+}
