@@ -1,6 +1,5 @@
-//! Line-protocol files as a source: what `influx_inspect export` (1.x) and `influxd inspect export-lp`
-//! (2.x) write, plain or compressed. A file is read once; its points wait, sorted, in memory or in a
-//! temporary file. Touches nothing but these two files.
+//! Line-protocol files as a source: what `influx_inspect export` (1.x) and `influxd inspect export-lp` (2.x) write,
+//! plain or compressed. A file is read once; its sorted points wait in memory or in a temporary file.
 
 mod batches;
 mod buffer;
@@ -28,8 +27,8 @@ use tokio::sync::OnceCell;
 
 use self::batches::Batches;
 use self::load::{Loaded, Ready};
+use self::merge::Survey;
 pub use self::options::{Options, Selects};
-use self::spool::Sink;
 use crate::error::{Error, Result};
 use crate::model::{
     ArtifactOutcome, Artifacts, Chunk, Listing, ReadSummary, RowCount, SourceInfo, Table,
@@ -63,7 +62,7 @@ impl LineProtocolSource {
         Self { name, file, options, loaded: OnceCell::new() }
     }
 
-    /// Reads the file if that was not done yet.
+    /// Reads the file unless that was done already.
     async fn loaded(&self) -> Result<Arc<Loaded>> {
         let load = || async {
             let (name, file, options) =
@@ -74,7 +73,7 @@ impl LineProtocolSource {
         self.loaded.get_or_try_init(load).await.cloned()
     }
 
-    /// The place of a table among those that were read; an error if it is of another file.
+    /// The position of a table among those that were read; an error if it was listed from another file.
     async fn find(&self, table: &Table) -> Result<(Arc<Loaded>, usize)> {
         let loaded = self.loaded().await?;
         let at = loaded.tables.binary_search_by(|ready| ready.table.id.cmp(&table.id));
@@ -120,7 +119,7 @@ impl Source for LineProtocolSource {
         })
     }
 
-    // All of the file was read for the first listing.
+    // The first listing has read the whole file.
     async fn list_again(&self) -> Result<Option<Listing>> {
         Ok(None)
     }
@@ -166,13 +165,13 @@ impl Source for LineProtocolSource {
     }
 }
 
-/// Runs on a thread that may block.
+/// Runs `work` on a thread that may block.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|error| Err(Error::stop(format!("a worker ended: {error}"))))
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+        Err(Error::stop(format!("reading the file was abandoned: {error}")))
+    })
 }
 
 fn rows(loaded: &Loaded, at: usize, window: Window, memory_bytes: usize) -> Result<u64> {
@@ -182,26 +181,8 @@ fn rows(loaded: &Loaded, at: usize, window: Window, memory_bytes: usize) -> Resu
         Some((_, Some(_))) => {}
         _ => return Ok(0),
     }
-    let mut counter = Counter { window, rows: 0 };
-    merge::merge(&loaded.spool, &ready.segments, memory_bytes, &mut counter)?;
-    Ok(counter.rows)
-}
-
-/// Counts the points of a window.
-struct Counter {
-    window: Window,
-    rows: u64,
-}
-
-impl Sink for Counter {
-    fn series(&mut self, _: &[u8]) -> Result<()> {
-        Ok(())
-    }
-
-    fn point(&mut self, time: i64, _: &[u8]) -> Result<()> {
-        self.rows += u64::from(self.window.contains(time));
-        Ok(())
-    }
+    let survey = Survey::of(window, &loaded.spool, &ready.segments, memory_bytes)?;
+    Ok(survey.rows)
 }
 
 fn send(

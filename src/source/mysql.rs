@@ -104,7 +104,7 @@ impl Source for MySql {
                 };
                 match client.value(sql) {
                     Ok(id) => Ok((product, id.filter(|id| !id.is_empty()))),
-                    Err(Fault::Server(_)) => Ok((product, None)), // some versions and services have none
+                    Err(Fault::Server(_)) => Ok((product, None)), // some versions and services have no such id
                     Err(broken) => Err(broken),
                 }
             });
@@ -153,7 +153,9 @@ impl Source for MySql {
             });
             let rows = counted.map_err(|error| error.context(doing))?;
             let rows = rows.and_then(|rows| rows.parse().ok());
-            let rows = rows.ok_or_else(|| Error::of(Class::Retry, "it does not count"))?;
+            let rows = rows.ok_or_else(|| {
+                Error::of(Class::Retry, "the server answered COUNT(*) without a number")
+            })?;
             Ok(RowCount { rows, exact: true })
         })
         .await
@@ -170,7 +172,7 @@ impl Source for MySql {
         let Some(select) = statistics.select() else { return Ok(None) };
         let part = Part::new(table, slice, readable.is_versioned);
         if part.is_whole() && slice != Slice::All {
-            return Err(Error::fail("this table has no windows any more"));
+            return Err(Error::fail("this table can no longer be read in windows"));
         }
         let sql = format!("{}; {}", part.select(&select), read::FREE);
         let doing = format!("comparing {} {slice}", table.id);
@@ -181,7 +183,9 @@ impl Source for MySql {
                 this.current(session, |session| session.client.row_of_scan(&sql))
             });
             let proof = statistics.compare(&row.map_err(|error| error.context(doing))?);
-            proof.map(Some).ok_or_else(|| Error::of(Class::Retry, "an answer without statistics"))
+            proof.map(Some).ok_or_else(|| {
+                Error::of(Class::Retry, "the server answered without the statistics")
+            })
         })
         .await
     }
@@ -223,7 +227,7 @@ impl Source for MySql {
         blocking(move |cancel| {
             let collect = |client: &mut _| artifacts::collect(client, &this.name, &this.select);
             let saved = this.pool.outside(cancel, collect);
-            saved.map_err(|error| error.context("saving what is not rows"))
+            saved.map_err(|error| error.context("saving the artifacts"))
         })
         .await
     }
@@ -250,7 +254,7 @@ fn read_chunk(
     };
     let aside = Aside { stop: &stop, is_still: &is_still };
     if chunk.slice != Slice::All && table.time_column.is_none() {
-        return Err(Fault::Stopped(Error::fail("this table has no windows")));
+        return Err(Fault::Stopped(Error::fail("this table cannot be read in windows")));
     }
     this.renew_before(session, readable.since)?;
     let sink = Sink { batches, type_overrides: &this.type_overrides, is_over: &|| false };
@@ -261,7 +265,7 @@ fn read_chunk(
         _ => read::read(session, &part, &sink, aside),
     };
     match read {
-        // What was sent of it must not be sent again: the chunk starts over.
+        // Some rows were sent already and must not be sent twice, so the chunk starts over.
         Err(fault) if fault.code() == Some(ALTERED) => {
             session.renew(this.pool.tick())?;
             let error = "the table was altered while it was read";

@@ -1,5 +1,5 @@
-//! PostgreSQL: tables read by `COPY … (FORMAT binary)`, all connections to a database in one snapshot, by
-//! windows where an index serves them and by blocks where a table is large.
+//! PostgreSQL: reads tables by `COPY … (FORMAT binary)`, with all connections to a database in one snapshot, in windows
+//! where an index serves them and in ranges of blocks where a table is large.
 
 mod artifacts;
 mod catalog;
@@ -145,7 +145,7 @@ impl Source for Postgres {
         if readable.listed != chunk.table.columns || object != Some(&readable.object) {
             return Err(Error::of(Class::SchemaChanged, "the table was listed again"));
         }
-        let gone = |_| Error::stop("the source was closed");
+        let gone = |_| Error::stop("the source is closed");
         let permit = Arc::clone(&self.inner.streams).acquire_owned().await.map_err(gone)?;
         let (inner, chunk) = (Arc::clone(&self.inner), chunk.clone());
         let work = move |cancel: &CancelToken| {

@@ -203,7 +203,7 @@ impl Subject for Server {
                 what,
                 address: self.address_as(user, LIMITED, port, database),
                 // Such a user is not told which tables there are.
-                warning: (!self.is_postgres()).then_some("nothing shows that they are there"),
+                warning: (!self.is_postgres()).then_some("nothing shows that they exist"),
             })
             .collect()
     }

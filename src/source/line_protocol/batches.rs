@@ -1,5 +1,4 @@
-//! Turns merged points of one table into record batches of a bounded size and sends them on. Knows
-//! the columns of the table; nothing of files.
+//! Turns the merged points of one table into record batches of a bounded size and sends them on.
 
 use std::collections::HashMap;
 
@@ -16,7 +15,7 @@ use crate::window::Window;
 const MOST_ROWS: usize = 8192;
 const MOST_BYTES: usize = 2 << 20;
 
-/// The points of a window, as batches.
+/// Builds batches from the points of a window.
 pub(super) struct Batches<'a> {
     builder: PointBuilder,
     /// The column of each slot.
@@ -27,9 +26,9 @@ pub(super) struct Batches<'a> {
     sender: BatchSender,
     /// The tags of this series, by column.
     series: Vec<(usize, String)>,
-    /// Rows of this series which have no tags yet.
+    /// The rows of this series whose tags are not in the builder yet.
     untagged: usize,
-    /// All points that came, also those outside of the window.
+    /// All points that arrived, including those outside of the window.
     pub(super) seen: u64,
 }
 
@@ -68,7 +67,7 @@ impl<'a> Batches<'a> {
         self.sender.blocking_send(self.builder.finish()?)
     }
 
-    /// Sends what is left.
+    /// Sends the remaining rows.
     pub(super) fn finish(&mut self) -> Result<()> {
         if self.builder.rows() == 0 { Ok(()) } else { self.send() }
     }

@@ -1,5 +1,5 @@
-//! Lines that were read and not yet sorted, up to a bound; and sorting them into segments. Holds
-//! bytes and numbers only: names of tables and fields are in `schema`.
+//! Collects lines up to a bound and sorts them into segments. It holds only bytes and numbers; the names of tables and
+//! fields are in `schema`.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use crate::source::line_protocol::schema::Draft;
 use crate::source::line_protocol::spool::Sink;
 use crate::source::line_protocol::spool::Writer;
 
-/// A series of this buffer; the number is forgotten when the buffer is emptied.
+/// The number of a series in this buffer, valid until the buffer is emptied.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct SeriesRef(u32);
 
@@ -21,7 +21,7 @@ struct Series {
     to: u32,
 }
 
-/// A line: which series, when, and where its values are in `cells`.
+/// A line: its series, its time, and where its values are in `cells`.
 struct Line {
     time: i64,
     series: u32,
@@ -29,9 +29,9 @@ struct Line {
     length: u32,
 }
 
-// A line, and half of one for sorting.
+// Sorting needs half as much again.
 const LINE_BYTES: usize = size_of::<Line>() * 3 / 2;
-// What a hash map takes for an entry, besides the key.
+// The memory of an entry in the hash map, besides its key.
 const SERIES_BYTES: usize = 96;
 
 /// Lines up to a bound.
@@ -40,7 +40,7 @@ pub(super) struct Buffer {
     lines: Vec<Line>,
     series: Vec<Series>,
     tags: Vec<u8>,
-    /// By how measurement and tags are written in the file.
+    /// The series by the bytes of their measurement and tags in the file.
     written: HashMap<Box<[u8]>, SeriesRef>,
     written_bytes: usize,
     last: Option<(Vec<u8>, SeriesRef)>,
@@ -61,7 +61,7 @@ impl Buffer {
         }
     }
 
-    /// About how much memory the lines take, sorting them included.
+    /// Roughly the memory that the lines need, including that for sorting them.
     pub(super) fn size_bytes(&self) -> usize {
         self.cells.len()
             + self.lines.len() * LINE_BYTES
@@ -70,7 +70,7 @@ impl Buffer {
             + self.series.len() * SERIES_BYTES
     }
 
-    /// The series that was written like this before, if it was.
+    /// The series that was written with the same bytes before.
     #[inline]
     pub(super) fn known(&mut self, written: &[u8]) -> Option<SeriesRef> {
         if let Some((last, series)) = &self.last
@@ -90,7 +90,7 @@ impl Buffer {
         *number = series;
     }
 
-    /// Adds a series: how it is written, its table, its tags in the form they are sorted in.
+    /// Adds a series: its bytes in the file, its table, and its tags as they are sorted (see `tags`).
     pub(super) fn add_series(&mut self, written: &[u8], table: usize, tags: &[u8]) -> SeriesRef {
         let from = self.tags.len() as u32;
         self.tags.extend_from_slice(tags);
@@ -102,33 +102,33 @@ impl Buffer {
         number
     }
 
-    /// The same bytes mean another series from here on (another database).
+    /// Forgets the bytes of all series, since the same bytes mean other series in another database.
     pub(super) fn forget_written(&mut self) {
         self.written.clear();
         self.written_bytes = 0;
         self.last = None;
     }
 
-    /// The place of the table of a series.
+    /// The position of the table of a series.
     pub(super) fn table(&self, series: SeriesRef) -> usize {
         self.series[series.0 as usize].table as usize
     }
 
-    /// Where the values of the next line go.
+    /// The buffer to which the values of the next line are appended.
     pub(super) fn cells(&mut self) -> &mut Vec<u8> {
         &mut self.cells
     }
 
-    /// Ends a line whose values are those from `from` on.
+    /// Ends a line whose values begin at `from`.
     pub(super) fn end_line(&mut self, series: SeriesRef, time: i64, from: usize) {
         let length = (self.cells.len() - from) as u32;
         self.lines.push(Line { time, series: series.0, from: from as u32, length });
     }
 
-    /// Writes all lines, sorted and the lines of one point made one, and starts anew.
+    /// Sorts all lines, unites those of the same point, writes them, and empties the buffer.
     pub(super) fn spill(&mut self, tables: &mut [Draft], writer: &mut Writer<'_>) -> Result<()> {
         let order = self.rank();
-        // The sort keeps the order of the file among lines of one point, so that the later wins.
+        // The sort is stable: lines of one point stay in the order of the file, so that the later one wins.
         self.lines.sort_by_key(|line| (line.series, line.time));
         let mut table = None;
         let mut united = Vec::new();
@@ -149,8 +149,8 @@ impl Buffer {
         Ok(())
     }
 
-    /// Replaces the series of each line by its place in the order of all series, and returns the
-    /// series by that place. Series that differ only in how they are written become one.
+    /// Replaces the series of each line by its rank among all series, and returns the series in that order. Series that
+    /// differ only in how they are written become one.
     fn rank(&mut self) -> Vec<Series> {
         let key =
             |series: &Series| (series.table, &self.tags[series.from as usize..series.to as usize]);

@@ -1,16 +1,16 @@
-//! PURE: the values of a point as bytes, and how several lines of one point become one: the later
-//! value of a field wins, and it is remembered when an earlier one was different.
+//! PURE: the values of a point as bytes, and how several lines of one point become one: the last value of a field wins,
+//! and the fact that an earlier one was different is kept.
 
 use crate::error::{Error, Result};
 use crate::source::influxdb::points::{FieldType, FieldValue};
 
-/// The values of one point lie one after the other, each as a head (a varint of slot, conflict and
-/// type) and the value. A slot stands for a field of one type in its table.
+/// A value of a point. The values lie one after the other, each with a head (a varint of slot, conflict and type). A slot
+/// stands for a field of one type in its table.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Cell<'a> {
     pub(super) slot: usize,
     pub(super) kind: FieldType,
-    /// Whether a different value of the same field was overwritten by this one.
+    /// Whether this value has overwritten a different one.
     pub(super) conflict: bool,
     bytes: &'a [u8],
 }
@@ -31,13 +31,13 @@ impl<'a> Cell<'a> {
     }
 }
 
-/// What was spooled is not what is read back: nothing can be trusted any more.
+/// The error for bytes that are read back from the spool and differ from those that were written.
 pub(super) fn damaged() -> Error {
     Error::stop("the temporary copy of a line-protocol file is damaged")
         .hint("check the disk that TMPDIR is on, then run again")
 }
 
-/// Appends a number in seven bits a byte, low ones first.
+/// Appends a number, seven bits in each byte, the lowest ones first.
 pub(super) fn put_varint(out: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         out.push(number as u8 | 0x80);
@@ -46,7 +46,7 @@ pub(super) fn put_varint(out: &mut Vec<u8>, mut number: u64) {
     out.push(number as u8);
 }
 
-/// Takes such a number off the front; `None` when it is cut.
+/// Takes such a number off the front; `None` if it is truncated.
 pub(super) fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
     let mut number = 0;
     for (at, byte) in bytes.iter().enumerate().take(10) {
@@ -59,7 +59,7 @@ pub(super) fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
     None
 }
 
-/// Appends a value. `bytes` are those of the value: little-endian, 0 or 1, or UTF-8.
+/// Appends a value, whose `bytes` are little-endian, 0 or 1, or UTF-8.
 pub(super) fn put(out: &mut Vec<u8>, slot: usize, kind: FieldType, conflict: bool, bytes: &[u8]) {
     let head = (slot as u64) << 4 | u64::from(conflict) << 3 | code(kind);
     put_varint(out, head);
@@ -90,7 +90,7 @@ fn kind_of(code: u64) -> Option<FieldType> {
     })
 }
 
-/// The values in the bytes of a point.
+/// Iterates over the values in the bytes of a point.
 pub(super) struct Cells<'a>(pub(super) &'a [u8]);
 
 impl<'a> Cells<'a> {
@@ -123,14 +123,14 @@ impl<'a> Iterator for Cells<'a> {
     }
 }
 
-// More fields than any table has: what stands here would be allocated for.
+// More fields than any table has. The bound keeps damaged bytes from causing a huge allocation.
 const MOST_SLOTS: usize = 1 << 24;
 
-/// Makes one point out of the lines that speak of it, in their order in the file.
+/// Unites the lines of one point, which are added in their order in the file.
 #[derive(Default)]
 pub(super) struct Union {
     bytes: Vec<u8>,
-    /// By slot; of this point only where the stamp is the present one.
+    /// By slot. A place belongs to the current point only if it has the current stamp.
     places: Vec<Place>,
     touched: Vec<usize>,
     stamp: u64,
@@ -153,7 +153,7 @@ impl Union {
         self.stamp += 1;
     }
 
-    /// Adds the values of a line; they win over those that are there.
+    /// Adds the values of a line, which replace earlier ones.
     pub(super) fn add(&mut self, line: &[u8]) -> Result<()> {
         for cell in Cells(line) {
             let cell = cell?;
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn the_later_value_wins_and_a_different_one_before_it_is_remembered() {
+    fn the_last_value_wins_and_knows_that_it_replaced_a_different_one() {
         assert_eq!(united(&[&[(0, 1.0)], &[(1, 2.0)]]), [(0, 1.0, false), (1, 2.0, false)]);
         assert_eq!(united(&[&[(0, 1.0)], &[(0, 1.0)]]), [(0, 1.0, false)]);
         assert_eq!(united(&[&[(0, 1.0)], &[(0, 2.0)], &[(0, 1.0)]]), [(0, 1.0, true)]);
@@ -242,7 +242,7 @@ mod tests {
         }
 
         #[test]
-        fn damaged_bytes_are_an_error_and_no_panic(bytes in prop::collection::vec(any::<u8>(), 0..30)) {
+        fn damaged_bytes_are_an_error_and_not_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..30)) {
             for cell in Cells(&bytes).flatten() {
                 let _ = cell.value();
             }

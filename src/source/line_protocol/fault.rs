@@ -5,21 +5,21 @@ use std::borrow::Cow;
 /// Why a line could not be read.
 #[derive(Debug, PartialEq)]
 pub(super) enum Fault {
-    /// The bytes end before the line does: try again with more of them.
+    /// The bytes end before the line does: parse it again when there are more.
     More,
-    /// The line is wrong, whatever follows.
+    /// The line is malformed, whatever follows.
     Bad(Cow<'static, str>),
 }
 
 /// The result of reading a part of a line.
 pub(super) type Parsed<T> = std::result::Result<T, Fault>;
 
-/// A line that is wrong, with the reason.
+/// The error for a malformed line.
 pub(super) fn bad<T>(reason: impl Into<Cow<'static, str>>) -> Parsed<T> {
     Err(Fault::Bad(reason.into()))
 }
 
-/// A piece of a line for an error: short, and without control characters.
+/// The beginning of a line for an error message, without control characters.
 pub(super) fn show(bytes: &[u8]) -> String {
     const LONGEST: usize = 60;
     let cut = &bytes[..bytes.len().min(LONGEST)];

@@ -1,17 +1,17 @@
-//! What an export says in comments and statements: which database and retention policy its points
-//! are of, and how these were created. Passwords are left out.
+//! What an export states in comments and statements: the database and the retention policy of its points, and how these
+//! were created. Statements with passwords are left out.
 
 use std::path::Path;
 
 use crate::source::line_protocol::options::Options;
 
-/// What was said so far.
+/// What the file has stated so far.
 pub(super) struct Header {
-    /// Those of the options or of the file's name, for points before any other are named.
+    /// From the options or the file's name, for points before the file names any.
     defaults: Context,
-    /// Those of the points that follow.
+    /// The database and the retention policy of the points that follow.
     pub(super) context: Context,
-    /// Statements may stand here.
+    /// Whether a statement may come next.
     statements: bool,
     pub(super) ddl: Vec<String>,
 }
@@ -33,7 +33,7 @@ impl Header {
         Self { context: defaults.clone(), defaults, statements: true, ddl: Vec::new() }
     }
 
-    /// Takes note of a comment, given without its `#`. Whether it meant something.
+    /// Reads a comment, given without its `#`. Returns whether it had a meaning.
     pub(super) fn comment(&mut self, text: &str) -> bool {
         let or = |name: &str, default: &String| match name.trim() {
             "" => default.clone(),
@@ -52,7 +52,7 @@ impl Header {
         true
     }
 
-    /// Takes note of a line that is a statement and no point. Whether it is one.
+    /// Reads a line if it is a statement and not a point. Returns whether it is one.
     pub(super) fn statement(&mut self, line: &str) -> bool {
         const VERBS: [&str; 6] = ["CREATE", "ALTER", "DROP", "GRANT", "REVOKE", "SET"];
         let mut words = line.split_ascii_whitespace();
@@ -71,19 +71,19 @@ impl Header {
         statement
     }
 
-    /// Takes note of a point: no statements follow, unless a comment says so.
+    /// Notes that a point has come: no statement follows unless a comment announces it.
     #[inline]
     pub(super) fn point(&mut self) {
         self.statements = false;
     }
 
-    /// Whether a line here may be a statement at all.
+    /// Whether a line can be a statement, judged by its first letter.
     pub(super) fn may_be_statement(&self, line: &[u8]) -> bool {
         self.statements && line.first().is_some_and(|byte| b"CADGRScadgrs".contains(byte))
     }
 }
 
-/// The name of a file without what it says of its format.
+/// The name of a file without the extensions of its format.
 fn stem(file: &Path) -> String {
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     let mut stem = name.as_ref();
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn statements_are_kept_and_points_are_not_taken_for_them() {
+    fn statements_are_kept_and_points_are_not_mistaken_for_them() {
         let mut header = header();
         assert!(header.statement("CREATE DATABASE \"x\" WITH NAME autogen"));
         assert!(header.statement("create user a with password 'secret'"));
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn the_name_of_a_file_loses_its_formats() {
+    fn the_name_of_a_file_loses_the_extensions_of_its_format() {
         for (file, name) in
             [("a.lp", "a"), ("/b/a.b.lp.zst", "a.b"), ("a", "a"), (".lp", ".lp"), ("a.txt.gz", "a")]
         {

@@ -1,5 +1,5 @@
-//! Opens a file, plain or compressed, and reads it to its very end in a thread of its own, hashing
-//! the bytes as they lie on disk. A compressed file that was cut is an error.
+//! Reads a file, plain or compressed, to its very end on a thread of its own, and hashes the bytes as they are on disk. A
+//! truncated compressed file is an error.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Read};
@@ -23,8 +23,8 @@ pub(super) fn open(path: &Path) -> Result<File> {
     if metadata.is_file() { Ok(file) } else { Err(failed("it is not a regular file".to_owned())) }
 }
 
-/// Sends the content of a file in blocks and returns the SHA-256 of the file itself. Ends early and
-/// without an error when nobody listens any more.
+/// Sends the content of a file in blocks and returns the SHA-256 of the file itself. It ends early and without an error
+/// when nobody receives the blocks any more.
 pub(super) fn read(path: &Path, block: usize, blocks: &SyncSender<Vec<u8>>) -> Result<String> {
     let file = open(path)?;
     let before = stamp(&file, path)?;
@@ -56,7 +56,7 @@ fn failed(path: &Path, error: &std::io::Error) -> Error {
     match error.kind() {
         ErrorKind::UnexpectedEof => {
             Error::stop(format!("reading {path}: the compressed data end too early: {error}"))
-                .hint("the file was cut: export or copy it again")
+                .hint("the file is truncated: export or copy it again")
         }
         _ => Error::stop(format!("reading {path}: {error}"))
             .hint("the file may be damaged: test it with `gzip -t` or `zstd -t`"),
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_compressed_file_that_was_cut_anywhere_is_an_error() {
+    fn a_compressed_file_that_is_truncated_anywhere_is_an_error() {
         let text = b"cpu,host=a f=1 1\ncpu,host=b f=2 2\n".as_slice();
         for (whole, magic) in [(gzip(text), 2), (zstd(text), 4)] {
             for cut in magic..whole.len() {

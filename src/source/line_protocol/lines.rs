@@ -1,5 +1,5 @@
-//! Takes lines off a text one by one: points into the buffer, names into the tables' drafts, comments
-//! and statements into the header. Knows no files.
+//! Takes lines off a text one by one: points go into the buffer, names into the drafts of tables, comments and statements
+//! into the header.
 
 use std::collections::HashMap;
 
@@ -18,7 +18,7 @@ use crate::source::line_protocol::schema::{Draft, FieldRef, Fields, utf8};
 use crate::source::line_protocol::spool::{Spool, Writer};
 use crate::source::line_protocol::tags;
 
-/// All that lines have said so far.
+/// Everything that the lines so far have stated.
 pub(super) struct Lines<'a> {
     source: &'a str,
     options: &'a Options,
@@ -31,20 +31,20 @@ pub(super) struct Lines<'a> {
     pub(super) commented: Option<Commented>,
 }
 
-/// How long timestamps are.
+/// The number of digits of the timestamps: of the last line's, and the most of all.
 #[derive(Default)]
 struct Digits {
     last: Option<usize>,
     most: usize,
 }
 
-/// Comments that would be points without their `#`.
+/// The comments that would be points without their `#`.
 pub(super) struct Commented {
     pub(super) first_line: u64,
     pub(super) count: u64,
 }
 
-// InfluxDB keeps the outermost nanoseconds for itself.
+// InfluxDB reserves the outermost nanoseconds for itself.
 const TIMES: std::ops::RangeInclusive<i64> = i64::MIN + 2..=i64::MAX - 1;
 
 impl<'a> Lines<'a> {
@@ -62,7 +62,7 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// Takes a line off the front of `rest` and says how long it was. `number` is its own.
+    /// Takes a line, whose number is given, off the front of `rest` and returns its length.
     #[inline]
     pub(super) fn take(&mut self, rest: &[u8], number: u64) -> Parsed<usize> {
         let start = parse::blank(rest);
@@ -84,12 +84,12 @@ impl<'a> Lines<'a> {
         Ok(start + length)
     }
 
-    /// Whether the line taken last has a timestamp with fewer digits than others have.
+    /// Whether the last line's timestamp has fewer digits than that of another line.
     pub(super) fn last_time_is_short(&self) -> bool {
         self.digits.last.is_some_and(|last| last < self.digits.most)
     }
 
-    /// Writes what is in the buffer.
+    /// Writes the lines in the buffer to the spool.
     pub(super) fn spill(&mut self, spool: &Spool) -> Result<()> {
         let mut writer = Writer::new(spool)?;
         self.buffer.spill(&mut self.tables, &mut writer)?;
@@ -146,7 +146,7 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// Fields and timestamp: the time and how long all of it was.
+    /// Reads the fields and the timestamp. Returns the time and the length of both.
     fn values(&mut self, line: &[u8], series: SeriesRef) -> Parsed<(i64, usize)> {
         let fields = &mut self.tables[self.buffer.table(series)].fields;
         let cells = self.buffer.cells();
@@ -163,7 +163,7 @@ impl<'a> Lines<'a> {
                 Some(b',') => at += 1,
                 Some(b' ') => break,
                 Some(b'\n') => return bad("no timestamp"),
-                Some(_) => return bad("something else than a comma or a space after a value"),
+                Some(_) => return bad("neither a comma nor a space after a value"),
                 None => return Err(Fault::More),
             }
         }

@@ -1,5 +1,5 @@
-//! The one reading of a file: lines become sorted segments, comments switch database and retention
-//! policy, and at the end it is known what tables there are and what is in them.
+//! Reads a file, once: its lines become sorted segments, its comments switch the database and the retention policy, and
+//! at the end all tables and their contents are known.
 
 use std::path::Path;
 use std::sync::mpsc::sync_channel;
@@ -24,7 +24,7 @@ pub(super) struct Loaded {
     pub(super) tables: Vec<Ready>,
     pub(super) excluded: Vec<Excluded>,
     pub(super) warnings: Vec<String>,
-    /// Statements of the header.
+    /// The statements of the header.
     pub(super) ddl: Vec<String>,
     pub(super) spool: Spool,
 }
@@ -45,10 +45,10 @@ impl Ready {
     }
 }
 
-// A longer line is most likely a quote that is never closed.
+// A longer line most likely has a quote that is never closed.
 const LONGEST_LINE: usize = 64 << 20;
 
-// Tests cut the text at many places.
+// In tests, small blocks split the text in many places.
 const SMALLEST_BLOCK: usize = if cfg!(test) { 16 } else { 64 << 10 };
 
 /// Reads a file.
@@ -72,7 +72,7 @@ struct Loader<'a> {
     file: &'a Path,
     memory_bytes: usize,
     lines: Lines<'a>,
-    /// There once the lines did not fit into memory.
+    /// `None` as long as all lines fit into memory.
     spool: Option<Spool>,
 }
 
@@ -87,12 +87,12 @@ impl Loader<'_> {
             let mut text = Text::new(receiver);
             let read = self.read_lines(&mut text);
             let unterminated = text.unterminated;
-            // The reader ends when nobody listens.
+            // The reader ends when nobody receives its blocks.
             drop(text);
             let ended = reader.join().unwrap_or_else(|_| {
-                Err(Error::stop(format!("reading {}: the reader ended", file.display())))
+                Err(Error::stop(format!("reading {}: the reading thread failed", file.display())))
             });
-            // Where the text ended too early, the last line is wrong as well; that is not the cause.
+            // If the text ended too early, the last line is wrong as well, but the reader knows the cause.
             let hash = ended?;
             read.map(|()| (hash, unterminated))
         })
@@ -132,7 +132,7 @@ impl Loader<'_> {
             parse::show(line),
         ));
         if line.starts_with(b"skipped missing file") {
-            error.hint("the export itself left out a file: stop the database, export again")
+            error.hint("the export itself left out a file: stop the database and export again")
         } else {
             error.hint("correct or remove this line, or export again, then run again")
         }
@@ -141,7 +141,7 @@ impl Loader<'_> {
     fn cut(&self) -> Error {
         Error::stop(format!(
             "reading line protocol from {}: the last line has no newline, and its timestamp is \
-             shorter than others: the file was cut",
+             shorter than the others: the file is truncated",
             self.file.display(),
         ))
         .hint("export or copy it again; if it is complete, add a newline at the end")
@@ -155,7 +155,7 @@ impl Loader<'_> {
         self.lines.spill(self.spool.insert(spool))
     }
 
-    /// Sorts what is left and looks at all that was spooled.
+    /// Sorts the remaining lines and finishes each table.
     fn finish(mut self, hash: &str, unterminated: bool) -> Result<Loaded> {
         if self.spool.is_none() && self.lines.buffer.size_bytes() <= self.memory_bytes / 8 * 3 {
             self.spool = Some(Spool::in_memory());
@@ -189,8 +189,7 @@ fn ready(draft: Draft, spool: &Spool, memory_bytes: usize, hash: &str) -> Result
     let (rows, conflicts) = match segments.as_slice() {
         [only] => (only.rows, only.conflicts),
         several => {
-            let mut survey = Survey::default();
-            merge::merge(spool, several, memory_bytes, &mut survey)?;
+            let survey = Survey::of(Window::ALL, spool, several, memory_bytes)?;
             (survey.rows, survey.conflicts)
         }
     };
@@ -234,12 +233,12 @@ fn warnings(
     }
     if let Some(Commented { first_line, count }) = commented {
         warnings.push(format!(
-            "{count} lines of {file} begin with # but are points otherwise, the first is line \
-             {first_line}; they are left out, also if # begins the name of a measurement"
+            "{count} lines of {file} would be points without the # that they begin with (the first is line \
+             {first_line}); they are left out as comments, even if the # belongs to the name of a measurement"
         ));
     }
     if unterminated {
-        warnings.push(format!("{file} does not end with a newline; make sure that it was not cut"));
+        warnings.push(format!("{file} does not end with a newline; make sure that it is complete"));
     }
     warnings
 }

@@ -1,15 +1,16 @@
-//! Reads the sorted segments of a table as one: series in byte order of their tags, points in order
-//! of time, and the lines of one point as one. Memory is a small buffer for each segment.
+//! Merges the sorted segments of a table: series in the byte order of their tags, points in order of time, and all lines
+//! of one point as one. It needs memory for a small buffer for each segment.
 
 use crate::error::Result;
 use crate::source::line_protocol::cells::{Union, damaged, take_varint};
-use crate::source::line_protocol::spool::{POINT, SERIES, Segment, Sink, Spool, Writer};
+use crate::source::line_protocol::spool::{POINT, SERIES, Segment, Sink, Spool, Writer, conflicts};
+use crate::window::Window;
 
-/// More segments are first made into fewer, so that the buffers stay few.
+/// If there are more segments than this, neighbours are merged first, so that each buffer is large enough.
 pub(super) const MOST_SEGMENTS: usize = 64;
 
-/// Gives the points of some segments to `sink`. Segments are in the order of the file: later ones
-/// win. `memory_bytes` is for all buffers together.
+/// Passes the points of some segments to `sink`. The segments are in the order of the file, so that later ones win.
+/// `memory_bytes` bounds all buffers together.
 pub(super) fn merge(
     spool: &Spool,
     segments: &[Segment],
@@ -28,7 +29,7 @@ pub(super) fn merge(
     Ok(())
 }
 
-/// Moves the cursors of a series that is done to their next one; those that end are removed.
+/// Moves the cursors that are done with their series to the next one, and removes those that have reached their end.
 fn advance(cursors: &mut Vec<Cursor<'_>>, done: impl Fn(&Cursor<'_>) -> bool) -> Result<()> {
     for cursor in cursors.iter_mut().filter(|cursor| done(cursor)) {
         cursor.next_series()?;
@@ -40,7 +41,7 @@ fn advance(cursors: &mut Vec<Cursor<'_>>, done: impl Fn(&Cursor<'_>) -> bool) ->
 #[derive(Default)]
 struct Merger {
     tags: Vec<u8>,
-    /// Cursors with points of this series left.
+    /// The cursors that have more points of this series.
     members: Vec<usize>,
     union: Union,
     united: Vec<u8>,
@@ -75,7 +76,7 @@ impl Merger {
         Ok(())
     }
 
-    /// Moves on those cursors that were at this time.
+    /// Moves the cursors that were at this time to their next point.
     fn pass(&mut self, cursors: &mut [Cursor<'_>], time: i64) -> Result<()> {
         let mut error = None;
         self.members.retain(|&at| {
@@ -92,7 +93,7 @@ impl Merger {
     }
 }
 
-/// Makes neighbouring segments into one until there are few.
+/// Merges neighbouring segments until there are at most `MOST_SEGMENTS`.
 pub(super) fn reduce(
     spool: &Spool,
     mut segments: Vec<Segment>,
@@ -111,7 +112,7 @@ pub(super) fn reduce(
     Ok(segments)
 }
 
-/// A place in a segment.
+/// A position in a segment.
 struct Cursor<'a> {
     spool: &'a Spool,
     next: u64,
@@ -160,7 +161,7 @@ impl<'a> Cursor<'a> {
         if self.next_point()? { Ok(()) } else { Err(damaged()) }
     }
 
-    /// Goes to the next point of this series; `false` when there is none.
+    /// Goes to the next point of this series; `false` if there is none.
     fn next_point(&mut self) -> Result<bool> {
         if !self.has(1)? || self.buffer[self.at] != POINT {
             return Ok(false);
@@ -197,7 +198,7 @@ impl<'a> Cursor<'a> {
         if self.has(bytes)? { Ok(()) } else { Err(damaged()) }
     }
 
-    /// Brings at least so many bytes into the buffer, if there are as many.
+    /// Fills the buffer to at least this many bytes; `false` if the segment ends before.
     fn has(&mut self, bytes: usize) -> Result<bool> {
         let present = self.buffer.len() - self.at;
         if present >= bytes {
@@ -215,11 +216,24 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// Counts points and conflicts.
-#[derive(Default)]
+/// Counts the points of a window, and the values in them that overwrote a different one.
 pub(super) struct Survey {
+    window: Window,
     pub(super) rows: u64,
     pub(super) conflicts: u64,
+}
+
+impl Survey {
+    pub(super) fn of(
+        window: Window,
+        spool: &Spool,
+        segments: &[Segment],
+        memory_bytes: usize,
+    ) -> Result<Self> {
+        let mut survey = Self { window, rows: 0, conflicts: 0 };
+        merge(spool, segments, memory_bytes, &mut survey)?;
+        Ok(survey)
+    }
 }
 
 impl Sink for Survey {
@@ -227,9 +241,11 @@ impl Sink for Survey {
         Ok(())
     }
 
-    fn point(&mut self, _: i64, cells: &[u8]) -> Result<()> {
-        self.rows += 1;
-        self.conflicts += super::spool::conflicts(cells)?;
+    fn point(&mut self, time: i64, cells: &[u8]) -> Result<()> {
+        if self.window.contains(time) {
+            self.rows += 1;
+            self.conflicts += conflicts(cells)?;
+        }
         Ok(())
     }
 }
@@ -307,12 +323,10 @@ mod tests {
             merge(&spool, &segments, 0, &mut whole).unwrap();
             prop_assert_eq!(whole.1, model.into_iter().collect::<Vec<_>>());
 
-            let mut direct = Survey::default();
-            merge(&spool, &segments, 0, &mut direct).unwrap();
+            let direct = Survey::of(Window::ALL, &spool, &segments, 0).unwrap();
             let fewer = reduce(&spool, segments, 0).unwrap();
             prop_assert!(fewer.len() <= MOST_SEGMENTS);
-            let mut reduced = Survey::default();
-            merge(&spool, &fewer, 0, &mut reduced).unwrap();
+            let reduced = Survey::of(Window::ALL, &spool, &fewer, 0).unwrap();
             prop_assert_eq!((direct.rows, direct.conflicts), (reduced.rows, reduced.conflicts));
         }
     }
@@ -327,7 +341,7 @@ mod tests {
         writer.finish().unwrap();
         for cut in 1..whole.length {
             let cut = Segment { length: cut, ..whole.clone() };
-            assert!(merge(&spool, &[cut], 0, &mut Survey::default()).is_err());
+            assert!(Survey::of(Window::ALL, &spool, &[cut], 0).is_err());
         }
     }
 }

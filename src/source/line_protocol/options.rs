@@ -1,24 +1,24 @@
-//! What the user says of a file that it does not say itself.
+//! What the user states about a file because the file does not.
 
 use std::sync::Arc;
 
 use crate::model::TableId;
 
-/// Says of a table whether it is to be exported.
+/// Decides whether a table is exported.
 pub type Selects = Arc<dyn Fn(&TableId) -> bool + Send + Sync>;
 
-/// What a file does not say itself.
+/// What a file does not state itself.
 #[derive(Clone)]
 pub struct Options {
-    /// Database of points before which the file names none; if missing, the name of the file.
+    /// The database of points before which the file names none; by default the name of the file.
     pub database: Option<String>,
-    /// Retention policy likewise; if missing, `autogen`.
+    /// The retention policy likewise; by default `autogen`.
     pub retention_policy: Option<String>,
-    /// How many nanoseconds a timestamp counts in: 1 for `ns`, 1,000,000,000 for `s`.
+    /// The unit of timestamps in nanoseconds: 1 for `ns`, 1,000,000,000 for `s`.
     pub precision_nanos: i64,
-    /// Bound of all buffers together; what does not fit waits in a temporary file.
+    /// Bounds all buffers together; points that do not fit wait in a temporary file.
     pub memory_bytes: usize,
-    /// Which tables to export; of others the lines are counted.
+    /// Which tables to export; the lines of the others are only counted.
     pub selects: Selects,
 }
 

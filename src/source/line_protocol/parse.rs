@@ -1,21 +1,20 @@
-//! PURE: the grammar of line protocol as InfluxDB 1.x and 2.x read it (Go, models/points.go): where a
-//! part of a line ends, what it means and how it is unescaped. Looks at bytes and keeps nothing.
+//! PURE: the grammar of line protocol as InfluxDB 1.x and 2.x read it (Go, models/points.go): where each part of a line
+//! ends, what it means and how it is unescaped.
 
 use memchr::{memchr, memchr_iter};
 
 pub(super) use crate::source::line_protocol::fault::{Fault, Parsed, bad, show};
 pub(super) use crate::source::line_protocol::values::{Value, blank, timestamp, value};
 
-/// What a backslash takes the meaning of in a measurement or in the key of a field. A measurement
-/// needs it only before commas and spaces, but InfluxDB takes it away before all of these.
+/// The bytes that a backslash escapes in a measurement or in the key of a field. In a measurement it is necessary only
+/// before commas and spaces, but InfluxDB removes it before all of these.
 pub(super) const NAME: &[u8] = b",= \"";
-/// The same in the key or the value of a tag.
+/// The bytes that a backslash escapes in the key or the value of a tag.
 pub(super) const TAG: &[u8] = b",= ";
-/// The same in a string value.
+/// The bytes that a backslash escapes in a string value.
 pub(super) const STRING: &[u8] = b"\"\\";
 
-/// Appends `raw` without the backslashes that stand directly before a byte of `special`. All other
-/// backslashes are themselves.
+/// Appends `raw` without the backslashes that directly precede a byte of `special`. All other backslashes stay.
 pub(super) fn unescape(raw: &[u8], special: &[u8], out: &mut Vec<u8>) {
     let mut rest = raw;
     while let Some(at) = memchr(b'\\', rest) {
@@ -34,7 +33,7 @@ pub(super) fn unescape(raw: &[u8], special: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(rest);
 }
 
-/// The length of measurement and tags: up to the first space that is not escaped.
+/// The length of the measurement and the tags, which end at the first unescaped space.
 pub(super) fn series_end(line: &[u8]) -> Parsed<usize> {
     match memchr_iter(b' ', line).find(|&at| at > 0 && line[at - 1] != b'\\') {
         Some(at) => Ok(at),
@@ -45,8 +44,8 @@ pub(super) fn series_end(line: &[u8]) -> Parsed<usize> {
 
 const NO_FIELDS: &str = "a measurement and tags, but no fields";
 
-/// The first newline that is not escaped. InfluxDB pairs backslashes from the left to find the ends
-/// of lines, while elsewhere only the byte before a delimiter counts.
+/// The first unescaped newline. InfluxDB pairs backslashes from the left to find the ends of lines, while elsewhere only
+/// the byte before a delimiter counts.
 fn line_end(bytes: &[u8]) -> Option<usize> {
     memchr_iter(b'\n', bytes).find(|&at| !is_escaped_newline(bytes, at))
 }
@@ -60,14 +59,14 @@ fn next_of(raw: &[u8], from: usize, stops: &[u8]) -> Option<usize> {
     (from..raw.len()).find(|&at| stops.contains(&raw[at]) && raw[at - 1] != b'\\')
 }
 
-/// Measurement and tags as they stand in a line: still escaped, in any order.
+/// The measurement and the tags as they are in a line: still escaped, in any order.
 #[derive(Debug, PartialEq)]
 pub(super) struct Series<'a> {
     pub(super) measurement: &'a [u8],
     pub(super) tags: Vec<(&'a [u8], &'a [u8])>,
 }
 
-/// Takes measurement and tags apart. An empty value is given as such.
+/// Separates the measurement and the tags. A tag with an empty value is included.
 pub(super) fn series(raw: &[u8]) -> Parsed<Series<'_>> {
     if line_end(raw).is_some() {
         return bad(NO_FIELDS);
@@ -96,7 +95,7 @@ fn tag_key_end(raw: &[u8], from: usize) -> Parsed<usize> {
     }
 }
 
-// InfluxDB does not look at the first byte of a value, so that `k==v` is stored and exported.
+// InfluxDB does not check the first byte of a value, so it stores and exports `k==v`.
 fn tag_value_end(raw: &[u8], from: usize) -> Parsed<usize> {
     if raw.get(from) == Some(&b',') {
         return Ok(from);
@@ -132,7 +131,7 @@ pub(super) fn field_key_end(rest: &[u8]) -> Parsed<usize> {
     Err(Fault::More)
 }
 
-/// Whether a whole line would be a point, for lines that are comments all the same.
+/// Whether the text of a comment would be a point.
 pub(super) fn is_point(line: &[u8]) -> bool {
     fn walk(line: &[u8]) -> Parsed<()> {
         let mut at = series_end(line)?;
@@ -184,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_series_is_taken_apart_as_influxdb_does() {
+    fn a_series_is_separated_as_influxdb_does_it() {
         assert_eq!(parts("cpu"), Some(("cpu", vec![])));
         assert_eq!(parts("cpu,b=1,a=2"), Some(("cpu", vec![("b", "1"), ("a", "2")])));
         assert_eq!(parts(r"c\,u,a\=b=c\,d"), Some((r"c\,u", vec![(r"a\=b", r"c\,d")])));
@@ -224,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_comment_that_is_a_point_is_told_from_one_that_is_not() {
+    fn comments_that_would_be_points_are_recognized() {
         assert!(is_point(b"#cpu,a=b f=1,g=\"x\" 5\n"));
         for comment in ["# DML\n", "# f = 1\n", "#\n", "# CONTEXT-DATABASE:a=b 5\n", "#a f=1\n"] {
             assert!(!is_point(comment.as_bytes()), "{comment}");

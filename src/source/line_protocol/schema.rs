@@ -1,5 +1,5 @@
-//! What the tables of a file turn out to have: tags, fields and their types. Gives fields and their
-//! types small numbers, fast where lines resemble each other. Knows nothing of files.
+//! Collects the tags, the fields and their types of each table while a file is read. Fields and their types get small
+//! numbers, which are found fast where lines resemble each other.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -13,14 +13,14 @@ use crate::source::line_protocol::spool::Segment;
 /// A table while the file is read.
 pub(super) struct Draft {
     pub(super) id: TableId,
-    /// Whether it will be exported; if not, its lines are only counted.
+    /// Whether it is exported; if not, its lines are only counted.
     pub(super) selected: bool,
     pub(super) lines: u64,
     pub(super) first: i64,
     pub(super) last: i64,
     pub(super) tags: BTreeSet<String>,
     pub(super) fields: Fields,
-    /// Where its points are, the oldest lines first.
+    /// Where its points are, in the order of the file.
     pub(super) segments: Vec<Segment>,
 }
 
@@ -38,14 +38,14 @@ impl Draft {
         }
     }
 
-    /// Takes note of a line.
+    /// Notes that the table has a line at this time.
     pub(super) fn saw(&mut self, time: i64) {
         self.lines += 1;
         self.first = self.first.min(time);
         self.last = self.last.max(time);
     }
 
-    /// The columns that follow from what was seen.
+    /// The columns for all tags and fields that were seen.
     pub(super) fn columns(&self) -> Vec<Column> {
         let mut fields = BTreeMap::<String, BTreeSet<FieldType>>::new();
         for slot in &self.fields.slots {
@@ -64,14 +64,14 @@ pub(super) struct Slot {
 
 const NONE: u32 = u32::MAX;
 
-/// The fields of a table. A field is found by how its key is written in the file; what follows it
-/// is guessed to be what followed it last time.
+/// The fields of a table, by the bytes of their keys in the file. After a field, the one that followed it last time is
+/// tried first.
 pub(super) struct Fields {
     written: Vec<Written>,
     by_key: HashMap<Box<[u8]>, u32>,
     names: Vec<Name>,
     by_name: HashMap<String, u32>,
-    /// All fields and types, in the order in which they were first seen.
+    /// All fields with their types, in the order in which they first came.
     pub(super) slots: Vec<Slot>,
     first: u32,
 }
@@ -100,7 +100,7 @@ impl Default for Fields {
     }
 }
 
-/// A field as found in a line; also where to look for the next one.
+/// A field that was found in a line. The next one is searched from it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct FieldRef(u32);
 
@@ -165,7 +165,7 @@ impl Fields {
     }
 }
 
-/// The text of a name; an error where it is not UTF-8.
+/// The text of a name; an error if it is not UTF-8.
 pub(super) fn utf8(bytes: Vec<u8>, what: &str) -> Parsed<String> {
     String::from_utf8(bytes).or_else(|error| {
         bad(format!("{what} `{}` is not valid UTF-8", parse::show(error.as_bytes())))

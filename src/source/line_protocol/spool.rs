@@ -1,5 +1,5 @@
-//! Where the points of a file wait between the one reading of it and the export: in memory while
-//! they are few, else in one unnamed temporary file. Knows bytes and the shape of a segment.
+//! Where the points of a file wait for the export after the file was read: in memory if they are few, or else in one
+//! unnamed temporary file.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -8,28 +8,28 @@ use std::sync::{Mutex, PoisonError};
 use crate::error::{Error, Result};
 use crate::source::line_protocol::cells::{Cells, damaged, put_varint};
 
-/// Takes points in order.
+/// Receives points in order.
 pub(super) trait Sink {
     /// The points that follow have these tags.
     fn series(&mut self, tags: &[u8]) -> Result<()>;
-    /// A point, each of its fields once.
+    /// A point, with each of its fields once.
     fn point(&mut self, time: i64, cells: &[u8]) -> Result<()>;
 }
 
-/// Sorted points of one table: for each series its tags, then its points in order of time, each
+/// Where the sorted points of one table lie: for each series its tags, followed by its points in order of time, with each
 /// time once.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Segment {
     pub(super) offset: u64,
     pub(super) length: u64,
     pub(super) rows: u64,
-    /// Values that overwrote a different one.
+    /// The number of values that overwrote a different one.
     pub(super) conflicts: u64,
 }
 
-/// Before the tags of a series.
+/// The byte before the tags of a series.
 pub(super) const SERIES: u8 = 1;
-/// Before a point.
+/// The byte before a point.
 pub(super) const POINT: u8 = 2;
 
 /// The bytes of all segments.
@@ -41,18 +41,18 @@ enum Backing {
 }
 
 impl Spool {
-    /// For few points.
+    /// A spool for few points.
     pub(super) fn in_memory() -> Self {
         Self(Mutex::new(Backing::Memory(Vec::new())))
     }
 
-    /// For many.
+    /// A spool for many points.
     pub(super) fn on_disk() -> Result<Self> {
-        let file = tempfile::tempfile().map_err(|error| failed("making", error))?;
+        let file = tempfile::tempfile().map_err(|error| failed("creating", error))?;
         Ok(Self(Mutex::new(Backing::File(file, 0))))
     }
 
-    /// Puts bytes at the end and says where that was.
+    /// Appends bytes and returns their offset.
     fn append(&self, bytes: &[u8]) -> Result<u64> {
         match &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
             Backing::Memory(all) => {
@@ -70,7 +70,7 @@ impl Spool {
         }
     }
 
-    /// Fills `out` with what lies at `offset`.
+    /// Fills `out` with the bytes at `offset`.
     pub(super) fn read(&self, offset: u64, out: &mut [u8]) -> Result<()> {
         match &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
             Backing::Memory(all) => {
@@ -104,7 +104,7 @@ pub(super) struct Writer<'a> {
 const PENDING: usize = 1 << 20;
 
 impl<'a> Writer<'a> {
-    /// Begins at the end of the spool; nobody else may write to it meanwhile.
+    /// Begins at the end of the spool, to which nobody else may write meanwhile.
     pub(super) fn new(spool: &'a Spool) -> Result<Self> {
         let offset = spool.append(&[])?;
         let begun = Segment { offset, length: 0, rows: 0, conflicts: 0 };
@@ -115,7 +115,7 @@ impl<'a> Writer<'a> {
         self.written + self.pending.len() as u64
     }
 
-    /// Ends a segment; what follows is in the next one.
+    /// Ends a segment and begins the next one.
     pub(super) fn end_segment(&mut self) -> Segment {
         let position = self.position();
         let next = Segment { offset: position, length: 0, rows: 0, conflicts: 0 };
@@ -130,7 +130,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Makes all segments readable.
+    /// Writes the pending bytes, so that all segments can be read.
     pub(super) fn finish(mut self) -> Result<()> {
         self.flush()
     }

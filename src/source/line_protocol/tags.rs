@@ -1,11 +1,11 @@
-//! PURE: a tag set as bytes whose order is that of its keys and values. A tag is its key, a zero byte,
-//! its value, a zero byte; a zero byte within is followed by 0xff, which no UTF-8 text has.
+//! PURE: a tag set as bytes that sort like its keys and values. A tag is its key, a zero byte, its value, a zero byte. A
+//! zero byte within a text is followed by 0xff, which never occurs in UTF-8.
 
 use crate::source::line_protocol::parse;
 use crate::source::line_protocol::parse::{Parsed, Series, TAG, bad};
 use crate::source::line_protocol::schema::utf8;
 
-/// A tag that has a value.
+/// The key and the value of a tag.
 pub(super) type Tag = (String, String);
 
 /// The tags of a line, unescaped and sorted by key, without those whose value is empty.
@@ -22,7 +22,7 @@ pub(super) fn of(series: &Series<'_>) -> Parsed<Vec<Tag>> {
     tags.sort_unstable();
     if let Some(pair) = tags.windows(2).find(|pair| pair[0].0 == pair[1].0) {
         return bad(format!(
-            "the tag `{}` stands twice in the line",
+            "the tag `{}` occurs twice in the line",
             parse::show(pair[0].0.as_bytes())
         ));
     }
@@ -43,7 +43,7 @@ pub(super) fn encode(tags: &[Tag], out: &mut Vec<u8>) {
     }
 }
 
-/// Reads tags; `None` when the bytes are not tags.
+/// Reads tags; `None` if the bytes are malformed.
 pub(super) fn decode(bytes: &[u8]) -> Option<Vec<Tag>> {
     let mut texts = Vec::new();
     let mut text = Vec::new();
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn tags_are_sorted_and_empty_ones_are_missing() {
+    fn tags_are_sorted_and_empty_ones_are_left_out() {
         assert_eq!(tags("m,b=2,a=1"), Ok(vec![tag("a", "1"), tag("b", "2")]));
         assert_eq!(tags("m,b=2,a=,c=3"), Ok(vec![tag("b", "2"), tag("c", "3")]));
         assert_eq!(tags(r"m,a\ b=C:\dir\,x"), Ok(vec![tag("a b", r"C:\dir,x")]));
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_that_stands_twice_is_refused_also_when_empty() {
+    fn a_tag_that_occurs_twice_is_refused_even_if_it_is_empty() {
         for line in ["m,a=1,a=2", "m,a=1,b=1,a=1", "m,a=,a=2", r"m,a\ =1,b=1,a\ =1"] {
             assert!(tags(line).is_err(), "{line}");
         }
@@ -107,7 +107,7 @@ mod tests {
         }
 
         #[test]
-        fn damaged_tags_are_no_panic(bytes in prop::collection::vec(any::<u8>(), 0..20)) {
+        fn damaged_tags_do_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..20)) {
             let _ = decode(&bytes);
         }
     }

@@ -1,16 +1,16 @@
-//! The text of a file as it comes in blocks: what is not yet read of it, and which line that is.
-//! A text that does not end in a newline gets one, and that is remembered.
+//! The text of a file, which arrives in blocks, and the number of the line that is read next. A text that does not end
+//! with a newline gets one, and this is noted.
 
 use std::sync::mpsc::Receiver;
 
-/// Text that was received and not yet passed.
+/// The text that has arrived and is not consumed yet.
 pub(super) struct Text {
     blocks: Receiver<Vec<u8>>,
     bytes: Vec<u8>,
     at: usize,
-    /// Number of the line that `rest` begins with.
+    /// The number of the line with which `rest` begins.
     pub(super) line: u64,
-    /// The newline at the end is ours.
+    /// Whether the text did not end with a newline.
     pub(super) unterminated: bool,
     state: State,
 }
@@ -30,19 +30,19 @@ impl Text {
         Self { blocks, bytes, at: 0, line: 1, unterminated: false, state: State::Begun }
     }
 
-    /// What was received and not yet passed.
+    /// The text that has arrived and is not consumed yet.
     pub(super) fn rest(&self) -> &[u8] {
         &self.bytes[self.at..]
     }
 
-    /// Passes so many bytes.
+    /// Consumes this many bytes.
     pub(super) fn pass(&mut self, length: usize) {
         let passed = &self.bytes[self.at..self.at + length];
         self.line += memchr::memchr_iter(b'\n', passed).count() as u64;
         self.at += length;
     }
 
-    /// Makes the rest longer; `false` at the end of the text.
+    /// Adds the next block to the rest; `false` at the end of the text.
     pub(super) fn more(&mut self) -> bool {
         match self.blocks.recv() {
             Ok(block) => {

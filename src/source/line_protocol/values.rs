@@ -1,4 +1,4 @@
-//! PURE: the values of fields and the timestamp of a point, as InfluxDB's own parser takes and refuses them.
+//! PURE: the values of fields and the timestamp of a point, which are accepted and refused as by InfluxDB's own parser.
 
 use memchr::memchr2;
 
@@ -11,7 +11,7 @@ pub(super) enum Value<'a> {
     Integer(i64),
     Unsigned(u64),
     Boolean(bool),
-    /// Still escaped if there is a backslash in it.
+    /// The text between the quotes, still escaped.
     String(&'a [u8]),
 }
 
@@ -77,7 +77,7 @@ fn out_of_range(token: &[u8]) -> Fault {
     Fault::Bad(format!("`{}` does not fit 64 bits", show(token)).into())
 }
 
-// Rust reads more than InfluxDB does (`inf`, `+1`), so that the bytes are checked before.
+// Rust's parser accepts more than InfluxDB's (`inf`, `+1`), so the bytes are checked first.
 fn float(token: &[u8]) -> Parsed<f64> {
     let allowed = |byte: &u8| matches!(byte, b'0'..=b'9' | b'.' | b'-' | b'+' | b'e' | b'E');
     if token.starts_with(b"+") || !token.iter().all(allowed) {
@@ -99,7 +99,7 @@ fn parse_text<T: std::str::FromStr>(text: &[u8]) -> Option<T> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
-/// How many bytes at the start InfluxDB skips as blank.
+/// The number of bytes at the start that InfluxDB skips as blank.
 pub(super) fn blank(line: &[u8]) -> usize {
     line.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | 0)).count()
 }
@@ -125,7 +125,7 @@ pub(super) fn timestamp(rest: &[u8]) -> Parsed<Timestamp> {
         None => return Err(Fault::More),
         Some(b'\n') if digits > 0 => {}
         Some(b'\n') if sign == 0 => return bad("no timestamp"),
-        Some(_) => return bad("something else than a timestamp after the fields"),
+        Some(_) => return bad("no valid timestamp after the fields"),
     }
     let ticks = parse_text(&rest[from..end]).ok_or_else(|| out_of_range(&rest[from..end]))?;
     Ok(Timestamp { ticks, digits, length: newline + 1 })

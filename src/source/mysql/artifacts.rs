@@ -1,5 +1,5 @@
-//! What a database has besides rows: the statements that make it, as a script for the `mysql` client; who
-//! may do what, without a secret; the settings that matter to what values mean.
+//! What a database has besides rows: the statements that create it, as a script for the `mysql` client; the accounts and
+//! their rights, without secrets; and the settings that decide what values mean.
 
 use std::collections::HashSet;
 use std::fmt::Write;
@@ -18,85 +18,86 @@ use crate::text::escaped;
 struct Kind {
     /// Its name in the outcome.
     name: &'static str,
-    /// As in `SHOW CREATE …`.
+    /// The word that follows `SHOW CREATE`.
     word: &'static str,
-    /// What follows SELECT to list their names; the name of the database follows it.
+    /// The query that lists their names, without its SELECT; a comparison with the database's name completes it.
     list: &'static str,
-    /// Whether its statements hold others, which end in a semicolon.
+    /// Whether its statement contains others, each of which ends with a semicolon.
     is_program: bool,
     mariadb_only: bool,
 }
 
-/// In the order in which they can be made again: what others stand on comes first.
+impl Kind {
+    const fn new(name: &'static str, word: &'static str, list: &'static str) -> Self {
+        Self { name, word, list, is_program: false, mariadb_only: false }
+    }
+
+    const fn program(self) -> Self {
+        Self { is_program: true, ..self }
+    }
+
+    const fn mariadb_only(self) -> Self {
+        Self { mariadb_only: true, ..self }
+    }
+}
+
+/// In the order in which they can be created again: an object comes after those that it depends on.
 const KINDS: [Kind; 9] = [
-    Kind {
-        name: "sequences",
-        word: "SEQUENCE",
-        list: "TABLE_NAME FROM information_schema.TABLES WHERE TABLE_TYPE = 'SEQUENCE' AND TABLE_SCHEMA",
-        is_program: false,
-        mariadb_only: true,
-    },
-    Kind {
-        name: "tables",
-        word: "TABLE",
-        list: "TABLE_NAME FROM information_schema.TABLES
-               WHERE TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED') AND TABLE_SCHEMA",
-        is_program: false,
-        mariadb_only: false,
-    },
-    Kind {
-        name: "functions",
-        word: "FUNCTION",
-        list: "ROUTINE_NAME FROM information_schema.ROUTINES
-               WHERE ROUTINE_TYPE = 'FUNCTION' AND ROUTINE_SCHEMA",
-        is_program: true,
-        mariadb_only: false,
-    },
-    Kind {
-        name: "procedures",
-        word: "PROCEDURE",
-        list: "ROUTINE_NAME FROM information_schema.ROUTINES
-               WHERE ROUTINE_TYPE = 'PROCEDURE' AND ROUTINE_SCHEMA",
-        is_program: true,
-        mariadb_only: false,
-    },
-    Kind {
-        name: "packages",
-        word: "PACKAGE",
-        list: "ROUTINE_NAME FROM information_schema.ROUTINES
-               WHERE ROUTINE_TYPE = 'PACKAGE' AND ROUTINE_SCHEMA",
-        is_program: true,
-        mariadb_only: true,
-    },
-    Kind {
-        name: "package-bodies",
-        word: "PACKAGE BODY",
-        list: "ROUTINE_NAME FROM information_schema.ROUTINES
-               WHERE ROUTINE_TYPE = 'PACKAGE BODY' AND ROUTINE_SCHEMA",
-        is_program: true,
-        mariadb_only: true,
-    },
-    Kind {
-        name: "views",
-        word: "VIEW",
-        list: "TABLE_NAME FROM information_schema.TABLES WHERE TABLE_TYPE = 'VIEW' AND TABLE_SCHEMA",
-        is_program: false,
-        mariadb_only: false,
-    },
-    Kind {
-        name: "triggers",
-        word: "TRIGGER",
-        list: "TRIGGER_NAME FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA",
-        is_program: true,
-        mariadb_only: false,
-    },
-    Kind {
-        name: "events",
-        word: "EVENT",
-        list: "EVENT_NAME FROM information_schema.EVENTS WHERE EVENT_SCHEMA",
-        is_program: true,
-        mariadb_only: false,
-    },
+    Kind::new(
+        "sequences",
+        "SEQUENCE",
+        "TABLE_NAME FROM information_schema.TABLES WHERE TABLE_TYPE = 'SEQUENCE' AND TABLE_SCHEMA",
+    )
+    .mariadb_only(),
+    Kind::new(
+        "tables",
+        "TABLE",
+        "TABLE_NAME FROM information_schema.TABLES
+         WHERE TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED') AND TABLE_SCHEMA",
+    ),
+    Kind::new(
+        "functions",
+        "FUNCTION",
+        "ROUTINE_NAME FROM information_schema.ROUTINES
+         WHERE ROUTINE_TYPE = 'FUNCTION' AND ROUTINE_SCHEMA",
+    )
+    .program(),
+    Kind::new(
+        "procedures",
+        "PROCEDURE",
+        "ROUTINE_NAME FROM information_schema.ROUTINES
+         WHERE ROUTINE_TYPE = 'PROCEDURE' AND ROUTINE_SCHEMA",
+    )
+    .program(),
+    Kind::new(
+        "packages",
+        "PACKAGE",
+        "ROUTINE_NAME FROM information_schema.ROUTINES
+         WHERE ROUTINE_TYPE = 'PACKAGE' AND ROUTINE_SCHEMA",
+    )
+    .program()
+    .mariadb_only(),
+    Kind::new(
+        "package-bodies",
+        "PACKAGE BODY",
+        "ROUTINE_NAME FROM information_schema.ROUTINES
+         WHERE ROUTINE_TYPE = 'PACKAGE BODY' AND ROUTINE_SCHEMA",
+    )
+    .program()
+    .mariadb_only(),
+    Kind::new(
+        "views",
+        "VIEW",
+        "TABLE_NAME FROM information_schema.TABLES WHERE TABLE_TYPE = 'VIEW' AND TABLE_SCHEMA",
+    ),
+    Kind::new(
+        "triggers",
+        "TRIGGER",
+        "TRIGGER_NAME FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA",
+    )
+    .program(),
+    Kind::new("events", "EVENT", "EVENT_NAME FROM information_schema.EVENTS WHERE EVENT_SCHEMA")
+        .program(),
 ];
 
 /// How many objects of a kind were saved, and which were not.
@@ -116,7 +117,7 @@ impl Tally {
     }
 }
 
-/// Asks for each kind. What the server does not show is reported and is no error.
+/// Asks for the objects of each kind. What the server does not show is reported, and does not end the collection.
 pub(super) fn collect(
     client: &mut Client,
     source: &str,
@@ -155,12 +156,12 @@ pub(super) fn collect(
         };
         artifacts.ended(kind, outcome);
     };
-    add("users", "sql", users(client)?);
+    add("users", "sql", Ok(users(client)?));
     add("variables", "json", variables(client)?);
     Ok(artifacts)
 }
 
-/// A statement without the passwords in addresses, which FEDERATED tables have: `mysql://USER:PASSWORD@HOST/…`.
+/// Masks the passwords in the addresses of FEDERATED tables: `mysql://USER:PASSWORD@HOST/…`.
 fn without_passwords(sql: &str) -> String {
     let mut safe = String::new();
     let mut rest = sql;
@@ -220,13 +221,13 @@ fn of_kind(
         let sql = match kind.word {
             "VIEW" if !whole.contains(name) => {
                 let sql = sql.replace('\n', "\n-- ");
-                let _ = writeln!(script, "-- What it stands on is not there:\n-- {sql};\n");
+                let _ = writeln!(script, "-- What this view reads does not exist:\n-- {sql};\n");
                 continue;
             }
             "VIEW" => sql.replacen("CREATE ", "CREATE OR REPLACE ", 1),
             _ => sql,
         };
-        // What a program means depends on the SQL mode in which it was made.
+        // The meaning of a program depends on the SQL mode in which it was created.
         let _ = writeln!(script, "SET sql_mode = {};", literal(&mode));
         let _ = if kind.is_program {
             writeln!(script, "DELIMITER ;;\n{sql};;\nDELIMITER ;\n")
@@ -243,8 +244,8 @@ fn of_kind(
     Ok(())
 }
 
-/// A view may read another that comes later; until then a stand-in has the same columns. Returns the names of the views
-/// that have columns: a view that has lost its table has none.
+/// Writes a stand-in with the same columns for each view, since a view may read another that is created after it.
+/// Returns the names of the views that have columns: a view that has lost its table has none.
 fn stand_ins(
     client: &mut Client,
     database: &str,
@@ -271,10 +272,10 @@ fn stand_ins(
     Ok(whole)
 }
 
-/// The mode and the statement of `SHOW CREATE …`, or what the server says instead.
+/// The SQL mode and the statement that `SHOW CREATE …` gives, or the server's error.
 type Shown = Result<(String, String), String>;
 
-/// Asks for many at once, since each round trip may take long.
+/// Sends many statements at once, since each round trip may take long.
 fn show(client: &mut Client, statements: &[String]) -> Result<Vec<Shown>, Fault> {
     const AT_ONCE: usize = 100;
     let mut shown = Vec::with_capacity(statements.len());
@@ -287,7 +288,7 @@ fn show(client: &mut Client, statements: &[String]) -> Result<Vec<Shown>, Fault>
         });
         match outcome {
             Ok(()) => {}
-            // The statements before it have been answered, those after it have not been run.
+            // The statements before the refused one have been answered; those after it have not been run.
             Err(Fault::Server(error)) => shown.push(Err(error.to_string())),
             Err(broken) => return Err(broken),
         }
@@ -295,7 +296,7 @@ fn show(client: &mut Client, statements: &[String]) -> Result<Vec<Shown>, Fault>
     Ok(shown)
 }
 
-/// Name, statement; programs have their mode before the statement, and events their zone besides.
+/// A row has the name and the statement; between them, a program has its SQL mode, and an event its time zone as well.
 fn statement(row: TextRow) -> Shown {
     let mut values = row.into_iter().skip(1).take(3).map(Option::unwrap_or_default);
     let first = values.next().unwrap_or_default();
@@ -310,7 +311,7 @@ fn statement(row: TextRow) -> Shown {
 }
 
 /// Accounts and their rights, without passwords.
-fn users(client: &mut Client) -> Result<Result<String, String>, Fault> {
+fn users(client: &mut Client) -> Result<String, Fault> {
     let mut script = String::from("-- Users and their rights, without passwords.\n");
     let all = client.query("SELECT User, Host FROM mysql.user ORDER BY User, Host");
     let (accounts, whole) = match all {
@@ -319,7 +320,9 @@ fn users(client: &mut Client) -> Result<Result<String, String>, Fault> {
         Err(broken) => return Err(broken),
     };
     if !whole {
-        script.push_str("-- Only of the user who asked: it may not see the others.\n");
+        script.push_str(
+            "-- Only those of the user that moveout ran as: it may not see the others.\n",
+        );
     }
     for account in accounts {
         let sql = match account.as_slice() {
@@ -342,13 +345,13 @@ fn users(client: &mut Client) -> Result<Result<String, String>, Fault> {
             Err(broken) => return Err(broken),
         };
     }
-    Ok(Ok(script))
+    Ok(script)
 }
 
-/// A grant without `IDENTIFIED …` up to what follows it.
+/// Removes `IDENTIFIED …` from a grant, up to the next clause.
 fn without_secrets(grant: &str) -> String {
     let Some(start) = grant.find(" IDENTIFIED ") else { return grant.to_owned() };
-    // After it, quotes enclose only passwords and the names of certificates.
+    // From there on, quotes enclose only passwords and the names of certificates.
     let ends = [" REQUIRE ", " WITH ", " PASSWORD EXPIRE", " ACCOUNT "];
     let mut in_quotes = false;
     let end = grant.char_indices().skip_while(|(at, _)| *at < start).find(|(at, char)| {
@@ -361,7 +364,7 @@ fn without_secrets(grant: &str) -> String {
     format!("{}{rest}", &grant[..start])
 }
 
-/// The settings that say what values mean.
+/// The settings that decide what values mean, or the error of a server that does not show them.
 fn variables(client: &mut Client) -> Result<Result<String, String>, Fault> {
     let names = [
         "version",
@@ -401,7 +404,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn grants_are_kept_without_what_proves_who_it_is() {
+    fn grants_lose_their_passwords() {
         for (grant, expected) in [
             ("GRANT SELECT ON `a`.* TO `b`@`%`", "GRANT SELECT ON `a`.* TO `b`@`%`"),
             (

@@ -1,4 +1,4 @@
-//! What exists, from information_schema: a few queries for everything, never one for each table.
+//! The databases, tables and columns of information_schema, by a few queries for everything and never one for each table.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -13,7 +13,7 @@ use crate::source::mysql::types::{Declared, data_type};
 use crate::source::relational::databases::{Chosen, Found, choose};
 use crate::source::relational::type_overrides::{TypeOverride, TypeOverrides};
 
-/// What is the server's own.
+/// The databases that belong to the server itself.
 const SYSTEM: [&str; 4] = ["information_schema", "performance_schema", "mysql", "sys"];
 
 /// Database and table.
@@ -25,30 +25,30 @@ pub(super) struct Entry {
     pub(super) columns: Vec<Column>,
     /// The columns that the user may not read.
     pub(super) forbidden: Vec<String>,
-    /// What the server said when not all of it could be read.
+    /// The server's error where not all of the table could be read.
     pub(super) refused: Option<String>,
     /// `None` for a table that the server cannot open.
     pub(super) engine: Option<String>,
     pub(super) comment: String,
-    /// Estimates.
+    /// Like `bytes`, an estimate of the server.
     pub(super) rows: u64,
     pub(super) bytes: Option<u64>,
     pub(super) created: Option<String>,
-    /// Keeps its old rows (MariaDB).
+    /// Whether it keeps the old versions of its rows (MariaDB's system versioning).
     pub(super) is_versioned: bool,
     /// The columns of the primary key, in its order.
     pub(super) primary: Vec<String>,
-    /// The columns that an index begins with.
+    /// The columns that are the first of some index.
     pub(super) leading: HashSet<String>,
 }
 
-/// What the catalog has.
+/// The server's catalog.
 #[derive(Debug, Default)]
 pub(super) struct Catalog {
     pub(super) tables: BTreeMap<Name, Entry>,
     /// Databases that are left out, and why.
     pub(super) others: Vec<(String, &'static str)>,
-    /// Those that are to be exported.
+    /// The databases to export.
     pub(super) databases: Vec<String>,
 }
 
@@ -65,7 +65,8 @@ pub(super) fn databases(client: &mut Client, select: &Select) -> Result<Catalog,
             name.clone_from(found);
         }
     }
-    // The schemas that are no databases have their names in any case; the others are as they are written.
+    // The names of information_schema and performance_schema, which are no real databases, ignore case; those of the
+    // other two do not.
     let system = |name: &str| {
         let is_schema = |system: &&&str| system.ends_with("_schema");
         SYSTEM.contains(&name)
@@ -79,7 +80,7 @@ pub(super) fn databases(client: &mut Client, select: &Select) -> Result<Catalog,
     Ok(Catalog { databases: taken, others, ..Catalog::default() })
 }
 
-/// Everything of the databases to export.
+/// Adds the tables of the databases to export, with their columns and indexes.
 pub(super) fn tables(
     client: &mut Client,
     source: &str,
@@ -106,7 +107,7 @@ pub(super) fn tables(
             is_versioned: kind == Some("SYSTEM VERSIONED"),
             ..Entry::default()
         };
-        // The catalog ignores case in comparisons, and names may differ by case alone.
+        // The condition ignores case, and the names of two databases may differ by case alone.
         if let Some(name) = database.zip(table).map(owned)
             && catalog.databases.contains(&name.0)
         {
@@ -148,13 +149,13 @@ pub(super) fn tables(
 }
 
 impl Entry {
-    /// Whether a window costs little by a column: the rows are sorted by it.
+    /// Whether the rows are sorted by a column, so that a window of it is cheap to read.
     pub(super) fn is_sorted_by(&self, column: &str) -> bool {
         self.leading.contains(column) && self.primary.first().is_some_and(|first| first == column)
     }
 
-    /// Tells the columns their places in the primary key. Of a table that keeps its history that key is only one
-    /// of the rows of now.
+    /// Gives the columns their positions in the primary key. In a table that keeps its history, the key is unique only
+    /// among the current rows, so it is left out.
     fn mark_key(&mut self) {
         if self.is_versioned {
             return;
@@ -225,8 +226,8 @@ fn add_column(
     }
 }
 
-/// When a row of a table with a history began and ended to be true: two columns that the catalog does not
-/// show, unless they have other names.
+/// The two columns that say from when until when a row of a table with a history was current. The catalog does not show
+/// them unless they were given names of their own.
 pub(super) fn history() -> [Column; 2] {
     ["ROW_START", "ROW_END"].map(|name| {
         let time = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
@@ -240,7 +241,7 @@ fn owned((database, table): (&str, &str)) -> Name {
     (database.to_owned(), table.to_owned())
 }
 
-/// Gives each row of `N` columns to `each`.
+/// Passes each row, which has `N` columns, to `each`.
 fn each<const N: usize>(
     client: &mut Client,
     sql: &str,

@@ -1,5 +1,5 @@
-//! The charset of a column's bytes. They arrive as they are stored, and are decoded here where that is exact, so that
-//! no conversion loses a byte. Only the server knows the numbers of collations.
+//! The charset of a column's bytes. They arrive as they are stored and are decoded here where that is exact, so that no
+//! conversion by the server loses a byte. The wire gives collations as numbers whose meaning only the server knows.
 
 use std::collections::HashMap;
 
@@ -9,9 +9,9 @@ use crate::source::mysql::errors::Fault;
 /// How the bytes of a charset are decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Charset {
-    /// They are UTF-8, or are declared as such.
+    /// The bytes are declared as UTF-8, as its subset ASCII, or as binary.
     Utf8,
-    /// Code page 1252, whose five holes are the control characters of their numbers.
+    /// Code page 1252, in which the five unassigned bytes are the control characters of the same numbers.
     Latin1,
     /// The server must decode them.
     Other,
@@ -23,7 +23,7 @@ pub(super) struct Charsets(HashMap<u16, String>);
 
 impl Charsets {
     pub(super) fn ask(client: &mut Client) -> Result<Self, Fault> {
-        // MariaDB since 10.10 has the numbers of some collations only in the first.
+        // Since 10.10, MariaDB has the numbers of some collations only in this view.
         let all = "SELECT ID, CHARACTER_SET_NAME FROM information_schema.COLLATION_CHARACTER_SET_APPLICABILITY";
         let rows = match client.query(all) {
             Err(Fault::Server(_)) => {
@@ -52,7 +52,7 @@ impl Charsets {
     }
 }
 
-/// Appends text of MySQL's `latin1` as UTF-8.
+/// Appends text in MySQL's `latin1` as UTF-8.
 pub(super) fn push_latin1(to: &mut Vec<u8>, from: &[u8]) {
     /// Characters 0x80 to 0x9f.
     const MIDDLE: [char; 32] = [

@@ -1,5 +1,5 @@
-//! A client of one connection: commands, and the results of texts and of prepared statements. Knows no
-//! table and no Arrow.
+//! A client for one connection: its commands, and the results of textual and of prepared statements. It knows neither
+//! tables nor Arrow.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ const COM_STMT_PREPARE: u8 = 0x16;
 const COM_STMT_EXECUTE: u8 = 0x17;
 const COM_STMT_CLOSE: u8 = 0x19;
 
-/// For how long a server may read a table without sending a byte.
+/// How long a server may work on a query without sending a byte.
 const SCAN: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Status flag: another result follows.
@@ -27,11 +27,11 @@ const MORE_RESULTS: u16 = 0x08;
 /// A connection that is logged in.
 pub(super) struct Client {
     packets: Packets,
-    /// Number of the connection, by which it can be killed.
+    /// The number of the connection, by which `KILL` names it.
     pub(super) id: u32,
     pub(super) version: String,
     pub(super) is_mariadb: bool,
-    /// After how long without a byte a read fails.
+    /// A read fails after this long without a byte.
     idle: Duration,
 }
 
@@ -60,7 +60,7 @@ impl Connected for Client {
 }
 
 impl Client {
-    /// Connects. A read fails that receives no byte for `idle`.
+    /// Connects and logs in. A read that receives no byte for `idle` fails.
     pub(super) fn connect(
         database: &Database,
         idle: Duration,
@@ -76,16 +76,16 @@ impl Client {
                 .context(format!("{}:{}: as `{}`", database.host, database.port, database.user));
             match (denied, encrypted) {
                 (false, _) => error,
-                // A server says no more than this to a user who must connect with TLS.
+                // A server that requires TLS of a user refuses the login without it in the same words.
                 (true, false) => error.hint(
-                    "check user and password; without TLS this may also mean that the user must come by TLS: \
+                    "check user and password; the server may also require TLS of this user: \
                      sslmode=require",
                 ),
                 (true, true) => error.hint("check user and password (MYSQL_PWD)"),
             }
         })?;
         let is_mariadb = greeting.version.contains("MariaDB");
-        // MariaDB puts this before its version for old replicas.
+        // MariaDB prefixes its version with this for the sake of old replicas.
         let version = greeting.version.strip_prefix("5.5.5-").unwrap_or(&greeting.version);
         let version = escaped(version).to_string();
         Ok(Self { packets, id: greeting.id, version, is_mariadb, idle })
@@ -100,7 +100,7 @@ impl Client {
         let _ = self.command(COM_QUIT, b""); // it may be gone already
     }
 
-    /// Runs statements, and gives each row of their results to `each`.
+    /// Runs statements and passes each row of their results to `each`.
     pub(super) fn query_each(
         &mut self,
         sql: &str,
@@ -110,13 +110,13 @@ impl Client {
         self.answer(each)
     }
 
-    /// Sends statements, whose results must be taken by `answer` before anything else is done.
+    /// Sends statements. Their results must be taken with `answer` before anything else is sent.
     pub(super) fn ask(&mut self, sql: &str) -> Result<(), Fault> {
         tracing::debug!("{}", escaped(sql));
         self.command(COM_QUERY, sql.as_bytes())
     }
 
-    /// Gives each row of the results of what was asked to `each`.
+    /// Passes each row of the results of the statements that were sent to `each`.
     pub(super) fn answer(&mut self, mut each: impl FnMut(&[Option<&[u8]>])) -> Result<(), Fault> {
         loop {
             let status = match self.begin_result()? {
@@ -143,7 +143,7 @@ impl Client {
         }
     }
 
-    /// The rows of the results of statements.
+    /// Runs statements and returns the rows of all their results.
     pub(super) fn query(&mut self, sql: &str) -> Result<Vec<TextRow>, Fault> {
         let mut rows = Vec::new();
         self.query_each(sql, |row| {
@@ -160,13 +160,13 @@ impl Client {
         Ok(first.and_then(|row| row.into_iter().next().flatten()))
     }
 
-    /// The same for a query that the server may work on for long without sending a byte. The system's keep-alive shows
+    /// Like `value`, for a query that the server may work on for long without sending a byte. TCP's keep-alive shows
     /// whether the server is still there.
     pub(super) fn value_of_scan(&mut self, sql: &str) -> Result<Option<String>, Fault> {
         Ok(self.row_of_scan(sql)?.into_iter().next().flatten())
     }
 
-    /// The first row of such a query; an empty one where there is none.
+    /// The first row of such a query, which is empty where there is none.
     pub(super) fn row_of_scan(&mut self, sql: &str) -> Result<TextRow, Fault> {
         self.packets.wait_for(SCAN)?;
         let rows = self.query(sql);
@@ -197,7 +197,7 @@ impl Client {
         Ok(Statement { id, columns })
     }
 
-    /// Runs a statement. Its rows must all be taken by `row` before anything else is done.
+    /// Runs a statement. All its rows must be taken with `row` before anything else is sent.
     pub(super) fn execute(&mut self, statement: &Statement) -> Result<Vec<WireColumn>, Fault> {
         let mut payload = statement.id.to_le_bytes().to_vec();
         payload.push(0); // no cursor: the server sends all rows as it finds them
@@ -209,8 +209,8 @@ impl Client {
         }
     }
 
-    /// The next row in the binary form, after its first byte; `None` after the last one, when the server has
-    /// said that this was all.
+    /// The next row in the binary format, without its first byte; `None` once the server has said that there are no
+    /// more.
     #[inline]
     pub(super) fn row(&mut self) -> Result<Option<&[u8]>, Fault> {
         let packet = self.packets.next()?;
@@ -243,7 +243,7 @@ impl Client {
                 let status = parts.length().zip(parts.length()).and_then(|_| parts.u16());
                 status.map(Begun::Done).ok_or_else(|| Fault::nonsense("an OK"))
             }
-            // LOAD DATA LOCAL: the server asks for a file that nobody offered.
+            // LOAD DATA LOCAL: the server asks for a local file, which moveout never offers.
             Some(0xfb) => Err(Fault::nonsense("it asks for a file")),
             _ => {
                 let count = parts.length().and_then(|count| usize::try_from(count).ok());
@@ -273,17 +273,17 @@ impl Client {
 
 /// How a result begins.
 enum Begun {
-    /// There are no rows; the status.
+    /// There are no rows. Holds the status.
     Done(u16),
-    /// There are rows, of so many columns.
+    /// There are rows. Holds the number of their columns.
     Rows(usize),
 }
 
-/// The status, if a packet ends a list; an error if it is one.
+/// The status if the packet ends a list of columns or rows, and the server's error if the packet is one.
 fn end(packet: &[u8]) -> Result<Option<u16>, Fault> {
     match packet {
         [0xff, ..] => Err(Fault::Server(server_error(packet))),
-        // A longer one begins a row with a value of more than 16 MiB.
+        // A longer packet with this first byte is a row that begins with a value of more than 16 MiB.
         [0xfe, _, _, low, high] => Ok(Some(u16::from_le_bytes([*low, *high]))),
         _ => Ok(None),
     }

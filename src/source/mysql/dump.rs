@@ -1,4 +1,4 @@
-//! One native dump of all exported databases, as of one moment, by mariadb-dump or mysqldump.
+//! The native dump of all exported databases as of one moment, made by mariadb-dump or mysqldump.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -16,7 +16,7 @@ use crate::source::mysql::server::Inner;
 use crate::source::relational::cancel::blocking;
 use crate::source::tunnel::Passage;
 
-/// What a server says to a user who may not: no further attempt helps.
+/// Texts of errors that another attempt would only repeat.
 const PERMANENT: &[&str] = &[
     "Access denied",
     "denied to user",
@@ -37,7 +37,7 @@ pub(super) struct Dump {
 #[derive(Debug, Clone)]
 struct Setup {
     program: &'static str,
-    /// Whether the program is of MariaDB, whose options differ.
+    /// Whether the program is MariaDB's, whose options differ.
     is_mariadb: bool,
     has_tls: bool,
     databases: Vec<String>,
@@ -54,7 +54,7 @@ impl Dump {
     }
 }
 
-/// Lists the dump, where one is wanted and there is a database.
+/// Lists the dump if the configuration asks for one and there is a database.
 pub(super) async fn list(dump: &Dump, inner: &Arc<Inner>, listing: &mut Listing) -> Result<()> {
     if !dump.server.dump {
         return Ok(());
@@ -92,7 +92,7 @@ pub(super) async fn list(dump: &Dump, inner: &Arc<Inner>, listing: &mut Listing)
     Ok(())
 }
 
-/// The program and what it says of its version: the server's own before the other's.
+/// The first program that is installed, with its version. That of the server's own product is tried first.
 async fn find(is_mariadb: bool) -> Result<(&'static str, String)> {
     let programs =
         if is_mariadb { ["mariadb-dump", "mysqldump"] } else { ["mysqldump", "mariadb-dump"] };
@@ -103,7 +103,7 @@ async fn find(is_mariadb: bool) -> Result<(&'static str, String)> {
             Err(error) => missing = missing.or(Some(error)),
         }
     }
-    Err(missing.unwrap_or_else(|| Error::fail("there is no program for a dump")))
+    Err(missing.unwrap_or_else(|| Error::fail("there is no program that makes the dump")))
 }
 
 /// Dumps all of the databases.
@@ -128,7 +128,7 @@ pub(super) async fn run(dump: &Dump, inner: &Arc<Inner>, output: DumpSender) -> 
     }
     program::run(command(&setup, server, passage), &output, terms).await?;
     let after = tables(inner, &setup.databases).await?;
-    // What came or went meanwhile may be in it or not.
+    // A table that was created or dropped meanwhile may or may not be in the dump.
     Ok(Dumped { expected: before.intersection(&after).cloned().collect() })
 }
 
@@ -150,7 +150,7 @@ fn of_databases(databases: &[String]) -> String {
 
 fn command(setup: &Setup, server: &Database, passage: Option<Passage>) -> Command {
     let mut command = Command::new(setup.program);
-    // Its own configuration could switch off what tells that a dump is whole. This option must be the first.
+    // A configuration file could switch off the lines that show that a dump is complete. This option must come first.
     command.args(["--no-defaults", "--protocol=TCP"]);
     let through = passage.map(Passage::address);
     let host = through.map_or_else(|| server.host.clone(), |address| address.ip().to_string());
@@ -158,7 +158,7 @@ fn command(setup: &Setup, server: &Database, passage: Option<Passage>) -> Comman
     command.arg(format!("--host={host}")).arg(format!("--port={port}"));
     command.arg(format!("--user={}", server.user));
     command.args(["--single-transaction", "--routines", "--events", "--triggers", "--hex-blob"]);
-    // A row may be as large as the server allows. Tablespaces are places on a server's disks.
+    // A row may be as large as the server allows. Tablespaces name places on the disks of the server that is left.
     command.args(["--max-allowed-packet=1G", "--no-tablespaces", "--comments", "--skip-dump-date"]);
     command.arg("--default-character-set=utf8mb4");
     for name in ["MYSQL_PWD", "MYSQL_HOST", "MYSQL_TCP_PORT", "MYSQL_UNIX_PORT"] {
@@ -171,7 +171,7 @@ fn command(setup: &Setup, server: &Database, passage: Option<Passage>) -> Comman
     if setup.is_mariadb {
         tls_of_mariadb(&mut command, setup, server);
     } else {
-        // Statistics that older servers have not; and a dump must not change the server that loads it.
+        // Older servers have no column statistics, and a dump must not change the GTIDs of the server that loads it.
         command.args(["--column-statistics=0", "--set-gtid-purged=OFF"]);
         tls_of_mysql(&mut command, server);
     }
@@ -185,7 +185,8 @@ fn command(setup: &Setup, server: &Database, passage: Option<Passage>) -> Comman
     command
 }
 
-/// It knows no TLS that is only taken where the server has it, so the session that was open says that.
+/// MariaDB's program has no option for "TLS where the server offers it", so the options follow what moveout's own
+/// session got.
 fn tls_of_mariadb(command: &mut Command, setup: &Setup, server: &Database) {
     if !setup.has_tls {
         command.arg("--skip-ssl");

@@ -1,5 +1,4 @@
-//! PURE: what the server says has gone wrong, and what a run may do about it. The only file that knows
-//! error numbers.
+//! PURE: the server's errors and what a run may do about each of them.
 
 use std::fmt;
 use std::io;
@@ -11,11 +10,11 @@ use crate::text::escaped;
 /// How a command or a read failed.
 #[derive(Debug)]
 pub(super) enum Fault {
-    /// The server refused it, and the connection can be used further.
+    /// The server refused it; the connection stays usable.
     Server(ServerError),
-    /// The connection is of no use any more.
+    /// The connection can no longer be used.
     Broken(Error),
-    /// The read was given up here, or its rows are no longer wanted; the session stays usable.
+    /// moveout gave the read up, or its rows are no longer wanted; the session stays usable.
     Stopped(Error),
 }
 

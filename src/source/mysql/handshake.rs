@@ -1,5 +1,5 @@
-//! The login: the server's greeting, TLS, and the authentication plugins. Secrets go nowhere but to the server, and
-//! never in clear over a connection that is not encrypted.
+//! The login: the server's greeting, TLS, and the authentication plugins. Secrets go only to the server, and never in
+//! the clear over an unencrypted connection.
 
 use crate::config::{Database, ServerKey, TlsMode};
 use crate::error::Error;
@@ -7,7 +7,7 @@ use crate::source::mysql::errors::{Fault, ServerError};
 use crate::source::mysql::packet::{Packets, Parts};
 use crate::source::mysql::proofs::{LONG_NONCE, encrypted, parsec, proof};
 
-/// What this client can do. Not CLIENT_DEPRECATE_EOF: the older form ends results on every server alike.
+/// What this client can do. CLIENT_DEPRECATE_EOF is left out: without it, every server ends its results alike.
 const CAPABILITIES: u32 = LONG_PASSWORD
     | LONG_FLAG
     | PROTOCOL_41
@@ -28,15 +28,15 @@ const MULTI_RESULTS: u32 = 1 << 17;
 const PS_MULTI_RESULTS: u32 = 1 << 18;
 const PLUGIN_AUTH: u32 = 1 << 19;
 
-/// The largest packet that the server may send; it has a limit of its own.
+/// The largest packet that the server may send; its own limit is usually lower.
 const MAX_PACKET: u32 = 1 << 30;
 /// utf8mb4_general_ci, which all versions have.
 const UTF8MB4: u8 = 45;
 
-/// What the server says of itself.
+/// What the server says about itself.
 pub(super) struct Greeting {
     pub(super) version: String,
-    /// Number of the connection.
+    /// The number of the connection.
     pub(super) id: u32,
     capabilities: u32,
     nonce: Vec<u8>,
@@ -57,7 +57,7 @@ pub(super) fn handshake(
         (TlsMode::Disable, _) | (TlsMode::Prefer, false) => capabilities,
         (_, false) => {
             return Err(Error::stop("the server does not offer TLS")
-                .hint("sslmode=prefer or disable goes without, which shows the data to whoever listens")
+                .hint("sslmode=prefer or disable connects without TLS, which shows the data to anyone who listens")
                 .into());
         }
         (_, true) => {
@@ -67,7 +67,7 @@ pub(super) fn handshake(
         }
     };
     let password = database.password.as_ref().map_or("", |password| password.expose());
-    // Where there is none, the server names the plugin that it wants instead.
+    // Without a proof, the server names the plugin that it wants instead.
     let proof = proof(&greeting.plugin, password, &greeting.nonce).unwrap_or_default();
     let mut response = prelude(capabilities);
     response.extend_from_slice(database.user.as_bytes());
@@ -120,18 +120,16 @@ fn greeting(packet: &[u8]) -> Result<Greeting, Fault> {
         Some(Greeting { version, id, capabilities, nonce, plugin })
     };
     read().ok_or_else(|| {
-        Error::stop("what answers there does not speak MySQL's protocol")
-            .hint("check host and port")
-            .into()
+        Error::stop("the server does not speak MySQL's protocol").hint("check host and port").into()
     })
 }
 
-/// An error packet.
+/// The error that a packet holds.
 pub(super) fn server_error(packet: &[u8]) -> ServerError {
     let mut parts = Parts(packet.get(1..).unwrap_or_default());
     let code = parts.u16().unwrap_or_default();
     let mut state = "HY000".to_owned();
-    // The state is missing before the capabilities are exchanged.
+    // The SQL state is missing before the capabilities are exchanged.
     if parts.0.first() == Some(&b'#')
         && let Some(found) = parts.take(6)
     {
@@ -140,7 +138,7 @@ pub(super) fn server_error(packet: &[u8]) -> ServerError {
     ServerError { code, state, message: String::from_utf8_lossy(parts.0).into_owned() }
 }
 
-/// The rest of the login: the server may want another plugin, or the password itself.
+/// Completes the login: the server may ask for another plugin, or for the password itself.
 fn authenticate(
     packets: &mut Packets,
     greeting: &Greeting,
@@ -156,30 +154,30 @@ fn authenticate(
             Some(0xff) => return Err(Fault::Server(server_error(&packet))),
             Some(0xfe) => {
                 plugin = parts.zero_ended().to_vec();
-                // Some nonces end in a zero; another byte of the nonce may be zero as well.
+                // The nonce cannot be read up to a zero: any of its bytes may be one.
                 nonce = parts.0[..parts.0.len().min(LONG_NONCE)].to_vec();
                 match proof(&plugin, password, &nonce) {
                     Some(proof) => packets.send(&proof)?,
                     None => hand_over(packets, greeting, &plugin, password, &nonce, database)?,
                 }
             }
-            // caching_sha2_password: 3 means success, 4 asks for the password itself.
+            // In caching_sha2_password, 3 means success and 4 asks for the password itself.
             Some(0x01) if parts.0 == [3] => {}
             Some(0x01) if parts.0 == [4] => {
                 hand_over(packets, greeting, &plugin, password, &nonce, database)?;
             }
             _ if plugin == b"parsec" => {
-                // MariaDB puts a 1 before it, so that it cannot be taken for another packet.
+                // MariaDB prefixes the salt with a 1, so that it cannot be mistaken for another packet.
                 let salt = packet.strip_prefix(&[1]).unwrap_or(&packet);
                 let answer = parsec(password, &nonce, salt);
                 packets.send(&answer.ok_or_else(|| Fault::nonsense("a salt"))?)?;
             }
-            _ => return Err(Fault::nonsense("in the middle of the login")),
+            _ => return Err(Fault::nonsense("a packet in the middle of the login")),
         }
     }
 }
 
-/// Sends the password itself to plugins that want it: within TLS, or encrypted with the server's key.
+/// Sends the password itself to a plugin that asks for it: within TLS, or encrypted with the server's key.
 fn hand_over(
     packets: &mut Packets,
     greeting: &Greeting,
@@ -192,15 +190,17 @@ fn hand_over(
     let takes_rsa = matches!(&*name, "sha256_password" | "caching_sha2_password");
     if !takes_rsa && name != "mysql_clear_password" {
         let error = match &*name {
-            "" => Error::stop("the server wants the password in the way of before MySQL 4.1"),
+            "" => Error::stop(
+                "the server asks for the password in the format from before MySQL 4.1, which is not safe",
+            ),
             _ => Error::stop(format!(
-                "the server wants `{}` to prove who it is by `{}`, which moveout does not know",
+                "the server authenticates `{}` with the plugin `{}`, which moveout does not know",
                 database.user,
                 name.escape_debug()
             )),
         };
         return Err(error
-            .hint("take a user with caching_sha2_password, or another password")
+            .hint("use an account with caching_sha2_password, or set this one's password anew")
             .into());
     }
     if packets.is_tls() {
@@ -223,18 +223,16 @@ fn hand_over(
     };
     let Some(key) = key else {
         let error = Error::stop(format!(
-            "the server wants the password itself (`{name}`), and the connection is not encrypted"
+            "the server asks for the password itself (`{name}`), and the connection is not encrypted"
         ));
         let by_tls = "use TLS (sslmode=require)";
         let by_key = "name the file of the server's RSA key (?server-public-key-path=FILE), or let the server send \
-                      its key (?get-server-public-key=true), which is safe only where nobody can stand in its place";
+                      its key (?get-server-public-key=true), which is safe only where nobody can impersonate it";
         return Err(match (takes_rsa, greeting.capabilities & SSL != 0) {
             (true, true) => error.hint(format!("{by_tls}; or else {by_key}")),
             (true, false) => error.hint(format!("it offers no TLS: {by_key}")),
             (false, true) => error.hint(by_tls),
-            (false, false) => {
-                error.hint("it offers no TLS: take another user, or a tunnel to a server that does")
-            }
+            (false, false) => error.hint("it offers no TLS: use an account with another plugin"),
         }
         .into());
     };
@@ -246,7 +244,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_mysql_is_refused() {
+    fn other_protocols_are_refused() {
         for answer in [&b"SSH-2.0-OpenSSH"[..], b"", b"\x0a", b"\x0a5.7\0\x01\0\0\0abc"] {
             assert!(greeting(answer).is_err());
         }

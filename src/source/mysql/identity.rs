@@ -1,5 +1,5 @@
-//! Which table a name stands for: when it was listed, and now. InnoDB does not tell the reader of an older snapshot
-//! about a `RENAME`: it shows the other table as it was then, and columns under their present names.
+//! Which table a name stands for, when it was listed and now. InnoDB gives no error to the reader of an older snapshot
+//! after a `RENAME`: it shows the other table as it was at that time, with its columns under their present names.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -12,21 +12,21 @@ use crate::source::mysql::errors::Fault;
 use crate::source::mysql::select::literal;
 use crate::source::relational::type_overrides::TypeOverrides;
 
-/// InnoDB goes through all of its tables to find the number of one. With more tables than this it is not asked after
+/// InnoDB goes through all of its tables to find the number of one. If there are more than this, it is not asked after
 /// each read, since the work would grow with the square of their number.
 const MANY_TABLES: usize = 1000;
 
-/// What tells tables of one name apart, besides their columns: when each was made, to the second, and InnoDB's own
-/// number of it, where the user may see that (PROCESS).
+/// What distinguishes tables of the same name, besides their columns: the second in which each was created and, if the
+/// user may see it (PROCESS), InnoDB's own number for it.
 #[derive(Debug, Default)]
 pub(super) struct Marks {
     created: HashMap<Name, String>,
-    /// `None` where the user may not see them, or where they cost too much.
+    /// `None` if the user may not see them, or if asking for them costs too much.
     numbers: Option<HashMap<String, BTreeSet<String>>>,
 }
 
 impl Marks {
-    /// Those of the tables that meet a condition on `TABLE_SCHEMA` and `TABLE_NAME`.
+    /// The marks of the tables that meet a condition on `TABLE_SCHEMA` and `TABLE_NAME`.
     fn ask(client: &mut Client, condition: &str, numbered: bool) -> Result<Self, Fault> {
         let mut marks = Self::default();
         let sql = format!(
@@ -44,7 +44,7 @@ impl Marks {
         Ok(marks)
     }
 
-    /// Those of all tables of these databases.
+    /// The marks of all tables of these databases.
     pub(super) fn of_all(client: &mut Client, databases: &[String]) -> Result<Self, Fault> {
         if databases.is_empty() {
             return Ok(Self::default());
@@ -54,7 +54,7 @@ impl Marks {
         Ok(marks.bounded())
     }
 
-    /// Those of the tables of a catalog, which has their times already.
+    /// The marks of the tables of a catalog, which already has their times of creation.
     pub(super) fn of_catalog(
         client: &mut Client,
         tables: &BTreeMap<Name, Entry>,
@@ -71,12 +71,12 @@ impl Marks {
         self
     }
 
-    /// Whether InnoDB's numbers are in them.
+    /// Whether the marks contain InnoDB's numbers.
     pub(super) fn are_numbered(&self) -> bool {
         self.numbers.is_some()
     }
 
-    /// That of one table; `None` where it does not exist.
+    /// The mark of one table; `None` if it does not exist.
     pub(super) fn of(&self, name: &Name) -> Option<String> {
         let created = self.created.get(name)?;
         let numbers = self.numbers.as_ref().zip(in_files(name));
@@ -86,8 +86,8 @@ impl Marks {
     }
 }
 
-/// InnoDB's numbers of its tables, by their names in files; of a table with partitions there are several. `None` to a
-/// user who may not see them.
+/// InnoDB's numbers for its tables, by the names of their files; a table with partitions has several. `None` if the user
+/// may not see them.
 fn numbers(client: &mut Client) -> Result<Option<HashMap<String, BTreeSet<String>>>, Fault> {
     // MySQL 8 and newer; MySQL 5.7 and MariaDB.
     for view in ["INNODB_TABLES", "INNODB_SYS_TABLES"] {
@@ -109,8 +109,8 @@ fn numbers(client: &mut Client) -> Result<Option<HashMap<String, BTreeSet<String
     Ok(None)
 }
 
-/// `DATABASE/TABLE` as InnoDB has it. The server encodes letters beyond ASCII in a way of its own; names with such
-/// letters are not looked for.
+/// `DATABASE/TABLE` as InnoDB writes it; `None` for names with letters beyond ASCII, which the server encodes in a way
+/// of its own.
 fn in_files((database, table): &Name) -> Option<String> {
     let encode = |name: &str| {
         let chars = name.chars().map(|c| match c {
@@ -124,7 +124,7 @@ fn in_files((database, table): &Name) -> Option<String> {
     Some(format!("{}/{}", encode(database)?, encode(table)?))
 }
 
-/// A table by its mark and the columns that the catalog shows of it.
+/// A table, identified by its mark and the columns that the catalog shows.
 pub(super) fn object(mark: String, columns: &[Column]) -> Object {
     let column = |(at, column): (usize, &Column)| ObjectColumn {
         number: i32::try_from(at).unwrap_or(i32::MAX) + 1,

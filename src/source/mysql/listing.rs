@@ -1,4 +1,4 @@
-//! The catalog as tables to export: how each can be read, where its rows are, and what the user should know.
+//! Turns the catalog into tables to export: how each can be read, where its rows lie in time, and what to warn of.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -29,12 +29,12 @@ use crate::source::relational::times::{RESOLUTION_NANOS, Times};
 use crate::text::escaped;
 use crate::window::{SECOND, Window};
 
-/// Engines that keep what a snapshot sees.
+/// The engines whose tables a snapshot covers.
 const TRANSACTIONAL: [&str; 3] = ["InnoDB", "RocksDB", "TokuDB"];
 
 pub(super) fn list(this: &Inner, lease: &mut Lease, cancel: &CancelToken) -> Result<Listing> {
     let before = marks_before(this, cancel)?;
-    // The snapshots come first: a table that is created meanwhile is then listed as empty, not missed.
+    // The snapshots come before the catalog: a table that is created in between is then listed as empty, and not missed.
     lease.work(cancel, |_| Ok(()))?;
     let (catalog, marks, sight) = this
         .pool
@@ -108,8 +108,8 @@ pub(super) fn list(this: &Inner, lease: &mut Lease, cancel: &CancelToken) -> Res
     Ok(listing)
 }
 
-/// The marks of the tables before the first snapshots are taken, and when that was: a table that has the same mark
-/// afterwards is the one that the snapshots see.
+/// The marks of the tables before the first snapshots are taken, and the instant at which they were read: a table that
+/// still has its mark afterwards is the one that the snapshots see.
 fn marks_before(this: &Inner, cancel: &CancelToken) -> Result<Option<(Marks, u64)>> {
     if !this.tables.is_empty() {
         return Ok(None);
@@ -143,9 +143,9 @@ fn list_one(
     };
     if entry.is_versioned {
         warnings.push(format!(
-            "{id} keeps its history: rows of the past are exported like those of now"
+            "{id} keeps its history: the old versions of its rows are exported like the current ones"
         ));
-        /// ER_BAD_FIELD_ERROR: the columns have other names, and are listed.
+        /// ER_BAD_FIELD_ERROR: the columns of the history have other names, so that the catalog shows them.
         const NO_SUCH_COLUMN: u16 = 1054;
         let hidden = format!("SELECT ROW_START FROM {} LIMIT 0; {}", table_name(id), read::FREE);
         let own = |column: &crate::model::Column| column.key.eq_ignore_ascii_case("row_start");
@@ -186,8 +186,8 @@ fn is_integer(entry: &Entry, name: &str) -> bool {
     column.is_some_and(|column| column.data_type.is_integer())
 }
 
-/// The column by which a table can be read in windows: by default one that the rows are sorted by. With any other
-/// index, InnoDB would have to fetch each row from another place.
+/// The column by which a table can be read in windows: by default only one that the rows are sorted by, since with any
+/// other index InnoDB would have to fetch each row from a different page.
 fn time_column(
     configured: &BTreeMap<String, String>,
     id: &TableId,
@@ -204,14 +204,14 @@ fn time_column(
     choose(configured, id, &candidates, warnings)
 }
 
-/// Where the times of a table lie. An invalid date counts as one before all others, which is where it is sorted.
+/// Where the times of a table lie. An invalid date counts as earlier than all others, since the server sorts it there.
 fn find_times(
     session: &mut Session,
     id: &TableId,
     (column, precision): (&str, Precision),
     is_versioned: bool,
 ) -> Result<Times, Fault> {
-    /// The years 1678 and 2262: just within 64 bits of nanoseconds.
+    /// The beginnings of the years 1678 and 2262, which 64 bits of nanoseconds just hold.
     const FIRST: i64 = -9_214_560_000 * SECOND;
     const LAST: i64 = 9_214_646_400 * SECOND;
     let history = if is_versioned { " FOR SYSTEM_TIME ALL" } else { "" };
@@ -227,7 +227,7 @@ fn find_times(
     };
     let (first, last) = (instant(min), instant(max));
     let (before, after) = (first.is_none(), last.is_none());
-    // What lies beyond is left out to find the bounds of the others. Where they cannot be parsed, the rows may be
+    // Times that nanoseconds cannot hold are left out of the bounds. Where a bound cannot be parsed, the rows may lie
     // anywhere.
     let within = format!(
         "{column} >= {} AND {column} < {}",
@@ -255,7 +255,7 @@ fn warn_of_sight(this: &Inner, sight: &Sight, warnings: &mut Vec<String>) {
     }
     let user = this.pool.address.user();
     let root = match user {
-        "aptible" => " (on Aptible `root` has the same password, and sees them)",
+        "aptible" => " (on Aptible, `root` has the same password and sees them)",
         _ => "",
     };
     let why = match sight.revoked.as_slice() {
@@ -267,7 +267,7 @@ fn warn_of_sight(this: &Inner, sight: &Sight, warnings: &mut Vec<String>) {
     };
     warnings.push(format!(
         "`{user}` {why}: databases and tables that it may not see are not exported, and nothing shows that \
-         they are there{root}"
+             they exist{root}"
     ));
 }
 
@@ -279,11 +279,11 @@ fn warn_of_proof(proof: Option<Proof>, warnings: &mut Vec<String>) {
                                  `lock = true` in the configuration keep them out for one"
         }
         Some(Proof::Servers) => "the address leads to several servers",
-        Some(Proof::Unseen) => "the user may not see what would prove it: grant PROCESS",
+        Some(Proof::Unseen) => "the user may not see what would prove it: grant it PROCESS",
     };
     warnings.push(format!(
-        "it is not proven that all tables are of one moment ({why}): each chunk is of one, which `snapshot` in \
-         catalog/chunks.parquet names"
+        "it is not proven that all tables were read as of one moment ({why}): each chunk was, and `snapshot` in \
+             catalog/chunks.parquet names it"
     ));
 }
 
@@ -296,7 +296,7 @@ fn warn_of_engines(catalog: &Catalog, warnings: &mut Vec<String>) {
     let loose: Vec<String> = loose.collect();
     if !loose.is_empty() {
         warnings.push(format!(
-            "not covered by the snapshot, but read as they are at that time: {}",
+            "the snapshot does not cover these tables, which are exported as they are when they are read: {}",
             loose.join(", ")
         ));
     }

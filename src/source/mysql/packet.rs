@@ -1,5 +1,5 @@
-//! Packets of MySQL's protocol on a connection: framing, sequence numbers, and the integers and texts
-//! within. Knows nothing of what they mean.
+//! The packets of MySQL's protocol: framing, sequence numbers, and the integers and texts within. It knows nothing about
+//! their meaning.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::time::Duration;
@@ -10,9 +10,9 @@ use crate::source::tcp::{Closer, TcpTransport};
 
 /// How many bytes are read from the socket at once.
 const BUFFER: usize = 256 << 10;
-/// A packet of this length is continued in the next.
+/// A packet of this length continues in the next one.
 const FULL: usize = 0xff_ff_ff;
-/// A row can be as large as the server's largest packet, which is 1 GiB at most.
+/// More than the largest row: the server's largest packet is at most 1 GiB.
 const LARGEST: usize = 2 << 30;
 
 /// A connection as packets.
@@ -32,7 +32,7 @@ impl Packets {
         Self { wire, buffer, start: 0, end: 0, large, sequence: 0 }
     }
 
-    /// Continues in TLS. Nothing that arrived before may be left to read: it came in clear, and could be anybody's.
+    /// Continues in TLS. What arrived before is dropped: it came in the clear, and anybody could have sent it.
     pub(super) fn upgrade(self, tls: &Tls, host: &str) -> Result<Self> {
         let wire = self.wire.upgrade(tls, host)?;
         Ok(Self { wire, start: 0, end: 0, ..self })
@@ -54,7 +54,10 @@ impl Packets {
     /// Sends one packet of less than 16 MiB.
     pub(super) fn send(&mut self, payload: &[u8]) -> io::Result<()> {
         if payload.len() >= FULL {
-            return Err(io::Error::new(ErrorKind::InvalidInput, "the statement is too long"));
+            return Err(io::Error::new(
+                ErrorKind::InvalidInput,
+                "the statement is longer than 16 MiB",
+            ));
         }
         let length = (payload.len() as u32).to_le_bytes();
         let mut packet = Vec::with_capacity(payload.len() + 4);
@@ -99,7 +102,7 @@ impl Packets {
         Ok(length)
     }
 
-    /// Reads until the buffer holds so many bytes, which it can.
+    /// Reads until the buffer holds `wanted` bytes, which must fit it.
     #[inline]
     fn fill(&mut self, wanted: usize) -> io::Result<()> {
         if self.end - self.start >= wanted { Ok(()) } else { self.read_more(wanted) }
@@ -126,7 +129,10 @@ impl Packets {
     fn append(&mut self, length: usize) -> io::Result<()> {
         let before = self.large.len();
         if before + length > LARGEST {
-            return Err(io::Error::new(ErrorKind::InvalidData, "a row of more than 2 GiB"));
+            return Err(io::Error::new(
+                ErrorKind::InvalidData,
+                "the server sent a row of more than 2 GiB",
+            ));
         }
         let there = length.min(self.end - self.start);
         self.large.extend_from_slice(&self.buffer[self.start..self.start + there]);
@@ -141,18 +147,18 @@ impl Packets {
         Ok(())
     }
 
-    /// Forgets a packet that is larger than the buffer and is done with.
+    /// Frees the memory of the last packet if it was larger than the buffer.
     pub(super) fn release(&mut self) {
         self.large = Vec::new();
     }
 
-    /// From now on a read fails that receives no byte for this long.
+    /// From now on, a read that receives no byte for this long fails.
     pub(super) fn wait_for(&self, idle: Duration) -> io::Result<()> {
         self.wire.wait_for(idle)
     }
 }
 
-/// What is left of a packet. Each part is `None` where the packet ends too soon.
+/// The rest of a packet. Each method returns `None` if the packet ends too soon.
 pub(super) struct Parts<'a>(pub(super) &'a [u8]);
 
 impl<'a> Parts<'a> {

@@ -1,4 +1,4 @@
-//! PURE, but for random numbers: the answers of the authentication plugins to the server's nonce. None of them shows
+//! PURE, except for random numbers: the answers of the authentication plugins to the server's nonce. None of them shows
 //! the password to an eavesdropper.
 
 use ed25519_dalek::hazmat::{ExpandedSecretKey, raw_sign};
@@ -10,14 +10,14 @@ use sha2::{Digest, Sha256, Sha512};
 
 use crate::error::{Error, Result};
 
-/// Bytes of the nonce for MySQL's plugins, and for the newer ones of MariaDB.
+/// The bytes of a nonce for MySQL's plugins, and for MariaDB's newer ones.
 pub(super) const NONCE: usize = 20;
 pub(super) const LONG_NONCE: usize = 32;
 
-/// The answer to a nonce; `None` for a plugin that this client does not know, or that takes another step.
+/// The answer to a nonce; `None` for a plugin that this client does not know, or that needs another step.
 pub(super) fn proof(plugin: &[u8], password: &str, nonce: &[u8]) -> Option<Vec<u8>> {
     match plugin {
-        // Its server sends a salt first, whatever the password is.
+        // The server sends a salt first, even for an empty password.
         b"parsec" if nonce.len() >= LONG_NONCE => Some(Vec::new()),
         b"client_ed25519" => Some(ed25519(password, nonce.get(..LONG_NONCE)?)),
         _ if password.is_empty() => Some(Vec::new()),
@@ -43,17 +43,17 @@ fn xor(a: &[u8], b: &[u8]) -> Vec<u8> {
     a.iter().zip(b.iter().cycle()).map(|(a, b)| a ^ b).collect()
 }
 
-/// MariaDB uses the password itself as the seed of the key, whatever its length.
+/// MariaDB derives the key from the password itself, whatever its length.
 fn ed25519(password: &str, nonce: &[u8]) -> Vec<u8> {
     let secret = ExpandedSecretKey::from_bytes(&Sha512::digest(password).into());
     let public = VerifyingKey::from(&secret);
     raw_sign::<Sha512>(&secret, nonce, &public).to_bytes().to_vec()
 }
 
-/// The second step of MariaDB's `parsec`: a key from password and salt signs the server's nonce and one of our
-/// own. `None` if the salt is none.
+/// The second step of MariaDB's `parsec`: a key made from the password and the salt signs the server's nonce and one of
+/// our own. `None` if the salt is malformed.
 pub(super) fn parsec(password: &str, nonce: &[u8], salt: &[u8]) -> Option<Vec<u8>> {
-    // More rounds than MariaDB's own clients accept would only keep this one busy.
+    // A server that asks for more rounds, which MariaDB's own clients refuse as well, would only keep this client busy.
     let (b'P', factor @ 0..=3, salt @ [_, ..]) = (*salt.first()?, *salt.get(1)?, salt.get(2..)?)
     else {
         return None;
@@ -67,10 +67,10 @@ pub(super) fn parsec(password: &str, nonce: &[u8], salt: &[u8]) -> Option<Vec<u8
     Some([&own[..], &signature.to_bytes()].concat())
 }
 
-/// The password, readable only for the owner of the RSA key, and valid only with this nonce.
+/// The password, encrypted so that only the owner of the RSA key can read it, and only for this nonce.
 pub(super) fn encrypted(password: &str, nonce: &[u8], key: &str) -> Result<Vec<u8>> {
     let bad = |why: &dyn std::fmt::Display| {
-        Error::stop(format!("the server's public key is not one of RSA in PEM: {why}"))
+        Error::stop(format!("the server's public key is not an RSA key in PEM: {why}"))
     };
     let key = PublicKey::from_public_key_pem(key.trim()).map_err(|error| bad(&error))?;
     let nonce = nonce.get(..NONCE).ok_or_else(|| bad(&"it came without a nonce"))?;
@@ -85,7 +85,7 @@ mod tests {
     const LONG: [u8; LONG_NONCE] = *b"0123456789abcdefghijABCDEFGHIJ!?";
 
     #[test]
-    fn the_server_can_check_the_proofs_by_what_it_keeps() {
+    fn the_server_can_check_the_proofs_with_its_stored_hash() {
         let once = Sha1::digest("geheim");
         let found = proof(b"mysql_native_password", "geheim", &LONG).unwrap();
         // The server, which knows SHA1(SHA1(password)), gets SHA1(password) back and hashes it.
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn parsec_wants_a_salt_that_is_one() {
+    fn parsec_refuses_a_malformed_salt() {
         assert_eq!(parsec("geheim", &LONG, b"P\x01eighteen bytes....").unwrap().len(), 96);
         for odd in [&b""[..], b"P\x01", b"Q\x01eighteen bytes....", b"P\x1feighteen bytes...."] {
             assert_eq!(parsec("geheim", &LONG, odd), None);
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_is_refused() {
+    fn a_malformed_key_is_refused() {
         assert!(encrypted("geheim", &LONG, "-----BEGIN PUBLIC KEY-----").is_err());
     }
 }

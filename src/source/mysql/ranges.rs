@@ -1,5 +1,5 @@
-//! Reads a large table by ranges of its primary key, on as many sessions as nobody else needs. All of them see the same
-//! moment, and the chunk is complete when every range is.
+//! Reads a large table by ranges of its primary key, on every session that nobody else needs. All of them see the same
+//! snapshot, and the chunk is complete when every range is.
 
 use std::ops::Range;
 use std::thread;
@@ -15,10 +15,11 @@ use crate::source::relational::fan_out::Parts;
 
 /// Tables of at least this many rows are read by ranges.
 pub(super) const MANY_ROWS: u64 = 500_000;
-/// How many ranges there are for each session: keys are not spread evenly, and a session can be returned between two.
+/// How many ranges there are for each session. More than one, since keys are not spread evenly and a session can be
+/// given to someone else only between two ranges.
 const RANGES_A_SESSION: usize = 4;
 
-/// What the sessions that read the table share.
+/// What the sessions that read one table share.
 struct Work<'a> {
     parts: Parts<Part<'a>, Error>,
     sink: &'a Sink<'a>,
@@ -26,7 +27,7 @@ struct Work<'a> {
     snapshot_id: String,
 }
 
-/// Reads a part by ranges of an integer that is never null.
+/// Reads a part by ranges of an integer column that is never null.
 pub(super) fn read(
     pool: &std::sync::Arc<Pool>,
     session: &mut Session,
@@ -48,7 +49,7 @@ pub(super) fn read(
     let work = Work { parts, sink, aside, snapshot_id: session.snapshot_id.clone() };
     thread::scope(|scope| {
         while let Some(part) = work.parts.take() {
-            // Sessions that others wait for are not taken.
+            // A session that somebody else waits for is not taken.
             while work.parts.is_left()
                 && let Some(lease) = pool.try_lease(&work.snapshot_id)
             {
@@ -80,7 +81,7 @@ impl Work<'_> {
         while let Some(mut held) = lease {
             let helped = held.work(cancel, |session| {
                 if session.snapshot_id != self.snapshot_id {
-                    return Ok(None); // it sees another moment
+                    return Ok(None); // it sees another snapshot
                 }
                 let Some(part) = self.parts.take() else { return Ok(None) };
                 self.read(session, part).map(Some)
@@ -96,7 +97,7 @@ impl Work<'_> {
     }
 }
 
-/// Conditions of which each value meets exactly one; the outer ones are open.
+/// Conditions of which each value meets exactly one; the first and the last are open-ended.
 fn ranges(key: &str, ends: Range<i128>, count: usize) -> Vec<String> {
     let span = ends.end - ends.start + 1;
     let count = (count as i128).clamp(1, span);

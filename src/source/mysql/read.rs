@@ -1,5 +1,5 @@
-//! Rows of a slice from a session to the batches of its chunk. A read is complete when the server has ended it well and
-//! counts as many rows as were decoded.
+//! Reads the rows of a slice into the batches of its chunk. A read is complete when the server has ended it without an
+//! error and counts as many rows as were decoded.
 
 use crate::error::{Class, Error, Result};
 use crate::model::Table;
@@ -13,22 +13,22 @@ use crate::source::mysql::session::Session;
 use crate::source::mysql::types::{Decode, decode};
 use crate::source::relational::type_overrides::TypeOverrides;
 
-/// What another connection does for a read.
+/// What a read needs from another connection.
 #[derive(Clone, Copy)]
 pub(super) struct Aside<'a> {
-    /// Stops what the server is sending to a connection: `KILL QUERY`.
+    /// Stops the statement whose rows the server is sending on a connection, by `KILL QUERY`.
     pub(super) stop: &'a (dyn Fn(u32) -> Result<()> + Sync),
-    /// Whether the table is still the one that was listed. Asked while the read has its lock, which keeps others from
-    /// changing that.
+    /// Fails if the table is no longer the one that was listed. It is asked while the read still holds the table's lock,
+    /// so that the answer stays true.
     pub(super) is_still: &'a (dyn Fn() -> Result<()> + Sync),
 }
 
-/// Where batches go, as long as they are wanted.
+/// Where the batches of a read go.
 pub(super) struct Sink<'a> {
     pub(super) batches: &'a BatchSender,
-    /// Learns of the columns whose types are too narrow.
+    /// Where columns whose types are too narrow are recorded.
     pub(super) type_overrides: &'a TypeOverrides,
-    /// Another part of the chunk has failed.
+    /// Whether another part of the chunk has failed, so that the rows are no longer wanted.
     pub(super) is_over: &'a (dyn Fn() -> bool + Sync),
 }
 
@@ -53,9 +53,8 @@ pub(super) fn read(
     read
 }
 
-/// Releases the table, so that others may alter it; the snapshot stays.
-///
-/// Where the savepoint is gone (a deadlock rolled the transaction back), so is the snapshot.
+/// Releases the lock on the table, so that others may alter it, and keeps the snapshot. If a deadlock has rolled the
+/// transaction back, the savepoint is gone, and the snapshot with it.
 fn free(client: &mut Client) -> Result<(), Fault> {
     match client.query(FREE) {
         Ok(_) => Ok(()),
@@ -67,7 +66,7 @@ fn free(client: &mut Client) -> Result<(), Fault> {
     }
 }
 
-/// Releases the locks on what was read.
+/// Releases the locks on the tables that were read.
 pub(super) const FREE: &str = "ROLLBACK TO SAVEPOINT moveout";
 
 fn stream(
@@ -80,7 +79,7 @@ fn stream(
     let (statement, decodes) = prepare(client, charsets, part, sink)?;
     if client.execute(&statement)? != statement.columns {
         drain(client, aside)?;
-        return Err(Fault::Stopped(changed("the answer has other columns than the question")));
+        return Err(Fault::Stopped(changed("the columns of the table changed before it was read")));
     }
     let mut rows = Rows::new(part.table.arrow_schema(), &decodes);
     let mut count: u64 = 0;
@@ -88,7 +87,7 @@ fn stream(
         rows.push(row).ok_or_else(|| Fault::nonsense("a row"))?;
         count += 1;
         if rows.is_full() {
-            // The memory of a huge row is not kept while the writer works on it.
+            // While the writer works on a huge row, the memory of its packet is not kept.
             client.release();
             if let Err(fault) = send(&mut rows, part, sink) {
                 drain(client, aside)?;
@@ -103,18 +102,18 @@ fn stream(
     (aside.is_still)().map_err(Fault::Stopped)?;
     let counted = client.value(&format!("SELECT FOUND_ROWS(); {FREE}"));
     match counted {
-        Ok(said) if said.as_deref() == Some(&count.to_string()) => Ok(()),
-        Ok(said) => {
-            let said = said.unwrap_or_default();
-            Err(Fault::nonsense(&format!("{count} rows came, it counts {said}")))
+        Ok(counted) if counted.as_deref() == Some(&count.to_string()) => Ok(()),
+        Ok(counted) => {
+            let counted = counted.unwrap_or_default();
+            Err(Fault::nonsense(&format!("{count} rows arrived, but the server counts {counted}")))
         }
-        // MySQL will drop this function; the server has ended the rows well all the same.
+        // MySQL will drop this function. Without it, the regular end of the rows has to do.
         Err(Fault::Server(_)) => free(client),
         Err(broken) => Err(broken),
     }
 }
 
-/// Stops what the server is sending, but keeps the connection, which holds the snapshot.
+/// Stops the statement whose rows the server is sending. The connection is kept, since it holds the snapshot.
 fn drain(client: &mut Client, aside: Aside<'_>) -> Result<(), Fault> {
     (aside.stop)(client.id)?;
     loop {
@@ -122,7 +121,7 @@ fn drain(client: &mut Client, aside: Aside<'_>) -> Result<(), Fault> {
             Ok(Some(_)) => {}
             Err(Fault::Server(_)) => return Ok(()),
             Err(broken) => return Err(broken),
-            // The rows ended first, so the next statement may be the one that is stopped.
+            // The rows ended before the KILL arrived, which may now hit the next statement instead.
             Ok(None) => {
                 return match client.query("DO 0") {
                     Err(Fault::Broken(error)) => Err(Fault::Broken(error)),
@@ -149,7 +148,7 @@ fn changed(what: &str) -> Error {
     Error::of(Class::SchemaChanged, what)
 }
 
-/// Prepares the statement, and finds out how to decode what it will give.
+/// Prepares the statement and finds out how to decode its rows.
 fn prepare(
     client: &mut Client,
     charsets: &Charsets,
@@ -164,7 +163,7 @@ fn prepare(
         return Ok((plain, decodes));
     }
     client.close(&plain)?;
-    // The server decodes these; first it must show that nothing is lost by that.
+    // The server converts these columns, after it has shown that converting them back gives the same bytes.
     let mut too_narrow = Vec::new();
     for (at, charset) in foreign.iter().enumerate().filter_map(|(at, name)| Some((at, (*name)?))) {
         let name = quoted(&table.columns[at].key);
@@ -194,7 +193,7 @@ fn foreign<'a>(
     sink: &Sink<'_>,
 ) -> Result<Vec<Option<&'a str>>, Fault> {
     if wires.len() != table.columns.len() {
-        return Err(Fault::Stopped(changed("it has other columns than were listed")));
+        return Err(Fault::Stopped(changed("the table has other columns than were listed")));
     }
     let columns = wires.iter().zip(&table.columns).map(|(wire, column)| {
         match decode(*wire, &column.data_type, charsets.of(wire.charset)) {
@@ -203,7 +202,7 @@ fn foreign<'a>(
         }
     });
     let columns: Vec<Option<Option<&str>>> = columns.collect();
-    // A charset that even the server has no name for is kept as bytes.
+    // Text in a charset that the server has no name for is kept as bytes.
     let nameless = columns.iter().enumerate().filter(|(_, found)| **found == Some(None));
     let too_narrow: TooNarrow = nameless.map(|(at, _)| (at, NOT_TEXT)).collect();
     if too_narrow.is_empty() {
@@ -220,7 +219,7 @@ fn decodes(wires: &[WireColumn], charsets: &Charsets, table: &Table) -> Result<V
         decode.ok_or_else(|| {
             let WireColumn { kind, charset, .. } = wire;
             Fault::Stopped(changed(&format!(
-                "its column `{}` was listed as {}, and comes as type {kind} in charset {charset}",
+                "the column `{}` was listed as {}, but arrives as type {kind} in charset {charset}",
                 column.key, column.source_type
             )))
         })

@@ -1,5 +1,5 @@
-//! What the user may see. The catalog hides everything else, even that it exists: of a table of which the user may read
-//! some columns, it shows these as if there were no others.
+//! What the user may see. The catalog hides everything else, even its existence: of a table in which the user may read
+//! only some columns, it shows these as if there were no others.
 
 use crate::model::TableId;
 use crate::source::mysql::catalog::{Catalog, Entry};
@@ -7,12 +7,12 @@ use crate::source::mysql::client::Client;
 use crate::source::mysql::errors::Fault;
 use crate::source::mysql::select::{quoted, table_name};
 
-/// What `SHOW GRANTS` says.
+/// What `SHOW GRANTS` says about the user's sight.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Sight {
-    /// SELECT on everything, and nothing taken from that.
+    /// Whether the user has SELECT on everything, with no right revoked from that.
     pub(super) everything: bool,
-    /// What was taken from wider rights (`partial_revokes`).
+    /// What was revoked from wider rights (`partial_revokes`).
     pub(super) revoked: Vec<String>,
 }
 
@@ -23,7 +23,7 @@ pub(super) fn sight(client: &mut Client) -> Result<Sight, Fault> {
     Ok(read(lines, role.as_deref()))
 }
 
-/// MariaDB also shows the rights of roles that are not active; it names a role without a host.
+/// MariaDB also shows the rights of inactive roles, which do not count. It names a role without a host.
 fn read<'a>(lines: impl Iterator<Item = &'a str>, role: Option<&str>) -> Sight {
     let role = role.map(quoted);
     let mut sight = Sight::default();
@@ -44,7 +44,7 @@ fn read<'a>(lines: impl Iterator<Item = &'a str>, role: Option<&str>) -> Sight {
     sight
 }
 
-/// Tries each table, and notes those of which not everything can be read.
+/// Tries to read each table, and notes those that cannot be read completely.
 pub(super) fn probe(client: &mut Client, catalog: &mut Catalog) -> Result<(), Fault> {
     const AT_ONCE: usize = 100;
     let mut left: Vec<(TableId, &mut Entry)> = Vec::new();
@@ -59,7 +59,7 @@ pub(super) fn probe(client: &mut Client, catalog: &mut Catalog) -> Result<(), Fa
     for tables in left.chunks_mut(AT_ONCE) {
         let mut from = 0;
         while from < tables.len() {
-            // `*` leaves out invisible columns; the definition shows either all columns or nothing.
+            // `*` leaves out invisible columns, so the definition is asked for, too: it shows all columns or nothing.
             let asked = tables[from..].iter().map(|(id, _)| {
                 let name = table_name(id);
                 format!("SELECT * FROM {name} LIMIT 0; SHOW CREATE TABLE {name}")
@@ -68,7 +68,7 @@ pub(super) fn probe(client: &mut Client, catalog: &mut Catalog) -> Result<(), Fa
             let mut shown = 0;
             match client.query_each(&asked, |_| shown += 1) {
                 Ok(()) => from = tables.len(),
-                // The statements before it have been answered, those after it have not been run.
+                // The statements before the refused one have been answered; those after it have not been run.
                 Err(Fault::Server(error)) => {
                     let Some((_, entry)) = tables.get_mut(from + shown) else { break };
                     entry.refused =

@@ -1,5 +1,5 @@
-//! Binary rows into Arrow, column by column: each value is decoded where it lies, straight into the buffer
-//! that becomes the array. Touches nothing but memory.
+//! Decodes binary rows into Arrow, column by column: each value goes straight from its packet into the buffer that
+//! becomes the array.
 
 use std::sync::Arc;
 
@@ -33,9 +33,9 @@ pub(super) struct Rows {
 /// What a column becomes when it holds bytes that are not text of its charset.
 pub(super) const NOT_TEXT: TypeOverride =
     TypeOverride::Bytes("bytes that are not text of its charset");
-const NO_DATE: TypeOverride = TypeOverride::Text("a date that is none, as 0000-00-00");
+const NO_DATE: TypeOverride = TypeOverride::Text("an invalid date such as 0000-00-00");
 
-/// Columns, by their places in the table, with values that their types cannot hold.
+/// The columns, by their positions in the table, with values that their types cannot hold.
 pub(super) type TooNarrow = Vec<(usize, TypeOverride)>;
 
 impl Rows {
@@ -106,7 +106,7 @@ struct Column {
     nulls: NullBufferBuilder,
 }
 
-/// The values of a column so far; a null has a placeholder.
+/// The values of a column so far, with a placeholder for each null.
 enum Values {
     I8(Vec<i8>),
     I16(Vec<i16>),
@@ -124,7 +124,7 @@ enum Values {
     Bytes { ends: Vec<i32>, bytes: Vec<u8>, form: Form },
 }
 
-/// What bytes are made of.
+/// What the bytes of a column are decoded from.
 #[derive(Clone, Copy)]
 enum Form {
     AsTheyAre,
@@ -271,13 +271,13 @@ fn primitive<T: ArrowPrimitiveType>(
     Arc::new(PrimitiveArray::<T>::new(taken(values).into(), nulls))
 }
 
-/// Takes what is there, and leaves room for as much again, unless it was one huge value.
+/// Takes the values and leaves room for as many more, but not for the bytes of a huge value.
 fn taken<T>(values: &mut Vec<T>) -> Vec<T> {
     let room = Vec::with_capacity(values.len().min(BATCH_BYTES));
     std::mem::replace(values, room)
 }
 
-/// A decimal from its text, which has exactly as many digits after the point as its type.
+/// A decimal from its text, which must have as many digits after the point as its type.
 #[inline]
 fn decimal(text: &[u8], scale: u8) -> Option<i128> {
     let (negative, digits) = match text {
@@ -293,7 +293,7 @@ fn decimal(text: &[u8], scale: u8) -> Option<i128> {
             b'0'..=b'9' => {
                 short = short * 10 + u64::from(byte - b'0');
                 count += 1;
-                // This many digits fit 64 bits, which are much faster.
+                // Eighteen digits always fit 64 bits, whose arithmetic is much faster.
                 if count == 18 {
                     value = value.checked_mul(10u128.pow(18))?.checked_add(u128::from(short))?;
                     (short, count) = (0, 0);

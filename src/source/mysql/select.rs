@@ -13,7 +13,7 @@ pub(super) fn quoted(name: &str) -> String {
     format!("`{}`", name.replace('`', "``"))
 }
 
-/// A text within a statement; backslashes escape, since `sql_mode` is empty.
+/// A text literal within a statement; a backslash escapes, since `sql_mode` is empty.
 pub(super) fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }
@@ -23,24 +23,24 @@ pub(super) fn table_name(id: &TableId) -> String {
     format!("{}.{}", quoted(&id.database), quoted(&id.table))
 }
 
-/// Rows of a table.
+/// Some or all rows of a table.
 pub(super) struct Part<'a> {
     pub(super) table: &'a Table,
-    /// The table as it stands after FROM.
+    /// The table as it is written after FROM.
     from: String,
-    /// Which of its rows; `None` for all of them.
+    /// The condition on its rows; `None` for all of them.
     condition: Option<String>,
 }
 
 impl<'a> Part<'a> {
-    /// A slice of a table, with the rows of the past if it keeps a history.
+    /// A slice of a table, with the old versions of its rows if it keeps them.
     pub(super) fn new(table: &'a Table, slice: Slice, is_versioned: bool) -> Self {
         let history = if is_versioned { " FOR SYSTEM_TIME ALL" } else { "" };
         let from = format!("{}{history}", table_name(&table.id));
         Self { table, from, condition: condition(table, slice) }
     }
 
-    /// A part of this part.
+    /// The rows of this part that also meet `more`.
     pub(super) fn and(&self, more: &str) -> Self {
         let condition = match &self.condition {
             None => more.to_owned(),
@@ -53,7 +53,7 @@ impl<'a> Part<'a> {
         self.condition.is_none()
     }
 
-    /// All columns by their names, since `*` leaves out those that are invisible.
+    /// Selects all columns by their names, since `*` leaves out invisible ones.
     pub(super) fn columns(&self, wrap: impl Fn(usize, String) -> String) -> String {
         let columns = self.table.columns.iter().enumerate();
         let columns = columns.map(|(at, column)| wrap(at, quoted(&column.key)));
@@ -66,7 +66,7 @@ impl<'a> Part<'a> {
     }
 }
 
-/// What an archive records of a column, in MySQL's words.
+/// The statistics of a column, in MySQL's SQL.
 pub(super) struct Statistics;
 
 impl StatisticsSql for Statistics {
@@ -76,7 +76,7 @@ impl StatisticsSql for Statistics {
 
     fn literal(&self, column: &Column, recorded: &str) -> Option<String> {
         match &column.data_type {
-            // With an exponent it is a double; without one it would be a decimal.
+            // A number with an exponent is a double; without one it would be a decimal.
             DataType::Float32 | DataType::Float64 => {
                 let exponent = if recorded.contains('e') { "" } else { "e0" };
                 recorded.parse::<f64>().ok()?.is_finite().then(|| format!("{recorded}{exponent}"))
@@ -117,7 +117,7 @@ impl TimeSql for Time<'_> {
         self.precision.literal(nanos)
     }
 
-    // To `IS NULL` the date 0000-00-00 of a column that is NOT NULL is null, too.
+    // `IS NULL` is also true for the date 0000-00-00 in a column that is NOT NULL.
     // <https://dev.mysql.com/doc/refman/8.4/en/comparison-operators.html#operator_is-null>
     fn is_null(&self) -> String {
         format!("{} <=> NULL", quoted(self.name))

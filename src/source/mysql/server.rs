@@ -1,4 +1,4 @@
-//! A server as listing and reading share it: its settings, its sessions, and what listing has learned of the tables.
+//! What listing and reading share: the settings of the source, its sessions, and what listing learned about the tables.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,38 +12,38 @@ use crate::source::relational::tables::Tables;
 use crate::source::relational::type_overrides::TypeOverrides;
 use crate::window::Window;
 
-/// What the threads that work for a source share.
+/// What the threads that work for one source share.
 pub(super) struct Inner {
     pub(super) name: String,
     pub(super) select: Select,
     pub(super) time_columns: BTreeMap<String, String>,
     pub(super) pool: Arc<Pool>,
-    /// Whether tables are told apart by InnoDB's numbers.
+    /// Whether InnoDB's numbers are used to tell tables apart.
     pub(super) numbered: AtomicBool,
     pub(super) tables: Tables<Readable>,
     pub(super) type_overrides: TypeOverrides,
 }
 
-/// What listing has learned of a table, for reading it.
+/// What listing has learned about a table that reading needs.
 pub(super) struct Readable {
-    /// Where its rows lie in time; `None` where none has one.
+    /// Where its rows lie in time; `None` if no row has a time.
     pub(super) bounds: Option<Window>,
     pub(super) size: Size,
-    /// Whether it keeps its old rows (MariaDB).
+    /// Whether it keeps the old versions of its rows (MariaDB's system versioning).
     pub(super) is_versioned: bool,
-    /// The integer by whose ranges it can be read, if it is large.
+    /// The integer column by whose ranges it can be read, if it is large.
     pub(super) key: Option<String>,
     /// Which table it was when it was listed.
     pub(super) object: Object,
-    /// Since when it has been that one, in the pool's time: older snapshots may see it as it was before it got its name.
+    /// Since when its name has stood for it, in the pool's time. An older snapshot may show another table.
     pub(super) since: u64,
 }
 
-/// ER_TABLE_DEF_CHANGED.
+/// ER_TABLE_DEF_CHANGED: the table was altered after the snapshot was taken.
 pub(super) const ALTERED: u16 = 1412;
 
 impl Inner {
-    /// Works within the session's snapshot, or in a new one where the table has been altered since it was taken.
+    /// Works within the session's snapshot, or in a new one if a table has been altered since that was taken.
     pub(super) fn current<T>(
         &self,
         session: &mut Session,
@@ -63,7 +63,7 @@ impl Inner {
         if session.taken < instant { session.renew(self.pool.tick()) } else { Ok(()) }
     }
 
-    /// Since when a name has stood for a table. `before` is an instant at which it did already.
+    /// Since when a name has stood for a table. `before` is an earlier instant at which it already did.
     pub(super) fn since(&self, id: &TableId, object: &Object, before: Option<u64>) -> u64 {
         let known = self.tables.get(id).ok().filter(|known| known.object == *object);
         let since = known.map(|known| known.since).or(before);

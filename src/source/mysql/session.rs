@@ -1,5 +1,5 @@
-//! The connections that read, each of which holds a snapshot. A connection that is lost takes its snapshot with it; the
-//! one that replaces it has another, with another name.
+//! The connections that read, each of which holds a snapshot. A lost connection takes its snapshot with it; the one that
+//! replaces it has another snapshot with another name.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,7 +19,7 @@ use crate::source::relational::broken::may_be_repeated;
 use crate::source::relational::cancel::CancelToken;
 use crate::source::relational::outside::{Connected, Outside};
 
-/// How a server is reached, and for how long it may be silent.
+/// How the server is reached, and how long it may be silent.
 #[derive(Clone)]
 pub(super) struct Address {
     pub(super) database: Database,
@@ -44,17 +44,17 @@ impl Address {
     }
 }
 
-/// The session decides how values look, for how long a slow destination may keep the server waiting, and for how long a
-/// statement waits for others who alter a table. A limit of rows that is set for all sessions would cut every answer
-/// short, and the server would count only what it sent.
+/// Sets how values look, how long the server waits for a slow destination, and how long a statement waits while somebody
+/// alters a table. It also lifts the limits of rows: one that the server sets for all sessions would cut every answer
+/// short, and the server would count only the rows that it sent.
 fn set_up(mut client: Client) -> Result<Client, Fault> {
     client.query(
         "SET NAMES utf8mb4; SET SESSION time_zone = '+00:00', sql_mode = '', wait_timeout = 604800, \
          net_read_timeout = 86400, net_write_timeout = 86400, lock_wait_timeout = 45, \
          sql_select_limit = 18446744073709551615, max_join_size = 18446744073709551615, sql_big_selects = 1",
     )?;
-    // Not all servers have these: limits on the duration of statements and transactions, and what hides the primary
-    // keys that the server made itself.
+    // Not all servers have these settings: limits on the duration of statements and transactions, and the one that hides
+    // primary keys that the server generated.
     let settings = if client.is_mariadb {
         &[
             "max_statement_time = 0",
@@ -78,7 +78,7 @@ pub(super) struct Session {
     pub(super) client: Client,
     /// The name of the snapshot.
     pub(super) snapshot_id: String,
-    /// When it was taken, in the pool's own time.
+    /// When the snapshot was taken, in the pool's own time.
     pub(super) taken: u64,
     pub(super) charsets: Arc<Charsets>,
 }
@@ -93,7 +93,7 @@ pub(super) struct Pool {
     /// Held while sessions are opened.
     opening: Mutex<()>,
     clock: AtomicU64,
-    /// A connection that is in no snapshot.
+    /// A connection outside of any snapshot.
     outside: Outside<Client>,
 }
 
@@ -120,14 +120,14 @@ impl Pool {
         }
     }
 
-    /// Waits for the right to a session.
+    /// Waits for the right to use a session.
     pub(super) async fn lease(self: &Arc<Self>) -> Result<Lease> {
         let permit = Arc::clone(&self.permits).acquire_owned().await;
         let permit = permit.map_err(|_| Error::stop("the sessions are closed"))?; // nobody closes them
         Ok(Lease { pool: Arc::clone(self), session: None, _permit: permit })
     }
 
-    /// The right to an idle session with this snapshot, if nobody waits for one.
+    /// The right to use an idle session with this snapshot, if nobody waits for one.
     pub(super) fn try_lease(self: &Arc<Self>, snapshot_id: &str) -> Option<Lease> {
         let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
         let mut sessions = self.lock();
@@ -137,7 +137,7 @@ impl Pool {
         Some(Lease { pool: Arc::clone(self), session, _permit: permit })
     }
 
-    /// Asks what is there now. The connection stays open, since a server may grant a user only so many.
+    /// Asks outside of any snapshot. The connection stays open, since a server may limit a user's connections.
     pub(super) fn outside<T>(
         &self,
         cancel: &CancelToken,
@@ -152,7 +152,7 @@ impl Pool {
         self.clock.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Whether the sessions that were opened together are of one moment.
+    /// What is known about whether the sessions that were opened together see one moment.
     pub(super) fn proof(&self) -> Option<Proof> {
         self.lock().proof
     }
@@ -165,7 +165,7 @@ impl Pool {
         self.lock().idle.pop()
     }
 
-    /// Opens all sessions that are missing, at one moment if that can be had. Returns one of them.
+    /// Opens all sessions that are missing, as of one moment if possible. Returns one of them.
     fn open(&self, cancel: &CancelToken) -> Result<Session> {
         let _opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(session) = self.idle() {
@@ -174,14 +174,14 @@ impl Pool {
         let missing = self.size.saturating_sub(self.lock().open).max(1);
         let mut clients = match self.address.connect(cancel) {
             Ok(client) => vec![client],
-            // The server grants no further connection: this work waits for one of those that are open.
+            // The server grants no further connection, so this work waits for one of the open ones.
             Err(error) if may_be_repeated(&error) => return self.wait().ok_or(error),
             Err(error) => return Err(error),
         };
         for _ in 1..missing {
             match self.address.connect(cancel) {
                 Ok(client) => clients.push(client),
-                // The server grants no further connection: fewer have to do.
+                // The server grants no further connection, so fewer have to do.
                 Err(error) if may_be_repeated(&error) => break,
                 Err(error) => return Err(error),
             }
@@ -225,7 +225,7 @@ impl Pool {
     }
 }
 
-/// The right to one session.
+/// The right to use one session.
 pub(super) struct Lease {
     pool: Arc<Pool>,
     session: Option<Session>,
@@ -233,7 +233,7 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    /// Works with the session, which is opened if need be, and closed if its connection has become useless.
+    /// Works with the session, which is opened if necessary, and closed if its connection breaks.
     pub(super) fn work<T>(
         &mut self,
         cancel: &CancelToken,
@@ -275,8 +275,8 @@ impl Drop for Lease {
 }
 
 impl Session {
-    /// Takes a new snapshot in place of the old one. A session for which that fails half-way is closed, since nobody
-    /// knows what it sees.
+    /// Takes a new snapshot in place of the old one. If that fails halfway, the session is closed, since nobody knows
+    /// what it sees.
     pub(super) fn renew(&mut self, now: u64) -> Result<(), Fault> {
         let taken = snapshot::take(std::slice::from_mut(&mut self.client), false);
         let (mut ids, _) = taken
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_that_got_half_way_to_a_new_snapshot_does_not_stay_under_the_old_name() {
+    fn a_session_whose_new_snapshot_failed_halfway_is_closed() {
         let tls = Tls { mode: TlsMode::Disable, ca: None, client: None, binding: Binding::Disable };
         let database = Database {
             host: "127.0.0.1".to_owned(),

@@ -1,7 +1,7 @@
-//! One moment for several connections. It is claimed only where the server ties what a snapshot sees to something that
-//! it shows: the place in MariaDB's binary log, or InnoDB's own list of transactions; or where a lock kept all writers
-//! out. That MySQL's binary log stands still proves nothing: a transaction is in the log before others see it. A moment
-//! of which nothing is known gets a name of its own.
+//! Snapshots of one moment on several connections. One moment is claimed only if the server shows something that is tied
+//! to what a snapshot sees (the position in MariaDB's binary log, or InnoDB's list of transactions), or if a lock kept
+//! all writers out. MySQL's binary log proves nothing, even if it stands still: a transaction is in the log before others
+//! see it. Snapshots about which nothing is known get a name each.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -12,28 +12,28 @@ use crate::source::mysql::client::Client;
 use crate::source::mysql::errors::Fault;
 use crate::window::{now, rfc3339};
 
-/// For how long to try for one moment, where the server is being written to.
+/// How long to try for one moment while the server is being written to.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// For how many seconds writers may have to wait for the lock, before it is given up.
+/// The seconds for which the lock is waited for before it is given up, since writers wait behind it.
 const LOCK_WAIT: u32 = 10;
-/// What `session` sets, in seconds.
+/// The seconds that `session` sets for all other statements.
 pub(super) const USUAL_WAIT: u32 = 45;
 
-/// What is known of the snapshots that were taken together.
+/// What is known about snapshots that were taken together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Proof {
-    /// They are of one moment.
+    /// They see one moment.
     One,
     /// Nothing shows that they are: the server is being written to.
     Written,
-    /// They are of several servers behind one address.
+    /// They belong to several servers behind one address.
     Servers,
     /// The user may not see what would prove it.
     Unseen,
 }
 
-/// Begins a transaction with a snapshot on each connection. Returns the name of what each sees. `lock` keeps
-/// all writers of the server out meanwhile.
+/// Begins a transaction with a snapshot on each connection, and returns the snapshots' names. With `lock`, all writers
+/// are kept out of the server meanwhile.
 pub(super) fn take(clients: &mut [Client], lock: bool) -> Result<(Vec<String>, Proof), Fault> {
     let servers = clients.iter_mut().map(server).collect::<Result<Vec<_>, _>>()?;
     let (names, proof) = if servers.windows(2).any(|pair| pair[0] != pair[1]) {
@@ -48,7 +48,7 @@ pub(super) fn take(clients: &mut [Client], lock: bool) -> Result<(Vec<String>, P
             if attempt.1 != Proof::Written || Instant::now() > until {
                 break attempt;
             }
-            // A writer that comes at equal intervals shall not be met each time.
+            // The pause is random, so that a writer at regular intervals does not spoil every attempt.
             thread::sleep(Duration::from_millis(fastrand::u64(2..30)));
         }
     };
@@ -56,16 +56,16 @@ pub(super) fn take(clients: &mut [Client], lock: bool) -> Result<(Vec<String>, P
     Ok((names.collect(), proof))
 }
 
-/// While nobody can commit.
+/// Takes the snapshots while nobody can commit.
 fn locked(clients: &mut [Client]) -> Result<(Vec<String>, Proof), Fault> {
     let Some(first) = clients.first_mut() else { return Ok((Vec::new(), Proof::One)) };
-    // Not for long: whoever wants to write waits behind this.
+    // The wait is short: everybody who wants to write waits behind this lock.
     let lock = format!("SET SESSION lock_wait_timeout = {LOCK_WAIT}; FLUSH TABLES WITH READ LOCK");
     first.query(&lock).map_err(|fault| {
-        // The connection may have a part of it.
-        let error = Error::from(fault).context("keeping writers out for one moment (`lock = true`)");
+        // The connection may hold the lock in part, so it must not be used again.
+        let error = Error::from(fault).context("keeping writers out for a moment (`lock = true`)");
         Fault::Broken(error.hint(
-            "the lock needs the right RELOAD, and waits for statements that run for long: run again later, \
+            "the lock needs the privilege RELOAD, and waits for long-running statements: run again later, \
              or without `lock`",
         ))
     })?;
@@ -105,11 +105,11 @@ fn attempt(clients: &mut [Client]) -> Result<(Vec<String>, Proof), Fault> {
     }
 }
 
-/// All at once, so that as little as can be is written between the first and the last. Tables that are done
-/// with can be altered by others after a return to the savepoint.
+/// Begins all transactions at once, so that little can be written between the first and the last. Each has a savepoint,
+/// since a return to it lets others alter the tables that have been read.
 fn begin(clients: &mut [Client]) -> Result<(), Fault> {
     for client in &mut *clients {
-        // Results as they are stored, with no conversion that could lose a byte.
+        // The server sends text as it is stored, without a conversion that could lose a byte.
         client.query(
             "SET character_set_results = NULL; SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ",
         )?;
@@ -117,12 +117,12 @@ fn begin(clients: &mut [Client]) -> Result<(), Fault> {
     for client in &mut *clients {
         client.ask("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY; SAVEPOINT moveout")?;
     }
-    // Each answer must be taken, also where another is an error.
+    // Every answer must be taken, even if another one is an error.
     let begun: Vec<_> = clients.iter_mut().map(|client| client.answer(|_| ())).collect();
     begun.into_iter().collect()
 }
 
-/// A name that no other moment has.
+/// A name that no other snapshot has.
 fn unique() -> String {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     format!("at {} ({})", rfc3339(now()), NUMBER.fetch_add(1, Ordering::Relaxed))
@@ -133,7 +133,7 @@ fn unproven(clients: &[Client]) -> Vec<String> {
     clients.iter().map(name).collect()
 }
 
-/// The first of these statements that the server takes.
+/// The first row of the first of these statements that the server accepts.
 fn first_of(
     client: &mut Client,
     statements: &[&str],
@@ -148,7 +148,7 @@ fn first_of(
     Ok(None)
 }
 
-/// Which server this is: an address may lead to several.
+/// The id of this server, since an address may lead to several.
 fn server(client: &mut Client) -> Result<String, Fault> {
     let ways =
         ["SELECT @@server_uuid", "SELECT @@server_uid", "SELECT CONCAT(@@hostname, ':', @@port)"];
@@ -156,32 +156,32 @@ fn server(client: &mut Client) -> Result<String, Fault> {
     Ok(row.into_iter().flatten().flatten().next().unwrap_or_default())
 }
 
-/// When the server was started: after a crash it may count from an earlier number on.
+/// When the server was started. It is part of a snapshot's name, since numbers of transactions may recur after a crash.
 fn started(client: &mut Client) -> Result<String, Fault> {
     let ways = ["performance_schema", "information_schema"].map(|schema| {
         format!(
             "SELECT UNIX_TIMESTAMP() - VARIABLE_VALUE FROM {schema}.GLOBAL_STATUS WHERE VARIABLE_NAME = 'Uptime'"
         )
     });
-    // MySQL's names of tables can be case sensitive.
+    // MySQL's table names can be case-sensitive.
     let lower = ways[0].replace("GLOBAL_STATUS", "global_status");
     let row = first_of(client, &[&lower, &ways[1]])?;
     Ok(row.into_iter().flatten().flatten().next().unwrap_or_else(unique))
 }
 
-/// What InnoDB says of the transactions that write.
+/// What InnoDB says about the transactions that write.
 #[derive(Debug, PartialEq, Eq)]
 struct Transactions {
-    /// The number that the next one gets.
+    /// The number that the next transaction gets.
     next: String,
-    /// Those that have one and are not done.
+    /// The numbers of the transactions that have not ended.
     active: Vec<String>,
 }
 
 impl Transactions {
-    /// Whether what snapshots see was the same from `self` to `after`: none got a number, so that none began,
-    /// and those that were active still are. MySQL takes a transaction from the list in the same step in which
-    /// others begin to see it; MariaDB later, so that there must be none.
+    /// Whether snapshots saw the same from `self` to `after`: no transaction got a number, so that none began, and those
+    /// that were active still are. MySQL removes a transaction from the list in the same step in which others begin to
+    /// see it. MariaDB removes it later, so that there none may have been active.
     fn proves(&self, after: &Self, is_mariadb: bool) -> bool {
         self == after && (self.active.is_empty() || !is_mariadb)
     }
@@ -194,7 +194,7 @@ impl Transactions {
         format!("since {started} to transaction {}{without}", self.next)
     }
 
-    /// From the text of `SHOW ENGINE INNODB STATUS`; `None` where it is not all there.
+    /// Reads the text of `SHOW ENGINE INNODB STATUS`; `None` if the server has truncated it.
     fn read(status: &str) -> Option<Self> {
         let mut next = None;
         let mut active = Vec::new();
@@ -204,7 +204,7 @@ impl Transactions {
             } else if let Some(rest) = line.strip_prefix("Trx id counter ") {
                 next = rest.split_whitespace().next().map(str::to_owned);
             } else if let Some(rest) = line.strip_prefix("---TRANSACTION ") {
-                // What has not written has the address of something for a number.
+                // A transaction that has not written shows an address in parentheses instead of a number.
                 let (number, state) = rest.split_once(',')?;
                 if !number.starts_with('(') && state.trim() != "not started" {
                     active.push(number.to_owned());
@@ -222,8 +222,8 @@ fn transactions(client: &mut Client) -> Result<Option<Transactions>, Fault> {
     Ok(status.and_then(|status| Transactions::read(&status)))
 }
 
-/// Whether all that is written to a MariaDB stands in its binary log: what a replica or a node of a cluster
-/// gets from others may not, and filters may keep some databases out. Who may not ask cannot tell.
+/// Whether everything that is written to a MariaDB is in its binary log. Filters may keep databases out of it, and a
+/// replica or a node of a cluster may not log what it gets from others. If the user may not ask, the answer is no.
 fn logs_all(client: &mut Client) -> Result<bool, Fault> {
     let Some(log) = first_of(client, &["SHOW MASTER STATUS"])? else { return Ok(false) };
     let text = |at: usize| log.get(at).cloned().flatten().unwrap_or_default();
@@ -237,11 +237,11 @@ fn logs_all(client: &mut Client) -> Result<bool, Fault> {
         "SHOW GLOBAL STATUS WHERE Variable_name IN ('Slaves_running', 'wsrep_cluster_size')",
     )?;
     let none = |row: &Vec<Option<String>>| matches!(row.last(), Some(Some(value)) if value == "0");
-    // An empty answer is not a "no".
+    // An answer without both values is not a "no".
     Ok(others.len() == 2 && others.iter().all(none))
 }
 
-/// Where in its binary log MariaDB's snapshot is: it takes the two in one step.
+/// The position of MariaDB's snapshot in its binary log, which MariaDB takes in one step.
 fn place(client: &mut Client) -> Result<Option<String>, Fault> {
     let rows = client.query(
         "SHOW STATUS WHERE Variable_name IN ('Binlog_snapshot_file', 'Binlog_snapshot_position')",

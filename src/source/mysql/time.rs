@@ -1,5 +1,5 @@
-//! PURE: dates and times as MySQL has them, which may be zero or half: in binary rows, as its own text, and
-//! as instants.
+//! PURE: MySQL's dates and times, which may be zero in whole or in part: in binary rows, as its own text, and as
+//! instants.
 
 use std::fmt::Write;
 
@@ -8,7 +8,7 @@ use crate::window::SECOND;
 
 const MICROS_A_DAY: i64 = 86_400 * 1_000_000;
 
-/// A date and a time of day, of any digits.
+/// A date and a time of day, valid or not.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct DateTime {
     pub(super) year: u16,
@@ -20,14 +20,14 @@ pub(super) struct DateTime {
     micros: u32,
 }
 
-/// Days since 1970 of the last date, since one date often follows another like it.
+/// Remembers the days since 1970 of the last date, since the next row often has the same date.
 #[derive(Debug, Default)]
 pub(super) struct Calendar {
     last: (u32, i32),
 }
 
 impl Calendar {
-    /// `None` for what is not a date: zero, half, or the 31st of February.
+    /// `None` for an invalid date: one with a zero in it, or the 31st of February.
     #[inline]
     pub(super) fn days(&mut self, date: DateTime) -> Option<i32> {
         let key = u32::from(date.year) << 16 | u32::from(date.month) << 8 | u32::from(date.day);
@@ -43,7 +43,7 @@ impl Calendar {
     }
 }
 
-/// Days since 1970 of a date that is one; the years of readers begin with 1.
+/// Days since 1970; `None` for an invalid date or the year 0, which readers of Parquet do not have.
 fn days(date: DateTime) -> Option<i32> {
     let leap = date.year.is_multiple_of(4)
         && (!date.year.is_multiple_of(100) || date.year.is_multiple_of(400));
@@ -57,7 +57,7 @@ fn days(date: DateTime) -> Option<i32> {
     is_date.then(|| days_of(i32::from(date.year), i32::from(date.month), i32::from(date.day)))
 }
 
-/// Days since 1970, counted from a March so that a leap day comes last.
+/// Days since 1970. Years are counted from March, so that a leap day is the last of its year.
 fn days_of(year: i32, month: i32, day: i32) -> i32 {
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let era = year.div_euclid(400);
@@ -67,7 +67,7 @@ fn days_of(year: i32, month: i32, day: i32) -> i32 {
 }
 
 impl DateTime {
-    /// From a binary row; what is not sent is zero.
+    /// Reads a binary row, which leaves out trailing zeros.
     #[inline]
     pub(super) fn read(parts: &mut Parts<'_>) -> Option<Self> {
         let mut time = Self::default();
@@ -114,19 +114,19 @@ impl DateTime {
         seconds * 1_000_000 + i64::from(self.micros)
     }
 
-    /// Nanoseconds since 1970, which may be more than 64 bits hold; `None` for what is not a date.
+    /// Nanoseconds since 1970, which may need more than 64 bits; `None` for an invalid date.
     pub(super) fn nanos(self) -> Option<i128> {
         let micros = i64::from(days(self)?) * MICROS_A_DAY + self.micros_of_day();
         Some(i128::from(micros) * 1000)
     }
 
-    /// As the server writes a DATE.
+    /// Appends the text that the server writes for a DATE.
     pub(super) fn push_date(self, to: &mut Vec<u8>) {
         let Self { year, month, day, .. } = self;
         push(to, format_args!("{year:04}-{month:02}-{day:02}"));
     }
 
-    /// As the server writes a DATETIME or TIMESTAMP.
+    /// Appends the text that the server writes for a DATETIME or TIMESTAMP.
     pub(super) fn push(self, decimals: u8, to: &mut Vec<u8>) {
         let Self { hour, minute, second, micros, .. } = self;
         self.push_date(to);
@@ -135,7 +135,7 @@ impl DateTime {
     }
 }
 
-/// Reads a TIME of a binary row, and appends it as the server writes it: `-838:59:59.000`.
+/// Reads a TIME from a binary row and appends the text that the server writes for it: `-838:59:59.000`.
 pub(super) fn push_time(parts: &mut Parts<'_>, decimals: u8, to: &mut Vec<u8>) -> Option<()> {
     let length = parts.byte()?;
     let (mut negative, mut days, mut time, mut micros) = (0, 0, [0; 3], 0);
@@ -170,10 +170,10 @@ fn push(to: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
     let _ = std::io::Write::write_fmt(to, text); // writing to memory cannot fail
 }
 
-/// A column of time: what its values are rounded to.
+/// The precision of a column of dates or times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Precision {
-    /// Nanoseconds between two values at least.
+    /// The smallest distance between two values, in nanoseconds.
     unit: i64,
     /// A TIMESTAMP, which holds no more than 32 bits of seconds.
     is_timestamp: bool,
@@ -193,12 +193,12 @@ impl Precision {
         Some(Self { unit, is_timestamp: name == "timestamp" })
     }
 
-    /// The first instant of the column's own at or after another, as a literal: a value of the column is
-    /// before the one exactly if it is before the other.
+    /// The first instant at or after another that the column can hold, as a literal: a value of the column is before
+    /// this instant exactly if it is before the given one.
     pub(super) fn literal(self, instant: impl Into<i128>) -> String {
-        /// What a TIMESTAMP holds begins here …
+        /// The first second of a TIMESTAMP.
         const FIRST: i128 = 1_000_000_000;
-        /// … and ends before this (MariaDB 11.5; 2038 before that).
+        /// The end of a TIMESTAMP's range since MariaDB 11.5; it was in 2038 before.
         const END: i128 = (1 << 32) * 1_000_000_000;
         let unit = i128::from(self.unit);
         let mut nanos = (instant.into() + unit - 1).div_euclid(unit) * unit;
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_the_servers() {
+    fn texts_are_those_that_the_server_writes() {
         for text in ["0000-00-00 00:00:00", "2021-00-15 01:02:03", "9999-12-31 23:59:59"] {
             let mut found = Vec::new();
             DateTime::parse(text).unwrap().push(0, &mut found);
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds_are_rounded_up_to_the_columns_own() {
+    fn bounds_are_rounded_up_to_the_precision_of_the_column() {
         let literal = |kind, instant| Precision::of(kind).unwrap().literal(instant);
         assert_eq!(literal("datetime(6)", 1), "TIMESTAMP'1970-01-01 00:00:00.000001'");
         assert_eq!(literal("datetime", 1_000_000_000), "TIMESTAMP'1970-01-01 00:00:01.000000'");

@@ -1,5 +1,4 @@
-//! PURE: what each type of MySQL becomes in Arrow, exactly or as text; and how the wire's form of it is read
-//! into that.
+//! PURE: the Arrow type of each type of MySQL, exact or text, and how a value on the wire is decoded into it.
 
 use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, TimeUnit};
 
@@ -17,7 +16,7 @@ pub(super) struct Declared<'a> {
     pub(super) has_charset: bool,
 }
 
-/// What a column becomes, as long as no value says otherwise.
+/// The Arrow type of a column, as long as no value turns out not to fit it.
 pub(super) fn data_type(declared: &Declared<'_>) -> DataType {
     let unsigned = declared.full.contains("unsigned");
     let integer = |signed, without| if unsigned { without } else { signed };
@@ -33,13 +32,13 @@ pub(super) fn data_type(declared: &Declared<'_>) -> DataType {
             (Some(precision @ 1..=DECIMAL128_MAX_PRECISION), Some(scale)) if scale >= 0 => {
                 DataType::Decimal128(precision, scale)
             }
-            // Readers make a double of what is wider.
+            // Readers turn a wider decimal into a double.
             _ => DataType::Utf8,
         },
         "date" => DataType::Date32,
         "datetime" => DataType::Timestamp(TimeUnit::Microsecond, None),
         "timestamp" => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
-        // From -838 to 838 hours: not a time of day, and its text is exact.
+        // From -838 to 838 hours: no time of day holds this, and its text is exact.
         "time" => DataType::Utf8,
         "char" | "varchar" | "tinytext" | "text" | "mediumtext" | "longtext" | "enum" | "set"
         | "json" | "uuid" | "inet4" | "inet6" | "xmltype" => DataType::Utf8,
@@ -49,7 +48,7 @@ pub(super) fn data_type(declared: &Declared<'_>) -> DataType {
     }
 }
 
-/// How a value on the wire becomes one of a column.
+/// How a value on the wire becomes a value of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Decode {
     I8,
@@ -67,8 +66,8 @@ pub(super) enum Decode {
     },
     Date,
     DateTime,
-    /// With so many digits of a second.
     DateText,
+    /// The server's text, with `decimals` digits after the point.
     DateTimeText {
         decimals: u8,
     },
@@ -77,7 +76,7 @@ pub(super) enum Decode {
     },
     /// Bytes as they are.
     Bytes,
-    /// Bytes that are text as they are, if they are UTF-8.
+    /// Bytes that are text if they are UTF-8, which is checked.
     Utf8,
     /// Text of MySQL's `latin1`.
     Latin1,
@@ -87,14 +86,14 @@ pub(super) enum Decode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ServerDecoded;
 
-/// How to read what comes on the wire into what was listed; `None` where the two do not fit, because the
-/// column was altered meanwhile. `charset` is that of the column.
+/// How to decode a column on the wire into the type that was listed; `None` if the two do not fit, because the column was
+/// altered meanwhile. `charset` is that of the column.
 pub(super) fn decode(
     wire: WireColumn,
     target: &DataType,
     charset: Charset,
 ) -> Option<Result<Decode, ServerDecoded>> {
-    // Numbers of types on the wire.
+    // The wire's numbers of types.
     const DECIMAL: u8 = 0xf6;
     const TIME: u8 = 0x0b;
     const DATE: u8 = 0x0a;
@@ -108,7 +107,7 @@ pub(super) fn decode(
         (0x02, DataType::Int16) if signed => Decode::I16,
         (0x02, DataType::UInt16) if !signed => Decode::U16,
         (YEAR, DataType::Int16) => Decode::I16,
-        // MEDIUMINT comes in four bytes.
+        // MEDIUMINT arrives in four bytes, like INT.
         (0x03 | 0x09, DataType::Int32) if signed => Decode::I32,
         (0x03 | 0x09, DataType::UInt32) if !signed => Decode::U32,
         (0x08, DataType::Int64) if signed => Decode::I64,
@@ -138,6 +137,6 @@ pub(super) fn decode(
 }
 
 fn digits(wire: WireColumn) -> Option<u8> {
-    // 31 stands for "any", which no column has.
+    // 31 stands for any number of digits, which no column of a table has.
     (wire.decimals <= 6).then_some(wire.decimals)
 }

@@ -1,5 +1,5 @@
-//! What a server has besides rows: definitions of everything, values of sequences, extensions, roles without
-//! their passwords, settings, an inventory. Writes no secret: not of user mappings, not of subscriptions.
+//! What a server has besides rows: definitions of everything, values of sequences, extensions, roles without their
+//! passwords, settings, and an inventory. No secret is written, neither of user mappings nor of subscriptions.
 
 mod ddl;
 mod dump;
@@ -14,8 +14,8 @@ use crate::source::postgres::catalog;
 use crate::source::postgres::pg_dump;
 use crate::source::postgres::server::Inner;
 
-/// Asks for each kind. What cannot be had is reported and is no error, unless the server cannot be reached at all: then
-/// the run can wait for it.
+/// Asks for each kind of artifact. What the server does not give is reported and does not end the collection. If the
+/// server cannot be used at all, that is an error.
 pub(super) fn collect(inner: &Inner) -> Result<Artifacts> {
     let mut kept = Artifacts::of(&inner.name);
     let mut listing = Listing::default();
@@ -48,7 +48,7 @@ pub(super) fn collect(inner: &Inner) -> Result<Artifacts> {
     Ok(kept)
 }
 
-/// The definition of a database, and how it was made. After a broken connection it is tried once more.
+/// The definition of a database, and how it was made. After a failure it is tried once more.
 fn define(inner: &Inner, database: &str) -> Result<(Script, String)> {
     define_once(inner, database)
         .or_else(|error| if is_final(&error) { Err(error) } else { define_once(inner, database) })
@@ -58,13 +58,13 @@ fn define_once(inner: &Inner, database: &str) -> Result<(Script, String)> {
     let pool = inner.pool(database);
     let mut session = pool.take()?;
     let connection = &mut session.connection;
-    // No snapshot can be exported below a savepoint; a session without it does not go back to the pool.
+    // A snapshot cannot be exported within a savepoint. A session without its savepoint must not go back to the pool.
     connection.query("RELEASE SAVEPOINT moveout")?;
     let rows = connection
         .query("SELECT current_setting('server_version_num'), current_setting('server_version')")?;
     let (version, name) = match rows.first() {
         Some(row) => (catalog::text(row, 0).parse().unwrap_or(0), catalog::text(row, 1)),
-        None => return Err(Error::fail("the server does not say its version")),
+        None => return Err(Error::fail("the server does not show its version")),
     };
     let dumped = match pg_dump::version(version) {
         Ok(program) => {

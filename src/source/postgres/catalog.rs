@@ -1,5 +1,5 @@
-//! What a database has, by its own catalogs: tables with their columns, types and indexes. A few statements
-//! for all of them, since there may be thousands.
+//! The tables of a database with their columns, types and indexes, from its catalogs. A few statements ask for all of
+//! them, since there may be thousands of tables.
 
 use std::collections::HashMap;
 
@@ -15,33 +15,33 @@ pub(super) struct Relation {
     pub(super) oid: u32,
     pub(super) schema: String,
     pub(super) name: String,
-    /// As `pg_class.relkind` has it: `r`, `m` or `f`.
+    /// `pg_class.relkind`: `r`, `m` or `f`.
     pub(super) kind: char,
-    /// By the last ANALYZE; negative where there was none.
+    /// The estimate of the last ANALYZE; negative if there was none.
     pub(super) rows_estimate: i64,
     pub(super) may_read: bool,
     pub(super) is_populated: bool,
-    /// The file it was in at the time of the snapshot.
+    /// The number of its file at the time of the snapshot.
     pub(super) file: u32,
-    /// How many blocks can be read by number.
+    /// The number of its blocks; 0 if they cannot be read by number.
     pub(super) blocks: u64,
-    /// With what it keeps beside its rows.
+    /// The size of its rows, including values that are stored out of line.
     pub(super) size_bytes: u64,
     pub(super) columns: Vec<Attribute>,
     /// The columns of its primary key, in the order of the key.
     pub(super) primary_key: Vec<i16>,
-    /// A column that leads an index, and how closely the order of the table follows it.
+    /// The columns that lead an index, and how closely the order of the table follows each.
     pub(super) indexed: Vec<Indexed>,
 }
 
 impl Relation {
-    /// About how large it is; it may never have been analysed.
+    /// Its estimated size; the number of rows is unknown before the first ANALYZE.
     pub(super) fn size(&self) -> Size {
         let bytes = (self.size_bytes > 0).then_some(self.size_bytes);
         Size { rows: u64::try_from(self.rows_estimate).ok(), bytes }
     }
 
-    /// One of its columns, which becomes such a kind in the archive.
+    /// One of its columns, whose values are of this kind in the archive.
     pub(super) fn column(&self, attribute: &Attribute, kind: &Kind, names: &mut Names) -> Column {
         let Attribute { number, name, type_name, .. } = attribute;
         let place = self.primary_key.iter().position(|part| part == number);
@@ -60,7 +60,7 @@ pub(super) struct Attribute {
     pub(super) name: String,
     pub(super) type_oid: u32,
     pub(super) modifier: i32,
-    /// In the server's words: `numeric(10,2)`.
+    /// The type as the server writes it, such as `numeric(10,2)`.
     pub(super) type_name: String,
     pub(super) not_null: bool,
 }
@@ -72,11 +72,11 @@ pub(super) struct Indexed {
     pub(super) correlation: Option<f64>,
 }
 
-// Names that begin with pg_ are the system's.
+// Names that begin with pg_ belong to the system.
 const USER_RELATIONS: &str = "c.relkind IN ('r', 'm', 'f') AND n.nspname <> 'information_schema' \
     AND n.nspname !~ '^pg_'";
 
-/// All types.
+/// All types of the database.
 pub(super) fn types(connection: &mut Connection) -> Result<Types> {
     let rows = connection.query(
         "SELECT t.oid, t.typname, n.nspname = 'pg_catalog', t.typbasetype, t.typtypmod, t.typelem, \
@@ -105,9 +105,9 @@ pub(super) fn types(connection: &mut Connection) -> Result<Types> {
     Ok(Types(types))
 }
 
-/// All relations that hold rows and are not the system's, sorted by name. A partitioned table holds none: its
-/// partitions do. Asking for the size of a table waits for whoever has locked it exclusively; for such a table the last
-/// known size is taken.
+/// All relations that hold rows and do not belong to the system, sorted by name. A partitioned table holds none: its
+/// partitions do. Asking for the size of a table that somebody has locked exclusively would wait, so its last known size
+/// is taken.
 pub(super) fn relations(connection: &mut Connection) -> Result<Vec<Relation>> {
     let rows = connection.query(&format!(
         "SELECT c.oid, n.nspname, c.relname, c.relkind, c.reltuples::bigint, \
@@ -135,7 +135,7 @@ pub(super) fn relations(connection: &mut Connection) -> Result<Vec<Relation>> {
             may_read: truth(row, 5),
             is_populated: truth(row, 6),
             file: number(row, 7)?,
-            // The table may have been dropped since.
+            // These are null if the table has been dropped meanwhile.
             blocks: number(row, 8).unwrap_or_default(),
             size_bytes: number(row, 9).unwrap_or_default(),
             columns: Vec::new(),
@@ -174,7 +174,7 @@ pub(super) fn relations(connection: &mut Connection) -> Result<Vec<Relation>> {
             relation.primary_key.push(number(row, 1)?);
         }
     }
-    // Partial indexes do not serve every window; the first column of an expression is 0.
+    // A partial index does not serve every window. An index on an expression has column 0, which joins no attribute.
     let rows = connection.query(&format!(
         "SELECT i.indrelid, i.indkey[0], s.correlation \
          FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_am m ON m.oid = x.relam \
@@ -195,7 +195,7 @@ pub(super) fn relations(connection: &mut Connection) -> Result<Vec<Relation>> {
     Ok(relations)
 }
 
-/// Large objects are in a table of the system; nothing where there are none.
+/// The system's table of large objects; `None` if there are no large objects.
 pub(super) fn large_objects(connection: &mut Connection) -> Result<Option<Relation>> {
     let rows = connection.query(
         "SELECT 'pg_largeobject'::regclass::oid, has_table_privilege('pg_largeobject', 'SELECT'), \
@@ -233,7 +233,7 @@ pub(super) fn large_objects(connection: &mut Connection) -> Result<Option<Relati
     }))
 }
 
-/// Version of the server as a number (150002), and bytes of a block.
+/// The server's version as a number (150002), and the bytes of a block.
 pub(super) fn version(connection: &mut Connection) -> Result<(u32, u64)> {
     let rows = connection
         .query("SELECT current_setting('server_version_num'), current_setting('block_size')")?;
@@ -248,11 +248,11 @@ pub(super) struct Named {
     pub(super) closed: Option<String>,
 }
 
-/// All databases except the server's own templates; other templates may be a user's.
+/// All databases except the server's own templates. Other templates may belong to a user.
 pub(super) fn databases(connection: &mut Connection) -> Result<Vec<Named>> {
     let rows = connection.query(
         "SELECT datname, CASE WHEN datconnlimit = -2 \
-         THEN 'it is invalid, since a DROP DATABASE of it was interrupted: drop it, or leave it out' \
+         THEN 'it is invalid, since a DROP DATABASE was interrupted: drop it, or leave it out' \
          WHEN NOT datallowconn THEN 'it allows no connections' \
          WHEN NOT has_database_privilege(oid, 'CONNECT') THEN 'this user may not connect to it' END \
          FROM pg_database WHERE datname NOT IN ('template0', 'template1') ORDER BY datname COLLATE \"C\"",

@@ -1,5 +1,5 @@
-//! One connection to PostgreSQL: TLS, authentication, statements whose answers are small, and the data of
-//! `COPY … TO STDOUT` as it comes. Blocks; knows the protocol's frames, not what is in a row.
+//! One connection to PostgreSQL: TLS, authentication, statements with small answers, and the data of `COPY … TO STDOUT`
+//! as it arrives. It blocks, and knows the protocol's frames but not the format of a row.
 
 use std::io::{self, Read, Write};
 use std::time::Duration;
@@ -20,9 +20,9 @@ use crate::source::relational::outside::Connected;
 use crate::source::tcp::{Closer, TcpTransport};
 use crate::text::escaped;
 
-/// What a server says before the login is complete is short; a larger message is refused.
+/// Messages before the login is complete are short; a larger one is refused.
 const GREETING_BYTES: usize = 64 * 1024;
-/// A statement that searches may take long until its first byte: so many times longer than a gap between rows.
+/// A statement that searches a table may take this many times longer until its first byte than a gap between rows.
 const LOOKING: u32 = 20;
 
 /// A connection that is logged in.
@@ -31,9 +31,9 @@ pub(super) struct Connection {
     input: Input,
     address: String,
     idle: Duration,
-    /// Its texts may be in any encoding: what is not UTF-8 must be sent back unchanged.
+    /// Whether texts may be in any encoding. Those that are not UTF-8 must be sent back unchanged.
     keeps_bytes: bool,
-    /// SQLSTATE of what the server refused last.
+    /// The SQLSTATE of the statement that the server refused last.
     refused: String,
 }
 
@@ -62,14 +62,14 @@ impl Connection {
             let prefers = server.tls.mode == TlsMode::Prefer;
             wire = match &answer {
                 b"S" => match wire.upgrade(&server.tls, &server.host) {
-                    // As in libpq: `prefer` continues without TLS.
+                    // As in libpq, `prefer` continues without TLS.
                     Err(error) if prefers && error.class() == Class::Stop => connect()?,
                     upgraded => upgraded?,
                 },
                 _ if prefers => wire,
                 _ => {
-                    return Err(Error::stop(format!("{address}: the server has no TLS"))
-                        .hint("if the way to it is safe, sslmode=disable does without"));
+                    return Err(Error::stop(format!("{address}: the server does not offer TLS"))
+                        .hint("if the way to it is safe, sslmode=disable connects without TLS"));
                 }
             };
         }
@@ -104,7 +104,7 @@ impl Connection {
                     continue;
                 }
                 b'R' => {}
-                // These are parameters, the key for cancelling, and notices.
+                // Parameters, the key for cancelling, and notices.
                 _ => continue,
             }
             let (kind, data) = body.split_at_checked(4).ok_or_else(|| malformed(&self.address))?;
@@ -113,7 +113,7 @@ impl Connection {
             let written = match kind {
                 0 if requires && !is_bound => return Err(self.not_bound()),
                 0 => continue,
-                // Whoever stands between must not get the password by asking for it in clear.
+                // Somebody between here and the server must not get the password by asking for it in the clear.
                 3 | 5 if requires => return Err(self.not_bound()),
                 3 => frontend::password_message(password()?.as_bytes(), &mut out),
                 5 => {
@@ -132,7 +132,7 @@ impl Connection {
                     let Some((scram, binds)) = scram.as_mut() else {
                         return Err(malformed(&self.address));
                     };
-                    // The server must prove that it knows the password, too.
+                    // The server must also prove that it knows the password.
                     let refused = |error: io::Error| {
                         Error::stop(format!("{}: authentication failed: {error}", self.address))
                     };
@@ -144,14 +144,14 @@ impl Connection {
                     scram.update(data).map_err(refused)?;
                     frontend::sasl_response(scram.message(), &mut out)
                 }
-                _ => return Err(self.cannot("the way of authentication that it asks for")),
+                _ => return Err(self.cannot("the authentication method that the server asks for")),
             };
             written.map_err(|error| Error::stop(format!("{}: {error}", self.address)))?;
             self.wire.write_all(&out).map_err(|error| broken(&self.address, error))?;
         }
     }
 
-    /// Which of the SCRAM mechanisms that the server offers is taken, and how it is tied to the connection.
+    /// The SCRAM mechanism to use of those that the server offers, and how it is bound to the connection.
     fn scram_of(&self, offered: &[u8], wanted: Binding) -> Result<(&'static str, ChannelBinding)> {
         let offers =
             |way: &str| offered.split(|byte| *byte == 0).any(|name| name == way.as_bytes());
@@ -162,9 +162,9 @@ impl Connection {
             }
             _ if wanted == Binding::Require => Err(self.not_bound()),
             _ if !offers(SCRAM_SHA_256) => {
-                Err(self.cannot("the ways of authentication that it offers"))
+                Err(self.cannot("the SASL mechanisms that the server offers"))
             }
-            // This tells the server if somebody has removed its offer on the way.
+            // With this, the server notices if somebody on the way has removed its offer.
             Some(_) => Ok((SCRAM_SHA_256, ChannelBinding::unrequested())),
             None => Ok((SCRAM_SHA_256, ChannelBinding::unsupported())),
         }
@@ -173,16 +173,18 @@ impl Connection {
     fn not_bound(&self) -> Error {
         let why = match (self.wire.is_tls(), self.wire.end_point()) {
             (false, _) => "there is no TLS",
-            (true, None) => "the signature of the server's certificate has no hash to tie it to",
-            (true, Some(_)) => "the server, or what stands before it, offers no SCRAM-SHA-256-PLUS",
+            (true, None) => {
+                "the signature of the server's certificate has no hash that it could be bound to"
+            }
+            (true, Some(_)) => "the server, or a proxy before it, offers no SCRAM-SHA-256-PLUS",
         };
-        Error::stop(format!("{}: channel_binding=require cannot be had: {why}", self.address))
-            .hint("if the way to the server is safe, channel_binding=prefer does without")
+        Error::stop(format!("{}: channel_binding=require is not possible: {why}", self.address))
+            .hint("if the way to the server is safe, channel_binding=prefer connects without channel binding")
     }
 
     fn cannot(&self, what: &str) -> Error {
         Error::stop(format!("{}: moveout does not know {what}", self.address))
-            .hint("passwords work: scram-sha-256, md5 and password")
+            .hint("use a role with a password: moveout knows scram-sha-256, md5 and password")
     }
 
     fn send(&mut self, write: impl FnOnce(&mut BytesMut) -> io::Result<()>) -> Result<()> {
@@ -196,7 +198,7 @@ impl Connection {
         self.keeps_bytes = true;
     }
 
-    /// A query in a transaction of its own, whose texts arrive as they are stored.
+    /// Runs a query in its own transaction, in which texts arrive as they are stored.
     pub(super) fn query_as_stored(&mut self, sql: &str) -> Result<Vec<Row>> {
         if self.keeps_bytes {
             self.query(&format!("BEGIN; SET LOCAL client_encoding = 'SQL_ASCII'; {sql}; COMMIT"))
@@ -205,7 +207,7 @@ impl Connection {
         }
     }
 
-    /// The bytes of a text that this connection has returned.
+    /// The stored bytes of a text that this connection has returned.
     pub(super) fn bytes(&self, text: &str) -> Vec<u8> {
         if self.keeps_bytes { bytes_of(text) } else { text.as_bytes().to_vec() }
     }
@@ -215,7 +217,7 @@ impl Connection {
         self.refused == code
     }
 
-    /// Address and database, without credentials.
+    /// The address and the database, without credentials.
     pub(super) fn address(&self) -> &str {
         &self.address
     }
@@ -235,14 +237,14 @@ impl Connection {
         tracing::debug!("{}: {}", self.address, escaped(sql));
         let statement = self.bytes(sql);
         let length = i32::try_from(statement.len() + 5);
-        let length =
-            length.map_err(|_| Error::stop(format!("{}: too long a statement", self.address)))?;
+        let length = length
+            .map_err(|_| Error::stop(format!("{}: the statement is too long", self.address)))?;
         let message = [b"Q", &length.to_be_bytes()[..], &statement, &[0]].concat();
         self.wire.write_all(&message).map_err(|error| broken(&self.address, error))
     }
 
-    /// Runs statements and returns the rows of all of them as text. After an error that the server
-    /// reported the connection can be used, but not the transaction it was in.
+    /// Runs statements and returns the rows of all of them as text. After an error that the server reported, the
+    /// connection stays usable, but its transaction does not.
     pub(super) fn query(&mut self, sql: &str) -> Result<Vec<Row>> {
         self.ask(sql, self.idle * LOOKING)?;
         let mut rows = Vec::new();
@@ -270,9 +272,10 @@ impl Connection {
         error
     }
 
-    /// Runs `COPY … TO STDOUT`, of rows or of what is looked for, and hands over its data piece by piece, as it
-    /// comes: a value of a gigabyte is not held here. Returns how many rows the server says it sent, which it
-    /// says only when all were. After an error that the server reported the connection can be used, but not the transaction it was in; after any other it is of no use.
+    /// Runs `COPY … TO STDOUT` and passes its data on piece by piece, so that a value of a gigabyte is not held here.
+    /// `is_looking` says that the server may search for long before the first byte. Returns the number of rows that the
+    /// server claims to have sent, which it states only after the last one. After an error that the server reported, the
+    /// connection stays usable, but its transaction does not; after any other error, neither does.
     pub(super) fn copy_out(
         &mut self,
         sql: &str,
@@ -309,7 +312,7 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        // Without it the server logs an unexpected end; it need not arrive.
+        // Without this message the server logs an unexpected end. It does not matter if it fails.
         let mut out = BytesMut::new();
         frontend::terminate(&mut out);
         let _ = self.wire.write_all(&out);

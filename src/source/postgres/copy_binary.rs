@@ -1,13 +1,13 @@
-//! SYNC, the streaming path: the data of `COPY … (FORMAT binary)` cut into rows. A stream is complete only
-//! with its trailer.
+//! SYNC, the streaming path: cuts the data of `COPY … (FORMAT binary)` into rows. A stream is complete only with its
+//! trailer.
 
-/// Begins the data. <https://www.postgresql.org/docs/current/sql-copy.html>, "Binary Format".
+/// The beginning of the data: <https://www.postgresql.org/docs/current/sql-copy.html>, "Binary Format".
 const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
 
-/// Room for a row that arrives in pieces; it is used again for the next.
+/// The largest buffer for rows that arrive in pieces that is kept for the next one.
 const KEPT_BYTES: usize = 1 << 20;
 
-/// Cuts the data into rows. Servers send each row in a message of its own; the protocol does not say so.
+/// Cuts the data into rows. Servers send each row in its own message, but the protocol does not require it.
 pub(super) struct Copy {
     columns: usize,
     began: bool,
@@ -16,7 +16,7 @@ pub(super) struct Copy {
     carry: Vec<u8>,
 }
 
-/// The data violates the format.
+/// The data violate the format.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Malformed;
 
@@ -26,17 +26,17 @@ impl Copy {
         Self { columns, began: false, ended: false, rows: 0, carry: Vec::new() }
     }
 
-    /// Rows so far.
+    /// The number of rows so far.
     pub(super) fn rows(&self) -> u64 {
         self.rows
     }
 
-    /// Whether the trailer came.
+    /// Whether the trailer has arrived.
     pub(super) fn is_complete(&self) -> bool {
         self.ended && self.carry.is_empty()
     }
 
-    /// Takes the next bytes, and hands over the fields of each row that is complete.
+    /// Takes the next bytes and passes on the fields of each row that is complete.
     #[inline]
     pub(super) fn feed<E: From<Malformed>>(
         &mut self,
@@ -52,7 +52,7 @@ impl Copy {
         carry.extend_from_slice(data);
         let used = self.cut(&carry, row)?;
         carry.drain(..used);
-        // One huge row does not mean that the next is as large.
+        // The row after a huge one is usually not as large.
         if carry.is_empty() && carry.capacity() > KEPT_BYTES {
             carry = Vec::new();
         }
@@ -60,7 +60,7 @@ impl Copy {
         Ok(())
     }
 
-    /// Returns how many bytes were whole rows.
+    /// Returns the length of the complete rows.
     #[inline]
     fn cut<E: From<Malformed>>(
         &mut self,
@@ -91,7 +91,7 @@ impl Copy {
     }
 }
 
-/// Where the header ends; `None` if it is not all there.
+/// Where the header ends; `None` if it has not arrived completely.
 fn header(data: &[u8]) -> Result<Option<usize>, Malformed> {
     let there = data.len().min(SIGNATURE.len());
     if data[..there] != SIGNATURE[..there] {
@@ -104,7 +104,7 @@ fn header(data: &[u8]) -> Result<Option<usize>, Malformed> {
     Ok((data.len() >= end).then_some(end))
 }
 
-/// Where a row ends that begins here; `None` if it is not all there.
+/// Where the row that begins at `at` ends; `None` if it has not arrived completely.
 #[inline]
 fn row_end(data: &[u8], mut at: usize, columns: usize) -> Result<Option<usize>, Malformed> {
     for _ in 0..columns {
@@ -178,7 +178,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_cut_is_not_complete(
+        fn a_truncated_stream_is_not_complete(
             rows in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..20), 0..10),
             missing in 1usize..60,
         ) {
@@ -188,7 +188,7 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
+        fn arbitrary_bytes_do_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
             let _ = read(&bytes, &[7]);
             let mut behind = stream(&[], false);
             behind.extend(bytes);

@@ -1,5 +1,5 @@
-//! SYNC, the streaming path: values of PostgreSQL's binary form, one row after the other, into Arrow arrays,
-//! without an allocation for each value. Knows arrow, no connection.
+//! SYNC, the streaming path: decodes rows in PostgreSQL's binary format into Arrow arrays, without an allocation for each
+//! value.
 
 use std::sync::Arc;
 
@@ -18,11 +18,11 @@ use crate::source::postgres::field::{Rejected, decimal, exact, field, too_narrow
 use crate::source::postgres::types::{Kind, element_field, interval_fields};
 use crate::source::relational::type_overrides::TypeOverride;
 
-/// Days, and microseconds, from 1970 to 2000, from which PostgreSQL counts.
+/// The days, and the microseconds, from 1970 to 2000, from which PostgreSQL counts.
 const EPOCH_DAYS: i32 = 10_957;
 const EPOCH_MICROS: i64 = EPOCH_DAYS as i64 * 86_400_000_000;
 const NOT_UTF8: TypeOverride = TypeOverride::Bytes("text that is not UTF-8");
-/// `24:00:00`, which Arrow's time of day cannot hold.
+/// PostgreSQL's `24:00:00`, which Arrow's time of day cannot hold.
 const DAY_MICROS: i64 = 86_400_000_000;
 
 /// The rows of a batch, column by column.
@@ -42,12 +42,12 @@ impl Rows {
         self.rows
     }
 
-    /// Bytes of the values as they were sent.
+    /// The bytes of the values as they were sent.
     pub(super) fn size_bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Adds a row: for each column a length, -1 for null, and as many bytes. An error names the column.
+    /// Adds a row, which has a length (-1 for null) and that many bytes for each column. An error names the column.
     #[inline]
     pub(super) fn push(&mut self, mut row: &[u8]) -> Result<(), (usize, Rejected)> {
         self.bytes += row.len();
@@ -71,13 +71,13 @@ impl Rows {
         }
         let options = RecordBatchOptions::new().with_row_count(Some(self.rows));
         (self.rows, self.bytes) = (0, 0);
-        // The schema's types are those of the kinds that the columns were made of.
+        // This cannot fail: the types of the schema and of the arrays both follow from the kinds.
         RecordBatch::try_new_with_options(Arc::clone(&self.schema), arrays, &options)
             .map_err(|_| (0, NOT_UTF8))
     }
 }
 
-/// Values of one column.
+/// The values of one column.
 struct Values {
     nulls: NullBufferBuilder,
     store: Store,
@@ -102,7 +102,7 @@ enum Store {
     List { ends: Vec<i32>, elements: Box<Values>, kind: Kind },
 }
 
-/// How a text is wrapped.
+/// How the server wraps a text.
 #[derive(Clone, Copy)]
 enum Form {
     Plain,
@@ -110,7 +110,7 @@ enum Form {
     Jsonb,
 }
 
-/// Values of any length, one after the other.
+/// Values of different lengths, one after the other.
 struct Spans {
     ends: Vec<i32>,
     bytes: Vec<u8>,
@@ -124,7 +124,7 @@ impl Spans {
     #[inline]
     fn push(&mut self, value: &[u8]) -> Result<(), Rejected> {
         self.bytes.extend_from_slice(value);
-        // A batch ends long before that; only a single value could be this large.
+        // A batch ends long before this, so only a single value can be this large.
         let end = i32::try_from(self.bytes.len());
         self.ends.push(end.map_err(|_| too_narrow("a value of more than 2 GiB"))?);
         Ok(())
@@ -132,7 +132,7 @@ impl Spans {
 
     fn take(&mut self) -> (OffsetBuffer<i32>, Buffer) {
         let ends = std::mem::replace(&mut self.ends, vec![0]);
-        // One huge value does not mean that the next is as large.
+        // The value after a huge one is usually not as large.
         let room = Vec::with_capacity(self.bytes.len().min(1 << 20));
         let bytes = std::mem::replace(&mut self.bytes, room);
         (OffsetBuffer::new(ends.into()), bytes.into())
@@ -202,7 +202,7 @@ impl Values {
                     i32::MIN | i32::MAX => return Err(too_narrow("infinity")),
                     days => days.checked_add(EPOCH_DAYS),
                 };
-                values.push(days.ok_or(too_narrow("a date beyond all calendars"))?);
+                values.push(days.ok_or(too_narrow("a date beyond the range of 32 bits of days"))?);
             }
             Store::Time(values) => {
                 let micros = i64::from_be_bytes(exact(value)?);
@@ -225,7 +225,7 @@ impl Values {
                     i32::from_be_bytes(exact(&bytes[8..12])?),
                     i32::from_be_bytes(exact(&bytes[12..])?),
                 );
-                // Since version 17.
+                // Intervals can be infinite since version 17.
                 if (of_days, of_months) == (i32::MAX, i32::MAX)
                     || (of_days, of_months) == (i32::MIN, i32::MIN)
                 {
@@ -282,7 +282,7 @@ impl Values {
         self.nulls.append_null();
     }
 
-    /// `None` where it is text that is not UTF-8.
+    /// The array; `None` if a text is not UTF-8.
     fn finish(&mut self) -> Option<ArrayRef> {
         let rows = self.nulls.len();
         let nulls = self.nulls.finish();
@@ -337,7 +337,7 @@ impl Values {
     }
 }
 
-/// An array of one dimension, counted from 1, or an empty one.
+/// Reads an array, which must be empty or have one dimension that is counted from 1.
 fn list(value: &[u8], elements: &mut Values) -> Result<(), Rejected> {
     let number = |at: usize| -> Result<i32, Rejected> {
         let bytes = value.get(at..at + 4).ok_or(Rejected::Malformed)?;
@@ -396,7 +396,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
+        fn arbitrary_bytes_do_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
             let element = Box::new(Kind::Text);
             for kind in [
                 Kind::Bool, Kind::Decimal(10, 2), Kind::Interval, Kind::Padded, Kind::Jsonb,
@@ -410,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_type_cannot_hold_is_refused() {
+    fn values_that_a_type_cannot_hold_are_refused() {
         let timestamp = Kind::Timestamp { utc: true };
         assert!(cannot(&timestamp, &i64::MAX.to_be_bytes()));
         assert!(cannot(&timestamp, &i64::MIN.to_be_bytes()));

@@ -1,6 +1,6 @@
-//! A native dump of each exported database by pg_dump, as SQL: its end can be told from all else, each COPY in it has an
-//! end of its own, and it is read by any later psql. The custom format has its table of contents at its beginning and
-//! nothing at its end, and what is written to a pipe cannot be loaded by several sessions either.
+//! A native dump of each exported database by pg_dump, as SQL. Its end can be recognized, each COPY in it has an end of
+//! its own, and any later psql can load it. The custom format has nothing at its end by which a truncated dump could be
+//! recognized, and if it is written to a pipe, several sessions cannot load it in parallel either.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::source::postgres::catalog::text;
 use crate::source::postgres::pg_dump;
 use crate::source::postgres::server::Inner;
 
-/// What pg_dump says to a user who may not: no further attempt helps.
+/// Texts of pg_dump's errors that another attempt would only repeat.
 const PERMANENT: &[&str] = &["permission denied", "server version mismatch", "row-level security"];
 
 /// Lists the dumps. Blocks.
@@ -23,12 +23,12 @@ pub(super) fn list(inner: &Inner, listing: &mut Listing) -> Result<()> {
     let version = version.first().and_then(|row| text(row, 0).parse().ok()).unwrap_or(0);
     let program = pg_dump::version(version).map_err(|why| {
         Error::fail(why).hint(format!(
-            "install the client programs of PostgreSQL {} or later, or take `dump` out of the configuration",
+            "install the client programs of PostgreSQL {} or later, or remove `dump` from the configuration",
             version / 10_000
         ))
     });
     let sizes = connection.query("SELECT datname, pg_database_size(oid) FROM pg_database");
-    let sizes = sizes.unwrap_or_default(); // of databases that others closed it may not be asked
+    let sizes = sizes.unwrap_or_default(); // it fails if there is a database that the user may not see
     for database in inner.databases(&mut Listing::default())? {
         let bytes = sizes.iter().find(|row| text(row, 0) == database);
         let bytes = bytes.and_then(|row| text(row, 1).parse().ok());
@@ -38,8 +38,7 @@ pub(super) fn list(inner: &Inner, listing: &mut Listing) -> Result<()> {
         inner.dumps.add(listing, &inner.name, &database, plan);
         if holds_secrets(inner, &database) {
             listing.warnings.push(format!(
-                "the dump of {} holds the options of user mappings or foreign servers as they are, which may be \
-                 passwords",
+                "the dump of {} contains options of user mappings or foreign servers, which may be passwords",
                 database.escape_debug()
             ));
         }
@@ -47,7 +46,7 @@ pub(super) fn list(inner: &Inner, listing: &mut Listing) -> Result<()> {
     Ok(())
 }
 
-/// Whether the user can see secrets in the database that pg_dump writes.
+/// Whether the user can see secrets in the database, which pg_dump would write.
 fn holds_secrets(inner: &Inner, database: &str) -> bool {
     let session = inner.pool(database).take();
     let hidden = session.and_then(|mut session| session.connection.query(&secrets::options()));

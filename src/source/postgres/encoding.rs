@@ -1,5 +1,5 @@
-//! Text that the server cannot convert to UTF-8, since it holds bytes that are no character of the database's encoding:
-//! its column becomes the bytes that are stored. Blocks.
+//! Finds the columns whose text the server cannot convert to UTF-8, since some bytes are not a character of the database's
+//! encoding. Such a column becomes bytes, as they are stored. Blocks.
 
 use crate::error::Result;
 use crate::model::Table;
@@ -18,8 +18,8 @@ fn is_text(kind: &Kind) -> bool {
     }
 }
 
-/// Which columns of a table cannot be translated: the server says that there are some, but not which, so it is asked
-/// for one after the other, each over the whole table.
+/// The columns of a table that cannot be converted. The server does not say which column failed, so each one is tried,
+/// over the whole table.
 pub(super) fn untranslatable(
     session: &mut Session,
     table: &Table,
@@ -34,7 +34,7 @@ pub(super) fn untranslatable(
         match connection.query(&sql::translated(&column.key, &readable.from)) {
             Ok(_) => {}
             Err(_) if connection.was_refused_by(UNTRANSLATABLE) => {
-                found.push((at, TypeOverride::Bytes("text that has no characters in UTF-8")));
+                found.push((at, TypeOverride::Bytes("text that cannot be converted to UTF-8")));
             }
             Err(error) => return Err(error),
         }

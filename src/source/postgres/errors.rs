@@ -1,4 +1,4 @@
-//! PURE: what PostgreSQL says when it refuses, and what a run may do about it.
+//! PURE: PostgreSQL's errors and what a run may do about each of them.
 
 use std::io;
 
@@ -8,10 +8,10 @@ use crate::text::printable;
 
 /// A lock was not granted in time.
 pub(super) const LOCKED: &str = "55P03";
-/// A text has a character that the other encoding lacks.
+/// A text has a character that the target encoding lacks.
 pub(super) const UNTRANSLATABLE: &str = "22P05";
 
-/// An error of the server, by its fields.
+/// An error of the server.
 #[derive(Debug, Default)]
 pub(super) struct Refusal {
     severity: String,
@@ -41,30 +41,30 @@ impl Refusal {
     /// <https://www.postgresql.org/docs/current/errcodes-appendix.html>
     fn class(&self) -> Class {
         match self.code.as_str() {
-            // A column of the listing has changed since, or the table is gone.
+            // A column has changed since the listing, or the table is gone.
             "42703" | "42804" | "42846" | "42P01" | "3F000" => Class::SchemaChanged,
             "57014" => Class::RetryThenSplit, // cancelled, perhaps by a time-out
-            // The snapshot, or the server that had it, is gone; the next attempt takes a new one.
+            // The snapshot is gone, perhaps with its server; the next attempt takes a new one.
             "22023" | "42704" if self.message.contains("snapshot") => Class::Retry,
             "72000" | "40001" | "40P01" | "25P02" => Class::Retry,
-            // The transaction was idle, or at work, for longer than the server lets it.
+            // The transaction was idle or at work for longer than the server allows.
             "25P03" | "25P04" => Class::Retry,
             LOCKED => Class::Retry,
             "3D000" => Class::Stop,
-            // PgBouncer uses it for everything that it refuses.
+            // PgBouncer uses this code for everything that it refuses.
             "08P01" if self.is_final_for_a_pooler() => Class::Stop,
             code => match code.get(..2) {
                 Some("28") => Class::Stop,
                 Some("08" | "57") => Class::Retry,
-                Some("53") => Class::Retry, // connections, memory, disk of the server
+                Some("53") => Class::Retry, // the server lacks connections, memory or disk
                 _ => Class::Fail,
             },
         }
     }
 
     fn is_final_for_a_pooler(&self) -> bool {
-        let said = ["no such database", "no such user", "authentication failed"];
-        said.iter().any(|said| self.message.contains(said))
+        let final_texts = ["no such database", "no such user", "authentication failed"];
+        final_texts.iter().any(|text| self.message.contains(text))
     }
 
     fn hint(&self) -> Option<&'static str> {
@@ -78,18 +78,18 @@ impl Refusal {
             "42501" if self.message.contains("row-level security") => Some(
                 "connect as the table's owner or as a role with BYPASSRLS, or leave the table out by `exclude`",
             ),
-            "42501" => Some("give the role SELECT on it, or leave it out by `exclude`"),
+            "42501" => Some("grant the role SELECT on it, or leave it out by `exclude`"),
             "28P01" => Some("check user and password (PGUSER, PGPASSWORD)"),
             "28000" if self.message.contains("no encryption") => {
                 Some("the server wants TLS: sslmode=require")
             }
-            "28000" => Some("the server's pg_hba.conf does not let this user in from here"),
+            "28000" => Some("the server's pg_hba.conf does not admit this user from this address"),
             "3D000" => Some("check the name of the database in the URL"),
             _ => None,
         }
     }
 
-    /// The same as an error of moveout.
+    /// Turns it into an error of moveout.
     pub(super) fn error(&self, address: &str) -> Error {
         let mut text = format!("{address}: {}", printable(&self.message));
         if !self.detail.is_empty() {
@@ -115,7 +115,7 @@ pub(super) fn broken(address: &str, error: io::Error) -> Error {
 
 /// The answer violates the protocol.
 pub(super) fn malformed(address: &str) -> Error {
-    Error::of(Class::Retry, format!("{address}: an answer that is not PostgreSQL's"))
+    Error::of(Class::Retry, format!("{address}: the answer violates PostgreSQL's protocol"))
 }
 
 #[cfg(test)]
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_says_cannot_move_the_cursor() {
+    fn the_text_of_a_server_cannot_move_the_cursor() {
         let shown = error("XX\u{1b}[2J", "a\u{1b}[2Jb\r\nc").to_string();
         assert!(!shown.chars().any(char::is_control), "{shown:?}");
     }

@@ -1,8 +1,8 @@
-//! PURE: the field of a row in PostgreSQL's binary form, and its `numeric`.
+//! PURE: the fields of a row in PostgreSQL's binary format, and its `numeric`.
 
 use crate::source::relational::type_overrides::TypeOverride;
 
-/// Why a value has no place in its column.
+/// Why a value cannot be added to its column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rejected {
     /// The bytes are not a value of the column's type.
@@ -11,12 +11,12 @@ pub(super) enum Rejected {
     TooNarrow(TypeOverride),
 }
 
-/// The archive's type has no such value: the column becomes text.
+/// Rejects a value that the type in the archive cannot hold, so that the column becomes text.
 pub(super) fn too_narrow(value: &'static str) -> Rejected {
     Rejected::TooNarrow(TypeOverride::Text(value))
 }
 
-/// A value, and the bytes after it.
+/// A value (`None` for null) and the bytes after it; `None` if the bytes end too soon.
 #[inline]
 pub(super) fn field(bytes: &[u8]) -> Option<(Option<&[u8]>, &[u8])> {
     let (length, rest) = bytes.split_first_chunk::<4>()?;
@@ -31,7 +31,8 @@ pub(super) fn exact<const N: usize>(value: &[u8]) -> Result<[u8; N], Rejected> {
     value.try_into().map_err(|_| Rejected::Malformed)
 }
 
-/// Converts digits to the base of 10,000, the first of which has a weight, into an integer of `scale` decimals.
+/// Converts a `numeric`, whose digits are in base 10,000 and whose first digit has a weight, into an integer with `scale`
+/// decimals.
 pub(super) fn decimal(value: &[u8], precision: u8, scale: i8) -> Result<i128, Rejected> {
     let too_large = too_narrow("a number with more digits than were declared");
     let (head, digits) = value.split_first_chunk::<8>().ok_or(Rejected::Malformed)?;
@@ -48,12 +49,12 @@ pub(super) fn decimal(value: &[u8], precision: u8, scale: i8) -> Result<i128, Re
         return Err(Rejected::Malformed);
     }
     let mut number: i128 = 0;
-    // Power of ten, in units of the scale, of the digit that comes next.
+    // The power of ten of the next digit, relative to the scale.
     let mut exponent = 4 * weight + i32::from(scale) + 4;
     for digit in digits.chunks_exact(2) {
         let digit = i128::from(i16::from_be_bytes([digit[0], digit[1]]));
         exponent -= 4;
-        // The last digit to the base of 10,000 reaches beyond the scale, with zeros.
+        // The last digit in base 10,000 may reach beyond the scale, where it has only zeros.
         let (base, digit) = match exponent {
             0.. => (10_000, digit),
             -3..0 => {
@@ -84,7 +85,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// As `numeric_send` does it.
+    /// Encodes a number like the server's `numeric_send`.
     fn numeric(unscaled: i128, scale: u32) -> Vec<u8> {
         let text = format!("{:0>1$}", unscaled.unsigned_abs(), scale as usize + 1);
         let (whole, fraction) = text.split_at(text.len() - scale as usize);

@@ -1,7 +1,7 @@
 //! Which table a name stands for: when it was listed, and now.
 //!
-//! `COPY` by name resolves names by the catalog of now and reads the rows of the snapshot, so that after a `RENAME`
-//! the values of one column come under the name of another, and neither the file of the table nor its name tells.
+//! `COPY` resolves names in the present catalog but reads the rows of the snapshot. After a `RENAME`, the values of one
+//! column therefore arrive under the name of another, which neither the file of the table nor its name reveals.
 
 use crate::error::{Error, Result};
 use crate::model::{Object, ObjectColumn};
@@ -9,7 +9,7 @@ use crate::source::postgres::catalog;
 use crate::source::postgres::catalog::Relation;
 use crate::source::postgres::connection::Connection;
 
-/// The file changes when a table is truncated or rewritten, after which the server has no old rows.
+/// It includes the file, which changes when a table is truncated or rewritten, since the server then lacks the old rows.
 /// <https://www.postgresql.org/docs/current/mvcc-caveats.html>
 fn id(oid: u32, file: u32, schema: &str, name: &str) -> String {
     format!("{oid} in file {file}: {schema}.{name}")
@@ -28,7 +28,7 @@ pub(super) fn listed(relation: &Relation) -> Object {
     }
 }
 
-/// The table as a connection outside of any snapshot sees it; `None` where it no longer exists.
+/// The table as a connection outside of any snapshot sees it; `None` if it no longer exists.
 pub(super) fn now(connection: &mut Connection, oid: u32) -> Result<Option<Object>> {
     let rows = connection.query_as_stored(&format!(
         "SELECT c.relfilenode, n.nspname, c.relname, a.attnum, a.attname, a.atttypid, a.atttypmod \

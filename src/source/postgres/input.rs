@@ -1,36 +1,36 @@
-//! SYNC, the streaming path: frames as they arrive: a tag, and a body after its length. Memory grows with what has
-//! arrived, never with what a length claims.
+//! SYNC, the streaming path: reads frames, each of which has a tag, a length and a body. Memory grows with the bytes that
+//! have arrived, never with the length that a frame claims.
 
 use std::io::{self, Read};
 
 use crate::error::Result;
 use crate::source::postgres::errors::{broken, malformed};
 
-/// No message of PostgreSQL is longer.
+/// The length of PostgreSQL's longest message.
 pub(super) const FRAME_BYTES: usize = 1 << 30;
-/// How many bytes are asked of the socket at once.
+/// How many bytes are read from the socket at once.
 const READ_BYTES: usize = 256 * 1024;
 
-/// What came.
+/// The next part of the input.
 pub(super) enum Piece<'a> {
-    /// The next bytes of the data of a COPY.
+    /// The next bytes of a COPY.
     Data(&'a [u8]),
     /// A frame of another kind: its tag, and its body.
     Frame(u8, &'a [u8]),
 }
 
-/// Bytes that have arrived and have not been taken yet.
+/// The bytes that have arrived and have not been taken yet.
 #[derive(Default)]
 pub(super) struct Input {
     buffer: Vec<u8>,
     start: usize,
     end: usize,
-    /// Bytes of data that are still to come of the frame that is being handed over.
+    /// The bytes that are still missing of the large frame whose data are being passed on.
     data_left: usize,
 }
 
 impl Input {
-    /// The next frame, of `most` bytes at most; it is valid until the next call.
+    /// The next frame, of at most `most` bytes. It is valid until the next call.
     #[inline]
     pub(super) fn frame(
         &mut self,
@@ -52,7 +52,7 @@ impl Input {
         }
     }
 
-    /// The next frame; the data of a COPY as it comes, where a frame of it is large.
+    /// The next frame, or the next bytes of one if it holds data of a COPY and is large.
     #[inline]
     pub(super) fn piece(&mut self, wire: &mut impl Read, address: &str) -> Result<Piece<'_>> {
         loop {
@@ -68,7 +68,7 @@ impl Input {
             }
             let mut missing = 5;
             if let Some((tag, length)) = self.head(address, FRAME_BYTES)? {
-                // A small one is handed over whole, so that no row has to be joined again.
+                // A small frame is passed on whole, so that no row has to be joined again.
                 if tag == b'd' && length > READ_BYTES - 5 {
                     (self.start, self.data_left) = (self.start + 5, length);
                     continue;
@@ -89,7 +89,7 @@ impl Input {
         }
     }
 
-    /// Tag and length of the body of the next frame, if that much has come.
+    /// The tag of the next frame and the length of its body, if that much has arrived.
     #[inline]
     fn head(&self, address: &str, most: usize) -> Result<Option<(u8, usize)>> {
         let there = &self.buffer[self.start..self.end];
@@ -106,7 +106,7 @@ impl Input {
         self.buffer.copy_within(self.start..self.end, 0);
         (self.start, self.end) = (0, self.end - self.start);
         let wanted = frame.min(2 * self.end).max(READ_BYTES);
-        // A buffer that was large once must not stay so.
+        // A buffer that had to be large once is made small again.
         if self.buffer.len() < wanted || self.buffer.len() > 16 * wanted {
             self.buffer.resize(wanted, 0);
             self.buffer.shrink_to_fit();
@@ -137,19 +137,19 @@ mod tests {
     }
 
     #[test]
-    fn a_length_takes_no_memory_before_the_bytes_come() {
+    fn a_length_takes_no_memory_before_its_bytes_arrive() {
         for most in [1 << 16, FRAME_BYTES] {
             let (mut input, claimed) = (Input::default(), message(b'D', most as u32, &[7; 1000]));
             assert!(input.frame(&mut &claimed[..], "x", most).is_err(), "it ends in the middle");
             assert!(input.buffer.capacity() <= 2 * READ_BYTES, "{}", input.buffer.capacity());
             let beyond = message(b'D', most as u32 + 5, &[]);
             let refused = Input::default().frame(&mut &beyond[..], "x", most).unwrap_err();
-            assert!(refused.to_string().contains("not PostgreSQL's"), "{refused}");
+            assert!(refused.to_string().contains("violates PostgreSQL's protocol"), "{refused}");
         }
     }
 
     #[test]
-    fn large_data_is_handed_over_as_it_comes() {
+    fn large_data_are_passed_on_as_they_arrive() {
         let data: Vec<u8> = (0..3_000_000u32).map(|n| n as u8).collect();
         let mut sent = message(b'd', data.len() as u32 + 4, &data);
         sent.extend(message(b'd', 7, &[1, 2, 3]));

@@ -1,4 +1,4 @@
-//! The catalog as tables to export: how each can be read, where its rows are, and what the user should know. Blocks.
+//! Turns the catalog into tables to export: how each can be read, where its rows lie in time, and what to warn of. Blocks.
 
 use crate::error::{Class, Result};
 use crate::model::{
@@ -19,10 +19,10 @@ use crate::source::relational::time_column::{Candidate, choose};
 use crate::source::relational::times::RESOLUTION_NANOS;
 use crate::window::Window;
 
-/// An index serves windows cheaply where the table is roughly in its order.
+/// An index serves windows cheaply if the table is roughly sorted by it: if their correlation is at least this.
 const CORRELATED: f64 = 0.5;
 
-/// From this version on, the server reads a range of blocks without reading the others.
+/// Since this version, the server can read a range of blocks without reading the others.
 const BLOCK_RANGES: u32 = 140_000;
 impl Inner {
     pub(super) fn list(&self, cancel: &CancelToken) -> Result<Listing> {
@@ -31,7 +31,7 @@ impl Inner {
             let pool = self.pool(&database);
             let session = match pool.take() {
                 Ok(session) => session,
-                // This user may not use this database.
+                // The user may not use this database.
                 Err(error)
                     if error.class() == Class::Fail
                         || error.class() == Class::Stop && self.select.databases.is_empty() =>
@@ -74,15 +74,15 @@ impl Inner {
                 continue;
             }
             if self.select.excludes(&id.database, &id.schema, &id.table) {
-                // This comes first, so that nothing of the table is read.
+                // This is checked before anything of the table is read, which may not be possible.
                 listing.excluded.push(self.excluded(format!("table {id}"), LEFT_OUT));
                 continue;
             }
             let unreadable = match &relation {
                 Relation { kind: 'f', .. } => {
-                    Some("it is a foreign table: its rows are on another server")
+                    Some("it is a foreign table, whose rows are on another server")
                 }
-                Relation { may_read: false, .. } => Some("this user has not the right to read it"),
+                Relation { may_read: false, .. } => Some("the user has no right to read it"),
                 _ => None,
             };
             if let Some(why) = unreadable {
@@ -90,7 +90,7 @@ impl Inner {
                 continue;
             }
             if !relation.is_populated {
-                let why = "a materialized view that has never been filled";
+                let why = "it is a materialized view without data";
                 listing.excluded.push(self.excluded(format!("table {id}"), why));
                 continue;
             }
@@ -101,7 +101,7 @@ impl Inner {
             let warnings = &mut listing.warnings;
             match self.table(id.clone(), &relation, &types, ranges, connection, warnings) {
                 Ok(table) => listing.tables.push(table),
-                // One table must not keep all others from being listed.
+                // One table must not prevent all others from being listed.
                 Err(error) if error.class() == Class::Fail || connection.was_refused_by(LOCKED) => {
                     connection.query(RELEASE)?;
                     let hint =
@@ -138,7 +138,8 @@ impl Inner {
             None => (ReadMode::Whole, Some(Window::ALL), vec![Window::ALL]),
             Some((time, may_be_null)) => {
                 let times = bounds_of(connection, &from, time);
-                let times = times.map_err(|error| error.context("asking for its bounds"))?;
+                let times =
+                    times.map_err(|error| error.context("asking for the bounds of its times"))?;
                 (times.read_mode(*may_be_null), times.bounds(), times.data_ranges())
             }
         };
@@ -171,7 +172,7 @@ impl Inner {
         })
     }
 
-    /// The column of the windows, and whether it may be null.
+    /// The column that windows are made of, and whether it may be null.
     fn time_column(
         &self,
         id: &TableId,

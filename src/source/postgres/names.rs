@@ -1,6 +1,6 @@
-//! PURE: texts of a database whose encoding is `SQL_ASCII`, where a name may be any bytes, represented in Unicode and
-//! back. A byte that is not part of UTF-8 becomes a character for private use, U+F780 to U+F7FF by its value; so does
-//! each byte of such a character, so that no two names become one.
+//! PURE: represents texts of a database in Unicode whose encoding is `SQL_ASCII`, where a name may consist of any bytes.
+//! A byte that is not part of valid UTF-8 becomes a private-use character, U+F780 to U+F7FF by its value. So does each
+//! byte of such a character itself, so that different names stay different.
 
 use std::str;
 
@@ -14,7 +14,7 @@ fn private(byte: u8) -> char {
     char::from_u32(BASE + u32::from(byte)).unwrap_or(char::REPLACEMENT_CHARACTER)
 }
 
-/// The text that stands for these bytes.
+/// The text that represents these bytes.
 pub(super) fn text_of(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
@@ -30,7 +30,7 @@ pub(super) fn text_of(bytes: &[u8]) -> String {
     text
 }
 
-/// The bytes that a text stands for.
+/// The bytes that a text represents.
 pub(super) fn bytes_of(text: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());
     for character in text.chars() {
@@ -49,7 +49,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_is_utf8_stays_as_it_is() {
+    fn utf8_stays_as_it_is() {
         assert_eq!(text_of("tschüß".as_bytes()), "tschüß");
         assert_eq!(text_of(b"caf\xe9"), "caf\u{f7e9}");
         assert_eq!(bytes_of("caf\u{f7e9}"), b"caf\xe9");

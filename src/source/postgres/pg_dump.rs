@@ -1,5 +1,4 @@
-//! pg_dump: which server it can dump, and how it is told to reach one. Runs a program; the password is passed in its
-//! environment.
+//! pg_dump: which servers it can dump, and its command line. The password is passed in its environment.
 
 use std::env;
 use std::io::{self, Read};
@@ -13,53 +12,53 @@ use crate::source::tunnel::Passage;
 use crate::text::printable;
 
 const PROGRAM: &str = "pg_dump";
-/// Asking a program for its version.
+/// How long a program may take to print its version.
 const SHORT: Duration = Duration::from_secs(20);
 
-/// Where systems keep the authorities that they trust; libpq does not look there by itself.
+/// Where systems keep the certificate authorities that they trust. libpq does not look there by itself.
 const AUTHORITIES: [&str; 3] =
     ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 
-/// What `pg_dump --version` says, if it can dump a server of this version; else why it cannot.
+/// The output of `pg_dump --version` if it can dump a server of this version, or else why it cannot.
 pub(super) fn version(server: u32) -> Result<String, String> {
     let mut command = Command::new(PROGRAM);
     command.arg("--version");
-    let said = match run(command, SHORT) {
+    let printed = match run(command, SHORT) {
         Err(Trouble::Start(error)) if error.kind() == io::ErrorKind::NotFound => {
             return Err("there is no pg_dump on PATH".to_owned());
         }
-        said => said.map_err(|trouble| trouble.to_string())?,
+        printed => printed.map_err(|trouble| trouble.to_string())?,
     };
-    let said = printable(String::from_utf8_lossy(&said).trim());
+    let program = printable(String::from_utf8_lossy(&printed).trim());
     let digits =
-        said.split(' ').find_map(|word| word.split(['.', 'd', 'b', 'r']).next()?.parse().ok());
+        program.split(' ').find_map(|word| word.split(['.', 'd', 'b', 'r']).next()?.parse().ok());
     let Some(major): Option<u32> = digits else {
-        return Err(format!("pg_dump does not say its version but `{said}`"));
+        return Err(format!("`pg_dump --version` printed `{program}`, which is not a version"));
     };
     // pg_dump refuses a server that is newer than itself.
     if major >= server / 10_000 {
-        Ok(said)
+        Ok(program)
     } else {
-        Err(format!("{said} is older than the server"))
+        Err(format!("{program} is older than the server"))
     }
 }
 
-/// pg_dump of a database, as far as the definition and the whole have it in common: SQL, since its end can be told.
+/// The command for a database, without what differs between a dump of the definition and one of everything.
 pub(super) fn command(server: &Database, database: &str, passage: Option<Passage>) -> Command {
     let mut command = Command::new(PROGRAM);
-    // Locks must not be waited for, since their holder may wait for us; subscriptions hold passwords; tablespaces are
-    // places on a server's disks.
+    // The wait for a lock is bounded, since its holder may wait for moveout. Subscriptions contain passwords. Tablespaces
+    // name places on the disks of the server that is left.
     command.args(["--format=plain", "--no-password", "--no-subscriptions", "--no-tablespaces"]);
     command.args(["--encoding=UTF8", "--lock-wait-timeout=30000"]);
-    // A bare name could be read as a connection string.
+    // A bare name could be mistaken for a connection string.
     let quoted = database.replace('\\', "\\\\").replace('\'', "\\'");
     command.arg(format!("--dbname=dbname='{quoted}'"));
-    // It must do what the configuration says, whatever the environment says.
+    // The configuration decides, whatever the environment says.
     for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PG")) {
         command.env_remove(name);
     }
     command.env("PGHOST", &server.host).env("PGPORT", server.port.to_string());
-    // The host stays the name that the certificate is for.
+    // With a tunnel, PGHOST stays the name that the certificate is for.
     if let Some(passage) = passage {
         let address = passage.address();
         command.env("PGHOSTADDR", address.ip().to_string());
@@ -99,25 +98,25 @@ pub(super) fn command(server: &Database, database: &str, passage: Option<Passage
     command
 }
 
-/// Why a program printed nothing.
+/// Why a program gave no output.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Trouble {
     #[error("pg_dump cannot be run: {0}")]
     Start(io::Error),
-    #[error("pg_dump was not done after {} s", .0.as_secs())]
+    #[error("pg_dump did not end within {} s", .0.as_secs())]
     Late(Duration),
     #[error("pg_dump failed: {0}")]
     Failed(String),
 }
 
-/// Runs a program to its end; returns what it printed.
+/// Runs a program to its end and returns its output.
 pub(super) fn run(mut command: Command, limit: Duration) -> Result<Vec<u8>, Trouble> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(Trouble::Start)?;
     let (stdout, stderr) = (collect(child.stdout.take()), collect(child.stderr.take()));
     let ended = wait(&mut child, limit).map_err(Trouble::Start)?;
     let Some(success) = ended else {
-        // It may have ended by itself at this moment.
+        // It may just have ended by itself.
         let _ = child.kill();
         let _ = child.wait();
         return Err(Trouble::Late(limit));
@@ -128,9 +127,10 @@ pub(super) fn run(mut command: Command, limit: Duration) -> Result<Vec<u8>, Trou
         (true, Ok(stdout)) => Ok(stdout),
         (true, Err(error)) => Err(Trouble::Start(error)),
         (false, _) => {
-            let said = stderr.unwrap_or_default();
-            let said: String = String::from_utf8_lossy(&said).trim().chars().take(600).collect();
-            Err(Trouble::Failed(printable(&said)))
+            let stderr = stderr.unwrap_or_default();
+            let stderr: String =
+                String::from_utf8_lossy(&stderr).trim().chars().take(600).collect();
+            Err(Trouble::Failed(printable(&stderr)))
         }
     }
 }
@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_that_does_not_end_is_ended() {
+    fn a_program_that_does_not_end_is_killed() {
         let mut sleep = Command::new("sleep");
         sleep.arg("60");
         assert!(matches!(run(sleep, Duration::from_millis(50)), Err(Trouble::Late(_))));

@@ -1,4 +1,4 @@
-//! A chunk from one stream or several, each a range of the table's blocks, into batches. Blocks.
+//! Reads a chunk into batches, in one stream or in several, each of which reads ranges of the table's blocks. Blocks.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +14,7 @@ use crate::source::postgres::connection::Connection;
 use crate::source::postgres::copy_binary::{Copy, Malformed};
 use crate::source::postgres::decode::Rows;
 use crate::source::postgres::errors::{UNTRANSLATABLE, malformed};
-use crate::source::postgres::field::Rejected;
+use crate::source::postgres::field::{Rejected, field};
 use crate::source::postgres::server::{Inner, Readable};
 use crate::source::postgres::snapshot::{Pool, RELEASE, Session};
 use crate::source::postgres::types::Kind;
@@ -27,11 +27,11 @@ use crate::source::relational::{BATCH_BYTES, BATCH_ROWS};
 use crate::source::statistics::Statistics;
 use crate::window::{Slice, Window};
 
-/// Bytes of a range of blocks: small enough that the streams end at about the same time, large enough that the cost of
-/// a statement does not matter.
+/// The bytes of a range of blocks: small enough that the streams end at about the same time, large enough that the cost
+/// of a statement does not matter.
 pub(super) const RANGE_BYTES: u64 = 16 << 20;
 
-/// What the streams of a chunk share.
+/// What the streams of one chunk share.
 struct ChunkRead<'a> {
     inner: &'a Inner,
     readable: &'a Readable,
@@ -40,11 +40,11 @@ struct ChunkRead<'a> {
     cancel: &'a CancelToken,
     pool: &'a Pool,
     parts: Parts<Option<String>, Error>,
-    /// The table is no longer what the snapshot shows.
+    /// Whether the table is no longer the one that the snapshot shows.
     outdated: AtomicBool,
 }
 
-/// Reads a chunk; returns the name of the snapshot that all of its rows are of.
+/// Reads a chunk and returns the name of the snapshot that all its rows were read from.
 pub(super) fn read_chunk(
     inner: &Inner,
     readable: &Readable,
@@ -75,18 +75,18 @@ pub(super) fn read_chunk(
     });
     let Some(error) = reading.parts.failure() else { return Ok(snapshot_id.to_string()) };
     match error.class() {
-        // The old snapshot would show the old catalog again.
+        // The old snapshot would show the old catalog once more.
         Class::SchemaChanged if reading.outdated.load(Ordering::Acquire) => {
             pool.renew(&snapshot_id)
         }
-        // The other connections may be as dead, and each would cost an attempt.
+        // The other connections may be dead as well, and each would cost an attempt.
         Class::Retry | Class::RetryThenSplit => pool.close_idle(),
         _ => {}
     }
     Err(error)
 }
 
-/// Of several errors, the one that says what to do counts most.
+/// Ranks the errors of a chunk's streams: the most specific one decides what happens next.
 fn rank(error: &Error) -> u8 {
     match error.class() {
         Class::Retry | Class::RetryThenSplit => 1,
@@ -96,10 +96,10 @@ fn rank(error: &Error) -> u8 {
     }
 }
 
-/// The conditions that divide a table into ranges of blocks, where it is large enough.
+/// The conditions that divide a table into ranges of blocks if it is large enough.
 fn ranges(readable: &Readable, chunk: &Chunk) -> Vec<Option<String>> {
     let Some((blocks, step)) = readable.blocks else { return vec![None] };
-    // Windows are small enough as they are.
+    // A window is small enough as it is.
     if chunk.slice != Slice::All || blocks < 2 * step {
         return vec![None];
     }
@@ -117,7 +117,7 @@ fn extra_streams(inner: &Inner, ranges: usize) -> Vec<OwnedSemaphorePermit> {
     std::iter::repeat_with(permit).take(most).map_while(|permit| permit).collect()
 }
 
-/// What ends the reading of a row.
+/// Why the rows of a stream are not read any further.
 enum Ended {
     Malformed,
     Rejected(usize, Rejected),
@@ -135,13 +135,13 @@ impl ChunkRead<'_> {
     fn stream_in(&self, snapshot_id: &Arc<str>) {
         match self.pool.take() {
             Ok(session) if session.snapshot_id == *snapshot_id => self.stream(session),
-            Ok(_) => {} // the snapshot was lost meanwhile; this session has another one
-            // The other streams read what this one would have read.
-            Err(error) => tracing::info!("{}: one stream less: {error}", self.chunk),
+            Ok(_) => {} // the snapshot was lost meanwhile, and this session has another one
+            // The other streams read the parts that this one would have read.
+            Err(error) => tracing::info!("{}: reading with one stream less: {error}", self.chunk),
         }
     }
 
-    /// Reads part by part, until none is left; a failure ends the other streams.
+    /// Reads one part after the other until none is left. A failure ends the other streams, too.
     fn stream(&self, session: Session) {
         let read = |session: &mut Session| {
             let schema = self.chunk.table.arrow_schema();
@@ -149,7 +149,7 @@ impl ChunkRead<'_> {
             while let Some(range) = self.parts.take() {
                 self.copy(session, range.as_ref(), &mut rows)?;
                 if self.parts.is_left() {
-                    session.connection.query(RELEASE)?; // lets through whoever waits to alter the table
+                    session.connection.query(RELEASE)?; // lets others alter the table
                 }
             }
             self.send(&mut rows)
@@ -163,7 +163,7 @@ impl ChunkRead<'_> {
     fn copy(&self, session: &mut Session, range: Option<&String>, rows: &mut Rows) -> Result<()> {
         let Readable { columns, from, oid, time, kinds, .. } = self.readable;
         if time.is_none() && self.chunk.slice != Slice::All {
-            return Err(Error::fail("this table has no windows"));
+            return Err(Error::fail("this table cannot be read in windows"));
         }
         let of_time = time.as_ref().map(|time| condition(time, self.chunk.slice));
         let conditions: Vec<String> = of_time.into_iter().chain(range.cloned()).collect();
@@ -181,7 +181,7 @@ impl ChunkRead<'_> {
             });
             fed.map_err(|why| {
                 ended = Some(why);
-                Error::of(Class::Retry, "the rows could not be taken")
+                Error::of(Class::Retry, "the rows were not accepted")
             })
         });
         let address = session.connection.address();
@@ -213,14 +213,14 @@ impl ChunkRead<'_> {
                 return Err(error);
             }
         };
-        // The server says how many rows it sent; the trailer says that there are no more.
+        // The server states how many rows it sent; the trailer states that there are no more.
         if !copy.is_complete() || sent != copy.rows() {
             return Err(Error::of(
                 Class::RetryThenSplit,
-                format!("{address}: {sent} rows were sent, {} came", copy.rows()),
+                format!("{address}: the server sent {sent} rows, but {} arrived", copy.rows()),
             ));
         }
-        // The stream still holds its lock, so the table that is there now is the one that was read.
+        // The stream still holds its lock, so the table that has the name now is the one that was read.
         let now = self.pool.now(*oid, self.cancel)?;
         self.readable.object.is_still(now.as_ref()).inspect_err(|_| {
             self.outdated.store(true, Ordering::Release);
@@ -240,7 +240,7 @@ impl ChunkRead<'_> {
     }
 }
 
-/// Counts the rows of a window; of a table without windows only an estimate is known.
+/// Counts the rows of a window. For a table without windows, only an estimate is known.
 pub(super) fn count(
     inner: &Inner,
     table: &Table,
@@ -257,11 +257,12 @@ pub(super) fn count(
     let count = sql::count(&readable.from, &condition);
     let rows = pool.work(pool.take()?, cancel, |session| session.connection.query(&count))?;
     let rows = rows.first().and_then(|row| catalog::text(row, 0).parse().ok());
-    let rows = rows.ok_or_else(|| Error::stop("a count that is no number"))?;
+    let rows = rows.ok_or_else(|| Error::stop("the server answered count(*) without a number"))?;
     Ok(RowCount { rows, exact: true })
 }
 
-/// Compares what an archive records of a slice with what the server computes; `None` where it cannot compute it at once.
+/// Compares the statistics that an archive records for a slice with those that the server computes; `None` if a single
+/// statement cannot compute them.
 pub(super) fn prove(
     inner: &Inner,
     table: &Table,
@@ -273,7 +274,7 @@ pub(super) fn prove(
     let condition = match &readable.time {
         Some(time) => condition(time, slice),
         None if slice == Slice::All => "true".to_owned(),
-        None => return Err(Error::fail("this table has no windows any more")),
+        None => return Err(Error::fail("this table can no longer be read in windows")),
     };
     let statistics = Statistics::new(&sql::Statistics, table, recorded);
     let Some(select) = statistics.select() else { return Ok(None) };
@@ -281,11 +282,13 @@ pub(super) fn prove(
     let pool = inner.pool(&table.id.database);
     let rows = pool.work(pool.take()?, cancel, |session| session.connection.query(&statement))?;
     let proof = rows.first().and_then(|row| statistics.compare(row));
-    proof.map(Some).ok_or_else(|| Error::of(Class::Retry, "an answer without statistics"))
+    proof
+        .map(Some)
+        .ok_or_else(|| Error::of(Class::Retry, "the server answered without the statistics"))
 }
 
-/// Asks for the bounds of a column, which an index serves. The answer is binary, since the text of years before Christ
-/// is hard to parse.
+/// Asks for the bounds of a column, which an index serves. The answer is binary, since text is hard to parse for years
+/// before Christ.
 pub(super) fn bounds_of(
     connection: &mut Connection,
     from: &str,
@@ -297,20 +300,13 @@ pub(super) fn bounds_of(
     let mut fields: Vec<Option<Vec<u8>>> = Vec::new();
     let answer = connection.copy_out(&statement, true, |data| {
         let fed = copy.feed(data, |mut row| {
-            while let Some((length, rest)) = row.split_first_chunk::<4>() {
-                let length = usize::try_from(i32::from_be_bytes(*length));
-                let (value, rest) = match length {
-                    Err(_) => (None, rest),
-                    Ok(length) => {
-                        rest.split_at_checked(length).map_or((None, rest), |(v, r)| (Some(v), r))
-                    }
-                };
+            while let Some((value, rest)) = field(row) {
                 fields.push(value.map(<[u8]>::to_vec));
                 row = rest;
             }
             Ok::<(), Malformed>(())
         });
-        fed.map_err(|_| Error::of(Class::Retry, "an answer that is not PostgreSQL's"))
+        fed.map_err(|_| Error::of(Class::Retry, "the answer violates PostgreSQL's protocol"))
     });
     answer?;
     let nanos = |at: usize| -> Option<i128> {

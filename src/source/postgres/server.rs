@@ -1,5 +1,5 @@
-//! A server as the files of this folder share it: its settings, its databases, the connections to each, and what
-//! listing has learned of the tables. Blocks.
+//! What the files of this folder share about a server: its settings, its databases, the connections to each of them, and
+//! what listing has learned about the tables. Blocks.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,18 +20,18 @@ use crate::source::relational::tables::Tables;
 use crate::source::relational::type_overrides::TypeOverrides;
 use crate::window::Window;
 
-/// Databases that hosting services keep for themselves and let nobody read.
+/// The databases that hosting services keep for themselves and that nobody else can read.
 const PROVIDERS: [&str; 4] = ["rdsadmin", "cloudsqladmin", "azure_maintenance", "azure_sys"];
 /// With more databases than this, only the one that is being read keeps idle connections.
 const MANY_POOLS: usize = 8;
 
-/// What the threads that work for a source share.
+/// What the threads that work for one source share.
 pub(super) struct Inner {
     pub(super) name: String,
     pub(super) server: Database,
     pub(super) select: Select,
     pub(super) limits: Limits,
-    /// One permit for each stream that may be read at once.
+    /// One permit for each stream that may be read at the same time.
     pub(super) streams: Arc<Semaphore>,
     pub(super) pools: Mutex<HashMap<String, Arc<Pool>>>,
     pub(super) tables: Tables<Readable>,
@@ -43,17 +43,17 @@ pub(super) struct Inner {
 pub(super) struct Readable {
     pub(super) listed: Vec<Column>,
     pub(super) oid: u32,
-    /// Its quoted name, after `ONLY`.
+    /// `ONLY` and its quoted name.
     pub(super) from: String,
     pub(super) columns: Vec<String>,
     pub(super) kinds: Vec<Kind>,
-    /// The column of its windows.
+    /// The column that its windows are made of.
     pub(super) time: Option<sql::Time>,
     pub(super) bounds: Option<Window>,
     pub(super) size: Size,
     /// Which table it was when it was listed.
     pub(super) object: Object,
-    /// How many blocks it has, and how many of them make a range, where ranges can be read.
+    /// If it can be read by ranges of blocks: how many blocks it has, and how many of them make a range.
     pub(super) blocks: Option<(u64, u64)>,
 }
 
@@ -75,7 +75,7 @@ impl Inner {
         Arc::clone(pools.entry(database.to_owned()).or_insert_with(pool))
     }
 
-    /// A connection to any database, where only the server matters.
+    /// A connection to any database, for questions about the server.
     pub(super) fn first_connection(&self) -> Result<Connection> {
         let mut names: Vec<&str> = self.select.databases.iter().map(String::as_str).collect();
         if names.is_empty() {
@@ -85,7 +85,7 @@ impl Inner {
         for name in names {
             match Connection::open(&self.server, name, self.limits.idle_timeout) {
                 Ok(connection) => return Ok(connection),
-                // The database does not exist, or this user may not use it.
+                // The database does not exist, or the user may not use it.
                 Err(error) if error.class() == Class::Stop => {
                     failed.get_or_insert(error);
                 }
@@ -108,7 +108,7 @@ impl Inner {
         })
     }
 
-    /// The cluster's own identifier and the numbers of its databases; `None` where the user may not ask.
+    /// The cluster's own identifier and the oids of its databases; `None` if the user may not ask.
     pub(super) fn identity(&self) -> Result<Option<ServerIdentity>> {
         let mut connection = self.first_connection()?;
         let rows = match connection.query(snapshot::SYSTEM) {
@@ -128,7 +128,7 @@ impl Inner {
         }))
     }
 
-    /// The databases to export. Those that are not wanted or cannot be read go into the listing.
+    /// The databases to export. Those that are excluded or cannot be read go into the listing.
     pub(super) fn databases(&self, listing: &mut Listing) -> Result<Vec<String>> {
         let there = catalog::databases(&mut self.first_connection()?)?;
         let provider =
@@ -143,12 +143,14 @@ impl Inner {
             .extend(excluded.map(|(name, why)| self.excluded(format!("database {name}"), why)));
         let closed: HashMap<_, _> =
             there.into_iter().filter_map(|found| Some((found.name, found.closed?))).collect();
-        let (closed_ones, databases) =
-            chosen.taken.into_iter().partition(|name| closed.contains_key(name));
-        let closed_ones: Vec<String> = closed_ones;
-        let unreadable =
-            closed_ones.iter().map(|name| (self.id(name, "*", "*"), closed[name].clone()));
-        listing.unreadable.extend(unreadable);
+        let mut databases = chosen.taken;
+        databases.retain(|name| match closed.get(name) {
+            Some(why) => {
+                listing.unreadable.push((self.id(name, "*", "*"), why.clone()));
+                false
+            }
+            None => true,
+        });
         Ok(databases)
     }
 

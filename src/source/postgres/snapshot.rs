@@ -1,5 +1,5 @@
-//! The connections to one database, all in one exported snapshot. When the connection that holds it is lost, the next
-//! snapshot has another name. Blocks.
+//! The connections to one database, all of which see one exported snapshot. If the connection that holds it is lost, the
+//! next snapshot has another name. Blocks.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,9 +13,9 @@ use crate::source::postgres::identity;
 use crate::source::relational::cancel::CancelToken;
 use crate::source::relational::outside::{Connected, Outside};
 
-/// What every session sets, whatever the server, the database or the role has set. Under row-level security a read
-/// would silently return only a part of the table; with `row_security = off` that is an error. A statement that waits
-/// for a lock gives up: one locked table must not hold up all others.
+/// The settings of every session, whatever the server, the database or the role sets. Row-level security would silently
+/// hide a part of a table; with `row_security = off` that is an error. A statement that waits for a lock gives up, since
+/// one locked table must not hold up all others.
 const SETTINGS: [(&str, &str); 14] = [
     ("standard_conforming_strings", "on"),
     ("statement_timeout", "0"),
@@ -33,32 +33,33 @@ const SETTINGS: [(&str, &str); 14] = [
     ("transform_null_equals", "off"),
 ];
 const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-/// The first version that ends transactions by their age.
+/// The first version with a time-out for whole transactions.
 const TRANSACTION_TIMEOUT: u32 = 170_000;
 
-/// Applies the settings; `LOCAL` for the transaction alone, since behind a pooler the next one may belong to another
-/// session. Asks for nothing that needs a snapshot, since one may be imported after this.
+/// Applies the settings. `LOCAL` limits them to the transaction, since behind a pooler the next one may belong to another
+/// session. No statement here may need a snapshot, since one may be imported afterwards.
 pub(super) fn set_up(connection: &mut Connection, scope: &str) -> Result<()> {
     let set = |(name, value): (&str, &str)| format!("SET {scope} {name} = '{value}'; ");
     let settings: String = SETTINGS.into_iter().map(set).collect();
     let rows =
         connection.query(&format!("{settings}SHOW server_version_num; SHOW server_encoding"))?;
-    let said = |at: usize| rows.get(at).map(|row| text(row, 0)).unwrap_or_default();
-    if said(0).parse().is_ok_and(|version: u32| version >= TRANSACTION_TIMEOUT) {
+    let shown = |at: usize| rows.get(at).map(|row| text(row, 0)).unwrap_or_default();
+    if shown(0).parse().is_ok_and(|version: u32| version >= TRANSACTION_TIMEOUT) {
         connection.query(&set(("transaction_timeout", "0")))?;
     }
-    // Its texts may be in any encoding, and the server would refuse to send them as UTF-8.
-    if said(1) == "SQL_ASCII" {
+    // The texts may be in any encoding, and the server would refuse to send them as UTF-8.
+    if shown(1) == "SQL_ASCII" {
         connection.query(&set(("client_encoding", "SQL_ASCII")))?;
         connection.keep_bytes();
     }
     Ok(())
 }
 
-/// What identifies a snapshot: two of the same server with the same name show the same rows. It consists of the
-/// transactions that had ended and of when the server started, since after a crash the server may reuse the numbers of
-/// transactions that were lost. A crash of one backend does not start the postmaster anew, but it does reset the
-/// statistics. On a standby, running transactions have no numbers, so nothing proves two snapshots to be the same.
+/// The name of a snapshot: two snapshots of one server with the same name show the same rows. It consists of the
+/// transactions that had ended and of the time at which the server started, since after a crash the server may reuse the
+/// numbers of lost transactions. The crash of one backend does not restart the postmaster, but it resets the statistics,
+/// so their time is included, too. On a standby, running transactions have no numbers, so no two snapshots can be proven
+/// to be the same, and the present time keeps their names apart.
 const MOMENT: &str = "SELECT txid_current_snapshot()::text \
     || ' ' || extract(epoch FROM pg_postmaster_start_time()) \
     || coalesce(' ' || extract(epoch FROM pg_stat_get_bgwriter_stat_reset_time()), '') \
@@ -121,7 +122,7 @@ impl Pool {
         Ok(connection)
     }
 
-    /// A session in the snapshot; in a new one if that has been lost.
+    /// A session in the snapshot, or in a new one if that has been lost.
     pub(super) fn take(&self) -> Result<Session> {
         let mut open = self.lock();
         if let Some(session) = open.idle.pop() {
@@ -129,11 +130,11 @@ impl Pool {
         }
         if let Some(holder) = &open.holder {
             let mut connection = self.connect()?;
-            // <https://www.postgresql.org/docs/current/sql-set-transaction.html>: only while the transaction
-            // that exported it is open.
+            // This works only while the transaction that exported the snapshot is open:
+            // <https://www.postgresql.org/docs/current/sql-set-transaction.html>
             match connection.query(&format!("SET TRANSACTION SNAPSHOT '{}'", holder.exported)) {
                 Ok(_) => return Session::new(connection, &holder.snapshot_id),
-                // The connection is gone, not the snapshot.
+                // The connection is gone, but not the snapshot.
                 Err(error) if matches!(error.class(), Class::Stop | Class::RetryThenSplit) => {
                     return Err(error);
                 }
@@ -157,7 +158,7 @@ impl Pool {
         };
         let exported = text("SELECT pg_export_snapshot()")?;
         let moment = text(MOMENT)?;
-        // Some services hide the system's identifier; the address is the next best.
+        // Some services hide the system's identifier. The address is the next best thing.
         text("SAVEPOINT system")?;
         let system = match text(SYSTEM) {
             Ok(system) => system,
@@ -173,8 +174,8 @@ impl Pool {
         Ok(SnapshotHolder { _connection: connection, exported, snapshot_id })
     }
 
-    /// Works with a session in the snapshot. The session is closed if the work fails, since the state of its
-    /// transaction is unknown then.
+    /// Works with a session in the snapshot. If the work fails, the session is closed, since the state of its transaction
+    /// is unknown.
     pub(super) fn work<T>(
         &self,
         mut session: Session,
@@ -216,7 +217,7 @@ impl Pool {
     /// Closes the idle connections.
     pub(super) fn close_idle(&self) {
         self.outside.close();
-        // Whoever holds the lock is connecting, so nothing is idle.
+        // Whoever holds the lock is connecting, which happens only if no session is idle.
         if let Ok(mut open) = self.open.try_lock() {
             open.idle.clear();
         }

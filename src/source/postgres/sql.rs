@@ -18,7 +18,7 @@ pub(super) fn only(schema: &str, name: &str) -> String {
     format!("ONLY {}.{}", quoted(schema), quoted(name))
 }
 
-/// A column as it stands in the statement.
+/// A column as it is written in the statement.
 pub(super) fn column(name: &str, cast: Cast) -> String {
     let name = quoted(name);
     let bytes = |text: String| format!("convert_to({text}, getdatabaseencoding())");
@@ -32,13 +32,13 @@ pub(super) fn column(name: &str, cast: Cast) -> String {
     }
 }
 
-/// What the output function of its type writes, whatever casts there are.
+/// The text that the output function of its type writes, whatever casts users have created.
 fn output(quoted: &str) -> String {
-    // A composite of nulls is null to `IS NULL`.
+    // `IS NULL` would also be true for a composite value whose fields are all null.
     format!("CASE WHEN {quoted} IS DISTINCT FROM NULL THEN format('%s', {quoted}) END")
 }
 
-/// Fails where a value of a column cannot be converted to UTF-8.
+/// A statement that fails if a value of a column cannot be converted to UTF-8.
 pub(super) fn translated(column: &str, table: &str) -> String {
     format!("SELECT count(convert_to({}, 'UTF8')) FROM {table}", output(&quoted(column)))
 }
@@ -60,10 +60,10 @@ impl TimeSql for Time {
     }
 }
 
-// A value of the column is at or after an instant if it is at or after the next whole unit.
+// A value of the column is at or after an instant exactly if it is at or after the next whole unit.
 fn literal(kind: &Kind, nanos: i64) -> String {
     let micros = i128::from(nanos).div_euclid(1000) + i128::from(nanos.rem_euclid(1000) != 0);
-    // Of 64 bits of nanoseconds.
+    // Microseconds of a time in 64 bits of nanoseconds fit 64 bits.
     let micros = micros as i64;
     let time = |micros: i64| DateTime::from_timestamp_micros(micros).unwrap_or_default();
     match kind {
@@ -79,7 +79,7 @@ fn literal(kind: &Kind, nanos: i64) -> String {
     }
 }
 
-/// What an archive records of a column, in PostgreSQL's words.
+/// The statistics of a column, in PostgreSQL's SQL.
 pub(super) struct Statistics;
 
 impl StatisticsSql for Statistics {
@@ -89,7 +89,7 @@ impl StatisticsSql for Statistics {
 
     fn literal(&self, column: &Column, recorded: &str) -> Option<String> {
         let micros = || Some(recorded.parse::<i128>().ok()?.div_euclid(1000));
-        // The years whose text needs neither a sign nor an era.
+        // Only in these years does the text of a time need neither a sign nor an era.
         let time = || {
             let time = DateTime::from_timestamp_micros(i64::try_from(micros()?).ok()?)?;
             (1..=9999).contains(&time.year()).then_some(time)
@@ -128,7 +128,7 @@ impl StatisticsSql for Statistics {
     }
 }
 
-/// First and last finite value of a column, and whether it has infinities.
+/// The first and the last finite value of a column, and whether it has infinities.
 pub(super) fn bounds(table: &str, column: &str) -> String {
     let column = quoted(column);
     let exists = |what: &str| format!("EXISTS (SELECT FROM {table} WHERE {column} {what})");
@@ -161,7 +161,7 @@ pub(super) fn blocks(from: u64, to: Option<u64>) -> String {
     format!("ctid >= '({from},0)'::tid{end}")
 }
 
-/// How many rows a window has.
+/// The statement that counts the rows which meet a condition.
 pub(super) fn count(table: &str, condition: &str) -> String {
     format!("SELECT count(*) FROM {table} WHERE {condition}")
 }

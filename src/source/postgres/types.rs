@@ -1,5 +1,5 @@
-//! PURE: PostgreSQL's types: which of them the archive holds as they are, and which as the server's own
-//! text, so that no value is ever changed.
+//! PURE: PostgreSQL's types: which of them the archive holds as such, and which as the server's own text, so that no value
+//! is ever changed.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,13 +19,13 @@ pub(super) enum Kind {
     Oid,
     Float32,
     Float64,
-    /// Up to 38 digits, and how many of them are after the point. Readers turn a wider one into a double.
+    /// The digits, at most 38, and how many of them are after the point. Readers turn a wider decimal into a double.
     Decimal(u8, i8),
     /// Days.
     Date,
     /// Microseconds of a day.
     Time,
-    /// Microseconds; of UTC or of no zone.
+    /// Microseconds, in UTC or without a time zone.
     Timestamp {
         utc: bool,
     },
@@ -33,17 +33,17 @@ pub(super) enum Kind {
     Uuid,
     Bytes,
     Text,
-    /// `character(n)`: what pads it is not part of its value.
+    /// `character(n)`, whose padding is not part of its value.
     Padded,
     /// Text that is JSON, as it was written.
     Json,
-    /// The same behind one byte that says which form it has.
+    /// The same after one byte that states the version of the format.
     Jsonb,
-    /// A list of one dimension, counted from 1.
+    /// An array of one dimension that is counted from 1.
     List(Box<Kind>),
 }
 
-/// The names of what an interval is made of.
+/// The fields of an interval.
 const INTERVAL: [(&str, DataType); 3] =
     [("months", DataType::Int32), ("days", DataType::Int32), ("microseconds", DataType::Int64)];
 
@@ -72,12 +72,12 @@ impl Kind {
         }
     }
 
-    /// What its bytes or its text are besides, or those of its elements.
+    /// The logical type of its values, or of its elements.
     pub(super) fn logical(&self) -> Option<Logical> {
         match self {
             Self::Uuid => Some(Logical::Uuid),
             Self::Json | Self::Jsonb => Some(Logical::Json),
-            // Lists of JSON stay lists of text, which pyarrow can make columns of pandas of.
+            // Lists of JSON stay lists of text, since pyarrow can convert only those for pandas.
             Self::List(element) if **element == Self::Uuid => Some(Logical::Uuid),
             _ => None,
         }
@@ -94,11 +94,11 @@ pub(super) fn interval_fields() -> Fields {
 }
 
 pub(super) fn element_field(element: &Kind) -> Arc<Field> {
-    // What Parquet itself calls it; Arrow's own name is "item".
+    // Parquet calls the child of a list "element", while Arrow's default is "item".
     Arc::new(Field::new("element", element.data_type(), true))
 }
 
-/// How a column is asked for.
+/// How a column is written in the statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cast {
     /// The value itself.
@@ -107,11 +107,11 @@ pub(super) enum Cast {
     Text,
     /// A list of the server's own texts.
     Texts,
-    /// What the type's own output function writes, where somebody has made another cast to text.
+    /// The text that the type's output function writes, since somebody has created another cast to text.
     Output,
-    /// The text, in the bytes that the server stores.
+    /// The bytes of the text in the database's encoding.
     TextBytes,
-    /// Likewise, of what the output function writes.
+    /// Likewise, of the text that the output function writes.
     OutputBytes,
 }
 
@@ -119,21 +119,21 @@ pub(super) enum Cast {
 #[derive(Debug, Clone)]
 pub(super) struct Type {
     pub(super) name: String,
-    /// Whether it is `pg_catalog`'s own, not another of the same name.
+    /// Whether it is a type of `pg_catalog`, and not another one of the same name.
     pub(super) built_in: bool,
-    /// Of a domain, what it stands for.
+    /// The type that a domain is based on, or 0.
     pub(super) base: u32,
     pub(super) base_modifier: i32,
-    /// Of an array, its elements.
+    /// The type of the elements of an array.
     pub(super) element: u32,
     pub(super) is_array: bool,
-    /// A user has made a cast to text, which may write anything.
+    /// Whether a user has created a cast to text, which may write anything.
     pub(super) has_cast: bool,
-    /// Likewise, to a list of texts.
+    /// Likewise for a cast to an array of texts.
     pub(super) has_list_cast: bool,
 }
 
-/// How deep domains of domains and arrays of arrays are followed, so that a circle has an end.
+/// How deep domains of domains and arrays of arrays are followed, so that a cycle ends.
 const DEPTH: u32 = 32;
 
 /// All types of a database.
@@ -141,7 +141,7 @@ const DEPTH: u32 = 32;
 pub(super) struct Types(pub(super) HashMap<u32, Type>);
 
 impl Types {
-    /// How a column of a type is asked for, and what it becomes in the archive.
+    /// What a column of a type becomes in the archive, and how it is written in the statement.
     pub(super) fn resolve(
         &self,
         oid: u32,
@@ -156,7 +156,7 @@ impl Types {
         }
     }
 
-    /// How the server's own text of a type is asked for. The casts of a domain are those of what it stands for.
+    /// How the server's own text of a type is asked for. A domain has the casts of the type that it is based on.
     fn text(&self, oid: u32) -> Cast {
         let mut found = self.0.get(&oid);
         for _ in 0..DEPTH {
@@ -178,9 +178,9 @@ impl Types {
         }
         if found.is_array {
             return match self.kind(found.element, modifier, depth + 1) {
-                // A domain over an array.
+                // The elements are a domain over an array.
                 (Kind::List(_), _) => text,
-                // A list of the elements' own texts cannot be had.
+                // The elements cannot be cast to the server's own texts.
                 (_, Cast::Output) => text,
                 (element, Cast::None) => (Kind::List(Box::new(element)), Cast::None),
                 (_, _) if found.has_list_cast => text,
@@ -221,13 +221,13 @@ impl Types {
     }
 }
 
-/// A numeric that was declared with a precision, if it fits.
+/// The decimal for a numeric that was declared with a precision, if it fits.
 fn decimal(modifier: i32) -> Option<Kind> {
     let packed = modifier.checked_sub(4).filter(|packed| *packed >= 0)?;
     let precision = (packed >> 16) & 0xffff;
-    // Eleven bits with a sign, since version 15.
+    // The scale has eleven bits with a sign since version 15.
     let scale = ((packed & 0x7ff) ^ 1024) - 1024;
-    // More digits after the point than there are: 0.00012 is a numeric(2, 5).
+    // The scale can exceed the precision: 0.00012 is a numeric(2, 5).
     let precision = u8::try_from(precision.max(scale)).ok()?;
     let scale = i8::try_from(scale).ok()?;
     ((1..=38).contains(&precision) && scale >= 0).then_some(Kind::Decimal(precision, scale))
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cast_of_somebodys_own_is_never_asked_for() {
+    fn a_cast_that_a_user_created_is_never_used() {
         let mut types = types();
         let list = Type { element: 23, is_array: true, has_cast: true, ..types.0[&1041].clone() };
         types.0.insert(1007, list);
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn domains_and_arrays_are_what_they_stand_for() {
+    fn domains_and_arrays_are_resolved() {
         assert_eq!(types().resolve(9000, -1, None), (Kind::Decimal(10, 2), Cast::None));
         assert_eq!(
             types().resolve(1041, -1, None),

@@ -1,5 +1,4 @@
-//! Work on a thread that may block, which ends when nobody waits for it any more: its connections are closed. Knows
-//! no protocol.
+//! Work on a thread that may block. When nobody waits for it any more, its connections are closed, so that it ends.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::error::{Error, Result};
 use crate::source::tcp::Closer;
 
-/// Cancels a piece of work by closing its connections: a thread that waits for a server then sees their end.
+/// Cancels a piece of work by closing its connections, which wakes a thread that waits for a server.
 #[derive(Clone, Default)]
 pub(in crate::source) struct CancelToken(Arc<Mutex<Watched>>);
 
@@ -19,7 +18,7 @@ struct Watched {
 }
 
 impl CancelToken {
-    /// Has this connection closed as well when the work is cancelled.
+    /// Closes this connection, too, when the work is cancelled.
     pub(in crate::source) fn watch(&self, closer: Closer) -> u64 {
         let mut watched = self.lock();
         watched.next += 1;
@@ -32,7 +31,7 @@ impl CancelToken {
         number
     }
 
-    /// Works with a connection that outlives this work.
+    /// Runs work with a connection that outlives it.
     pub(in crate::source) fn watching<T>(&self, closer: Closer, work: impl FnOnce() -> T) -> T {
         let number = self.watch(closer);
         let outcome = work();
@@ -66,7 +65,7 @@ impl Drop for Waiting {
     }
 }
 
-/// Does the work on a thread that may block, and cancels it when the future is dropped.
+/// Runs the work on a thread that may block, and cancels it when the future is dropped.
 pub(in crate::source) async fn blocking<T: Send + 'static>(
     work: impl FnOnce(&CancelToken) -> Result<T> + Send + 'static,
 ) -> Result<T> {
@@ -74,5 +73,5 @@ pub(in crate::source) async fn blocking<T: Send + 'static>(
     let cancel = waiting.cancel.clone();
     let outcome = tokio::task::spawn_blocking(move || work(&cancel)).await;
     waiting.done = true;
-    outcome.unwrap_or_else(|error| Err(Error::stop(format!("a worker thread ended: {error}"))))
+    outcome.unwrap_or_else(|error| Err(Error::stop(format!("a worker thread failed: {error}"))))
 }

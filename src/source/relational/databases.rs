@@ -8,21 +8,21 @@ use crate::model::NOT_REQUESTED;
 #[derive(Debug, Clone)]
 pub(in crate::source) struct Found {
     pub(in crate::source) name: String,
-    /// Why it is left out unless the configuration names it; `None` for a user's own.
+    /// Why it is left out unless the configuration names it; `None` for a database of the user.
     pub(in crate::source) foreign: Option<&'static str>,
 }
 
-/// What becomes of the databases of a server.
+/// Which databases of a server are exported, and which are not.
 #[derive(Debug, Default)]
 pub(in crate::source) struct Chosen {
-    /// Those to export.
+    /// The databases to export.
     pub(in crate::source) taken: Vec<String>,
-    /// Those that are left out, and why.
+    /// The databases that are left out, and why.
     pub(in crate::source) excluded: Vec<(String, &'static str)>,
 }
 
-/// Takes the databases that the configuration names, or all of the user's own where it names none. A named database
-/// that does not exist is an error: otherwise a typing mistake would make an empty archive.
+/// Takes the databases that the configuration names, or all that belong to users if it names none. A named database that
+/// does not exist is an error, since otherwise a typing mistake would make an empty archive.
 pub(in crate::source) fn choose(there: Vec<Found>, select: &Select) -> Result<Chosen> {
     let named = &select.databases;
     let is_there = |name: &&String| there.iter().any(|found| found.name == **name);
@@ -33,7 +33,7 @@ pub(in crate::source) fn choose(there: Vec<Found>, select: &Select) -> Result<Ch
             "there is no database `{}` that this user may see",
             lost.escape_debug()
         ));
-        return Err(missing.hint(format!("it sees {}", own.join(", "))));
+        return Err(missing.hint(format!("the user sees {}", own.join(", "))));
     }
     let mut chosen = Chosen::default();
     for Found { name, foreign } in there {
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_are_a_users_own_or_those_that_are_named() {
+    fn all_databases_of_users_are_taken_or_those_that_are_named() {
         let all = chosen(&[]).unwrap();
         assert_eq!(all.taken, ["a", "b"]);
         assert_eq!(all.excluded, [("sys".to_owned(), "the server's own")]);
@@ -72,9 +72,9 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_not_there_is_an_error_with_what_is() {
+    fn the_error_about_a_missing_database_names_those_that_exist() {
         let error = chosen(&["a", "c"]).unwrap_err();
         assert!(error.to_string().contains("`c`"), "{error}");
-        assert_eq!(error.hint_text(), Some("it sees a, b"));
+        assert_eq!(error.hint_text(), Some("the user sees a, b"));
     }
 }

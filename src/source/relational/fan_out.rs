@@ -1,4 +1,4 @@
-//! A chunk that several sessions read: each takes the next part, until none is left or one has failed.
+//! Divides a chunk among several sessions: each takes the next part until none is left or one has failed.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -26,7 +26,7 @@ impl<P, E> Parts<P, E> {
         if self.is_over() { None } else { self.parts.get(self.next.fetch_add(1, Ordering::AcqRel)) }
     }
 
-    /// Whether a part is left.
+    /// Whether there is a part that no session has taken.
     pub(in crate::source) fn is_left(&self) -> bool {
         !self.is_over() && self.next.load(Ordering::Acquire) < self.parts.len()
     }
@@ -36,8 +36,7 @@ impl<P, E> Parts<P, E> {
         self.over.load(Ordering::Acquire)
     }
 
-    /// Records a failure. The one of the highest rank is kept, and of those the first: later ones are usually its
-    /// consequences.
+    /// Records a failure. The first one of the highest rank is kept, since later ones are usually its consequences.
     pub(in crate::source) fn fail(&self, rank: u8, why: E) {
         let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
         if failed.as_ref().is_none_or(|(before, _)| *before < rank) {
@@ -46,7 +45,7 @@ impl<P, E> Parts<P, E> {
         self.over.store(true, Ordering::Release);
     }
 
-    /// Why it failed; `None` where every part was read.
+    /// Why the chunk failed; `None` if every part was read.
     pub(in crate::source) fn failure(self) -> Option<E> {
         let failed = self.failed.into_inner().unwrap_or_else(PoisonError::into_inner);
         failed.map(|(_, why)| why)

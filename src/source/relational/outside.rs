@@ -1,6 +1,6 @@
-//! A connection that is in no snapshot: it sees what is there now. While a stream still holds its lock on the table
-//! that it has read, nobody can alter or replace the table, so what this connection sees is what the stream's names
-//! meant. Within the snapshot the catalogs may show an earlier state.
+//! A connection outside of any snapshot, which sees the present state. While a stream still holds its lock on the table
+//! that it has read, nobody can alter or replace the table, so this connection shows what the names in the stream's
+//! statement meant. Within the snapshot, the catalogs may show an earlier state.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -9,9 +9,9 @@ use crate::source::relational::broken::may_be_repeated;
 use crate::source::relational::cancel::CancelToken;
 use crate::source::tcp::Closer;
 
-/// A connection of some protocol.
+/// A connection of any protocol.
 pub(in crate::source) trait Connected {
-    /// What closes it from another thread.
+    /// A handle that closes the connection from another thread.
     fn closer(&self) -> Result<Closer>;
 }
 
@@ -29,8 +29,8 @@ impl<C: Connected> Outside<C> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks on this connection, and once more on a new one where the server had closed it while it was idle. It is also
-    /// closed after an error of the server, since its state is unknown then.
+    /// Asks on this connection, and once more on a new one if the server had closed it while it was idle. After any
+    /// error it is closed, since its state is unknown.
     pub(in crate::source) fn ask<T>(
         &self,
         cancel: &CancelToken,
@@ -54,7 +54,7 @@ impl<C: Connected> Outside<C> {
         }
     }
 
-    /// Closes it, unless it is in use.
+    /// Closes the connection unless it is in use.
     pub(in crate::source) fn close(&self) {
         if let Ok(mut held) = self.0.try_lock() {
             *held = None;

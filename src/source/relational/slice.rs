@@ -2,13 +2,13 @@
 
 use crate::window::{Slice, Window};
 
-/// A column of time as a dialect writes it.
+/// A time column as a dialect of SQL writes it.
 pub(in crate::source) trait TimeSql {
     /// Its name, quoted.
     fn name(&self) -> String;
 
-    /// The first instant at or after `nanos` that the column can hold, as a literal: a value of the column is before
-    /// the one exactly if it is before the other.
+    /// The first instant at or after `nanos` that the column can hold, as a literal. A value of the column is before
+    /// this instant exactly if it is before `nanos`.
     fn literal(&self, nanos: i64) -> String;
 
     /// The condition that holds for the rows without a time and for no others.
@@ -19,9 +19,8 @@ pub(in crate::source) trait TimeSql {
 
 /// The condition that the rows of a slice meet, and no others.
 ///
-/// The slices of a table share no row and leave none out: the rows without a time are a slice of their own, so
-/// that no other has them, `all` included; what lies beyond the times that 64 bits of nanoseconds can hold
-/// belongs to the window that ends there.
+/// The slices of a table share no row and leave none out. The rows without a time are a slice of their own and belong to
+/// no other, not even to `all`. Times that 64 bits of nanoseconds cannot hold belong to the first or the last window.
 pub(in crate::source) fn condition(time: &impl TimeSql, slice: Slice) -> String {
     let window = match slice {
         Slice::NullTime => return time.is_null(),
@@ -53,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_without_a_time_are_in_one_slice_alone() {
+    fn rows_without_a_time_are_in_one_slice_only() {
         let of = |slice| condition(&Plain, slice);
         let window = |from, to| Slice::Window(Window { from, to });
         assert_eq!(of(Slice::NullTime), "t IS NULL");

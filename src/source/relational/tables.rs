@@ -1,4 +1,4 @@
-//! What listing has learned of the tables of a source, for whoever asks for their bounds, counts their rows or reads
+//! What listing has learned about the tables of a source, which is needed to find their bounds, count their rows and read
 //! them.
 
 use std::collections::HashMap;
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::error::{Error, Result};
 use crate::model::TableId;
 
-/// How each table is read, as it was listed last.
+/// How each table is read, according to the last listing.
 pub(in crate::source) struct Tables<R>(Mutex<HashMap<TableId, Arc<R>>>);
 
 impl<R> Default for Tables<R> {

@@ -1,4 +1,4 @@
-//! PURE: which column the windows of a table are made of.
+//! PURE: chooses the column that the windows of a table are made of.
 
 use std::collections::BTreeMap;
 
@@ -10,14 +10,14 @@ use crate::model::TableId;
 #[derive(Debug, Clone)]
 pub(in crate::source) struct Candidate {
     pub(in crate::source) name: String,
-    /// Whether an index begins with it.
+    /// Whether it is the first column of an index.
     pub(in crate::source) is_indexed: bool,
-    /// Whether it is taken where the configuration names none, because windows of it are cheap to read.
+    /// Whether it is taken if the configuration names none, because its windows are cheap to read.
     pub(in crate::source) by_default: bool,
 }
 
-/// Whether a pattern of `time_columns` matches a table. As everywhere in the configuration it stands for TABLE,
-/// SCHEMA.TABLE or DATABASE.SCHEMA.TABLE; where there are no schemas, for TABLE or DATABASE.TABLE.
+/// Whether a pattern of `time_columns` matches a table. As everywhere in the configuration, it is compared with TABLE,
+/// SCHEMA.TABLE and DATABASE.SCHEMA.TABLE; without schemas, with TABLE and DATABASE.TABLE.
 fn means(pattern: &str, id: &TableId) -> bool {
     let TableId { database, schema, table, .. } = id;
     let longer = match schema.as_str() {
@@ -27,15 +27,15 @@ fn means(pattern: &str, id: &TableId) -> bool {
     matches(pattern, table) || longer.iter().any(|name| matches(pattern, name))
 }
 
-/// The column of a table: the one that the configuration names, else the only one that is taken by default, else none:
-/// the table is read whole. A configured column that no index begins with is a warning.
+/// The time column of a table: the one that the configuration names, or else the only one that is taken by default. With
+/// none, the table is read whole. A configured column that is not the first of an index causes a warning.
 pub(in crate::source) fn choose(
     configured: &BTreeMap<String, String>,
     id: &TableId,
     candidates: &[Candidate],
     warnings: &mut Vec<String>,
 ) -> Result<Option<String>> {
-    // Of several patterns the most specific one counts.
+    // The most specific of several patterns counts.
     let named = configured.iter().filter(|(pattern, _)| means(pattern, id));
     let named = named.max_by_key(|(pattern, _)| pattern.replace('*', "").len());
     let Some((pattern, name)) = named else {
@@ -52,23 +52,23 @@ pub(in crate::source) fn choose(
         Some(found) => {
             if !found.is_indexed {
                 warnings.push(format!(
-                    "{id}: no index begins with `{}`, so that the server looks at the whole table for each window",
+                    "{id}: no index begins with `{}`, so the server scans the whole table for each window",
                     name.escape_debug()
                 ));
             }
             Ok(Some(name.clone()))
         }
-        // A pattern may stand for tables that have no such column.
+        // A pattern may match tables that have no such column.
         None if pattern.contains('*') => Ok(None),
         None => Err(Error::fail(format!(
-            "`time_columns`: it has no column `{}` that is a date or a timestamp",
+            "`time_columns`: the table has no column `{}` that is a date or a timestamp",
             name.escape_debug()
         ))
         .hint("name another column, or \"\" to read the table whole")),
     }
 }
 
-/// Names in `time_columns` that match no table, most likely by a typing mistake. A pattern with `*` may match none.
+/// Warnings about names in `time_columns` that match no table, probably typing mistakes. A pattern with `*` may match none.
 pub(in crate::source) fn unused<'a>(
     configured: &BTreeMap<String, String>,
     tables: impl Iterator<Item = &'a TableId> + Clone,
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_means_a_table_by_each_of_its_names() {
+    fn a_pattern_matches_each_name_of_a_table() {
         for pattern in ["orders", "public.orders", "d.public.orders", "pub*.ord*", "*"] {
             assert!(means(pattern, &id("public", "orders")), "{pattern}");
         }
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn the_configuration_comes_before_what_is_taken_by_default() {
+    fn the_configuration_takes_precedence_over_the_default() {
         let there = [candidate("made", true, true), candidate("sent", false, false)];
         assert_eq!(chosen(&[], &there).unwrap().as_deref(), Some("made"));
         assert_eq!(chosen(&[("orders", "sent")], &there).unwrap().as_deref(), Some("sent"));
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_costs_much_or_means_nothing_is_said() {
+    fn a_costly_or_unknown_column_is_reported() {
         let configured =
             BTreeMap::from([("orders".into(), "sent".into()), ("x".into(), "y".into())]);
         let mut warnings = Vec::new();

@@ -3,29 +3,29 @@
 use crate::model::ReadMode;
 use crate::window::{MICROSECOND, Window};
 
-/// No column of these servers tells times apart that are nearer, also one that is altered later. A day for a
-/// `date` would be too much: as a `timestamp` it gets rows within the day that is then covered.
+/// The smallest distance of two times in any column of these servers. It is not a day for a `date`: if the column becomes
+/// a `timestamp` later, new rows could lie within a day that is already covered.
 pub(in crate::source) const RESOLUTION_NANOS: i64 = MICROSECOND;
 
-/// What a source says of the times of a table.
+/// What a source states about the times of a table.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::source) struct Times {
-    /// The first and the last one in nanoseconds, which may exceed 64 bits.
+    /// The first and the last time in nanoseconds, which may exceed 64 bits.
     pub(in crate::source) ends: Option<(i128, i128)>,
-    /// There are others before all instants: an infinity, or an invalid date.
+    /// Whether there are values before all instants: an infinity or an invalid date.
     pub(in crate::source) before: bool,
-    /// There are others after all instants.
+    /// Whether there are values after all instants.
     pub(in crate::source) after: bool,
 }
 
 impl Times {
-    /// `None` where no row has a time.
+    /// The window of all times; `None` if no row has one.
     pub(in crate::source) fn bounds(&self) -> Option<Window> {
         let windows = self.data_ranges();
         Window::new(windows.first()?.from, windows.last()?.to)
     }
 
-    /// The windows that hold rows. What lies beyond 64 bits of nanoseconds belongs to the first or the last instant.
+    /// The windows that hold rows. Times beyond 64 bits of nanoseconds belong to the first or the last instant.
     pub(in crate::source) fn data_ranges(&self) -> Vec<Window> {
         let nanos = |time: i128| time.clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64;
         let first = Window { from: i64::MIN, to: i64::MIN + 1 };
@@ -33,7 +33,7 @@ impl Times {
         let finite = self.ends.and_then(|(from, to)| {
             Window::new(nanos(from), nanos(to + i128::from(RESOLUTION_NANOS)))
         });
-        // Both of its ends lie beyond the same end of time.
+        // The range is empty if both ends lie beyond the same end of the representable times.
         let outside = self.ends.filter(|_| finite.is_none()).map(|(from, _)| from);
         let mut windows = Vec::new();
         windows.extend((self.before || outside.is_some_and(|from| from < 0)).then_some(first));
@@ -42,8 +42,8 @@ impl Times {
         windows
     }
 
-    /// How a table is divided. A table without any time has no window that could be committed; the commit of its rows
-    /// without a time shows that it exists.
+    /// How a table is divided. A table without any time has no window that could be committed, so the commit of its slice
+    /// `null-time` shows that the table exists.
     pub(in crate::source) fn read_mode(&self, may_be_null: bool) -> ReadMode {
         if may_be_null || self.bounds().is_none() {
             ReadMode::WindowsAndNullTime
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_64_bits_cannot_hold_is_in_the_outermost_windows() {
+    fn times_that_64_bits_cannot_hold_are_in_the_outermost_windows() {
         let first = Window { from: i64::MIN, to: i64::MIN + 1 };
         let last = Window { from: i64::MAX - 1, to: i64::MAX };
         let beyond = i128::from(i64::MAX) * 2;
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_without_times_has_a_slice_all_the_same() {
+    fn a_table_without_times_still_has_a_slice() {
         let some = Times { ends: Some((3, 5)), ..Times::default() };
         assert_eq!(some.read_mode(false), ReadMode::Windows);
         assert_eq!(some.read_mode(true), ReadMode::WindowsAndNullTime);

@@ -1,5 +1,5 @@
-//! Columns of which a value has shown that the type they were listed with is too narrow. The table is then
-//! listed again, with a type that can hold every value.
+//! Remembers the columns of which a value did not fit the type that was listed. The table is then listed again with a
+//! type that can hold every value.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,16 +10,16 @@ use crate::column_stats::ColumnStats;
 use crate::error::{Class, Error};
 use crate::model::{Table, TableId};
 
-/// The type that a column gets instead of the one that it was listed with, and the value that this one cannot hold.
+/// The type that a column gets instead of the listed one, with a description of the value that did not fit that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::source) enum TypeOverride {
-    /// Text, as the server writes its values.
+    /// Text, as the server writes the values.
     Text(&'static str),
-    /// Bytes, as they are stored.
+    /// Bytes, as the server stores them.
     Bytes(&'static str),
 }
 
-/// What was learned so far, over all tables of a source.
+/// The overrides that were learned so far, for all tables of a source.
 #[derive(Debug, Default)]
 pub(in crate::source) struct TypeOverrides(Mutex<HashMap<(TableId, String), TypeOverride>>);
 
@@ -28,15 +28,15 @@ impl TypeOverrides {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The type of a column where the one that it would have is too narrow.
+    /// The override for a column, if there is one.
     pub(in crate::source) fn of(&self, table: &TableId, column: &str) -> Option<TypeOverride> {
         self.lock().get(&(table.clone(), column.to_owned())).copied()
     }
 
-    /// Remembers the columns that an archive holds as text or bytes, and that are listed with another type. Returns whether
-    /// there are any.
+    /// Remembers the columns that an archive holds as text or bytes but that are listed with another type. Returns
+    /// whether there are any.
     pub(in crate::source) fn take(&self, table: &Table, archived: &[ColumnStats]) -> bool {
-        const EARLIER: &str = "what an earlier run read";
+        const EARLIER: &str = "a value that an earlier run read";
         let columns = table.columns.iter().enumerate();
         let other = columns.filter_map(|(at, column)| {
             let known = archived.iter().find(|known| known.key == column.key)?;
@@ -49,18 +49,18 @@ impl TypeOverrides {
         });
         let other: Vec<_> = other.collect();
         let is_new = !other.is_empty();
-        let _ = self.learn(table, other); // the caller lists again because of what is returned
+        let _ = self.learn(table, other); // the return value makes the caller list the tables again
         is_new
     }
 
-    /// Remembers the types of columns, which are named by their places in the table. The error has the tables listed
-    /// again.
+    /// Remembers the types of columns, which are given by their positions in the table. The returned error makes the
+    /// caller list the tables again.
     pub(in crate::source) fn learn(
         &self,
         table: &Table,
         learned: impl IntoIterator<Item = (usize, TypeOverride)>,
     ) -> Error {
-        let mut said = Vec::new();
+        let mut changes = Vec::new();
         for (at, type_override) in learned {
             let column = &table.columns[at];
             self.lock().insert((table.id.clone(), column.key.clone()), type_override);
@@ -69,8 +69,9 @@ impl TypeOverrides {
                 TypeOverride::Bytes(value) => ("bytes", value),
             };
             let (name, kind) = (column.key.escape_debug(), column.source_type.escape_debug());
-            said.push(format!("the column `{name}` ({kind}) holds {value}: it becomes {becomes}"));
+            changes
+                .push(format!("the column `{name}` ({kind}) holds {value}: it becomes {becomes}"));
         }
-        Error::of(Class::SchemaChanged, said.join("; "))
+        Error::of(Class::SchemaChanged, changes.join("; "))
     }
 }

@@ -1,6 +1,6 @@
-//! The definition of a database as SQL by questions to its catalogs, for servers that are newer than any pg_dump at
-//! hand. The queries are in `definitions.sql` and `additions.sql`; here they are run, and their answers are put into an
-//! order that psql can load.
+//! The definition of a database as SQL, made from its catalogs for servers that are newer than every pg_dump at hand. The
+//! queries are in `definitions.sql` and `additions.sql`; this file runs them and sorts the statements that they return,
+//! so that psql can load them.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -13,7 +13,7 @@ use crate::source::postgres::connection::{Connection, Row};
 const DEFINITIONS: &str = include_str!("ddl/definitions.sql");
 const ADDITIONS: &str = include_str!("ddl/additions.sql");
 
-/// What loading begins with, as a dump of pg_dump does.
+/// The settings for loading, as at the beginning of a dump by pg_dump.
 const SETTINGS: &str = "SET statement_timeout = 0;
 SET lock_timeout = 0;
 SET client_encoding = 'UTF8';
@@ -27,7 +27,7 @@ SELECT pg_catalog.set_config('search_path', '', false);
 
 const USER: &str = "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'";
 
-/// What users can make and nothing here asks for.
+/// The objects that users can create and that none of the queries covers.
 const LEFTOVERS: &str = "SELECT o.class, o.oid, i.type || ' ' || i.identity FROM ( \
     SELECT 'pg_type'::regclass::oid, t.oid FROM pg_type t WHERE t.typtype = 'b' \
     AND NOT EXISTS (SELECT FROM pg_type e WHERE e.typarray = t.oid) \
@@ -41,21 +41,21 @@ const LEFTOVERS: &str = "SELECT o.class, o.oid, i.type || ' ' || i.identity FROM
     UNION ALL SELECT 'pg_ts_template'::regclass, oid FROM pg_ts_template \
     ) AS o (class, oid) CROSS JOIN LATERAL pg_identify_object(o.class, o.oid, 0) i WHERE o.oid >= 16384 ORDER BY 3";
 
-/// Class and number of an object.
+/// The class and the oid of an object.
 type Object = (u32, u32);
 
-/// Of `pg_class` itself.
+/// The oid of `pg_class` itself.
 const CLASS: u32 = 1259;
 
 struct Statement {
     object: Object,
     table: u32,
-    /// Where it goes when nothing else says so.
+    /// Its place in the order, unless a dependency demands another.
     rank: (usize, String),
     sql: String,
 }
 
-/// Asks in a transaction that goes on. What cannot be had is in `missing`.
+/// Runs the queries in a transaction that stays usable. What the server does not give is listed in `missing`.
 pub(super) fn script(connection: &mut Connection, version: u32) -> Result<Script> {
     let mut missing = Vec::new();
     let depends = Depends::ask(connection)?;
@@ -91,7 +91,7 @@ pub(super) fn script(connection: &mut Connection, version: u32) -> Result<Script
     Ok(Script { sql: connection.bytes(&sql), missing })
 }
 
-/// A question of the files.
+/// A query of one of the two files.
 struct Section<'a> {
     title: &'a str,
     since: u32,
@@ -144,14 +144,14 @@ impl Section<'_> {
             sql: text(row, 4),
         };
         let statements: Vec<_> = rows.iter().map(statement).collect();
-        // A definition that the server does not give (of an object that is gone by now) is null.
+        // A definition is null if the object has been dropped meanwhile.
         let lost = statements.iter().filter(|statement| statement.sql.is_empty());
         missing.extend(lost.map(|lost| format!("{}: {}", self.title, lost.rank.1)));
         Ok(statements)
     }
 }
 
-/// The rows, or why there are none; the transaction goes on in either case.
+/// The rows, or why there are none. The transaction stays usable in either case.
 fn kept(connection: &mut Connection, sql: &str) -> Result<Result<Vec<Row>, String>> {
     connection.query("SAVEPOINT question")?;
     match connection.query(sql) {
@@ -173,11 +173,11 @@ fn object(row: &Row, at: usize) -> Object {
     (number(at), number(at + 1))
 }
 
-/// What needs what, by `pg_depend`.
+/// The dependencies between objects, from `pg_depend`.
 #[derive(Default)]
 struct Depends {
     needs: Vec<(Object, Object)>,
-    /// What is a part of something: a type of its table, a rule of its view, a function of its extension.
+    /// The objects that are a part of another: the type of a table, the rule of a view, a function of an extension.
     part_of: HashMap<Object, Object>,
     members: HashSet<Object>,
 }
@@ -185,7 +185,7 @@ struct Depends {
 impl Depends {
     fn ask(connection: &mut Connection) -> Result<Self> {
         let mut depends = Self::default();
-        // Below 16384 is what the system was made with. The expression of a generated column is made with its table.
+        // Objects below 16384 belong to the system. The expression of a generated column is created with its table.
         let rows = connection.query(
             "SELECT classid, objid, refclassid, refobjid, deptype FROM pg_depend \
              WHERE objid >= 16384 AND refobjid >= 16384 \
@@ -215,9 +215,9 @@ impl Depends {
             || self.members.contains(&(CLASS, statement.table))
     }
 
-    /// The statement that makes an object, or what it is a part of.
+    /// The position of the statement that creates an object, or else the one that it is a part of.
     fn maker(&self, made: &HashMap<Object, usize>, mut object: Object) -> Option<usize> {
-        // A part of a part: a type of an array of rows of a table. No more than a few.
+        // A part may belong to a part (the type of an array of a table's rows), but only a few levels deep.
         for _ in 0..8 {
             if let Some(at) = made.get(&object) {
                 return Some(*at);
@@ -228,7 +228,7 @@ impl Depends {
     }
 }
 
-/// Each after what it needs, else by rank. Where things need each other, rank decides as well.
+/// Sorts each statement after those that it needs, and by rank otherwise. A cycle is broken by rank, too.
 fn sorted(mut statements: Vec<Statement>, depends: &Depends) -> Vec<Statement> {
     statements.sort_by(|a, b| a.rank.cmp(&b.rank));
     let made: HashMap<_, _> =
@@ -272,7 +272,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_statement_comes_after_what_it_needs() {
+    fn each_statement_comes_after_those_that_it_needs() {
         let statement = |number: u32, rank: usize| Statement {
             object: (CLASS, number),
             table: 0,

@@ -1,4 +1,4 @@
-//! The definition of a database by pg_dump. No secret leaves this file.
+//! The definition of a database, made by pg_dump, from which this file removes the secrets.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use crate::source::postgres::catalog::text;
 use crate::source::postgres::connection::Connection;
 use crate::source::postgres::pg_dump;
 
-/// A dump of thousands of tables over a slow line.
+/// Long enough for the definitions of thousands of tables over a slow line.
 const LONG: Duration = Duration::from_secs(15 * 60);
 
-/// Dumps what a session sees; the session must be in a transaction that nothing has failed in.
+/// Dumps the definitions that a session sees. No statement of its transaction may have failed.
 pub(super) fn script(
     server: &Database,
     database: &str,
@@ -34,7 +34,7 @@ pub(super) fn script(
         let (written, visible) = (text(row, 0), text(row, 1));
         if written.contains(char::REPLACEMENT_CHARACTER) {
             return Ok(Err(
-                "an option of a foreign server has no text that could be left out".into()
+                "an option of a foreign server is not UTF-8, so it cannot be masked".into()
             ));
         }
         sql = replaced(&sql, written.as_bytes(), visible.as_bytes());

@@ -1,5 +1,5 @@
-//! What a server has, as lists of JSON, an object a line: made by the server, gathered over its databases. And
-//! roles and databases as SQL, which no dump of a single database has.
+//! What a server has, as lists of JSON with one object a line, which the server makes and which are gathered over its
+//! databases; and its roles and databases as SQL, since the dump of a single database lacks them.
 
 use crate::error::{Class, Error, Result};
 use crate::model::{ArtifactOutcome, Artifacts};
@@ -12,7 +12,7 @@ use crate::source::postgres::snapshot::set_up;
 
 const USER: &str = "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'";
 
-/// Which extension an object of the class belongs to.
+/// The extension that a relation belongs to.
 const OF_EXTENSION: &str = "(SELECT e.extname FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid \
     WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')";
 
@@ -46,7 +46,7 @@ const DATABASES: &str = "SELECT datname AS name, pg_get_userbyid(datdba) AS owne
     datallowconn AS allows_connections, datconnlimit AS connection_limit, datacl::text[] AS acl, \
     shobj_description(oid, 'pg_database') AS comment FROM pg_database d ORDER BY datname COLLATE \"C\"";
 
-/// The value that a new session in this database gets, not that of ours.
+/// The values that a new session in this database gets, not those of moveout's session.
 const SERVER: &str = "SELECT current_database() AS database, name, reset_val AS value, unit, \
     nullif(source, 'session') AS source FROM pg_settings WHERE lower(name) IN ( \
     'server_version', 'server_version_num', 'server_encoding', 'timezone', 'datestyle', 'intervalstyle', \
@@ -99,13 +99,13 @@ fn role_settings() -> String {
     )
 }
 
-/// Who is a member of what, before version 16.
+/// The memberships of roles before version 16.
 const OLD_MEMBERSHIPS: &str = "SELECT DISTINCT format('GRANT %I TO %I%s;', pg_get_userbyid(m.roleid), \
     pg_get_userbyid(m.member), CASE WHEN m.admin_option THEN ' WITH ADMIN OPTION' END) FROM pg_auth_members m \
     WHERE pg_get_userbyid(m.member) !~ '^pg_' ORDER BY 1";
 
-/// Since version 16 there is one for each who granted it, who must have been granted that right before; the first
-/// superuser, who may have another name elsewhere, has it from the beginning.
+/// The memberships of roles since version 16. There is one for each grantor, and the grantor's own right must be granted
+/// before it. The first superuser, whose name may differ elsewhere, has the right from the beginning.
 const MEMBERSHIPS: &str = "WITH RECURSIVE granted AS ( \
     SELECT m.*, 0 AS step FROM pg_auth_members m WHERE m.grantor = 10 \
     UNION ALL SELECT m.*, g.step + 1 FROM pg_auth_members m JOIN granted g \
@@ -116,7 +116,7 @@ const MEMBERSHIPS: &str = "WITH RECURSIVE granted AS ( \
     FROM (SELECT DISTINCT ON (oid) * FROM granted ORDER BY oid, step) AS granted \
     WHERE pg_get_userbyid(member) !~ '^pg_' ORDER BY step, 1";
 
-/// Rights to set parameters, since version 15.
+/// The rights to set parameters, which exist since version 15.
 const PARAMETERS: &str = "SELECT format('GRANT %s ON PARAMETER %s TO %s%s;', \
     string_agg(a.privilege_type, ', ' ORDER BY a.privilege_type), \
     (SELECT string_agg(quote_ident(part), '.') FROM unnest(string_to_array(p.parname, '.')) part), \
@@ -125,10 +125,10 @@ const PARAMETERS: &str = "SELECT format('GRANT %s ON PARAMETER %s TO %s%s;', \
     FROM pg_parameter_acl p, aclexplode(p.paracl) a WHERE a.grantee <> 10 \
     GROUP BY p.parname, a.grantee, a.is_grantable ORDER BY 1";
 
-/// A question to a server, perhaps in several statements.
+/// A question to a server, which may take several statements.
 type Ask<'a, T> = &'a dyn Fn(&mut Connection) -> Result<T>;
 
-/// Each database's rows in one file, and the server's own.
+/// Collects the lists over all databases, and what belongs to the server as a whole.
 pub(super) fn collect(inner: &Inner, databases: &[String], kept: &mut Artifacts) -> Result<()> {
     let listed: [(&str, Ask<'_, Vec<String>>); 5] = [
         ("tables", &|connection| objects(connection, &tables())),
@@ -148,7 +148,7 @@ pub(super) fn collect(inner: &Inner, databases: &[String], kept: &mut Artifacts)
         }
         keep(kept, kind, rows, &troubles);
     }
-    // Any database shows what belongs to the server; only settings may differ from database to database.
+    // Every database shows what belongs to the server; only the settings may differ between databases.
     let usual = databases.iter().find(|database| *database == "postgres");
     let Some(database) = usual.or(databases.first()) else { return Ok(()) };
     match patient(inner, database, &|connection| objects(connection, ROLES))? {
@@ -184,7 +184,7 @@ fn keep(kept: &mut Artifacts, kind: &str, rows: Vec<String>, troubles: &[String]
     kept.ended(kind, outcome);
 }
 
-/// Asks on a connection of its own, and on another if that breaks; the inner `Err` says why there is no answer.
+/// Asks on a new connection, and on another one if that breaks. The inner `Err` says why there is no answer.
 fn patient<T>(inner: &Inner, database: &str, ask: Ask<'_, T>) -> Result<Result<T, String>> {
     let mut failed = None;
     for _ in 0..2 {
@@ -203,7 +203,7 @@ fn patient<T>(inner: &Inner, database: &str, ask: Ask<'_, T>) -> Result<Result<T
     Ok(Err(failed.unwrap_or_default()))
 }
 
-/// A connection outside of the snapshot, to see what is there now.
+/// A connection outside of the snapshot, which sees the present state.
 fn connect(inner: &Inner, database: &str) -> Result<Connection> {
     let mut connection = Connection::open(&inner.server, database, inner.limits.idle_timeout)?;
     set_up(&mut connection, "SESSION")?;
@@ -279,14 +279,14 @@ fn settings(connection: &mut Connection) -> Result<String> {
         parts.push(format!("\"{name}\": {}", list(&objects(connection, query)?)));
     }
     let text = format!("{{\n{}\n}}\n", parts.join(",\n"));
-    // The parts come from the server.
+    // The parts come from the server, which may not be trusted to write JSON.
     match serde_json::from_str::<serde_json::Value>(&text) {
         Ok(_) => Ok(text),
-        Err(error) => Err(Error::fail(format!("the server's JSON is none: {error}"))),
+        Err(error) => Err(Error::fail(format!("the server's answer is not valid JSON: {error}"))),
     }
 }
 
-/// Statements for roles without passwords, for psql; those of the system are there already.
+/// Statements that create the roles, without passwords. The system's own roles exist everywhere.
 fn roles_sql(connection: &mut Connection) -> Result<String> {
     let version = connection.query("SHOW server_version_num")?;
     let version: u32 = version.first().and_then(|row| text(row, 0).parse().ok()).unwrap_or(0);
@@ -323,12 +323,12 @@ fn roles_sql(connection: &mut Connection) -> Result<String> {
     ];
     script(
         connection,
-        "Roles, without their passwords. One that is there already is an error to pass over.",
+        "Roles, without their passwords. Where one exists already, ignore the error.",
         &queries,
     )
 }
 
-/// Statements that make the databases, for psql; their owners must be there.
+/// Statements that create the databases. The owners must exist before.
 fn databases_sql(connection: &mut Connection) -> Result<String> {
     let own = "datname NOT IN ('template0', 'template1') AND datconnlimit <> -2";
     let queries = [
@@ -366,12 +366,12 @@ fn databases_sql(connection: &mut Connection) -> Result<String> {
     ];
     script(
         connection,
-        "Databases, empty: what is in each is in ddl/. Load roles.sql first.",
+        "Databases, empty: the content of each is in ddl/. Load roles.sql first.",
         &queries,
     )
 }
 
-/// `ALTER … SET` for what `pg_db_role_setting` has. Those that are lists of names keep them quoted as names.
+/// `ALTER … SET` for the settings in `pg_db_role_setting`. Lists of names are quoted name by name.
 fn assignments(which: &str) -> String {
     let visible = secrets::visible("name", "value");
     format!(

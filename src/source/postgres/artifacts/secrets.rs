@@ -1,15 +1,15 @@
-//! PURE: what must not be written of options and settings that users give names and values to, as SQL and for
-//! the text of a dump.
+//! PURE: masks the secrets in options and settings, whose names and values users choose: by SQL, and in the text of a
+//! dump.
 
-/// What replaces a secret.
+/// The text that replaces a secret.
 const LEFT_OUT: &str = "(left out)";
 
-/// Names of options whose values are secrets.
+/// A pattern of the names of options whose values are secrets.
 const NAMES: &str =
     "pass(word|wd|phrase)?$|pwd|secret|token|credential|(api|access|private|encryption)_?key";
 
-/// An SQL expression of the name and the value of an option, without what is secret in it: passwords in URLs and
-/// connection strings, too.
+/// An SQL expression for the value of an option, in which secrets are masked, including passwords in URLs and connection
+/// strings. Both arguments are SQL expressions.
 pub(super) fn visible(name: &str, value: &str) -> String {
     format!(
         "CASE WHEN {name} ~* '{NAMES}' THEN '{LEFT_OUT}' ELSE regexp_replace(regexp_replace({value}, \
@@ -18,14 +18,14 @@ pub(super) fn visible(name: &str, value: &str) -> String {
     )
 }
 
-/// An option of a foreign object as its definition has it. Expects `pg_options_to_table(…) AS o`.
+/// An option of a foreign object as it is written in a definition. Expects `pg_options_to_table(…) AS o`.
 pub(super) fn option() -> String {
     let value = visible("o.option_name", "o.option_value");
     format!("quote_ident(o.option_name) || ' ' || quote_literal({value})")
 }
 
-/// A query of all options that hold secrets: as pg_dump writes them, and as they may be written. For a user with
-/// `quote_all_identifiers` it writes each name in quotes.
+/// A query for all options that hold secrets: as pg_dump writes them, and masked. With `quote_all_identifiers`, pg_dump
+/// writes each name in quotes, so both forms are returned.
 pub(in crate::source::postgres) fn options() -> String {
     let quoted = "'\"' || replace(o.option_name, '\"', '\"\"') || '\"'";
     format!("{} UNION {}", options_by("quote_ident(o.option_name)"), options_by(quoted))

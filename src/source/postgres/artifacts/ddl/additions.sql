@@ -1,5 +1,5 @@
--- What is added when all that it could need is there, in the order of this file. Each statement gives class
--- and oid of an object, the table it is part of (or 0), its name, and the SQL.
+-- What is added after everything that it may need, in the order of this file. Each query returns the class and the oid
+-- of an object, the table that it is a part of (or 0), its name, and the SQL.
 
 --: columns that do not allow null where the parent's do
 SELECT 'pg_class'::regclass::oid, c.oid, c.oid, format('%I.%I.%I', n.nspname, c.relname, a.attname),

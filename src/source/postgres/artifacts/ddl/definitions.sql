@@ -1,6 +1,6 @@
--- What depends on one another: sorted by pg_depend, and where that leaves a choice by the order of this file.
--- Each statement gives class and oid of an object, the table it is part of (or 0), its name, and the SQL
--- that makes it.
+-- What depends on each other: sorted by pg_depend and, where that leaves a choice, by the order of this file. Each query
+-- returns the class and the oid of an object, the table that it is a part of (or 0), its name, and the SQL that creates
+-- it.
 
 --: schemas
 SELECT 'pg_namespace'::regclass::oid, n.oid, 0, n.nspname,
