@@ -3,6 +3,7 @@
 
 mod errors;
 mod folder;
+mod reading;
 mod s3;
 pub mod upload;
 mod write;
@@ -22,18 +23,14 @@ use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 
 pub use self::errors::io_error;
 use self::errors::{is_absent, list_error, store_error};
+pub use self::reading::{Reading, hash_object};
 use self::s3::Bucket;
-use sha2::{Digest, Sha256};
-use tokio::sync::mpsc;
 
 use crate::config::Location;
 use crate::error::{Error, Result};
-use crate::hash::hex;
 
 /// Bytes of a file that are read at once.
 const PIECE_BYTES: u64 = 1 << 20;
-/// Pieces that wait to be hashed at most.
-const PIECES: usize = 4;
 
 /// The bytes of an object as they come.
 pub type Pieces = BoxStream<'static, Result<Bytes>>;
@@ -222,6 +219,12 @@ impl Store {
         }
     }
 
+    /// How many threads that read objects are worth it: as many as there are cores, or more where they wait for answers.
+    pub fn readers(&self) -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        if matches!(self.kind, Kind::Bucket(_)) { cores.max(8) } else { cores }
+    }
+
     /// Bytes of a part of an upload.
     pub fn part_bytes(&self) -> usize {
         match self.kind {
@@ -406,36 +409,4 @@ impl Store {
             Kind::Bucket(_) | Kind::Given => Ok(()),
         }
     }
-}
-
-/// Hashes an object as it stands in the store; `None` where there is none. Returns hash and size in bytes. Whatever is
-/// larger than one piece is hashed on a thread of its own, so that several objects are hashed on all cores.
-pub async fn hash_object(store: &Store, key: &str) -> Result<Option<(String, u64)>> {
-    let Some(mut stream) = store.stream(key).await? else { return Ok(None) };
-    let mut hash = Sha256::new();
-    let first = stream.next().await.transpose()?.unwrap_or_default();
-    let mut size = first.len() as u64;
-    let Some(second) = stream.next().await.transpose()? else {
-        hash.update(&first);
-        return Ok(Some((hex(&hash.finalize()), size)));
-    };
-    let (sender, mut pieces) = mpsc::channel::<Bytes>(PIECES);
-    let hashing = tokio::task::spawn_blocking(move || {
-        hash.update(&first);
-        while let Some(piece) = pieces.blocking_recv() {
-            hash.update(&piece);
-        }
-        hash
-    });
-    let mut next = Some(second);
-    while let Some(piece) = next {
-        size += piece.len() as u64;
-        if sender.send(piece).await.is_err() {
-            break; // the thread has ended, which its result says
-        }
-        next = stream.next().await.transpose()?;
-    }
-    drop(sender);
-    let hash = hashing.await.map_err(|error| Error::stop(format!("hashing {key}: {error}")))?;
-    Ok(Some((hex(&hash.finalize()), size)))
 }

@@ -1,21 +1,22 @@
 //! The verb `verify`: bytes against manifests, files against the catalog, the catalog against itself, and each
 //! the other way round. It believes none of them alone, and changes nothing.
 //!
-//! `records` compares the manifests and the catalog, `file` decodes the files of a chunk, `dump` reads a dump to its end,
-//! `pages` tells how much memory that takes. `against` asks the sources again.
+//! `records` compares the manifests and the catalog, `work` has the threads that read everything else: `file` the files of a
+//! chunk, which `decode` decodes and `pages` bounds in memory, and `dump` a dump to its end. `against` asks the sources again.
 
 mod against;
+mod decode;
 mod dump;
 mod file;
 mod pages;
 mod records;
+mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Serialize;
-use tokio::task::JoinSet;
 
 pub use self::against::{Against, Depth};
 use crate::archive::bag::Hashes;
@@ -23,6 +24,7 @@ use crate::archive::commit::Commit;
 use crate::archive::{Archive, CHUNKS, MANIFEST, TAG_MANIFEST, is_artifact};
 
 use self::against::against_source;
+use self::work::Work;
 use crate::config::{self, Flags, Location};
 use crate::error::{Error, Exit, Result};
 use crate::progress::Progress;
@@ -30,9 +32,6 @@ use crate::retry::{Interrupt, Retry};
 use crate::source::aptible::expand;
 use crate::store::Store;
 use crate::store::hash_object;
-
-/// How many chunks are checked at once.
-const AT_ONCE: usize = 2;
 
 /// How an archive is verified.
 #[derive(Debug, Clone, Copy)]
@@ -142,7 +141,7 @@ pub async fn verify(place: &Location, options: Options, progress: &Progress) -> 
         store: archive.store().clone(),
         options,
         progress: progress.clone(),
-        present: archive.store().list("").await?.into_iter().collect(),
+        present: Arc::new(archive.store().list("").await?.into_iter().collect()),
         irregular: archive.store().irregular().await?,
         faults: BTreeSet::new(),
         unchecked: BTreeSet::new(),
@@ -230,7 +229,7 @@ struct Check {
     options: Options,
     progress: Progress,
     /// The files that are there, with their sizes.
-    present: BTreeMap<String, u64>,
+    present: Arc<BTreeMap<String, u64>>,
     /// What is there and is no plain file.
     irregular: Vec<(String, &'static str)>,
     faults: BTreeSet<Fault>,
@@ -309,7 +308,7 @@ impl Check {
         }
     }
 
-    /// Reads the files of each chunk, a few chunks at once, and then the artifacts. Returns how many files
+    /// Reads the files of each chunk, on all cores, and then the artifacts. Returns how many files
     /// there should be.
     async fn files(&mut self, records: Records) -> Result<u64> {
         let Records { commits, hashes, .. } = records;
@@ -323,30 +322,12 @@ impl Check {
         let listed = (named.len() + others.len()) as u64;
         let mut left = commits.len() as u64;
         self.progress.left(left, None);
-        let mut commits = commits.into_iter().map(Arc::new);
-        let mut flight = JoinSet::new();
-        let mut names = BTreeMap::new();
-        loop {
-            while flight.len() < AT_ONCE {
-                let Some(commit) = commits.next() else { break };
-                let sizes: Vec<Option<u64>> =
-                    commit.files.iter().map(|file| self.present.get(&file.key).copied()).collect();
-                let task =
-                    check_commit(self.store.clone(), Arc::clone(&commit), self.options, sizes);
-                names.insert(flight.spawn(task).id(), commit);
-            }
-            let Some(checked) = flight.join_next_with_id().await else { break };
+        let (store, options) = (self.store.clone(), self.options);
+        let work = Work { store, options, present: Arc::clone(&self.present) };
+        let mut checked = work.start(commits);
+        while let Some(checked) = checked.recv().await {
             left -= 1;
-            match checked {
-                Ok((_, checked)) => self.take(checked?),
-                // A file made to break its reader must not end the check of the others.
-                Err(error) => {
-                    let commit = names.remove(&error.id());
-                    let place = commit.map(|c| format!("{}/{}", c.path, c.slice));
-                    let fault = "its files cannot be decoded";
-                    self.fault(Concern::Data, &place.unwrap_or_default(), fault);
-                }
-            }
+            self.take(checked?);
             self.progress.chunk_done();
             self.progress.left(left, None);
         }
@@ -377,35 +358,4 @@ impl Check {
             self.unchecked.insert(Fault { concern: Concern::Data, place, fault });
         }
     }
-}
-
-async fn check_commit(
-    store: Store,
-    commit: Arc<Commit>,
-    options: Options,
-    sizes: Vec<Option<u64>>,
-) -> Result<file::Checked> {
-    let mut checked = file::Checked::default();
-    if let (Some(dump), [file], [size]) = (&commit.dump, commit.files.as_slice(), sizes.as_slice())
-    {
-        dump::check_dump(&store, file, dump, *size, options.quick, &mut checked).await?;
-        return Ok(checked);
-    }
-    for (file, size) in commit.files.iter().zip(sizes) {
-        match file::check_bytes(&store, file, size, options.quick).await? {
-            Some(fault) => checked.faults.push((file.key.clone(), fault)),
-            None => {
-                checked.files += 1;
-                checked.bytes += file.bytes;
-            }
-        }
-    }
-    if options.quick || options.hash_only {
-        checked.rows = commit.rows;
-    } else if checked.faults.is_empty() {
-        // What is not the file that was written need not be decoded to be named.
-        let share = options.memory_bytes / AT_ONCE;
-        file::check_chunk(&store, &commit, share, &mut checked).await?;
-    }
-    Ok(checked)
 }

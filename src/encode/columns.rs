@@ -1,8 +1,6 @@
 //! SYNC: a row group, column by column: several threads where cores are idle, one otherwise.
 
 use std::io::Write;
-use std::sync::{Mutex, PoisonError};
-use std::thread;
 
 use arrow::array::{RecordBatch, new_empty_array};
 use arrow::datatypes::{FieldRef, SchemaRef};
@@ -51,7 +49,7 @@ impl RowGroup {
     ) -> Result<()> {
         self.rows += batches.iter().map(RecordBatch::num_rows).sum::<usize>();
         let columns = self.columns.iter_mut().zip(stats.columns()).enumerate();
-        on_idle_cores(cores, columns, |(at, (column, gathered))| {
+        cores.work(0, columns, panicked, |(at, (column, gathered))| {
             for batch in &batches {
                 let array = batch.column(at);
                 gathered.add(array);
@@ -79,7 +77,8 @@ impl RowGroup {
     ) -> Result<()> {
         let writers: Vec<_> = self.columns.into_iter().flat_map(|column| column.leaves).collect();
         let mut chunks: Vec<Option<ArrowColumnChunk>> = writers.iter().map(|_| None).collect();
-        on_idle_cores(cores, writers.into_iter().zip(&mut chunks), |(writer, chunk)| {
+        let jobs = writers.into_iter().zip(&mut chunks);
+        cores.work(0, jobs, panicked, |(writer, chunk)| {
             *chunk = Some(writer.close()?);
             Ok(())
         })?;
@@ -91,30 +90,6 @@ impl RowGroup {
     }
 }
 
-/// Does all jobs, each once, on this thread and one more for each idle core. Ends at the first error.
-fn on_idle_cores<T: Send>(
-    cores: &Cores,
-    jobs: impl ExactSizeIterator<Item = T> + Send,
-    work: impl Fn(T) -> Result<()> + Sync,
-) -> Result<()> {
-    let taken = cores.take(jobs.len());
-    let jobs = Mutex::new(jobs);
-    let run = || {
-        loop {
-            // The lock is let go before the work: a guard in the condition would live as long as it.
-            let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).next();
-            match job {
-                Some(job) => work(job)?,
-                None => return Ok(()),
-            }
-        }
-    };
-    thread::scope(|scope| {
-        let helpers: Vec<_> = (1..taken.count).map(|_| scope.spawn(run)).collect();
-        let mine = run();
-        let panicked = || Err(ParquetError::General("a thread that encodes panicked".to_owned()));
-        let outcomes =
-            helpers.into_iter().map(|helper| helper.join().unwrap_or_else(|_| panicked()));
-        outcomes.fold(mine, Result::and)
-    })
+fn panicked() -> ParquetError {
+    ParquetError::General("a thread that encodes panicked".to_owned())
 }

@@ -1,10 +1,10 @@
-//! How many threads may encode at once: an encoder that runs alone takes the cores that others leave idle.
+//! How many threads may encode, or decode, at once: one that runs alone takes the cores that others leave idle.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-/// The cores of this machine, shared by all encoders of a run.
+/// The cores of this machine, shared by all encoders of a run, or by all that verify.
 #[derive(Debug, Clone)]
 pub struct Cores(Arc<AtomicUsize>);
 
@@ -22,7 +22,7 @@ impl Cores {
 
     /// Takes idle cores, at most so many; none of them may be idle. They are given back when the
     /// value is dropped.
-    pub(super) fn take(&self, wanted: usize) -> Taken<'_> {
+    pub fn take(&self, wanted: usize) -> Taken<'_> {
         let mut taken = 0;
         // The closure never refuses, so what comes back is always Ok.
         let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |idle| {
@@ -31,13 +31,49 @@ impl Cores {
         });
         Taken { cores: self, count: taken }
     }
+
+    /// How many there are that nobody has taken.
+    pub fn idle(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Does all jobs, each once, on this thread and on idle cores. Ends at the first error. `held` says how many cores this
+    /// thread has taken for itself: one or none.
+    pub fn work<T: Send, E: Send>(
+        &self,
+        held: usize,
+        jobs: impl ExactSizeIterator<Item = T> + Send,
+        panicked: impl Fn() -> E,
+        work: impl Fn(T) -> Result<(), E> + Sync,
+    ) -> Result<(), E> {
+        let taken = self.take(jobs.len().saturating_sub(held));
+        let jobs = Mutex::new(jobs);
+        let run = || {
+            loop {
+                // The lock is let go before the work: a guard in the condition would live as long as it.
+                let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).next();
+                match job {
+                    Some(job) => work(job)?,
+                    None => return Ok(()),
+                }
+            }
+        };
+        thread::scope(|scope| {
+            let helpers: Vec<_> = (1..taken.count + held).map(|_| scope.spawn(run)).collect();
+            let mine = run();
+            let outcomes =
+                helpers.into_iter().map(|helper| helper.join().unwrap_or_else(|_| Err(panicked())));
+            outcomes.fold(mine, Result::and)
+        })
+    }
 }
 
 /// Cores in use until this is dropped.
-pub(super) struct Taken<'a> {
+#[derive(Debug)]
+pub struct Taken<'a> {
     cores: &'a Cores,
     /// How many they are.
-    pub(super) count: usize,
+    pub count: usize,
 }
 
 impl Drop for Taken<'_> {
@@ -57,6 +93,24 @@ mod tests {
         let second = cores.take(2);
         assert_eq!((first.count, second.count, cores.take(1).count), (2, 1, 0));
         drop(first);
-        assert_eq!(cores.take(5).count, 2);
+        assert_eq!((cores.idle(), cores.take(5).count), (2, 2));
+    }
+
+    #[test]
+    fn each_job_is_done_once_and_the_first_error_ends_the_work() {
+        let cores = Cores::new(3);
+        for held in [0, 1] {
+            let _own = cores.take(held);
+            let sum = AtomicUsize::new(0);
+            let add = |job: usize| {
+                sum.fetch_add(job, Ordering::Relaxed);
+                Ok::<(), &str>(())
+            };
+            assert_eq!(cores.work(held, (0..100).map(|job| job + 1), || "panicked", add), Ok(()));
+            assert_eq!(sum.into_inner(), 5050);
+            let fails = |job| if job == 7 { Err("seven") } else { Ok(()) };
+            assert_eq!(cores.work(held, 0..100, || "panicked", fails), Err("seven"));
+        }
+        assert_eq!(cores.idle(), 3);
     }
 }

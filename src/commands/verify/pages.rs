@@ -1,9 +1,6 @@
 //! PURE: how much memory the decoding of a Parquet file takes, found out before it is taken. A page is decoded
 //! whole, and a few kilobytes of compressed data may claim to be a gigabyte.
 
-use std::ops::Range;
-
-use bytes::Bytes;
 use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
 
 /// What the rows of a batch should take at most, in bytes.
@@ -14,8 +11,7 @@ const BATCH_ROWS: u64 = 8192;
 /// Whether the compressed bytes of each row group, which are read together, fit into a share of the memory.
 pub(super) fn fits(metadata: &ParquetMetaData, share: usize) -> Result<(), String> {
     let largest = metadata.row_groups().iter().map(RowGroupMetaData::compressed_size).max();
-    let largest = largest.unwrap_or(0).unsigned_abs();
-    if largest > share as u64 { Err(too_large("a row group", largest)) } else { Ok(()) }
+    spans(largest.unwrap_or(0).unsigned_abs(), share)
 }
 
 /// So many rows that a batch stays small, also where single values are large.
@@ -33,26 +29,30 @@ pub(super) fn batch_rows(metadata: &ParquetMetaData) -> usize {
     metadata.row_groups().iter().map(of_group).min().unwrap_or(BATCH_ROWS) as usize
 }
 
-/// Whether each page of the column chunks that were read fits into a share of the memory: once as a page, and
-/// once more as values.
-pub(super) fn fit(
-    metadata: &ParquetMetaData,
-    ranges: &[Range<u64>],
-    data: &[Bytes],
+/// Whether so many bytes fit into a share of the memory, in which the columns of a row group lie.
+pub(super) fn spans(bytes: u64, share: usize) -> Result<(), String> {
+    if bytes > share as u64 { Err(too_large("a row group", bytes)) } else { Ok(()) }
+}
+
+/// Whether each page of a row group fits into a share of the memory: once as a page, and once more as values. `bytes` are
+/// those of the file from a place on, where they were read. Returns the size of the largest page.
+pub(super) fn fit<'a>(
+    group: &RowGroupMetaData,
+    bytes: impl Fn(u64, u64) -> Option<&'a [u8]>,
     share: usize,
-) -> Result<(), String> {
-    for column in metadata.row_groups().iter().flat_map(RowGroupMetaData::columns) {
+) -> Result<u64, String> {
+    let mut most = 0;
+    for column in group.columns() {
         let (start, length) = column.byte_range();
-        let Some(at) = ranges.iter().position(|range| *range == (start..start + length)) else {
-            continue;
-        };
-        let largest = largest_page(&data[at]);
+        let Some(chunk) = bytes(start, length) else { continue };
+        let largest = largest_page(chunk);
         if largest.saturating_mul(2) > share as u64 {
             let what = format!("a page of the column {}", column.column_path().string());
             return Err(too_large(&what, largest));
         }
+        most = most.max(largest);
     }
-    Ok(())
+    Ok(most)
 }
 
 fn too_large(what: &str, bytes: u64) -> String {
@@ -182,6 +182,7 @@ mod tests {
     use std::sync::Arc;
 
     use arrow::array::{ArrayRef, RecordBatch, StringArray};
+    use bytes::Bytes;
     use parquet::arrow::ArrowWriter;
     use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
     use parquet::basic::{Compression, ZstdLevel};
@@ -208,11 +209,8 @@ mod tests {
     }
 
     fn check(file: &Bytes, share: usize) -> Result<(), String> {
-        let metadata = metadata(file);
-        let (start, length) = metadata.row_group(0).column(0).byte_range();
-        let range = start..start + length;
-        let data = file.slice(start as usize..(start + length) as usize);
-        fit(&metadata, std::slice::from_ref(&range), &[data], share)
+        let bytes = |start: u64, length: u64| file.get(start as usize..(start + length) as usize);
+        fit(metadata(file).row_group(0), bytes, share).map(drop)
     }
 
     #[test]

@@ -54,7 +54,11 @@ impl One<'_> {
 
     /// Reads the rows again, and compares their fingerprint with that of the files.
     pub(super) async fn by_rows(&self, store: &Store, share: usize) -> Result<Proof> {
-        let archived = match file::fingerprint(store, self.commit, share).await? {
+        let (store, commit) = (store.clone(), self.commit.clone());
+        let decoding =
+            tokio::task::spawn_blocking(move || file::fingerprint(&store, &commit, share));
+        let decoded = decoding.await.map_err(|error| Error::incomplete(error.to_string()))?;
+        let archived = match decoded? {
             Ok(fingerprint) => fingerprint,
             Err((key, why)) => return Err(Error::incomplete(format!("{key}: {why}"))),
         };
