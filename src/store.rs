@@ -3,7 +3,7 @@
 
 mod errors;
 mod folder;
-mod reading;
+pub mod reading;
 mod s3;
 pub mod upload;
 mod write;
@@ -23,7 +23,6 @@ use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 
 pub use self::errors::io_error;
 use self::errors::{is_absent, list_error, store_error};
-pub use self::reading::{Reading, hash_object};
 use self::s3::Bucket;
 
 use crate::config::Location;

@@ -29,7 +29,7 @@ use crate::error::{Error, Result};
 use crate::hash::sha256;
 use crate::model::Artifact;
 use crate::model::{Division, TableId};
-use crate::store::hash_object;
+use crate::store::reading::hash_object;
 
 /// What a seal adds to the commits.
 #[derive(Debug)]

@@ -396,7 +396,7 @@ async fn upload(store: &Store, key: &str) -> Result<()> {
         }
     }
     upload.complete().await?;
-    match crate::store::hash_object(store, key).await? {
+    match crate::store::reading::hash_object(store, key).await? {
         Some((found, _)) if found == hash => Ok(()),
         Some(_) => Err(Error::stop("what was uploaded comes back as something else")),
         None => Err(Error::stop("what was uploaded is not there")),

@@ -19,6 +19,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 pub use self::against::{Against, Depth};
+pub use self::work::Options;
 use crate::archive::bag::Hashes;
 use crate::archive::commit::Commit;
 use crate::archive::{Archive, CHUNKS, MANIFEST, TAG_MANIFEST, is_artifact};
@@ -31,25 +32,7 @@ use crate::progress::Progress;
 use crate::retry::{Interrupt, Retry};
 use crate::source::aptible::expand;
 use crate::store::Store;
-use crate::store::hash_object;
-
-/// How an archive is verified.
-#[derive(Debug, Clone, Copy)]
-pub struct Options {
-    /// Compare sizes and manifests only.
-    pub quick: bool,
-    /// Hash every byte, and decode nothing.
-    pub hash_only: bool,
-    /// How much memory decoding may take, in bytes.
-    pub memory_bytes: usize,
-}
-
-impl Default for Options {
-    /// Everything, in a gigabyte: a single value of PostgreSQL may have as much.
-    fn default() -> Self {
-        Self { quick: false, hash_only: false, memory_bytes: 1 << 30 }
-    }
-}
+use crate::store::reading::hash_object;
 
 /// What was found, for people and for `--json`.
 #[derive(Debug, Serialize)]

@@ -19,7 +19,7 @@ use crate::retry::Interrupt;
 use crate::source::Source;
 use crate::source::channel::{BatchSender, Batches, Pace};
 use crate::store::Store;
-use crate::store::hash_object;
+use crate::store::reading::hash_object;
 use crate::store::upload::Upload;
 use crate::window::{now, rfc3339};
 

@@ -24,7 +24,7 @@ use crate::encode::{Cores, TimeOrder, type_name};
 use crate::error::Error;
 use crate::fingerprint::Fingerprint;
 use crate::model::{Column, Role};
-use crate::store::Reading;
+use crate::store::reading::Reading;
 
 /// Compressed bytes of a row group that are worth to be decoded by several threads, column by column.
 const WORTH_THREADS: u64 = 256 << 10;

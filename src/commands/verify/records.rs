@@ -21,7 +21,7 @@ use crate::commands::verify::{Check, Concern, Records};
 use crate::coverage::Coverage;
 use crate::error::Result;
 use crate::model::{Division, TableId};
-use crate::store::hash_object;
+use crate::store::reading::hash_object;
 
 /// How often the tag manifest is read again where it is another one meanwhile.
 const LOOKS: usize = 3;

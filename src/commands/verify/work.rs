@@ -9,7 +9,6 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use crate::archive::commit::Commit;
-use crate::commands::verify::Options;
 use crate::commands::verify::dump::check_dump;
 use crate::commands::verify::file::{Checked, Means, check_chunk, size_fault};
 use crate::encode::Cores;
@@ -18,6 +17,24 @@ use crate::store::Store;
 
 /// Chunks that were checked and wait to be told of.
 const WAITING: usize = 64;
+
+/// How an archive is verified.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Compare sizes and manifests only.
+    pub quick: bool,
+    /// Hash every byte, and decode nothing.
+    pub hash_only: bool,
+    /// How much memory decoding may take, in bytes.
+    pub memory_bytes: usize,
+}
+
+impl Default for Options {
+    /// Everything, in a gigabyte: a single value of PostgreSQL may have as much.
+    fn default() -> Self {
+        Self { quick: false, hash_only: false, memory_bytes: 1 << 30 }
+    }
+}
 
 /// What all threads share.
 pub(super) struct Work {
