@@ -898,6 +898,40 @@ fn one_changed_value_is_found_by_the_statistics() {
     }
 }
 
+/// Row groups so large that their columns are decoded by several threads.
+#[test]
+fn one_changed_value_of_a_large_file_is_found() {
+    let key = &data_files(&LARGE)[1];
+    // Of times between the first and the last nothing is known.
+    for (at, column) in commits(&LARGE)[0].columns.iter().enumerate().skip(1) {
+        let bytes = edit(&LARGE[key], |batch| {
+            with_column(&batch, at, change_value(&batch, at, batch.num_rows() / 2))
+        });
+        let name = format!("column `{}`", column.name);
+        assert_found(&with_data(&LARGE, key, bytes), &[&name], &column.name);
+    }
+}
+
+#[test]
+fn a_page_of_a_large_file_that_cannot_be_decoded_is_found_beside_good_files() {
+    let keys = data_files(&LARGE);
+    let rows = |report: &serde_json::Value| report["rows"].as_u64().unwrap();
+    let of_files = |which: &dyn Fn(&str) -> bool| -> u64 {
+        let commits = commits(&LARGE);
+        let files = commits.iter().flat_map(|commit| &commit.files);
+        files.filter(|file| which(&file.key)).map(|file| file.rows).sum()
+    };
+    let key = &keys[1];
+    let mut bytes = LARGE[key].clone();
+    bytes[4..40].fill(0xff); // the head of its first page
+    let archive = Damaged::new(&with_data(&LARGE, key, bytes));
+    let run = archive.verify(&["--json"]).expect(4);
+    let report = run.json();
+    assert!(report["faults"].to_string().contains(key), "{report}");
+    assert_eq!(rows(&report), of_files(&|other| other != key), "{report}");
+    assert_eq!(report["files"], report["files_listed"], "their bytes are as recorded: {report}");
+}
+
 #[test]
 fn a_column_that_is_empty_or_gone_or_renamed_is_found() {
     let key = &data_files(&SAMPLE)[0];
