@@ -144,6 +144,9 @@ pub(crate) fn status(out: Out<'_>, status: &Status) -> io::Result<()> {
     for run in &status.runs {
         writeln!(out, "  at work    {run}")?;
     }
+    if let Some(verdict) = &status.verdict {
+        proof::last(out, verdict)?;
+    }
     let mut last = None;
     for table in &status.tables {
         let source = table.table.source.as_str();

@@ -4,6 +4,7 @@
 mod again;
 mod compared;
 pub mod division;
+pub mod gone;
 mod same;
 
 use std::collections::{BTreeSet, HashSet};

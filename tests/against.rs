@@ -223,12 +223,14 @@ fn every_change_is_found_in(server: &Relational) {
     for Change { name, change, back, found, names } in CHANGES {
         server.sql("shop", change);
         let place = if found == ByRows { names } else { "" };
-        assert_verdict(&verify(server, config, &["--deep"]), 4, place, name);
         let (status, names) = if found == ByStatistics { (4, names) } else { (0, "[]") };
         assert_verdict(&verify(server, config, &[]), status, names, name);
+        assert_verdict(&verify(server, config, &["--deep"]), 4, place, name);
+        // What was found once is looked at again in the same way.
+        assert_verdict(&verify(server, config, &[]), 4, place, name);
         server.sql("shop", back);
+        assert_verdict(&verify(server, config, &[]), 0, "[]", "all is as before");
     }
-    assert_verdict(&verify(server, config, &[]), 0, "[]", "all is as before");
     assert_verdict(&verify(server, config, &["--deep"]), 0, "[]", "all is as before");
     // Its time could not be null when the table was exported.
     server.sql(
@@ -283,10 +285,13 @@ impl Influx {
             server.write("plant", policy, &lines.join("\n"));
         }
         let this = Self { server, folder: TempDir::new().unwrap() };
-        let source = format!("influxdb+{}/plant", this.server.http());
-        moveout(["export", "--source", &source, "--archive", &this.root(), "--window", "1d"])
-            .expect(0);
+        this.export().expect(0);
         this
+    }
+
+    fn export(&self) -> Run {
+        let source = format!("influxdb+{}/plant", self.server.http());
+        moveout(["export", "--source", &source, "--archive", &self.root(), "--window", "1d"])
     }
 
     fn root(&self) -> String {
@@ -406,4 +411,62 @@ fn an_archive_without_a_seal_is_not_compared() {
     let report: Value = run.json();
     assert_eq!((run.status, &report["verdict"]), (3, &Value::from("not yet")), "{report}");
     assert!(report["open"].to_string().contains("it is not sealed"), "{report}");
+}
+
+/// The last verdict, as `status` and the file have it.
+fn last_verdict(root: &str) -> (Value, Option<Value>) {
+    let status = moveout(["status", root, "--json"]).expect(0).json();
+    let file = fs::read(format!("{root}/catalog/verdict.json")).ok();
+    (status["verdict"].clone(), file.map(|bytes| serde_json::from_slice(&bytes).unwrap()))
+}
+
+#[test]
+fn the_verdict_is_recorded_and_holds_until_the_archive_changes() {
+    let influx = Influx::new();
+    let root = influx.root();
+    assert_eq!(last_verdict(&root), (Value::Null, None), "nobody has asked");
+    assert_verdict(&influx.verify(&[]), 0, "[]", "nothing changed");
+    let (status, record) = last_verdict(&root);
+    assert_eq!(
+        (&status["verdict"], &status["valid"], &status["open"]),
+        (&"safe".into(), &true.into(), &0.into()),
+        "{status}"
+    );
+    let record = record.unwrap();
+    assert_eq!((&record["verdict"], &record["depth"]), (&"safe".into(), &"statistics".into()));
+    for time in ["started", "ended"] {
+        let text = record[time].as_str().unwrap();
+        assert!(chrono::DateTime::parse_from_rfc3339(text).is_ok(), "{text}");
+    }
+    let tables = record["compared"].as_array().unwrap();
+    assert_eq!(tables.len(), 2, "{record}");
+    let compared = &tables[0];
+    assert_eq!((&compared["level"], &compared["different"]), (&"counts".into(), &0.into()));
+    assert_eq!(compared["equal"].as_array().unwrap().len(), 1, "{compared}");
+    let text = moveout(["status", &root]).expect(0).stdout;
+    assert!(text.contains("verdict    SAFE TO CANCEL, as of 2"), "{text}");
+    moveout(["verify", &root]).expect(0);
+
+    // The next export has nothing to do, and the verdict stays what it was.
+    influx.export().expect(0);
+    assert_eq!(last_verdict(&root), (status, Some(record)));
+    // Another depth.
+    assert_verdict(&influx.verify(&["--sample", "50%"]), 0, "[]", "nothing changed");
+    assert_eq!(last_verdict(&root).0["depth"], "sample 50%");
+    assert_verdict(&influx.verify(&["--deep"]), 0, "[]", "nothing changed");
+    assert_eq!(last_verdict(&root).0["depth"], "deep");
+    assert!(fs::metadata(format!("{root}/.moveout")).is_err(), "its heartbeat is gone");
+
+    // Somebody puts a signature beside it, and the archive is valid with it; the export takes all of it away.
+    fs::write(format!("{root}/tagmanifest-sha256.txt.minisig"), "of somebody").unwrap();
+    moveout(["verify", &root]).expect(0);
+    influx.server.write("plant", "autogen", "pump,site=s9 flow=1 1904067200000000000");
+    assert_verdict(&influx.verify(&["--deep"]), 4, "plant.autogen.pump", "a row came");
+    let (status, record) = last_verdict(&root);
+    assert_eq!((&status["verdict"], &status["valid"]), (&"not yet".into(), &true.into()));
+    assert_eq!(record.unwrap()["stale"], serde_json::json!([]), "a new row makes no chunk stale");
+    influx.export().expect(0);
+    assert_eq!(last_verdict(&root), (Value::Null, None));
+    assert!(fs::metadata(format!("{root}/tagmanifest-sha256.txt.minisig")).is_err());
+    moveout(["verify", &root]).expect(0);
 }

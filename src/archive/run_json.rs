@@ -51,6 +51,9 @@ pub struct RunEntry {
     /// What earlier runs read whole, and this one left as it was.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub kept: Vec<Kept>,
+    /// Tables that their sources do not list any more, and whose rows stay in the archive.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gone: Vec<Gone>,
     /// What the user should know before trusting the result.
     pub warnings: Vec<String>,
     /// The time that was requested of each table, by this run or an earlier one: all of it must be
@@ -97,6 +100,7 @@ impl RunEntry {
         let unsealed = std::mem::take(&mut self.earlier);
         self.earlier = std::mem::take(&mut last.earlier);
         last.artifact_files = None; // those that stay are among the files of this run
+        last.gone.clear(); // likewise
         // A seal that has to look again finds the record that it wrote itself.
         if last.run != self.run {
             self.earlier.push(last);
@@ -133,6 +137,7 @@ impl From<RunPlan> for RunEntry {
             artifacts: Vec::new(),
             artifact_files: None,
             kept: Vec::new(),
+            gone: Vec::new(),
             warnings: Vec::new(),
             requested: Vec::new(),
             earlier: Vec::new(),
@@ -145,6 +150,15 @@ impl RunEntry {
     pub fn runs(&self) -> impl Iterator<Item = &Self> {
         self.earlier.iter().chain([self])
     }
+}
+
+/// A table that its source does not list any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gone {
+    /// The table.
+    pub table: TableId,
+    /// When a run found that first, RFC 3339.
+    pub since: String,
 }
 
 /// From the first to the last instant that windows cover, where rows are known that lie outside of what is

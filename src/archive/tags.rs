@@ -4,12 +4,13 @@
 use bytes::Bytes;
 
 use crate::archive::bag::{self, Hashes};
+use crate::archive::index::ArchiveIndex;
 use crate::archive::keys::{
     FORMAT, MANIFEST, REPORT, TAG_MANIFEST, TAG_SIGNATURE, VERDICT, is_after_seal,
 };
 use crate::archive::open::Archive;
 use crate::archive::runs::{Beating, Heartbeat, heartbeat_key, new_run_id};
-use crate::archive::verdict::{VerdictRecord, archive_hash};
+use crate::archive::verdict::{Stale, VerdictRecord, archive_hash};
 use crate::error::{Error, Result};
 use crate::hash::sha256;
 
@@ -23,6 +24,8 @@ pub struct LastVerdict {
     pub record: Option<VerdictRecord>,
     /// Why it says nothing about the archive as it is now; `None` where it is valid, and where there is none.
     pub invalid: Option<String>,
+    /// Whether it is the very one that was recorded.
+    is_recorded: bool,
 }
 
 impl LastVerdict {
@@ -116,30 +119,56 @@ impl Archive {
     /// The last verdict on the archive, and whether it holds for the archive as it is. A record that is broken is none.
     pub async fn verdict(&self) -> Result<LastVerdict> {
         let state = self.state().await?;
+        self.verdict_of(&state).await
+    }
+
+    /// The same, of an archive that has just been looked at.
+    pub async fn verdict_of(&self, state: &ArchiveIndex) -> Result<LastVerdict> {
+        let listed = recorded(state);
+        if listed.is_empty() {
+            return Ok(LastVerdict::default()); // what a killed run left says nothing
+        }
         let Some(bytes) = self.store.get(VERDICT).await? else { return Ok(LastVerdict::default()) };
+        let unreadable = |why| Ok(LastVerdict { invalid: Some(why), ..LastVerdict::default() });
         let record = match serde_json::from_slice::<VerdictRecord>(&bytes) {
             Ok(record) if record.format <= FORMAT => record,
-            Ok(record) => {
-                let why =
-                    format!("{VERDICT} has format {}, this version knows {FORMAT}", record.format);
-                return Ok(LastVerdict { record: None, invalid: Some(why) });
+            Ok(VerdictRecord { format, .. }) => {
+                return unreadable(format!(
+                    "{VERDICT} has format {format}, this version knows {FORMAT}"
+                ));
             }
-            Err(error) => {
-                let why = format!("{VERDICT} cannot be read: {error}");
-                return Ok(LastVerdict { record: None, invalid: Some(why) });
-            }
+            Err(error) => return unreadable(format!("{VERDICT} cannot be read: {error}")),
         };
-        let invalid = if !state.sealed || state.uncatalogued {
-            Some("the archive is not sealed")
+        let is_recorded = listed.contains(&&sha256(&bytes));
+        let invalid = if !is_recorded {
+            Some("it is not the one that was recorded")
+        } else if !state.sealed || state.uncatalogued {
+            Some("an export was begun after it")
         } else if record.archive != archive_hash(&state.tags) {
             Some("the archive was changed after it")
-        } else if state.tags.get(VERDICT) != Some(&sha256(&bytes)) {
-            Some("it is not the one that the archive lists")
         } else {
             None
         };
-        Ok(LastVerdict { record: Some(record), invalid: invalid.map(str::to_owned) })
+        Ok(LastVerdict { record: Some(record), invalid: invalid.map(str::to_owned), is_recorded })
     }
+
+    /// The chunks that the last verdict found different, where it is of the archive as it is, or as it was when a run
+    /// took the seal off that has not ended. Those that were replaced since are among them: a run tells them apart.
+    pub async fn stale(&self, state: &ArchiveIndex) -> Result<Vec<Stale>> {
+        let last = self.verdict_of(state).await?;
+        let holds = match &last.invalid {
+            None => true,
+            Some(_) => !state.sealed && last.is_recorded,
+        };
+        Ok(last.record.filter(|_| holds).map(|record| record.stale).unwrap_or_default())
+    }
+}
+
+/// The hashes of what the archive says is its last verdict. After the seal was taken off, what that had said counts.
+fn recorded(state: &ArchiveIndex) -> Vec<&String> {
+    let records = state.records.iter().filter(|_| !state.sealed).map(|record| &**record);
+    let tags = state.sealed.then_some(&*state.tags);
+    tags.into_iter().chain(records).filter_map(|hashes| hashes.get(VERDICT)).collect()
 }
 
 fn changed_meanwhile() -> Error {

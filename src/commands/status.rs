@@ -5,16 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use crate::archive::Archive;
 use crate::archive::catalog::{self, TableEntry};
 use crate::archive::dumps::{DumpEntry, dumps};
 use crate::archive::run_json::covers;
 use crate::archive::runs::RunPlan;
+use crate::archive::{Archive, LastVerdict};
 use crate::config::Location;
 use crate::coverage::Coverage;
 use crate::error::Result;
 use crate::export::summary::SourceStatus;
-use crate::model::{SourceInfo, TableId};
+use crate::model::{SourceInfo, TableId, Verdict};
 use crate::window::Window;
 
 /// What an archive covers, for people and for `--json`.
@@ -28,6 +28,8 @@ pub struct Status {
     pub sealed: bool,
     /// From the first to the last instant that it covers, where rows are known outside of that.
     pub covers: Option<Window>,
+    /// The last verdict on it, where there is a record of one.
+    pub verdict: Option<VerdictStatus>,
     /// The sources that it has tables of, and those that its unfinished runs set out to read.
     pub sources: Vec<SourceState>,
     /// Runs at work now.
@@ -44,6 +46,44 @@ pub struct Status {
     pub missing_dumps: Vec<TableId>,
     /// Every table that the archive has or that a run set out to get.
     pub tables: Vec<TableStatus>,
+}
+
+/// What the last comparison with the sources came to.
+#[derive(Debug, Serialize)]
+pub struct VerdictStatus {
+    /// The answer; `None` where the record cannot be read.
+    pub verdict: Option<Verdict>,
+    /// When the last source had answered, RFC 3339.
+    pub ended: Option<String>,
+    /// What was asked for.
+    pub depth: Option<String>,
+    /// How many points are open.
+    pub open: usize,
+    /// How many chunks the next export reads again.
+    pub stale: usize,
+    /// Whether it holds for the archive as it is.
+    pub valid: bool,
+    /// Why it does not.
+    pub why: Option<String>,
+}
+
+impl VerdictStatus {
+    fn of(last: LastVerdict) -> Option<Self> {
+        let LastVerdict { record, invalid: why, .. } = last;
+        if record.is_none() && why.is_none() {
+            return None;
+        }
+        let (valid, record) = (why.is_none(), record.as_ref());
+        Some(Self {
+            verdict: record.map(|record| record.verdict),
+            ended: record.map(|record| record.ended.clone()),
+            depth: record.map(|record| record.depth.clone()),
+            open: record.map_or(0, |record| record.open.len()),
+            stale: record.map_or(0, |record| record.stale.len()),
+            valid,
+            why,
+        })
+    }
 }
 
 /// What an archive has of one source.
@@ -141,6 +181,7 @@ pub async fn status(place: &Location) -> Result<Status> {
         command: "status",
         archive: place.url.clone(),
         sealed: state.sealed && !state.uncatalogued,
+        verdict: VerdictStatus::of(archive.verdict_of(&state).await?),
         covers: covers(runs().flat_map(|run| &run.outside), &state.commits),
         sources: sources.into_values().collect(),
         runs: state.living("").map(|run| format!("{} since {}", run.run, run.started)).collect(),

@@ -1,5 +1,5 @@
 //! The verb `verify`: bytes against manifests, files against the catalog, the catalog against itself, and each
-//! the other way round. It believes none of them alone, and changes nothing.
+//! the other way round. It believes none of them alone, and changes nothing but the record of the last verdict.
 //!
 //! `records` compares the manifests and the catalog, `work` has the threads that read everything else: `file` the files of a
 //! chunk, which `decode` decodes and `pages` bounds in memory, and `dump` a dump to its end. `against` asks the sources again.
@@ -20,11 +20,11 @@ use serde::Serialize;
 
 pub use self::against::{Against, Depth};
 pub use self::work::Options;
-use crate::archive::bag::Hashes;
+use crate::archive::bag::{self, Hashes};
 use crate::archive::commit::Commit;
 use crate::archive::{Archive, CHUNKS, MANIFEST, TAG_MANIFEST, is_artifact};
 
-use self::against::against_source;
+use self::against::{against_source, remember};
 use self::work::Work;
 use crate::config::{self, Flags, Location};
 use crate::error::{Error, Exit, Result};
@@ -181,7 +181,9 @@ pub async fn verify_against_source(
     progress: &Progress,
     interrupt: Interrupt,
 ) -> Result<Report> {
-    let mut report = verify(place, options, progress).await?;
+    // What is compared is this archive: should another run change it meanwhile, the verdict is none.
+    let seen = Archive::open(place).await?.store().get(TAG_MANIFEST).await?;
+    let mut report = interrupt.or(verify(place, options, progress)).await?;
     if !matches!(report.status, ReportStatus::Ok | ReportStatus::Unfinished) {
         let faults = report.faults.len();
         report.against = Some(Against::of_archive(&report.archive, faults, report.exit));
@@ -199,7 +201,19 @@ pub async fn verify_against_source(
     let memory = options.memory_bytes;
     let expanded = expand(&job, progress, &retry).await?;
     let asked = against_source(&expanded.job, &archive, depth, memory, progress, &retry);
-    let against = interrupt.or(asked).await?;
+    let (mut against, record) = interrupt.or(asked).await?;
+    if !report.unchecked.is_empty() {
+        against.unchecked(&report.archive, report.unchecked.len());
+    }
+    let how = match (options.quick, options.hash_only) {
+        (true, _) => Some("by the sizes of its files alone (--quick)"),
+        (_, true) => Some("by the hashes of its files alone (--hash-only)"),
+        _ => None,
+    };
+    against.notes.extend(how.map(|how| format!("the archive itself was checked {how}")));
+    let seen = seen.as_deref().map(|bytes| bag::read_manifest(TAG_MANIFEST, bytes)).transpose()?;
+    // It is over in a moment, and half of it is no harm.
+    interrupt.or_soon(remember(&mut against, record, &archive, &seen.unwrap_or_default())).await?;
     if report.exit == Exit::Done {
         report.exit = against.exit;
     }

@@ -107,6 +107,7 @@ pub async fn prepare<'a>(
         bytes_total: 0,
         read_again: ReadAgain::default(),
         kept: left.kept,
+        gone: Vec::new(),
         not_compared: left.not_compared,
         elapsed_seconds: 0.0,
         outside: survey.outside.clone(),

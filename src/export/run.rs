@@ -379,6 +379,7 @@ impl Run<'_> {
             artifacts: self.summary.artifacts.clone(),
             artifact_files: None, // the seal knows them
             kept: self.summary.kept.clone(),
+            gone: self.summary.gone.clone(),
             warnings: self.summary.warnings.clone(),
             requested: self.requested(state),
             earlier: self.unsealed(state).await?,

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::archive::commit::Commit;
 use crate::archive::dumps::DumpEntry;
-use crate::archive::run_json::{Kept, Outside};
+use crate::archive::run_json::{Gone, Kept, Outside};
 use crate::error::{Error, Exit};
 use crate::model::{ArtifactOutcome, ArtifactStatus, Chunk, Excluded, TableId};
 use crate::survey::Lost;
@@ -43,6 +43,8 @@ pub struct Summary {
     pub read_again: ReadAgain,
     /// The same, where it was left as it was.
     pub kept: Vec<Kept>,
+    /// Tables that their sources do not list any more, and whose rows stay in the archive.
+    pub gone: Vec<Gone>,
     /// What earlier runs exported in windows.
     pub not_compared: NotCompared,
     /// Seconds it took.

@@ -2,12 +2,32 @@
 
 use std::io;
 
+use moveout::commands::status::VerdictStatus;
 use moveout::commands::verify::Against;
 use moveout::model::Level;
 use moveout::model::Verdict;
 use moveout::text::several;
 
 use super::{Out, SHOWN, verdict};
+
+/// The last verdict, as `status` has it.
+pub(super) fn last(out: Out<'_>, last: &VerdictStatus) -> io::Result<()> {
+    let text = match last.verdict {
+        Some(Verdict::Safe) => verdict(last.valid, "SAFE TO CANCEL"),
+        Some(Verdict::NotYet) => {
+            format!("{}, {}", verdict(false, "NOT YET"), several(last.open as u64, "open point"))
+        }
+        None => "none that can be read".to_owned(),
+    };
+    write!(out, "  verdict    {text}")?;
+    if let (Some(ended), Some(depth)) = (&last.ended, &last.depth) {
+        write!(out, ", as of {} ({})", ended.escape_debug(), depth.escape_debug())?;
+    }
+    match &last.why {
+        Some(why) => writeln!(out, "; no longer valid: {why}"),
+        None => writeln!(out),
+    }
+}
 
 pub(super) fn against(out: Out<'_>, against: &Against) -> io::Result<()> {
     let levels = against.compared.iter().map(|(level, chunks)| {

@@ -6,10 +6,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use moveout::archive::verdict::{VerdictRecord, archive_hash};
 use moveout::archive::{Archive, LastVerdict, REPORT, Sign, TAG_MANIFEST, TAG_SIGNATURE, VERDICT};
+use moveout::commands::export::export;
+use moveout::commands::verify::{Depth, Options, Report, verify_against_source};
+use moveout::config::Flags;
 use moveout::error::{Error, Exit};
 use moveout::model::Verdict;
+use moveout::progress::Progress;
+use moveout::retry::Interrupt;
+use tokio::sync::watch;
 
-use super::support::memory::{Memory, Wrong};
+use super::support::memory::{Ask, Memory, Wrong};
 use super::{Begin, begin, place, rows, rows_of, run, verified};
 
 async fn open(store: &Arc<Memory>) -> Archive {
@@ -231,4 +237,87 @@ async fn a_broken_record_of_a_verdict_is_none() {
     store.set(VERDICT, None).await;
     assert_eq!(last(&store).await, LastVerdict::default());
     assert_eq!(verified(&store).await, Exit::Different, "it is listed and gone");
+}
+
+/// Exports a file and compares it; what is asked of the store while it is compared goes as the script says.
+struct Compared {
+    folder: tempfile::TempDir,
+    store: Arc<Memory>,
+}
+
+impl Compared {
+    async fn new() -> Self {
+        let this = Self { folder: tempfile::TempDir::new().unwrap(), store: Memory::new() };
+        this.write("m v=1 1000\n");
+        let (_stop, stopped) = watch::channel(false);
+        let mut job = moveout::config::load(this.flags()).unwrap();
+        job.archive = Some(place(&this.store));
+        let summary = export(&job, &Progress::silent(), stopped).await.unwrap();
+        assert_eq!(summary.exit, Exit::Done);
+        this
+    }
+
+    fn write(&self, lines: &str) {
+        std::fs::write(self.folder.path().join("a.lp"), lines).unwrap();
+    }
+
+    fn flags(&self) -> Flags {
+        let source = format!("lp:{}", self.folder.path().join("a.lp").display());
+        Flags { sources: vec![source], ..Flags::default() }
+    }
+
+    /// Compares an archive with the file.
+    async fn verify(&self, store: &Arc<Memory>) -> Result<Report, Error> {
+        let (_stop, stopped) = watch::channel(false);
+        let (depth, silent) = (Depth { read_again: 0.0 }, Progress::silent());
+        let (options, stop) = (Options::default(), Interrupt::new(stopped));
+        let place = place(store);
+        verify_against_source(&place, options, depth, self.flags(), &silent, stop).await
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_be_written_does_not_spoil_the_answer() {
+    let compared = Compared::new().await;
+    let before = compared.store.files().await;
+    compared.store.play(|_, asked| (asked.ask == Ask::Put).then_some(Wrong::Failed));
+    let report = compared.verify(&compared.store).await.unwrap();
+    let against = report.against.unwrap();
+    assert_eq!((report.exit, against.verdict), (Exit::Done, Verdict::Safe), "{against:?}");
+    let note = against.notes.iter().find(|note| note.contains("was not recorded")).unwrap();
+    assert!(note.contains("the test lets it fail"), "{note}");
+    assert_eq!(compared.store.files().await, before);
+    compared.store.play(|_, _| None);
+    let report = compared.verify(&compared.store).await.unwrap();
+    assert_eq!(report.against.unwrap().notes, [""; 0]);
+    assert_eq!(last(&compared.store).await.valid().unwrap().verdict, Verdict::Safe);
+}
+
+#[tokio::test]
+async fn an_archive_that_is_changed_while_it_is_compared_is_not_safe() {
+    let compared = Compared::new().await;
+    // Another run takes off the seal, or seals again, at any moment of it.
+    for number in 0.. {
+        let store = compared.store.copy().await;
+        let text = String::from_utf8(store.files().await[TAG_MANIFEST].to_vec()).unwrap();
+        let hash = text.split_once("  ").unwrap().0;
+        let changed = Bytes::from(text.replacen(hash, &"0".repeat(64), 1));
+        let seen = Arc::new(std::sync::Mutex::new(None));
+        let told = Arc::clone(&seen);
+        let to = Arc::clone(&store);
+        store.play(move |at, asked| {
+            if at == number {
+                *told.lock().unwrap() = Some(asked.to_string());
+                futures::executor::block_on(to.set(TAG_MANIFEST, Some(changed.clone())));
+            }
+            None
+        });
+        let report = compared.verify(&store).await;
+        let Some(at) = seen.lock().unwrap().clone() else { break };
+        let Ok(report) = report else { continue };
+        let against = report.against.unwrap();
+        let recorded = store.files().await.contains_key(VERDICT);
+        // Once the record is put, the change comes after the verdict.
+        assert!(against.verdict == Verdict::NotYet || recorded, "{at}: {against:?}");
+    }
 }

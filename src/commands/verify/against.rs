@@ -1,58 +1,35 @@
 //! `verify --against-source`: asks the sources again whether they have what the archive holds, and nothing else. Each
 //! chunk is compared by itself; what was not compared is an open point and never a silent success.
 
+mod answer;
 mod chunk;
+mod inventory;
+mod record;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use futures::StreamExt;
-use serde::Serialize;
 
+use self::answer::{ASK_AGAIN, EXPORT_AGAIN};
+pub use self::answer::{Against, Depth};
 use self::chunk::{One, in_short};
+use self::record::Tally;
+pub(super) use self::record::remember;
 use crate::archive::run_json::RunEntry;
+use crate::archive::verdict::VerdictRecord;
 use crate::archive::{Archive, ArchiveIndex};
 use crate::column_stats::Recorded;
 use crate::config::Job;
 use crate::coverage::Coverage;
 use crate::error::{Exit, Result};
-use crate::model::{
-    ArtifactOutcome, Level, Open, OpenKind as Kind, Proof, SourceInfo, Table, TableId, Verdict,
-};
+use crate::model::{Level, Open, OpenKind as Kind, Proof, SourceInfo, Table, TableId, Verdict};
 use crate::progress::Progress;
 use crate::retry::Retry;
 use crate::source::Source;
 use crate::survey::{Known, Survey, Surveyed, list, survey};
 use crate::text::several;
-use crate::window::{Bound, Slice, parse_time};
-
-/// How the sources are asked.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Depth {
-    /// Which part of the chunks is read again, from 0 to 1; of the others the source computes statistics.
-    pub read_again: f64,
-}
-
-/// What came of the comparison.
-#[derive(Debug, Serialize)]
-pub struct Against {
-    /// Whether the source may be cancelled.
-    pub verdict: Verdict,
-    /// What stands in the way, with what to do about it.
-    pub open: Vec<Open>,
-    /// How many chunks were compared by each level.
-    pub compared: BTreeMap<Level, u64>,
-    /// What the user left out, as the archive records it.
-    pub excluded: Vec<String>,
-    /// What was not compared and does not stand in the way.
-    pub notes: Vec<String>,
-    /// How the process ends because of it.
-    #[serde(skip)]
-    pub exit: Exit,
-}
-
-const EXPORT_AGAIN: &str = "run the same `moveout export` again, then this proof";
-const ASK_AGAIN: &str = "see to the cause, then run this proof again";
+use crate::window::{Bound, Slice, now, parse_time, rfc3339};
 
 /// The sources of an archive, with the URLs by which they were reached.
 pub(super) fn recorded_sources(run: &RunEntry) -> Vec<(String, Vec<String>)> {
@@ -107,7 +84,8 @@ pub(super) async fn against_source(
     memory_bytes: usize,
     progress: &Progress,
     retry: &Retry,
-) -> Result<Against> {
+) -> Result<(Against, VerdictRecord)> {
+    let started = rfc3339(now());
     let state = archive.state().await?;
     let known = Known::of(&state, &[]);
     let mut survey = survey(job, progress, retry, &known).await?;
@@ -122,18 +100,13 @@ pub(super) async fn against_source(
         open: BTreeSet::new(),
         notes: Vec::new(),
         compared: BTreeMap::new(),
+        tally: Tally::of(archive).await?,
     };
     comparison.inventory();
     comparison.beyond(&known).await?;
     comparison.chunks(depth, progress).await?;
     progress.end();
-    let Comparison { open, notes, compared, .. } = comparison;
-    let exit = match open.iter().map(|open| open.kind).min() {
-        None => Exit::Done,
-        Some(Kind::Different) => Exit::Different,
-        Some(Kind::Unfinished) => Exit::Incomplete,
-        Some(Kind::Failed) => Exit::Failed,
-    };
+    let Comparison { open, notes, compared, tally, .. } = comparison;
     let excluded = state.run.iter().flat_map(|run| &run.excluded);
     let outside = survey.outside.iter().map(|outside| {
         let window = outside.window.for_people();
@@ -142,14 +115,18 @@ pub(super) async fn against_source(
     let excluded = excluded
         .map(|excluded| format!("{} of {}: {}", excluded.what, excluded.source, excluded.why))
         .chain(outside);
-    Ok(Against {
-        verdict: if open.is_empty() { Verdict::Safe } else { Verdict::NotYet },
-        open: open.into_iter().collect(),
+    let excluded = excluded.collect();
+    let mut against = Against {
+        verdict: Verdict::Safe,
+        open: Vec::new(),
         compared,
-        excluded: excluded.collect(),
+        excluded,
         notes,
-        exit,
-    })
+        exit: Exit::Done,
+    };
+    against.add(open);
+    let record = tally.record(depth, survey.infos(), started, rfc3339(now()));
+    Ok((against, record))
 }
 
 /// Lists tables again that have columns which the archive holds as text or bytes because a value did not fit.
@@ -184,28 +161,6 @@ async fn take_types(
     Ok(())
 }
 
-impl Against {
-    /// An archive that is not whole and sealed is not compared.
-    pub(super) fn of_archive(archive: &str, faults: usize, exit: Exit) -> Self {
-        let (kind, why, todo) = if faults == 0 {
-            (Kind::Unfinished, "it is not sealed".to_owned(), EXPORT_AGAIN)
-        } else {
-            let why =
-                format!("{} found in it; no source was asked", several(faults as u64, "fault"));
-            (Kind::Different, why, "see to the faults first")
-        };
-        let (source, what, todo) = (String::new(), archive.to_owned(), todo.to_owned());
-        Self {
-            verdict: Verdict::NotYet,
-            open: vec![Open { source, what, why, todo, kind }],
-            compared: BTreeMap::new(),
-            excluded: Vec::new(),
-            notes: Vec::new(),
-            exit,
-        }
-    }
-}
-
 struct Comparison<'a> {
     job: &'a Job,
     archive: &'a Archive,
@@ -217,78 +172,13 @@ struct Comparison<'a> {
     open: BTreeSet<Open>,
     notes: Vec<String>,
     compared: BTreeMap<Level, u64>,
+    tally: Tally,
 }
 
 impl Comparison<'_> {
     fn open(&mut self, kind: Kind, source: &str, what: String, why: String, todo: &str) {
         let (source, todo) = (source.to_owned(), todo.to_owned());
         self.open.insert(Open { source, what, why, todo, kind });
-    }
-
-    /// What is there and not in the archive, and the other way round.
-    fn inventory(&mut self) {
-        let survey = self.survey;
-        for lost in &survey.lost {
-            let why = lost.error.to_string();
-            self.open(Kind::Unfinished, &lost.source, "the source".to_owned(), why, ASK_AGAIN);
-        }
-        for (id, why) in &survey.unreadable {
-            let todo = "give the user the right to read it, or leave it out by `exclude`, and export again";
-            self.open(Kind::Failed, &id.source, format!("table {id}"), why.clone(), todo);
-        }
-        let by_table = self.state.by_table();
-        let reached: HashSet<&str> =
-            survey.sources.iter().map(|reached| reached.info.name.as_str()).collect();
-        for id in by_table.keys().filter(|id| reached.contains(id.source.as_str())) {
-            if !survey.listed.contains(id) {
-                let why = "the source does not list it any more; its rows stay in the archive";
-                let todo = "make sure that it was meant to go; the archive keeps what it had";
-                self.open(Kind::Different, &id.source, format!("table {id}"), why.into(), todo);
-            }
-        }
-        let named: HashSet<&str> = self.job.sources.iter().map(|spec| spec.name.as_str()).collect();
-        let unasked: BTreeSet<&str> = by_table
-            .keys()
-            .map(|id| id.source.as_str())
-            .filter(|source| !named.contains(source) && !reached.contains(source))
-            .collect();
-        let unasked: Vec<String> = unasked
-            .into_iter()
-            .filter(|source| !survey.is_lost(source))
-            .map(str::to_owned)
-            .collect();
-        for source in unasked {
-            let why = "it was not asked".to_owned();
-            let todo = "name it by --source or --config, too";
-            self.open(Kind::Unfinished, &source, "the source".to_owned(), why, todo);
-        }
-        let excluded: HashSet<(&str, &str)> = (self.state.run.iter())
-            .flat_map(|run| &run.excluded)
-            .map(|excluded| (excluded.source.as_str(), excluded.what.as_str()))
-            .collect();
-        let new: Vec<TableId> = (survey.tables.iter())
-            .filter(|surveyed| surveyed.bounds.is_some())
-            .map(|surveyed| &surveyed.table.id)
-            .filter(|id| !by_table.contains_key(id))
-            .filter(|id| !excluded.contains(&(id.source.as_str(), format!("table {id}").as_str())))
-            .cloned()
-            .collect();
-        for id in new {
-            let why = "it is not in the archive".to_owned();
-            self.open(Kind::Different, &id.source, format!("table {id}"), why, EXPORT_AGAIN);
-        }
-        let unsaved = self.state.run.iter().flat_map(|run| &run.artifacts);
-        let unsaved: Vec<_> = unsaved
-            .filter_map(|artifact| match &artifact.status {
-                ArtifactOutcome::Failed(why) => {
-                    Some((artifact.source.clone(), artifact.kind.clone(), why.clone()))
-                }
-                _ => None,
-            })
-            .collect();
-        for (source, kind, why) in unsaved {
-            self.open(Kind::Failed, &source, format!("definitions: {kind}"), why, EXPORT_AGAIN);
-        }
     }
 
     /// Rows of known tables that lie where the archive has nothing.
@@ -351,27 +241,6 @@ impl Comparison<'_> {
         }
     }
 
-    /// A dump was read to its end when it was taken, and by this run; nothing tells whether the source has the same now.
-    fn dumps(&mut self) {
-        let state = self.state;
-        let has_rows = |source: &str| {
-            state.commits.iter().any(|commit| commit.source == source && commit.dump.is_none())
-        };
-        for commit in state.commits.iter().filter(|commit| commit.dump.is_some()) {
-            let why = format!(
-                "a dump of {} is not compared with what the source has now",
-                commit.committed
-            );
-            let what = format!("the {}", commit.id());
-            if has_rows(&commit.source) {
-                self.notes.push(format!("{what}: {why}; the rows beside it are"));
-            } else {
-                let todo = "stop the writers, and export again just before you cancel; then compare by hand";
-                self.open(Kind::Unfinished, &commit.source, what, why, todo);
-            }
-        }
-    }
-
     /// Each chunk of a table that the source still has.
     async fn chunks(&mut self, depth: Depth, progress: &Progress) -> Result<()> {
         let by_table = self.state.by_table();
@@ -391,10 +260,13 @@ impl Comparison<'_> {
                 && !surveyed.contains(id)
                 && commits.iter().any(|commit| commit.rows > 0)
         });
-        let emptied: Vec<TableId> = emptied.map(|(id, _)| (*id).clone()).collect();
-        for id in emptied {
-            let why = "it has no rows any more; those of the archive stay there".to_owned();
-            let todo = "make sure that they were meant to go; the archive keeps what it had";
+        for (id, commits) in emptied {
+            let rows: u64 = commits.iter().map(|commit| commit.rows).sum();
+            let why = format!("it has no rows any more; the archive has {}", several(rows, "row"));
+            let mut todo = "";
+            for commit in commits.iter().filter(|commit| commit.rows > 0) {
+                todo = self.tally.different(commit, "the table has no rows any more");
+            }
             self.open(Kind::Different, &id.source, format!("table {id}"), why, todo);
         }
         let every = |part: f64, at: usize| {
@@ -403,7 +275,8 @@ impl Comparison<'_> {
         };
         let mut left = todo.len() as u64;
         progress.left(left, None);
-        let (store, share, retry) = (self.archive.store(), self.share, self.retry);
+        let (store, share, retry, tally) =
+            (self.archive.store(), self.share, self.retry, &self.tally);
         let compared = futures::stream::iter(todo.into_iter().enumerate())
             .map(|(at, (table, source, commit))| async move {
                 let reads = every(depth.read_again, at) || at == 0 && depth.read_again > 0.0;
@@ -411,7 +284,13 @@ impl Comparison<'_> {
                 let compared = if reads {
                     one.by_rows(store, share).await
                 } else {
-                    one.by_statistics(store, share).await
+                    match one.by_statistics(store, share).await {
+                        // It was different before, perhaps in a way that statistics do not show.
+                        Ok(proof) if proof.differences.is_empty() && tally.was_stale(commit) => {
+                            one.by_rows(store, share).await
+                        }
+                        compared => compared,
+                    }
                 };
                 (commit, compared)
             })
@@ -430,9 +309,11 @@ impl Comparison<'_> {
             match compared {
                 Ok(Proof { level, differences }) => {
                     *self.compared.entry(level).or_default() += 1;
+                    self.tally.compared(commit, level, differences.is_empty());
                     if !differences.is_empty() {
                         let why = in_short(&differences);
-                        self.open(Kind::Different, &commit.source, what, why, CHANGED);
+                        let todo = self.tally.different(commit, &why);
+                        self.open(Kind::Different, &commit.source, what, why, todo);
                     }
                 }
                 Err(error) if error.exit() == Exit::Interrupted => return Err(error),
@@ -448,7 +329,3 @@ impl Comparison<'_> {
         Ok(())
     }
 }
-
-/// What to do where the source has other rows than the archive.
-const CHANGED: &str =
-    "stop the writers, and export into a new archive; or make sure that what changed is not needed";

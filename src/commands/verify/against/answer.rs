@@ -1,0 +1,98 @@
+//! The answer: whether the sources may be cancelled, and what stands in the way.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::error::Exit;
+use crate::model::{Level, Open, OpenKind as Kind, Verdict};
+use crate::text::several;
+
+/// How the sources are asked.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Depth {
+    /// Which part of the chunks is read again, from 0 to 1; of the others the source computes statistics.
+    pub read_again: f64,
+}
+
+impl fmt::Display for Depth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.read_again {
+            none if none <= 0.0 => f.write_str("statistics"),
+            all if all >= 1.0 => f.write_str("deep"),
+            part => write!(f, "sample {}%", part * 100.0),
+        }
+    }
+}
+
+/// What came of the comparison.
+#[derive(Debug, Serialize)]
+pub struct Against {
+    /// Whether the source may be cancelled.
+    pub verdict: Verdict,
+    /// What stands in the way, with what to do about it.
+    pub open: Vec<Open>,
+    /// How many chunks were compared by each level.
+    pub compared: BTreeMap<Level, u64>,
+    /// What the user left out, as the archive records it.
+    pub excluded: Vec<String>,
+    /// What was not compared and does not stand in the way.
+    pub notes: Vec<String>,
+    /// How the process ends because of it.
+    #[serde(skip)]
+    pub exit: Exit,
+}
+
+pub(super) const EXPORT_AGAIN: &str = "run the same `moveout export` again, then this proof";
+pub(super) const ASK_AGAIN: &str = "see to the cause, then run this proof again";
+
+impl Against {
+    /// Adds open points, which decide the verdict.
+    pub(super) fn add(&mut self, open: impl IntoIterator<Item = Open>) {
+        self.open.extend(open);
+        self.verdict = if self.open.is_empty() { Verdict::Safe } else { Verdict::NotYet };
+        self.exit = match self.open.iter().map(|open| open.kind).min() {
+            None => Exit::Done,
+            Some(Kind::Different) => Exit::Different,
+            Some(Kind::Unfinished) => Exit::Incomplete,
+            Some(Kind::Failed) => Exit::Failed,
+        };
+    }
+
+    /// Another run changed the archive while its sources were asked.
+    pub(super) fn changed_meanwhile(&mut self, archive: &str) {
+        let why = "it was changed by another run while the sources were asked".to_owned();
+        let (source, what, todo) = (String::new(), archive.to_owned(), ASK_AGAIN.to_owned());
+        self.add([Open { source, what, why, todo, kind: Kind::Unfinished }]);
+    }
+
+    /// Not everything of the archive itself was checked.
+    pub fn unchecked(&mut self, archive: &str, files: usize) {
+        let why =
+            format!("{} of it could not be decoded within --memory", several(files as u64, "file"));
+        let todo = "give it more, such as --memory 4GiB".to_owned();
+        let (source, what) = (String::new(), archive.to_owned());
+        self.add([Open { source, what, why, todo, kind: Kind::Unfinished }]);
+    }
+
+    /// An archive that is not whole and sealed is not compared.
+    pub fn of_archive(archive: &str, faults: usize, exit: Exit) -> Self {
+        let (kind, why, todo) = if faults == 0 {
+            (Kind::Unfinished, "it is not sealed".to_owned(), EXPORT_AGAIN)
+        } else {
+            let why =
+                format!("{} found in it; no source was asked", several(faults as u64, "fault"));
+            (Kind::Different, why, "see to the faults first")
+        };
+        let (source, what, todo) = (String::new(), archive.to_owned(), todo.to_owned());
+        Self {
+            verdict: Verdict::NotYet,
+            open: vec![Open { source, what, why, todo, kind }],
+            compared: BTreeMap::new(),
+            excluded: Vec::new(),
+            notes: Vec::new(),
+            exit,
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Whether anything was left out: what the sources list, and what the archive has.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use crate::commands::verify::against::Comparison;
+use crate::commands::verify::against::answer::{ASK_AGAIN, EXPORT_AGAIN};
+use crate::model::{ArtifactOutcome, OpenKind as Kind, TableId};
+use crate::survey::gone::Absent;
+use crate::text::several;
+
+const RECORDS_GONE: &str = "make sure that it was meant to go and that this user would see it, then run the same `moveout export` \
+     again, which records it and keeps the rows, then this proof";
+
+impl Comparison<'_> {
+    /// What is there and not in the archive, and the other way round.
+    pub(super) fn inventory(&mut self) {
+        let survey = self.survey;
+        for lost in &survey.lost {
+            let why = lost.error.to_string();
+            self.open(Kind::Unfinished, &lost.source, "the source".to_owned(), why, ASK_AGAIN);
+        }
+        for (id, why) in &survey.unreadable {
+            let todo = "give the user the right to read it, or leave it out by `exclude`, and export again";
+            self.open(Kind::Failed, &id.source, format!("table {id}"), why.clone(), todo);
+        }
+        let by_table = self.state.by_table();
+        let reached: HashSet<&str> =
+            survey.sources.iter().map(|reached| reached.info.name.as_str()).collect();
+        self.absent(survey.absent(self.job, by_table.keys()));
+        let named: HashSet<&str> = self.job.sources.iter().map(|spec| spec.name.as_str()).collect();
+        let unasked: BTreeSet<&str> = by_table
+            .keys()
+            .map(|id| id.source.as_str())
+            .filter(|source| !named.contains(source) && !reached.contains(source))
+            .collect();
+        let unasked: Vec<String> = unasked
+            .into_iter()
+            .filter(|source| !survey.is_lost(source))
+            .map(str::to_owned)
+            .collect();
+        for source in unasked {
+            let why = "it was not asked".to_owned();
+            let todo = "name it by --source or --config, too";
+            self.open(Kind::Unfinished, &source, "the source".to_owned(), why, todo);
+        }
+        let excluded: HashSet<(&str, &str)> = (self.state.run.iter())
+            .flat_map(|run| &run.excluded)
+            .map(|excluded| (excluded.source.as_str(), excluded.what.as_str()))
+            .collect();
+        let new: Vec<TableId> = (survey.tables.iter())
+            .filter(|surveyed| surveyed.bounds.is_some())
+            .map(|surveyed| &surveyed.table.id)
+            .filter(|id| !by_table.contains_key(id))
+            .filter(|id| !excluded.contains(&(id.source.as_str(), format!("table {id}").as_str())))
+            .cloned()
+            .collect();
+        for id in new {
+            let why = "it is not in the archive".to_owned();
+            self.open(Kind::Different, &id.source, format!("table {id}"), why, EXPORT_AGAIN);
+        }
+        let unsaved = self.state.run.iter().flat_map(|run| &run.artifacts);
+        let unsaved: Vec<_> = unsaved
+            .filter_map(|artifact| match &artifact.status {
+                ArtifactOutcome::Failed(why) => {
+                    Some((artifact.source.clone(), artifact.kind.clone(), why.clone()))
+                }
+                _ => None,
+            })
+            .collect();
+        for (source, kind, why) in unsaved {
+            self.open(Kind::Failed, &source, format!("definitions: {kind}"), why, EXPORT_AGAIN);
+        }
+    }
+
+    /// Tables of the archive that were not listed.
+    fn absent(&mut self, absent: Vec<(&TableId, Absent)>) {
+        let gone = self.state.run.iter().flat_map(|run| &run.gone);
+        let since: HashMap<&TableId, &str> =
+            gone.map(|gone| (&gone.table, gone.since.as_str())).collect();
+        let (mut unasked, mut left_out) =
+            (BTreeMap::<&str, Vec<&TableId>>::new(), BTreeMap::<&str, Vec<&TableId>>::new());
+        for (id, absent) in absent {
+            match (absent, since.get(id)) {
+                (Absent::NotAsked, _) => unasked.entry(&id.source).or_default().push(id),
+                (Absent::LeftOut, _) => left_out.entry(&id.source).or_default().push(id),
+                (Absent::Gone, Some(since)) => self.notes.push(format!(
+                    "table {id}: the source does not list it any more, as an export recorded at {since}; its rows stay \
+                     in the archive"
+                )),
+                (Absent::Gone, None) => {
+                    let why = "the source does not list it any more; its rows stay in the archive";
+                    let what = format!("table {id}");
+                    self.open(Kind::Different, &id.source, what, why.into(), RECORDS_GONE);
+                }
+            }
+        }
+        for (source, ids) in unasked {
+            let what = some_of(&ids);
+            let why = "what was asked for does not include them".to_owned();
+            let todo = "ask for all that was exported of the source, by the same addresses and the same configuration";
+            self.open(Kind::Unfinished, source, what, why, todo);
+        }
+        for ids in left_out.into_values() {
+            self.notes.push(format!(
+                "{}: left out by a rule, and not compared; their rows stay in the archive",
+                some_of(&ids)
+            ));
+        }
+    }
+
+    /// A dump was read to its end when it was taken, and by this run; nothing tells whether the source has the same now.
+    pub(super) fn dumps(&mut self) {
+        let state = self.state;
+        let has_rows = |source: &str| {
+            state.commits.iter().any(|commit| commit.source == source && commit.dump.is_none())
+        };
+        for commit in state.commits.iter().filter(|commit| commit.dump.is_some()) {
+            let why = format!(
+                "a dump of {} is not compared with what the source has now",
+                commit.committed
+            );
+            let what = format!("the {}", commit.id());
+            if has_rows(&commit.source) {
+                self.notes.push(format!("{what}: {why}; the rows beside it are"));
+            } else {
+                let todo = "stop the writers, and export again just before you cancel; then compare by hand";
+                self.open(Kind::Unfinished, &commit.source, what, why, todo);
+            }
+        }
+    }
+}
+
+/// How many tables a line names.
+const NAMED: usize = 5;
+
+fn some_of(ids: &[&TableId]) -> String {
+    let named: Vec<String> = ids.iter().take(NAMED).map(|id| id.to_string()).collect();
+    let more = if ids.len() > NAMED { ", …" } else { "" };
+    format!("{} ({}{more})", several(ids.len() as u64, "table"), named.join(", "))
+}

@@ -1,0 +1,61 @@
+//! PURE: tables that the archive has and their sources do not list any more. That a table is not in a list says so only
+//! where it would be: nobody left it out, its source answered, and it was asked for all that it has of the kind.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::config::{Job, Select};
+use crate::model::TableId;
+use crate::survey::Survey;
+
+/// What is known of a table of the archive that no listing has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Absent {
+    /// Its source would list it if it were there.
+    Gone,
+    /// What was asked for does not include it, by the configuration or the address.
+    NotAsked,
+    /// It is left out by a rule, of the user or of the source.
+    LeftOut,
+}
+
+impl Survey {
+    /// What became of the tables that are not listed, of sources that answered. Dumps are not listed as tables are.
+    pub fn absent<'a>(
+        &self,
+        job: &Job,
+        tables: impl Iterator<Item = &'a TableId>,
+    ) -> Vec<(&'a TableId, Absent)> {
+        let selects: HashMap<&str, &Select> = (self.sources.iter())
+            .filter(|reached| !self.is_lost(&reached.info.name))
+            .map(|reached| (reached.info.name.as_str(), &job.sources[reached.place].select))
+            .collect();
+        let mut left_out: Option<HashSet<(&str, &str)>> = None;
+        let mut absent: Vec<_> = tables
+            .filter(|id| !id.is_dump() && !self.listed.contains(*id))
+            .filter_map(|id| {
+                let select = selects.get(id.source.as_str())?;
+                let is_asked = select.takes_database(&id.database)
+                    && select.takes_schema(&id.schema)
+                    && select.takes_table(&id.table);
+                let left_out = left_out.get_or_insert_with(|| {
+                    self.excluded.iter().map(|e| (e.source.as_str(), e.what.as_str())).collect()
+                });
+                let what = format!("table {id}");
+                Some((
+                    id,
+                    match () {
+                        () if left_out.contains(&(id.source.as_str(), what.as_str()))
+                            || select.excludes(&id.database, &id.schema, &id.table) =>
+                        {
+                            Absent::LeftOut
+                        }
+                        () if !is_asked => Absent::NotAsked,
+                        () => Absent::Gone,
+                    },
+                ))
+            })
+            .collect();
+        absent.sort_unstable_by_key(|(id, _)| *id);
+        absent
+    }
+}
