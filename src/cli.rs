@@ -79,6 +79,11 @@ Examples:
   moveout verify ./archive
   moveout verify s3://backup/shop --quick";
 
+const EXAMPLES_OF_RESTORE: &str = "\
+Examples:
+  moveout restore ./archive --target influxdb+http://localhost:8086 --dry-run
+  moveout restore s3://backup/plant --target influxdb+http://localhost:8086 --map plant=plant_2024";
+
 /// What was built, where whoever built it has said so.
 static VERSION: LazyLock<String> = LazyLock::new(|| {
     let version = env!("CARGO_PKG_VERSION");
@@ -181,6 +186,41 @@ pub enum Verb {
         sources: Vec<String>,
         /// Memory for decoding, such as 512MiB [default: 1GiB]
         #[arg(long, value_name = "SIZE")]
+        memory: Option<String>,
+    },
+    /// Write an archive back into a server, exactly, and count what is there
+    #[command(after_help = EXIT)]
+    #[command(after_long_help = format!("{EXAMPLES_OF_RESTORE}\n\n{ENVIRONMENT}\n\n{EXIT}"))]
+    Restore {
+        /// Which archive.
+        #[command(flatten)]
+        archive: ArchiveArgs,
+        /// Where to, as a --source is named: influxdb+https://HOST[:PORT][/DATABASE], or a name from the configuration
+        #[arg(long, value_name = "URL")]
+        target: String,
+        /// Rows from this time on: RFC 3339, a date, now, now-30d
+        #[arg(long, value_name = "TIME", help_heading = "What and where to")]
+        from: Option<String>,
+        /// Rows before this time
+        #[arg(long, value_name = "TIME", help_heading = "What and where to")]
+        to: Option<String>,
+        /// A table, or a pattern with `*`: TABLE, SCHEMA.TABLE or DATABASE.SCHEMA.TABLE [default: all]
+        #[arg(long = "table", value_name = "PATTERN", help_heading = "What and where to")]
+        tables: Vec<String>,
+        /// Another name for a DATABASE, a DATABASE/POLICY or a DATABASE.SCHEMA
+        #[arg(long = "map", value_name = "OLD=NEW", help_heading = "What and where to")]
+        maps: Vec<String>,
+        /// Say what would be made and written, and do nothing
+        #[arg(long, help_heading = "How")]
+        dry_run: bool,
+        /// A file for the rows that the target cannot hold [default: a new one in this folder]
+        #[arg(long, value_name = "FILE", help_heading = "How")]
+        rejects: Option<PathBuf>,
+        /// Chunks in flight [default: 2]
+        #[arg(long, value_name = "N", help_heading = "How")]
+        concurrency: Option<usize>,
+        /// All buffers together, such as 512MiB [default: 256MiB]
+        #[arg(long, value_name = "SIZE", help_heading = "How")]
         memory: Option<String>,
     },
     /// Print what a shell needs to complete commands and flags

@@ -3,5 +3,6 @@
 pub mod doctor;
 pub mod export;
 pub mod plan;
+pub mod restore;
 pub mod status;
 pub mod verify;

@@ -45,5 +45,6 @@ pub mod retry;
 pub mod source;
 pub mod store;
 pub mod survey;
+pub mod target;
 pub mod text;
 pub mod window;

@@ -9,12 +9,13 @@ use std::sync::Mutex;
 
 use clap::{ColorChoice, CommandFactory, FromArgMatches, ValueEnum};
 use moveout::cli::{Cli, JobArgs, Verb};
-use moveout::commands::{doctor, export, plan, status, verify};
+use moveout::commands::{doctor, export, plan, restore, status, verify};
 use moveout::config::{self, Flags, Job};
 use moveout::error::{Error, Exit, Result};
 use moveout::progress::{Progress, Show};
 use moveout::retry::Interrupt;
 use moveout::source::child;
+use moveout::window::{Bound, Window};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
@@ -128,6 +129,46 @@ async fn run(cli: &Cli, progress: &Progress) -> Result<Exit> {
             output::show(cli.json, &report, output::verify)?;
             Ok(report.exit)
         }
+        Verb::Restore {
+            archive: of,
+            target,
+            from,
+            to,
+            tables,
+            maps,
+            dry_run,
+            rejects,
+            concurrency,
+            memory,
+        } => {
+            let place = config::place(of.archive.as_deref(), of.config.as_deref())?;
+            let flags = Flags {
+                config: of.config.clone(),
+                sources: vec![target.clone()],
+                from: from.clone(),
+                to: to.clone(),
+                concurrency: concurrency.or(Some(RESTORE_AT_ONCE)),
+                memory: memory.clone(),
+                ..Flags::default()
+            };
+            let job = config::load(flags)?;
+            job.warnings.iter().for_each(|warning| progress.note(&format!("warning: {warning}")));
+            let [target] = job.sources.as_slice() else {
+                return Err(Error::usage("`--target` is one server"));
+            };
+            let options = restore::Options {
+                within: window_of(job.from, job.to),
+                tables: tables.clone(),
+                maps: maps.clone(),
+                dry_run: *dry_run,
+                rejects: rejects.clone(),
+                limits: job.limits.clone(),
+            };
+            let interrupt = Interrupt::new(interrupted);
+            let restored = restore::restore(&place, target, options, progress, interrupt).await?;
+            output::show(cli.json, &restored, output::restore)?;
+            Ok(restored.exit)
+        }
         Verb::Completions { shell } => {
             // In memory first: a reader that goes away must not make it panic.
             let mut script = Vec::new();
@@ -136,6 +177,19 @@ async fn run(cli: &Cli, progress: &Progress) -> Result<Exit> {
             Ok(Exit::Done)
         }
     }
+}
+
+/// A server takes no more rows by more requests at once: measured with one and with two cores.
+const RESTORE_AT_ONCE: usize = 2;
+
+/// The time between two bounds; `None` for all of it.
+fn window_of(from: Bound, to: Bound) -> Option<Window> {
+    let at = |bound: Bound, usual: i64| match bound {
+        Bound::At(time) => time,
+        Bound::Min | Bound::Max => usual,
+    };
+    let window = Window::new(at(from, Window::ALL.from), at(to, Window::ALL.to))?;
+    (window != Window::ALL).then_some(window)
 }
 
 fn load(args: &JobArgs, progress: &Progress) -> Result<Job> {

@@ -3,6 +3,7 @@
 mod export;
 mod plan;
 mod proof;
+mod restore;
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
@@ -25,6 +26,7 @@ use serde::Serialize;
 
 pub(crate) use self::export::export;
 pub(crate) use self::plan::plan;
+pub(crate) use self::restore::restore;
 
 /// Lines of a kind that are shown before the rest is only counted.
 const SHOWN: usize = 20;

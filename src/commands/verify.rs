@@ -7,7 +7,7 @@
 mod against;
 mod decode;
 mod dump;
-mod file;
+pub(in crate::commands) mod file;
 mod pages;
 mod records;
 mod work;

@@ -4,16 +4,16 @@
 pub(in crate::source) mod bounds;
 pub(in crate::source) mod budget;
 pub(in crate::source) mod cloud;
-pub(in crate::source) mod core;
+pub(crate) mod core;
 pub(in crate::source) mod counts;
 pub(in crate::source) mod databases;
 pub(in crate::source) mod errors;
 mod flight;
-pub(in crate::source) mod http;
+pub(crate) mod http;
 mod http_query;
 pub(in crate::source) mod influxdb3;
 pub mod influxql;
-pub(in crate::source) mod metadata;
+pub(crate) mod metadata;
 pub mod points;
 pub(in crate::source) mod sql;
 
@@ -107,6 +107,33 @@ pub(super) async fn open(
             }))
         }
     }
+}
+
+/// What matters of a server to those who write to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Generation {
+    /// 1.x: databases with retention policies.
+    One,
+    /// 2.x and Cloud TSM: buckets.
+    Two,
+    /// InfluxDB 3: databases.
+    Three,
+}
+
+/// Asks the server which generation it is, and what it calls itself.
+pub(crate) async fn generation(
+    server: &Server,
+    wanted: Option<Version>,
+) -> Result<(Generation, String)> {
+    Ok(match detect(server, wanted, true).await? {
+        Detected::InfluxQl { has_buckets } => {
+            let ping = server.ping().await?;
+            let version = format!("InfluxDB {} {}", ping.version, ping.build);
+            let generation = if has_buckets { Generation::Two } else { Generation::One };
+            (generation, version.trim_end().to_owned())
+        }
+        Detected::Three(_, version) => (Generation::Three, version),
+    })
 }
 
 /// Whether a database is exported where the server lists it.

@@ -187,20 +187,32 @@ impl<'a> Decoder<'a> {
     }
 
     /// Decodes it to its end, for a fingerprint.
-    pub(super) fn fingerprint(mut self) -> Result<Fingerprint> {
+    pub(super) fn fingerprint(self) -> Result<Fingerprint> {
         let mut fingerprint = Fingerprint::default();
+        self.read(&mut |columns, batch| {
+            fingerprint.add(columns, batch).map_err(|e| Broken::Fault(e.to_string()))
+        })?;
+        Ok(fingerprint)
+    }
+
+    /// Decodes it to its end, and gives each batch with its columns. Returns the number of rows.
+    pub(super) fn read(
+        mut self,
+        give: &mut dyn FnMut(&[Column], &RecordBatch) -> Result<()>,
+    ) -> Result<u64> {
+        let mut rows = 0;
         for at in 0..self.metadata.metadata().num_row_groups() {
             let ((window, _), mut order) = (self.row_group(at)?, self.order);
             self.each_batch(at, &window, ProjectionMask::all(), |batch| {
+                rows += batch.num_rows() as u64;
                 if let Some(column) = self.sorted_by {
                     order.see(batch.column(column));
                 }
-                fingerprint.add(&self.columns, batch).map_err(|e| Broken::Fault(e.to_string()))
+                give(&self.columns, batch)
             })?;
             self.order = order;
         }
-        self.end(fingerprint.rows)?;
-        Ok(fingerprint)
+        self.end(rows)
     }
 
     /// All of its rows have been seen, and were so many.

@@ -1,6 +1,8 @@
 //! SYNC: one chunk's files: their bytes, and their rows decoded to the last page and compared with what its commit says of
 //! them: rows, columns, statistics, names in the metadata.
 
+use arrow::array::RecordBatch;
+
 use crate::archive::commit::{Commit, FileRecord};
 use crate::column_stats::Stats;
 use crate::commands::verify::decode::{Broken, Content, Decoder};
@@ -8,7 +10,7 @@ use crate::encode::Cores;
 use crate::error::Result;
 use crate::fingerprint::Fingerprint;
 use crate::hash::sha256;
-use crate::model::Role;
+use crate::model::{Column, Role};
 use crate::store::Store;
 
 /// A file that is so small is read once, to be hashed and decoded in memory. The parts of a larger one are in the page cache
@@ -189,4 +191,31 @@ pub(super) fn fingerprint(
         }
     }
     Ok(Ok(all))
+}
+
+/// Gives the rows of a chunk, batch by batch with their columns. No row is given of a file whose bytes are not those that
+/// the catalog records.
+pub(in crate::commands) fn read_chunk(
+    store: &Store,
+    commit: &Commit,
+    share: usize,
+    give: &mut dyn FnMut(&[Column], &RecordBatch) -> Result<()>,
+) -> Result<std::result::Result<(), Fault>> {
+    for file in &commit.files {
+        let content = match hashed(store, file, true)? {
+            Ok(content) => content,
+            Err(fault) => return Ok(Err((file.key.clone(), fault))),
+        };
+        let read = Decoder::open(content, commit, file, share).and_then(|decoder| {
+            decoder.read(&mut |columns, batch| give(columns, batch).map_err(Broken::Unread))
+        });
+        match read {
+            Ok(_) => {}
+            Err(Broken::Fault(why) | Broken::TooLarge(why)) => {
+                return Ok(Err((file.key.clone(), why)));
+            }
+            Err(Broken::Unread(error)) => return Err(error),
+        }
+    }
+    Ok(Ok(()))
 }

@@ -7,7 +7,7 @@ use crate::model::{ArtifactOutcome, Artifacts};
 use crate::source::influxdb::http::Server;
 
 /// All databases: name, and whether it is the server's own. Deleted ones cannot be read.
-pub(in crate::source) async fn databases(server: &Server) -> Result<Vec<(String, bool)>> {
+pub(crate) async fn databases(server: &Server) -> Result<Vec<(String, bool)>> {
     // `format` is required.
     let answer =
         server.get("api/v3/configure/database", &[("format", "json")], "application/json").await?;

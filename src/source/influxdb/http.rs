@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderValue, RETRY_AFTER};
-use reqwest::{Client, RequestBuilder, Response, StatusCode};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
 use tokio::sync::mpsc;
 use url::Url;
@@ -38,7 +38,7 @@ const PIECE_BYTES: usize = 128 * 1024;
 
 /// An InfluxDB over HTTP.
 #[derive(Debug, Clone)]
-pub(in crate::source) struct Server {
+pub(crate) struct Server {
     client: Client,
     base: Url,
     through: Option<Through>,
@@ -49,14 +49,14 @@ pub(in crate::source) struct Server {
 
 /// An answer of any status.
 #[derive(Debug)]
-pub(in crate::source) struct Reply {
-    pub(in crate::source) status: u16,
-    pub(in crate::source) text: String,
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) text: String,
 }
 
 impl Reply {
     /// The text, or the error where the status says that the request was refused.
-    pub(in crate::source) fn into_success(self, server: &Server) -> Result<String> {
+    pub(crate) fn into_success(self, server: &Server) -> Result<String> {
         if StatusCode::from_u16(self.status).is_ok_and(|status| !status.is_success()) {
             let Self { status, text } = self;
             return Err(server.error_of(Refusal { status, retry_after: None, text }));
@@ -67,20 +67,20 @@ impl Reply {
 
 /// What `/ping` says.
 #[derive(Debug, Clone)]
-pub(in crate::source) struct Ping {
-    pub(in crate::source) version: String,
-    pub(in crate::source) build: String,
+pub(crate) struct Ping {
+    pub(crate) version: String,
+    pub(crate) build: String,
 }
 
 /// How the body of an answer is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::source) enum Format {
+pub(crate) enum Format {
     MessagePack,
     Json,
 }
 
 impl Server {
-    pub(in crate::source) fn new(influxdb: &InfluxDb, idle_timeout: Duration) -> Result<Self> {
+    pub(crate) fn new(influxdb: &InfluxDb, idle_timeout: Duration) -> Result<Self> {
         let InfluxDb { base, credentials, tunnel, verify, .. } = influxdb;
         // The answer to a long query may take any time as a whole; silence may not.
         let mut client = Client::builder()
@@ -107,12 +107,12 @@ impl Server {
     }
 
     /// Address without credentials.
-    pub(in crate::source) fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         self.base.as_str().trim_end_matches('/').to_owned()
     }
 
     /// Gets a resource. A failure that may be temporary is an error (429, 5xx, no answer); any other status is an answer.
-    pub(in crate::source) async fn get(
+    pub(crate) async fn get(
         &self,
         path: &str,
         query: &[(&str, &str)],
@@ -127,10 +127,33 @@ impl Server {
     }
 
     /// Posts JSON; otherwise as `get`.
-    pub(in crate::source) async fn post_json(&self, path: &str, body: &Value) -> Result<Reply> {
-        tracing::debug!("POST {}", self.at(path));
-        let request = self.client.post(self.at(path)).header(ACCEPT, "application/json");
+    pub(crate) async fn post_json(&self, path: &str, body: &Value) -> Result<Reply> {
+        self.send_json(Method::POST, path, body).await
+    }
+
+    /// Changes a resource by JSON; otherwise as `get`.
+    pub(crate) async fn patch_json(&self, path: &str, body: &Value) -> Result<Reply> {
+        self.send_json(Method::PATCH, path, body).await
+    }
+
+    async fn send_json(&self, method: Method, path: &str, body: &Value) -> Result<Reply> {
+        tracing::debug!("{method} {}", self.at(path));
+        let request = self.client.request(method, self.at(path)).header(ACCEPT, "application/json");
         self.got(request.header(CONTENT_TYPE, "application/json").body(body.to_string())).await
+    }
+
+    /// Posts lines; otherwise as `get`.
+    pub(crate) async fn write(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+        lines: Bytes,
+    ) -> Result<Reply> {
+        let mut url = self.at(path);
+        url.query_pairs_mut().extend_pairs(query);
+        tracing::debug!("POST {url}: {} bytes", lines.len());
+        let request = self.client.post(url).header(CONTENT_TYPE, "text/plain; charset=utf-8");
+        self.got(request.body(lines)).await
     }
 
     async fn got(&self, request: RequestBuilder) -> Result<Reply> {
@@ -159,7 +182,7 @@ impl Server {
     }
 
     /// Seconds by which the server's clock is ahead, by the date of an answer.
-    pub(in crate::source) async fn clock_ahead(&self) -> Result<Option<i64>> {
+    pub(crate) async fn clock_ahead(&self) -> Result<Option<i64>> {
         let response = self.send(self.client.get(self.at("ping"))).await?;
         let date = response.headers().get(DATE).and_then(|date| date.to_str().ok());
         let date = date.and_then(|date| chrono::DateTime::parse_from_rfc2822(date).ok());
@@ -167,7 +190,7 @@ impl Server {
     }
 
     /// Asks the server what it is. Needs no rights.
-    pub(in crate::source) async fn ping(&self) -> Result<Ping> {
+    pub(crate) async fn ping(&self) -> Result<Ping> {
         let ask = || self.client.get(self.at("ping"));
         let mut response = self.send(ask()).await?;
         // InfluxDB 3 may want a token even for this; a 1.x server may take none here.
@@ -192,12 +215,12 @@ impl Server {
     }
 
     /// Runs a statement about metadata. The error of the statement is an error.
-    pub(in crate::source) async fn query(&self, statement: &str) -> Result<Vec<Statement>> {
+    pub(crate) async fn query(&self, statement: &str) -> Result<Vec<Statement>> {
         self.query_all(statement, 1).await
     }
 
     /// The same, about one retention policy of a database.
-    pub(in crate::source) async fn query_in(
+    pub(crate) async fn query_in(
         &self,
         statement: &str,
         database: &str,
@@ -209,11 +232,7 @@ impl Server {
     /// Runs `count` statements about metadata. Chunked, since a server may cut any other answer to
     /// `max-row-limit` rows without a word. The error of any statement is an error, and so is an
     /// answer that has not the end of each: what is cut off would be left out without a word.
-    pub(in crate::source) async fn query_all(
-        &self,
-        statements: &str,
-        count: usize,
-    ) -> Result<Vec<Statement>> {
+    pub(crate) async fn query_all(&self, statements: &str, count: usize) -> Result<Vec<Statement>> {
         self.query_with(statements, count, &[]).await
     }
 
@@ -231,7 +250,7 @@ impl Server {
     /// Runs one statement that answers little, in the database that `place` says; also the bytes of its
     /// answer. Not chunked, so that it is one object: cut anywhere, it is no JSON. For servers that
     /// cut no answer to a number of rows.
-    pub(in crate::source) async fn ask(
+    pub(crate) async fn ask(
         &self,
         statement: &str,
         place: &[(&str, &str)],
@@ -243,7 +262,7 @@ impl Server {
     }
 
     /// Sends a query for rows that are to come as JSON, so many in an object.
-    pub(in crate::source) async fn rows(
+    pub(crate) async fn rows(
         &self,
         statement: &str,
         place: &[(&str, &str)],
@@ -283,7 +302,7 @@ impl Server {
     }
 
     /// Sends a query for rows, and says how its answer is written.
-    pub(in crate::source) async fn open(&self, statement: &str) -> Result<(Format, Response)> {
+    pub(crate) async fn open(&self, statement: &str) -> Result<(Format, Response)> {
         // Servers compare the whole header, so a list of types would match none of them.
         let form = chunked(statement, CHUNK_ROWS);
         let mut response = self.post("application/x-msgpack", &form).await?;
@@ -312,7 +331,7 @@ impl Server {
 
     /// Moves a body from the socket to a thread that decodes it, in pieces large enough that waking
     /// that thread costs little: the server flushes every few kilobytes. `came` is told the bytes.
-    pub(in crate::source) async fn pump(
+    pub(crate) async fn pump(
         &self,
         mut response: Response,
         body: mpsc::Sender<Result<Bytes>>,

@@ -8,7 +8,7 @@ mod buckets;
 pub(super) mod json;
 mod listing;
 mod msgpack;
-pub(super) mod statements;
+pub(crate) mod statements;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,6 +31,7 @@ use crate::source::influxdb::errors::server_error;
 use crate::source::influxdb::http::{Format, Server};
 use crate::window::{Slice, Window};
 use answer::{BodyReader, RowWriter};
+pub(crate) use listing::go_duration;
 
 /// Pieces of a body between the socket and the decoder at most.
 const BODY_PARTS: usize = 2;

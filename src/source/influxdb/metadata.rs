@@ -8,25 +8,25 @@ use crate::source::influxdb::errors::server_error;
 
 /// One statement's part of an answer to a query about metadata.
 #[derive(Debug, Default, Deserialize)]
-pub(in crate::source) struct Statement {
+pub(crate) struct Statement {
     #[serde(default)]
-    pub(in crate::source) series: Vec<Series>,
+    pub(crate) series: Vec<Series>,
 }
 
 /// One series of such an answer.
 #[derive(Debug, Deserialize)]
-pub(in crate::source) struct Series {
+pub(crate) struct Series {
     #[serde(default)]
-    pub(in crate::source) name: String,
+    pub(crate) name: String,
     #[serde(default)]
-    pub(in crate::source) columns: Vec<String>,
+    pub(crate) columns: Vec<String>,
     #[serde(default)]
-    pub(in crate::source) values: Vec<Vec<Value>>,
+    pub(crate) values: Vec<Vec<Value>>,
 }
 
 impl Series {
     /// The values of a column; nothing where there is no such column.
-    pub(in crate::source) fn column(&self, name: &str) -> impl Iterator<Item = &Value> {
+    pub(crate) fn column(&self, name: &str) -> impl Iterator<Item = &Value> {
         let at = self.columns.iter().position(|column| column == name);
         self.values.iter().filter_map(move |row| row.get(at?))
     }
@@ -52,11 +52,7 @@ struct StatementPart {
 
 /// The parts of `count` statements in an answer of the server at an address. The error of any statement is an error,
 /// and so is an answer that does not have the end of each.
-pub(in crate::source) fn statements(
-    address: &str,
-    body: &[u8],
-    count: usize,
-) -> Result<Vec<Statement>> {
+pub(crate) fn statements(address: &str, body: &[u8], count: usize) -> Result<Vec<Statement>> {
     let retry = |what: String| Error::of(Class::Retry, format!("{address}: {what}"));
     let mut statements = Vec::<Statement>::new();
     statements.resize_with(count, Statement::default);

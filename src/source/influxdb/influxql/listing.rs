@@ -350,7 +350,7 @@ fn shard_window(start: &str, end: &str) -> Option<Window> {
 }
 
 /// A duration as Go prints it: `168h0m0s`.
-fn go_duration(text: &str) -> Option<i64> {
+pub(crate) fn go_duration(text: &str) -> Option<i64> {
     let mut nanos: i64 = 0;
     let mut rest = text;
     while !rest.is_empty() {

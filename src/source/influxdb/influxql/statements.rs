@@ -11,7 +11,7 @@ const MIN_TIME: i64 = i64::MIN + 2;
 const MAX_TIME: i64 = i64::MAX - 1;
 
 /// An identifier in double quotes.
-pub(in crate::source) fn quoted(name: &str) -> String {
+pub(crate) fn quoted(name: &str) -> String {
     let escaped = name.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
     format!("\"{escaped}\"")
 }

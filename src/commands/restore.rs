@@ -1,0 +1,345 @@
+//! The verb `restore`: writes an archive back into a server, chunk by chunk, and counts what is there at the end. Each
+//! file's hash is checked before a row of it is sent; what a target cannot hold is named row by row.
+
+mod choose;
+mod compare;
+mod read;
+mod rejects;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::StreamExt;
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+use self::choose::{Chosen, choose};
+use self::rejects::Rejects;
+use crate::archive::Archive;
+use crate::archive::commit::Commit;
+use crate::config::{Limits, Location, SourceSpec};
+use crate::error::{Error, Exit, Result};
+use crate::model::TableId;
+use crate::progress::Progress;
+use crate::retry::{Interrupt, Retry};
+use crate::target::journal::Journal;
+use crate::target::{ChunkOut, Placed, Plan, Target, Written, registry};
+use crate::text::several;
+use crate::window::Window;
+
+/// What is restored, and how.
+#[derive(Debug)]
+pub struct Options {
+    /// Rows within this time alone.
+    pub within: Option<Window>,
+    /// Tables by name or pattern; empty for all.
+    pub tables: Vec<String>,
+    /// What is called otherwise in the target, as `OLD=NEW`.
+    pub maps: Vec<String>,
+    /// Say what would be done, and do nothing.
+    pub dry_run: bool,
+    /// Where rows that the target cannot hold are written; a file of its own in the working folder where it is not said.
+    pub rejects: Option<PathBuf>,
+    /// How much at once.
+    pub limits: Limits,
+}
+
+/// What came of it, for people and for `--json`.
+#[derive(Debug, Serialize)]
+pub struct Restored {
+    /// Always `restore`.
+    pub command: &'static str,
+    /// How it ended.
+    pub status: RestoreStatus,
+    /// Where the archive is.
+    pub archive: String,
+    /// What the target says of itself.
+    pub target: String,
+    /// What was made, or would be.
+    pub created: Vec<String>,
+    /// Each table.
+    pub tables: Vec<RestoredTable>,
+    /// Rows that the target has taken, those of earlier runs of the same restore included.
+    pub rows: u64,
+    /// Rows that it cannot hold.
+    pub rejected: u64,
+    /// Where those are named.
+    pub rejects: Option<PathBuf>,
+    /// What is not as the archive has it.
+    pub differences: Vec<String>,
+    /// Tables that are not for this target.
+    pub skipped: Vec<String>,
+    /// What the user should know or do.
+    pub notes: Vec<String>,
+    /// How the process ends.
+    #[serde(skip)]
+    pub exit: Exit,
+}
+
+/// How a restore ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RestoreStatus {
+    /// The target has what the archive has.
+    Complete,
+    /// It has all but the rejected rows, or something is different.
+    Different,
+    /// Nothing was written.
+    Planned,
+}
+
+/// What was restored of a table.
+#[derive(Debug, Clone, Serialize)]
+pub struct RestoredTable {
+    /// Its name in the archive.
+    pub from: TableId,
+    /// Its name in the target.
+    pub to: TableId,
+    /// Chunks of it.
+    pub chunks: u64,
+    /// Rows that are to be there.
+    pub rows: u64,
+    /// Rows that the target has not taken.
+    pub rejected: u64,
+}
+
+/// Restores an archive into a target.
+pub async fn restore(
+    place: &Location,
+    target: &SourceSpec,
+    options: Options,
+    progress: &Progress,
+    interrupt: Interrupt,
+) -> Result<Restored> {
+    let retry = Retry::new(&options.limits, progress, interrupt.clone());
+    interrupt.or(run(place, target, options, progress, &retry)).await
+}
+
+async fn run(
+    place: &Location,
+    spec: &SourceSpec,
+    options: Options,
+    progress: &Progress,
+    retry: &Retry,
+) -> Result<Restored> {
+    progress.doing("reading the catalog");
+    let archive = Archive::open(place).await?;
+    let state = archive.state().await?;
+    let target = registry::open(spec, &options.limits, retry).await?;
+    let description = target.describe().await?;
+    let Chosen { plan, chunks, skipped } =
+        choose(&archive, &state, &options, &spec.select.databases, target.as_ref()).await?;
+    let mut notes = Vec::new();
+    if !state.sealed {
+        notes
+            .push("the archive is not sealed: what was not exported cannot be restored".to_owned());
+    }
+    if plan.tables.is_empty() {
+        return Err(Error::usage(format!("there is nothing in {} for {description}", place.url))
+            .hint("`moveout status ARCHIVE` lists its tables; --table, --from and --to choose among them"));
+    }
+    progress.doing("asking the target what it has");
+    let needs = target.needs(&plan).await?;
+    notes.extend(needs.notes);
+    let mut journal = Journal::open(&format!("{} {}", spec.name, described(&plan)))?;
+    let occupied = compare::occupied(spec, &options.limits, &plan, retry).await?;
+    refuse_foreign(&occupied, &journal)?;
+    forget_lost(&mut journal, &occupied, &chunks);
+    let mut restored = Restored {
+        command: "restore",
+        status: RestoreStatus::Planned,
+        archive: place.url.clone(),
+        target: description,
+        created: needs.create,
+        tables: Vec::new(),
+        rows: 0,
+        rejected: 0,
+        rejects: None,
+        differences: Vec::new(),
+        skipped,
+        notes,
+        exit: Exit::Done,
+    };
+    if options.dry_run {
+        restored.tables = tables(&chunks, |work| Written { rows: work.commit.rows, rejected: 0 });
+        restored.rows = restored.tables.iter().map(|table| table.rows).sum();
+        return Ok(restored);
+    }
+    let begun: Vec<TableId> = plan.tables.iter().map(|table| table.to.clone()).collect();
+    let begun = begun.into_iter().filter(|table| !journal.has_begun(table)).collect();
+    let rejects = Rejects::new(&mut journal, options.rejects.clone())?;
+    journal.begin(begun)?;
+    target.create(&plan).await?;
+    let work = Writing { archive: &archive, target: &target, options: &options, progress };
+    let journal = Mutex::new(journal);
+    let written = work.chunks(&chunks, &journal, &rejects).await?;
+    restored.tables = tables(&chunks, |work| written[&work.name].clone());
+    restored.rows = restored.tables.iter().map(|table| table.rows).sum();
+    restored.rejected = restored.tables.iter().map(|table| table.rejected).sum();
+
+    progress.doing("counting what is there");
+    let compared = compare::compare(spec, &options, &chunks, &written, retry, progress).await?;
+    restored.differences = compared;
+    if restored.differences.is_empty() {
+        progress.doing("finishing");
+        restored.notes.extend(target.finish(&plan).await?);
+        journal.into_inner().unwrap_or_else(PoisonError::into_inner).end()?;
+    } else {
+        restored
+            .notes
+            .push("what comes after the rows was not done, since they are different".to_owned());
+    }
+    progress.end();
+    restored.rejects = rejects.path_if_any(restored.rejected > 0);
+    let is_exact = restored.differences.is_empty() && restored.rejected == 0;
+    (restored.status, restored.exit) = match is_exact {
+        true => (RestoreStatus::Complete, Exit::Done),
+        false => (RestoreStatus::Different, Exit::Different),
+    };
+    if is_exact && !state.sealed {
+        restored.exit = Exit::Incomplete;
+    }
+    Ok(restored)
+}
+
+/// A chunk that is to be written.
+#[derive(Debug)]
+struct Work {
+    table: Arc<Placed>,
+    commit: Arc<Commit>,
+    /// The part of it that is wanted, where it is not the whole.
+    within: Option<Window>,
+    /// Its name in the journal.
+    name: String,
+}
+
+/// What tells one restore into a target from another: where its tables go.
+fn described(plan: &Plan) -> String {
+    let places: BTreeSet<String> = plan
+        .tables
+        .iter()
+        .map(|table| format!("{:?} {:?}", table.to.database, table.to.schema))
+        .collect();
+    places.into_iter().collect::<Vec<_>>().join(", ")
+}
+
+/// Refuses to mix rows with those of somebody else: where both have a point, nobody could tell them apart afterwards.
+fn refuse_foreign(occupied: &BTreeSet<TableId>, journal: &Journal) -> Result<()> {
+    let foreign: Vec<_> =
+        occupied.iter().filter(|table| !journal.has_begun(table)).map(TableId::to_string).collect();
+    if foreign.is_empty() {
+        return Ok(());
+    }
+    let shown = foreign.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
+    let more = foreign.len().saturating_sub(5);
+    let more = if more > 0 {
+        format!(" and {}", several(more as u64, "other table"))
+    } else {
+        String::new()
+    };
+    Err(Error::stop(format!("the target has rows in {shown}{more}; nothing was changed"))
+        .hint("restore into an empty place: `--map OLD=NEW` gives a database another name"))
+}
+
+/// What the journal says of tables that have no rows any more is not so: somebody has made the target anew.
+fn forget_lost(journal: &mut Journal, occupied: &BTreeSet<TableId>, chunks: &[Work]) {
+    let lost = chunks.iter().filter(|work| !occupied.contains(&work.table.to));
+    let names: Vec<String> = lost.map(|work| work.name.clone()).collect();
+    journal.forget(&names);
+}
+
+fn tables(chunks: &[Work], written: impl Fn(&Work) -> Written) -> Vec<RestoredTable> {
+    let mut tables = BTreeMap::<TableId, RestoredTable>::new();
+    for work in chunks {
+        let (from, to) = (work.table.from.clone(), work.table.to.clone());
+        let table = tables.entry(to.clone());
+        let table =
+            table.or_insert_with(|| RestoredTable { from, to, chunks: 0, rows: 0, rejected: 0 });
+        let Written { rows, rejected } = written(work);
+        table.chunks += 1;
+        table.rows += rows;
+        table.rejected += rejected;
+    }
+    tables.into_values().collect()
+}
+
+struct Writing<'a> {
+    archive: &'a Archive,
+    target: &'a Arc<dyn Target>,
+    options: &'a Options,
+    progress: &'a Progress,
+}
+
+impl Writing<'_> {
+    /// Writes all chunks that the journal does not have, the oldest first. Returns what became of each by its name.
+    async fn chunks(
+        &self,
+        chunks: &[Work],
+        journal: &Mutex<Journal>,
+        rejects: &Rejects,
+    ) -> Result<BTreeMap<String, Written>> {
+        let mut written = BTreeMap::new();
+        let mut todo = Vec::new();
+        for work in chunks {
+            let known = journal.lock().unwrap_or_else(PoisonError::into_inner);
+            match known.written(&work.name) {
+                Some(known) => _ = written.insert(work.name.clone(), known.clone()),
+                None => todo.push(work),
+            }
+        }
+        let mut left = todo.len() as u64;
+        self.progress.left(left, Some(todo.iter().map(|work| work.commit.rows).sum()));
+        let done = futures::stream::iter(todo)
+            .map(|work| self.chunk_once(work, rejects, journal))
+            .buffer_unordered(self.options.limits.concurrency);
+        let mut done = std::pin::pin!(done);
+        while let Some(one) = done.next().await {
+            let (name, one) = one?;
+            written.insert(name, one);
+            left = left.saturating_sub(1);
+            self.progress.chunk_done();
+            self.progress.left(left, None);
+        }
+        Ok(written)
+    }
+
+    /// Writes a chunk and says so in the journal. Returns its name, too.
+    async fn chunk_once(
+        &self,
+        work: &Work,
+        rejects: &Rejects,
+        journal: &Mutex<Journal>,
+    ) -> Result<(String, Written)> {
+        let written = self.chunk(work, rejects).await.map_err(|error| {
+            error.context(format!("restoring {} {}", work.table.from, work.commit.slice))
+        })?;
+        rejects.sync()?; // before the journal says that the chunk is done
+        let mut journal = journal.lock().unwrap_or_else(PoisonError::into_inner);
+        journal.add_chunk(&work.name, &written)?;
+        Ok((work.name.clone(), written))
+    }
+
+    async fn chunk(&self, work: &Work, rejects: &Rejects) -> Result<Written> {
+        let _reading = self.progress.reading(&work.table.from.to_string(), &work.table.from.source);
+        let store = self.archive.store();
+        let share = self.options.limits.memory_bytes / self.options.limits.concurrency.max(1) / 2;
+        let (columns, rows, reading) = read::rows(store, &work.commit, share, work.within).await?;
+        let (table, slice) = (Arc::clone(&work.table), work.commit.slice);
+        let chunk = ChunkOut { name: work.name.clone(), table, slice, columns };
+        let (sender, mut refused) = mpsc::unbounded_channel();
+        let writing = self.target.write(&chunk, rows, reading, sender);
+        let noting = async {
+            while let Some(reject) = refused.recv().await {
+                rejects.add(&work.table.from, slice, &reject)?;
+            }
+            Ok::<_, Error>(())
+        };
+        let (written, noted) = tokio::join!(writing, noting);
+        noted?;
+        let written = written?;
+        self.progress.add_rows(written.rows + written.rejected);
+        self.progress.add_bytes(work.commit.files.iter().map(|file| file.bytes).sum());
+        Ok(written)
+    }
+}

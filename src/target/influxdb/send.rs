@@ -1,0 +1,125 @@
+//! Sends lines, and finds out which of them the server refuses: it says how many and why, but not which, so that a batch is
+//! halved until the bad lines are alone. To send a line once more changes nothing, since the values are the same.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use super::lines::Body;
+use crate::error::{Class, Error, Result};
+use crate::retry::Retry;
+use crate::source::influxdb::http::{Reply, Server};
+use crate::target::Reject;
+
+/// Where lines go: the path and the parameters of the request.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    pub(super) path: &'static str,
+    pub(super) query: Vec<(&'static str, String)>,
+}
+
+/// What a limit of the server is called in its answer, and which setting it is. Every line would be refused for it, so
+/// that none is.
+const LIMITS: [(&str, &str); 3] = [
+    (
+        "max-series-per-database",
+        "raise `max-series-per-database` of the target (0 is no limit), or use `index-version = \"tsi1\"`",
+    ),
+    ("max-values-per-tag", "raise `max-values-per-tag` of the target (0 is no limit)"),
+    (
+        "points beyond retention policy",
+        "give the target's retention policy DURATION INF while it is restored",
+    ),
+];
+
+/// What a server says of lines.
+enum Answer {
+    Taken,
+    /// Some or all of them are refused.
+    Refused(String),
+    /// They are too much for one request.
+    TooLarge(String),
+}
+
+/// Sends all lines of a body. Returns those that the server refuses, with its reason.
+pub(super) async fn send(
+    server: &Server,
+    retry: &Retry,
+    place: &Place,
+    body: &Body,
+) -> Result<Vec<Reject>> {
+    let mut rejects = Vec::new();
+    let mut todo: Vec<Range<usize>> = vec![0..body.ends.len()];
+    while let Some(lines) = todo.pop() {
+        if lines.is_empty() {
+            continue;
+        }
+        let bytes = Bytes::copy_from_slice(body.lines(lines.clone()));
+        match send_once(server, retry, place, bytes).await? {
+            Answer::Taken => {}
+            Answer::Refused(why) | Answer::TooLarge(why) if lines.len() == 1 => {
+                let row =
+                    String::from_utf8_lossy(body.lines(lines)).trim_end_matches('\n').to_owned();
+                rejects.push(Reject { row, why });
+            }
+            Answer::Refused(_) | Answer::TooLarge(_) => {
+                let middle = lines.start + lines.len() / 2;
+                todo.extend([middle..lines.end, lines.start..middle]);
+            }
+        }
+    }
+    Ok(rejects)
+}
+
+async fn send_once(server: &Server, retry: &Retry, place: &Place, lines: Bytes) -> Result<Answer> {
+    let query: Vec<(&str, &str)> =
+        place.query.iter().map(|(key, value)| (*key, value.as_str())).collect();
+    let many = lines.len() > 1 << 16;
+    let address = server.address();
+    let sent = retry.with_retry(&address, || async {
+        match server.write(place.path, &query, lines.clone()).await {
+            // It may have been too much: the caller sends less.
+            Err(error) if many && error.class() == Class::Split => Ok(Err(error.to_string())),
+            reply => reply.map(Ok),
+        }
+    });
+    let reply = match sent.await? {
+        Ok(reply) => reply,
+        Err(why) => return Ok(Answer::TooLarge(why)),
+    };
+    match reply.status {
+        200..=299 => Ok(Answer::Taken),
+        413 => Ok(Answer::TooLarge(reason(&reply))),
+        400 | 422 => {
+            let why = reason(&reply);
+            match LIMITS.iter().find(|(text, _)| why.contains(text)) {
+                Some((_, todo)) => {
+                    Err(Error::stop(format!("{}: {why}", server.address())).hint(todo))
+                }
+                None => Ok(Answer::Refused(why)),
+            }
+        }
+        _ => Err(reply.into_success(server).err().unwrap_or_else(|| {
+            Error::stop(format!("{}: an answer that is none to lines", server.address()))
+        })),
+    }
+}
+
+/// The longest reason that is kept. A server repeats the whole line in it.
+const LONGEST_REASON: usize = 500;
+
+/// What the server says, as text.
+fn reason(reply: &Reply) -> String {
+    let json = serde_json::from_str::<serde_json::Value>(&reply.text).ok();
+    let text = json.as_ref().and_then(|json| {
+        let first = &json["data"][0]["error_message"];
+        [first, &json["data"]["error_message"], &json["error"], &json["message"]]
+            .into_iter()
+            .find_map(|text| text.as_str())
+    });
+    let text = text.unwrap_or(reply.text.trim());
+    match text.char_indices().nth(LONGEST_REASON) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}

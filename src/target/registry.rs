@@ -1,0 +1,22 @@
+//! The one list of targets: from an address to what writes there.
+
+use std::sync::Arc;
+
+use crate::config::{Limits, SourceKind, SourceSpec};
+use crate::error::{Error, Result};
+use crate::retry::Retry;
+use crate::target::{Target, influxdb};
+
+/// Opens a target. Asks a server what it is, where an address does not say.
+pub async fn open(spec: &SourceSpec, limits: &Limits, retry: &Retry) -> Result<Arc<dyn Target>> {
+    match &spec.kind {
+        SourceKind::InfluxDb(influxdb) => influxdb::open(spec, influxdb, limits, retry).await,
+        SourceKind::Behind(behind) => {
+            let spec = SourceSpec { kind: behind.found().await?, ..spec.clone() };
+            Box::pin(open(&spec, limits, retry)).await
+        }
+        _ => Err(Error::usage(format!("this version cannot restore into {}", spec.name)).hint(
+            "a target is influxdb+https://HOST[:PORT][/DATABASE]; for PostgreSQL and MySQL see docs/loading-back.md",
+        )),
+    }
+}
