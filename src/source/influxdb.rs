@@ -1,5 +1,5 @@
-//! Finds out which InfluxDB lives at an address, and chooses how it is read: InfluxDB 3 by Flight where gRPC passes,
-//! everything else by `/query`. Reads nothing but what identifies the server.
+//! Finds out which InfluxDB is at an address, and chooses how it is read: InfluxDB 3 by Flight if gRPC passes, everything
+//! else by `/query`.
 
 pub(in crate::source) mod bounds;
 pub(in crate::source) mod budget;
@@ -32,23 +32,23 @@ use crate::error::{Class, Error, Result};
 use crate::model::Quota;
 use crate::source::Source;
 
-/// The length of a window of Serverless's quota.
+/// The window of Serverless's quota.
 const QUOTA_WINDOW: Duration = Duration::from_secs(300);
-/// The free plan's: what holds where nobody says more.
+/// The bytes of the free plan, which are assumed if the token may not see the limits.
 const FREE_PLAN: u64 = 300_000_000;
 
-/// Where Serverless lives, and Cloud TSM.
+/// The domain of Serverless and Cloud TSM.
 const CLOUD: &str = ".cloud2.influxdata.com";
 
-/// What an address turned out to be.
+/// What was found at an address.
 enum Detected {
     /// 1.x, or 2.x and Cloud TSM, which have buckets.
     InfluxQl { has_buckets: bool },
-    /// A product of InfluxDB 3, and what it calls itself.
+    /// A product of InfluxDB 3, and the name that it gives itself.
     Three(Product, String),
 }
 
-/// Asks the server what it is, and opens it as that.
+/// Asks the server what it is and opens it accordingly.
 pub(super) async fn open(
     spec: &SourceSpec,
     influxdb: &InfluxDb,
@@ -56,7 +56,7 @@ pub(super) async fn open(
 ) -> Result<Arc<dyn Source>> {
     let InfluxDb { base, version, quota, prices, .. } = influxdb;
     let server = Server::new(influxdb, limits.idle_timeout)?;
-    // A token that may read a named database need not be allowed to see its organization.
+    // A token that may read a named database is not necessarily allowed to see its organization.
     let named = !spec.select.databases.is_empty();
     match detect(&server, *version, named).await? {
         Detected::InfluxQl { has_buckets } => {
@@ -74,8 +74,8 @@ pub(super) async fn open(
                     let is_core = matches!(product, Product::Core);
                     Box::new(Flight::new(client, Arc::clone(&budget), is_core))
                 }
-                // In the cloud a name may be mapped to any bucket, and whoever may not see the organization cannot
-                // know to which.
+                // In the cloud, /query maps a name to any bucket. Without the right to see the organization, nobody
+                // knows to which.
                 Some(why) if in_cloud && matches!(product, Product::Dedicated) => {
                     return Err(Error::stop(format!(
                         "gRPC does not pass to {} ({why}), and this token may not see which bucket /query would \
@@ -136,7 +136,7 @@ pub(crate) async fn generation(
     })
 }
 
-/// Whether a database is exported where the server lists it.
+/// Whether a database is exported if the server lists it.
 pub(super) fn takes_database(select: &Select, name: &str) -> bool {
     databases::is_selected(select, name, name == databases::INTERNAL)
 }
@@ -158,7 +158,7 @@ async fn detect(server: &Server, wanted: Option<Version>, named: bool) -> Result
         }
         _ => {}
     }
-    // A cloud: a host is no proof of its storage, the organization is.
+    // This is a cloud, whose organization, and not its host, shows how it stores data.
     let organization = match cloud::organization(server).await {
         Err(error) if error.class() == Class::Stop && named => None,
         other => other?,
@@ -178,9 +178,9 @@ async fn detect(server: &Server, wanted: Option<Version>, named: bool) -> Result
             Ok(Detected::Three(Product::Dedicated, version))
         }
         None if ping.version.is_empty() => {
-            Err(Error::stop(format!("{} does not say that it is an InfluxDB", server.address())).hint(
-                "check the host and port; is there a proxy before it? influxdb1+, influxdb2+ and influxdb3+ say \
-                 which one it is",
+            Err(Error::stop(format!("{} does not identify itself as an InfluxDB", server.address())).hint(
+                "check the host and port; is there a proxy before it? influxdb1+, influxdb2+ and influxdb3+ name its \
+                 version",
             ))
         }
         None => Err(Error::stop(format!(
@@ -200,8 +200,8 @@ async fn choose_quota(
 ) -> Result<Option<Quota>> {
     let mut free_plan = || {
         warnings.push(
-            "the token may not read the limits of its organization: taking the free plan's 300 MB in 5 minutes; \
-             `quota` in the configuration says what holds"
+            "the token may not read the limits of its organization, so the free plan's 300 MB in 5 minutes are \
+             assumed; if others hold, set `quota` in the configuration"
                 .to_owned(),
         );
         Some(Quota { bytes: FREE_PLAN, window: QUOTA_WINDOW })
@@ -214,7 +214,7 @@ async fn choose_quota(
         (QuotaChoice::Ask, Product::Serverless(cloud)) => {
             Ok(match cloud.read_kilobytes().await? {
                 Some(0) => None,
-                // The documentation's 300 MB in 5 minutes are 1000 of these.
+                // The documented 300 MB in 5 minutes are 1000 kB a second.
                 Some(per_second) => Some(Quota {
                     bytes: per_second.saturating_mul(1000).saturating_mul(QUOTA_WINDOW.as_secs()),
                     window: QUOTA_WINDOW,

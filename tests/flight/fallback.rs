@@ -192,7 +192,7 @@ fn what_stays_ends_the_run_without_grpc() {
     for (name, fault, status, said) in [
         ("credentials", Fault::bare(401), 1, "hint: check the credentials"),
         ("gone", gone, 1, "database not found"),
-        ("always cut", cut, 3, "the answer is not whole"),
+        ("always cut", cut, 3, "the answer is not complete"),
         ("always closed", Fault::BreakAtOnce(Break::Close), 3, "run the same command again"),
     ] {
         let (setting, model) = small(Product::Core, |_| {});

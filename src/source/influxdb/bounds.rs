@@ -1,6 +1,6 @@
-//! The first and the last row of a table of an InfluxDB 3, and the number of its rows. One query where the
-//! server can answer it; where a query over all time is too much for it (limits of files, minutes of
-//! merging), by looking for windows that may have rows until a narrow one is left. Knows no wire.
+//! Finds the first and the last row of a table of an InfluxDB 3, and the number of its rows: by one query if the server
+//! can answer it. If a query over all time is too much for the server (limits of files, minutes of merging), windows that
+//! may have rows are narrowed down until one is small enough to be queried.
 
 use std::time::Duration;
 
@@ -11,15 +11,15 @@ use crate::error::{Class, Error, Result};
 use crate::model::{Column, RowCount, Table, TableId};
 use crate::window::{DAY, MIN_WIDTH, Window};
 
-/// How long to wait for the whole answer. A server that can give it needs less.
+/// How long to wait for the answer over all time. A server that can give it needs less.
 pub(in crate::source) const PATIENCE: Duration = Duration::from_secs(5);
-/// The same for Core. Its cost grows much faster than the number of rows, it goes on merging for a while when nobody
-/// waits any more, and plans cost nothing there.
+/// The same for Core, where the cost of the query grows much faster than the number of rows, the server continues to merge
+/// for a while after nobody waits any more, and the plans that narrow windows down cost nothing.
 const CORE_PATIENCE: Duration = Duration::from_millis(500);
-/// The most queries for one count. A count that takes more is not worth its cost.
+/// The most queries for one count. A count that needs more is not worth its cost.
 const COUNT_QUERIES: usize = 1000;
 
-/// A server that can be asked about a window of a table, which may be too much for it.
+/// Questions to a server about a window of a table. Each may be too much for it.
 #[async_trait]
 pub(in crate::source) trait BoundsQueries: Sync {
     /// The first and the last time in a window.
@@ -28,7 +28,7 @@ pub(in crate::source) trait BoundsQueries: Sync {
     /// The first and the last time of the rows that have a value of a column.
     async fn min_max_of(&self, table: &TableId, column: &Column) -> Result<Option<Window>>;
 
-    /// Whether there may be rows in a window, by the cheapest question that the server answers.
+    /// Whether a window may have rows, by the cheapest question that the server answers.
     async fn may_have_rows(&self, table: &TableId, window: Window) -> Result<bool>;
 
     /// The number of rows in a window.
@@ -49,10 +49,10 @@ enum End {
     Last,
 }
 
-/// Tables that are asked about at once.
+/// How many tables are asked about at the same time.
 const TABLES_AT_ONCE: usize = 4;
 
-/// The bounds of each table, in their order.
+/// The bounds of the tables, in the order of `tables`.
 pub(in crate::source) async fn bounds(
     server: &dyn BoundsQueries,
     tables: &[Table],
@@ -92,8 +92,8 @@ pub(in crate::source) async fn count(
     Ok(RowCount { rows: total.rows.max(1), exact: false })
 }
 
-/// Where a table has values of columns that it had not when it was read, as far as the server says so in time:
-/// every read asked for all columns, so that only what was written after it can be missing.
+/// The windows with values in columns that the table did not have when it was read, as far as the server answers in time.
+/// Every read asks for all columns, so that only values that were written after it can be missing.
 pub(in crate::source) async fn missed(
     server: &dyn BoundsQueries,
     read: &Table,
@@ -103,7 +103,7 @@ pub(in crate::source) async fn missed(
     let mut missed = Vec::new();
     for column in &now.columns {
         match before(column) {
-            // The table was dropped and made anew.
+            // The table was dropped and created anew.
             Some(before) if before.source_type != column.source_type => {
                 return Ok(vec![Window::ALL]);
             }
@@ -129,15 +129,17 @@ async fn search(server: &dyn BoundsQueries, table: &TableId) -> Result<Option<Wi
         Ok(Ok(bounds)) => return Ok(bounds),
         Ok(Err(error)) if !is_too_much(&error) => return Err(error),
         Ok(Err(error)) => tracing::info!("{table}: {error}; looking for its bounds"),
-        Err(_) => tracing::info!("{table}: no answer for a while; looking for its bounds"),
+        Err(_) => {
+            tracing::info!("{table}: the server does not answer in time; looking for its bounds")
+        }
     }
     let Some(first) = end_of(server, table, Window::ALL, End::First).await? else {
         return Ok(None);
     };
     let rest = Window { from: first, to: Window::ALL.to };
-    // There is at least the first row, so a server that finds nothing now must not shorten the table.
+    // The first row exists, so a server that finds nothing now must not shorten the table.
     let last = end_of(server, table, rest, End::Last).await?.ok_or_else(|| {
-        Error::of(Class::Retry, format!("{table}: its first row is there, its last is not"))
+        Error::of(Class::Retry, format!("{table}: the server found its first row, but no last one"))
     })?;
     Ok(Window::new(first, last.saturating_add(1)))
 }
@@ -157,8 +159,8 @@ async fn end_of(
         if let Some(time) = end_in(server, table, part, end).await? {
             return Ok(Some(time));
         }
-        // There might have been rows in this day, and there are none. From here on the cheap question is not trusted
-        // any more, and the width that is searched doubles each time.
+        // The cheap question said that this day may have rows, but it has none. From here on it is not asked any more,
+        // and the width that is searched doubles each time.
         let rest = match end {
             End::First => Window::new(part.to, left.to),
             End::Last => Window::new(left.from, part.from),
@@ -173,7 +175,7 @@ async fn end_of(
     }
 }
 
-/// The first or last day of a window in which there may be rows.
+/// The first or last day of a window that may have rows.
 async fn outermost_day(
     server: &dyn BoundsQueries,
     table: &TableId,
@@ -194,7 +196,7 @@ async fn outermost_day(
     Ok(Some(window))
 }
 
-/// A window that is too much for the server counts as one that has rows.
+/// Like the server's method, but a window that is too much for the server counts as one that has rows.
 async fn may_have_rows(
     server: &dyn BoundsQueries,
     table: &TableId,
@@ -206,7 +208,7 @@ async fn may_have_rows(
     }
 }
 
-/// The first or last time of a narrow window, which may also be too much for the server.
+/// The first or last time in a narrow window, which is halved if it is too much for the server.
 async fn end_in(
     server: &dyn BoundsQueries,
     table: &TableId,
@@ -220,7 +222,7 @@ async fn end_in(
             Ok(Some(found)) if end == End::First => return Ok(Some(found.from)),
             Ok(Some(found)) => return Ok(Some(found.to - 1)),
             Err(error) if is_too_much(&error) => match window.halves(MIN_WIDTH) {
-                // The last of the list is searched next.
+                // The last window of the list is searched next.
                 Some((left, right)) if end == End::First => todo.extend([right, left]),
                 Some((left, right)) => todo.extend([left, right]),
                 None => return Err(error),

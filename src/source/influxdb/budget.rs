@@ -1,5 +1,5 @@
-//! PURE but for the clock: how much may be read under a quota of bytes in a window of time. All workers
-//! of a source share it. Knows no protocol.
+//! PURE, except for the clock: how much may be read under a quota of bytes in a window of time. All workers of a source
+//! share it.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use crate::model::Quota;
 
-/// Chunks are made so small that about this many fit into a window: what stays unused before its end
-/// is less than one.
+/// Chunks are made so small that about this many fit into a window, since up to one chunk's worth of the quota stays
+/// unused.
 const CHUNKS_A_WINDOW: u64 = 24;
 
-/// What was read when. The server's windows are fixed, but nobody says when they begin; what keeps to
-/// the quota in every span of that length keeps to it in theirs.
+/// Records how much was read when. The server's windows are fixed, but their beginnings are unknown. A reader that keeps
+/// to the quota in every span of a window's length keeps to it in the server's windows, too.
 #[derive(Debug)]
 pub(in crate::source) struct Budget {
     quota: Option<Quota>,
@@ -21,16 +21,16 @@ pub(in crate::source) struct Budget {
 
 #[derive(Debug, Default)]
 struct Spent {
-    /// Bytes that arrived, with the time of their arrival.
+    /// The bytes that arrived, with the time of their arrival.
     log: VecDeque<(Instant, u64)>,
     sum: u64,
-    /// The bytes that the queries in flight are still expected to bring.
+    /// The bytes that are still expected from the queries in flight.
     reserved: u64,
-    /// Rows and bytes of each table so far.
+    /// The rows and bytes of each table so far.
     rates: HashMap<String, (u64, u64)>,
 }
 
-/// A query that may run. The bytes that were reserved for it are given back when it is dropped.
+/// A query that may run. When it is dropped, the bytes that are still reserved for it are released.
 #[derive(Debug)]
 pub(in crate::source) struct Admitted<'a> {
     budget: &'a Budget,
@@ -50,7 +50,7 @@ impl Budget {
         self.spent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reserves the bytes that a query is expected to bring, or says how long the query has to wait.
+    /// Reserves the bytes that are expected from a query, or returns how long it has to wait.
     pub(in crate::source) fn admit(&self, expected: u64) -> Result<Admitted<'_>, Duration> {
         self.admit_at(expected, Instant::now())
     }
@@ -66,8 +66,8 @@ impl Budget {
             spent.reserved += expected;
             return Ok(Admitted { budget: self, reserved: expected });
         }
-        // The query waits until enough of the bytes are older than a window. The queries in flight may bring less than
-        // expected, so they are looked at again then.
+        // The query waits until enough bytes are older than a window. The queries in flight may bring less than expected,
+        // so it asks again then.
         let mut missing = (taken + expected).saturating_sub(quota.bytes);
         for (at, bytes) in &spent.log {
             missing = missing.saturating_sub(*bytes);
@@ -103,7 +103,7 @@ impl Budget {
         *rate = (rate.0 + rows, rate.1 + bytes);
     }
 
-    /// Rows that one chunk of a table should have at most; `None` without a quota.
+    /// The most rows that one chunk of a table should have; `None` without a quota.
     pub(in crate::source) fn chunk_rows(&self, table: &str) -> Option<u64> {
         let quota = self.quota?;
         let (rows, bytes) = self.spent().rates.get(table).copied().unwrap_or((1, 100));
@@ -111,7 +111,7 @@ impl Budget {
         Some(u64::try_from(wanted / u128::from(bytes.max(1))).unwrap_or(u64::MAX).max(1))
     }
 
-    /// Bytes that a usual chunk brings, to be reserved for one whose size is not known.
+    /// The bytes of a usual chunk, which are reserved for a chunk of unknown size.
     pub(in crate::source) fn usual_chunk(&self) -> u64 {
         self.quota.map_or(0, |quota| quota.bytes / CHUNKS_A_WINDOW)
     }
@@ -130,7 +130,7 @@ impl Spent {
 }
 
 impl Admitted<'_> {
-    /// Counts bytes that arrived for it in place of as many of the expected ones.
+    /// Counts bytes that arrived for this query, which were among those expected.
     pub(in crate::source) fn spend(&mut self, bytes: u64) {
         let of_reserved = self.reserved.min(bytes);
         self.reserved -= of_reserved;
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_spent_comes_back_after_a_window() {
+    fn spent_bytes_are_available_again_after_a_window() {
         let quota = Quota { bytes: 100, window: Duration::from_secs(300) };
         let (budget, began) = (Budget::new(Some(quota)), Instant::now());
         budget.spend_at(60, began);
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn queries_in_flight_count_as_what_they_are_expected_to_bring() {
+    fn queries_in_flight_count_with_their_expected_bytes() {
         let quota = Quota { bytes: 100, window: Duration::from_secs(300) };
         let budget = Budget::new(Some(quota));
         let mut first = budget.admit(60).unwrap();

@@ -1,15 +1,16 @@
-//! The HTTP interface of InfluxDB Cloud: its organization, limits and buckets, and all that is not rows.
-//! A kind that the plan does not have is reported and is no error. Values of tokens and secrets are never kept.
+//! The HTTP interface of InfluxDB Cloud: its organization, limits, buckets and artifacts. A kind of artifact that the plan
+//! lacks is reported and is not an error. The values of tokens and secrets are never kept.
 
 use std::collections::{BTreeSet, HashMap};
 
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::error::{Class, Error, Result};
 use crate::model::{ArtifactOutcome, Artifacts};
 use crate::source::influxdb::http::{Reply, Server};
 
-/// How an organization is stored, which decides how it can be read.
+/// How the data of an organization is stored, which decides how it can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::source) enum Storage {
     /// Cloud Serverless.
@@ -25,7 +26,7 @@ pub(in crate::source) struct Cloud {
     org: String,
 }
 
-/// The first organization that the token sees; `None` where there is no such interface.
+/// The first organization that the token sees; `None` if the server has no such interface.
 pub(in crate::source) async fn organization(server: &Server) -> Result<Option<(String, Storage)>> {
     let got = server.get("api/v2/orgs", &[], "application/json").await?;
     match got.status {
@@ -43,7 +44,7 @@ pub(in crate::source) async fn organization(server: &Server) -> Result<Option<(S
     })
 }
 
-/// Kinds with a list: path, key of its array, largest page (0 where there are no pages).
+/// The kinds that are lists: name, path, key of the array, and largest page (0 if there are no pages).
 const LISTS: [(&str, &str, &str, usize); 10] = [
     ("labels", "labels", "labels", 0),
     ("variables", "variables", "variables", 0),
@@ -57,7 +58,7 @@ const LISTS: [(&str, &str, &str, usize); 10] = [
     ("tokens", "authorizations", "authorizations", 100),
 ];
 
-/// The items of a kind, or why there are none.
+/// The items of a kind, or the outcome that explains why there are none.
 type Had<T = Vec<Value>> = std::result::Result<T, ArtifactOutcome>;
 
 /// A bucket, and each database and retention policy that InfluxQL knows it by.
@@ -65,15 +66,15 @@ type Had<T = Vec<Value>> = std::result::Result<T, ArtifactOutcome>;
 pub(in crate::source) struct Bucket {
     pub(in crate::source) id: String,
     pub(in crate::source) name: String,
-    /// Whether it is the server's own.
+    /// Whether it belongs to the server itself.
     pub(in crate::source) is_system: bool,
     pub(in crate::source) places: Vec<(String, String)>,
 }
 
-/// The buckets with their mappings, or which of the two could not be listed and why.
+/// The buckets with their mappings, or which of the two could not be listed, and why.
 type Mapped = std::result::Result<Vec<Bucket>, (&'static str, ArtifactOutcome)>;
 
-/// The buckets of 2.x and Cloud TSM, of each organization that the credentials see.
+/// The buckets of 2.x or Cloud TSM, of all organizations that the credentials see.
 pub(in crate::source) async fn mapped_buckets(server: &Server) -> Result<Mapped> {
     let all = Cloud::new(server.clone(), String::new());
     let buckets = match all.list("buckets", "buckets", 100).await? {
@@ -92,12 +93,12 @@ pub(in crate::source) async fn mapped_buckets(server: &Server) -> Result<Mapped>
 }
 
 impl Cloud {
-    /// An organization; an empty one stands for all that the credentials see.
+    /// An organization. An empty name stands for all that the credentials see.
     pub(super) fn new(server: Server, org: String) -> Self {
         Self { server, org }
     }
 
-    /// Kilobytes that may be read in a second, averaged over five minutes. It is 0 without a limit, and `None` where the
+    /// The kilobytes that may be read in a second, averaged over five minutes: 0 if there is no limit, and `None` if the
     /// token may not ask.
     pub(super) async fn read_kilobytes(&self) -> Result<Option<u64>> {
         let path = format!("api/v2/orgs/{}/limits", self.org);
@@ -109,13 +110,13 @@ impl Cloud {
         })
     }
 
-    /// All buckets: name, and whether it is the server's own.
+    /// The names of all buckets, each with whether it belongs to the server itself.
     pub(in crate::source) async fn buckets(&self) -> Result<Vec<(String, bool)>> {
         let all = match self.list("buckets", "buckets", 100).await? {
             Ok(all) => all,
             Err(status) => {
                 return Err(Error::stop(format!("{}: buckets: {status}", self.server.address()))
-                    .hint("the token must be allowed to read buckets; or name them, in the URL or in `databases`"));
+                    .hint("allow the token to read buckets, or name them in the URL or in `databases`"));
             }
         };
         let pairs = all.iter().filter_map(|bucket| {
@@ -124,12 +125,12 @@ impl Cloud {
         Ok(pairs.collect())
     }
 
-    /// Database and retention policy that `/query` knows a bucket by, for each bucket that has some.
+    /// For each bucket that has a mapping, a database and a retention policy by which `/query` finds it.
     pub(in crate::source) async fn mappings(&self) -> Result<HashMap<String, (String, String)>> {
         let buckets = self.mapped_buckets().await?.map_err(|(what, why)| {
             Error::stop(format!("{}: {what}: {why}", self.server.address())).hint(
-                "/query finds a bucket by its DBRP mapping alone: the token must be allowed to read buckets and \
-                 mappings, or HTTP/2 must pass, so that Flight can be used",
+                "/query finds a bucket only by its DBRP mapping: allow the token to read buckets and mappings, or let \
+                 HTTP/2 pass, so that Flight can be used",
             )
         })?;
         let first = |bucket: Bucket| Some((bucket.name, bucket.places.into_iter().next()?));
@@ -161,7 +162,7 @@ impl Cloud {
         Ok(Ok(buckets.collect()))
     }
 
-    /// Each kind that the cancel page, or the specification, names.
+    /// All artifacts that the page for cancelling the plan, or the specification of the interface, names.
     pub(in crate::source) async fn artifacts(&self, source: &str) -> Result<Artifacts> {
         let mut kept = Artifacts::of(source);
         let telegrafs = self.list("telegrafs", "configurations", 0).await?;
@@ -189,7 +190,7 @@ impl Cloud {
         let dashboards = self.list("dashboards", "dashboards", 100).await?;
         let mut whole = dashboards.as_ref().map(|_| Vec::new()).map_err(Clone::clone);
         for dashboard in dashboards.iter().flatten() {
-            // A list's cells have no queries.
+            // In the list, dashboards lack the queries of their cells.
             let id = dashboard["id"].as_str().unwrap_or_default();
             let one = self.one(&format!("dashboards/{id}"), &[("include", "properties")]).await?;
             whole = whole.and_then(|mut all: Vec<Value>| {
@@ -236,7 +237,7 @@ impl Cloud {
             }
             let offset = all.len().to_string();
             if !all.is_empty() {
-                // Some lists take the one parameter, some the other.
+                // Some lists know `after`, the others `offset`.
                 match path {
                     "buckets" | "tasks" => query.push(("after", &after)),
                     _ => query.push(("offset", &offset)),
@@ -247,11 +248,11 @@ impl Cloud {
                 Err(status) => return Ok(Err(status)),
             };
             let rows = answer[key].as_array().cloned().unwrap_or_default();
-            // A server that ignores the offset would send the same page for ever.
+            // A server that ignores the offset would send the same page forever.
             let known =
                 |row: &Value| row["id"].is_string() && all.iter().any(|old| old["id"] == row["id"]);
             let fresh: Vec<Value> = rows.into_iter().filter(|row| !known(row)).collect();
-            // A page that is not full does not end the list, because a server may send fewer items than it was asked for.
+            // Only an empty page ends the list, because a server may send fewer items than requested.
             let ends = page == 0 || fresh.is_empty();
             all.extend(fresh);
             if ends {
@@ -261,45 +262,41 @@ impl Cloud {
     }
 
     async fn one(&self, path: &str, query: &[(&str, &str)]) -> Result<Had<Value>> {
-        let got = match self.server.get(&format!("api/v2/{path}"), query, "application/json").await
-        {
-            Ok(got) => got,
-            Err(error) if matches!(error.class(), Class::Wait(_)) => return Err(error),
-            Err(error) => return Ok(Err(ArtifactOutcome::Failed(error.to_string()))),
-        };
-        Ok(outcome(&got).and_then(|()| {
-            serde_json::from_str(&got.text)
-                .map_err(|error| ArtifactOutcome::Failed(format!("not JSON: {error}")))
-        }))
+        from_json(self.server.get(&format!("api/v2/{path}"), query, "application/json").await)
     }
 
-    /// Everything as the template that `influx apply` takes. It has no mappings, tokens and secrets.
+    /// Everything as a template for `influx apply`, which contains no mappings, tokens or secrets.
     async fn template(&self) -> Result<Had> {
         let filters = json!({ "byLabel": [], "byResourceKind": [] });
         let body = json!({ "orgIDs": [{ "orgID": self.org, "resourceFilters": filters }] });
-        let got = match self.server.post_json("api/v2/templates/export", &body).await {
-            Ok(got) => got,
-            Err(error) if matches!(error.class(), Class::Wait(_)) => return Err(error),
-            Err(error) => return Ok(Err(ArtifactOutcome::Failed(error.to_string()))),
-        };
-        Ok(outcome(&got).and_then(|()| {
-            serde_json::from_str(&got.text)
-                .map_err(|error| ArtifactOutcome::Failed(format!("not JSON: {error}")))
-        }))
+        from_json(self.server.post_json("api/v2/templates/export", &body).await)
     }
+}
+
+/// The content of an answer, or the outcome that explains why there is none. A quota is waited for.
+fn from_json<T: DeserializeOwned>(reply: Result<Reply>) -> Result<Had<T>> {
+    let reply = match reply {
+        Ok(reply) => reply,
+        Err(error) if matches!(error.class(), Class::Wait(_)) => return Err(error),
+        Err(error) => return Ok(Err(ArtifactOutcome::Failed(error.to_string()))),
+    };
+    Ok(outcome(&reply).and_then(|()| {
+        serde_json::from_str(&reply.text)
+            .map_err(|error| ArtifactOutcome::Failed(format!("not JSON: {error}")))
+    }))
 }
 
 fn outcome(reply: &Reply) -> Had<()> {
     match reply.status {
         200..=299 => Ok(()),
         status @ (401 | 403 | 404 | 405) => Err(ArtifactOutcome::NotAvailable(format!(
-            "not on this plan, or not to this token (HTTP status {status})"
+            "not part of this plan, or not allowed to this token (HTTP status {status})"
         ))),
         status => Err(ArtifactOutcome::Failed(format!("HTTP status {status}"))),
     }
 }
 
-/// Adds a kind without the values of secrets.
+/// Adds a kind of artifact without the values of secrets.
 fn add(kept: &mut Artifacts, kind: &str, rows: Had) {
     let mut removed = 0;
     let rows =
@@ -391,7 +388,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_of_secrets_go_and_references_stay() {
+    fn values_of_secrets_are_removed_and_references_stay() {
         let mut removed = 0;
         let config = "[[outputs]]\n  token = \"abc\"\n  urls = [\"https://h\"]\n# password = 'x'\n  token = \"$T\"\n";
         let value = json!({

@@ -1,4 +1,4 @@
-//! What InfluxDB 3 Core and Enterprise say over HTTP alone: their databases, and answers to SQL.
+//! What only InfluxDB 3 Core and Enterprise offer over HTTP: the list of their databases, and SQL.
 
 use serde_json::{Value, json};
 
@@ -6,16 +6,16 @@ use crate::error::{Class, Error, Result};
 use crate::model::{ArtifactOutcome, Artifacts};
 use crate::source::influxdb::http::Server;
 
-/// All databases: name, and whether it is the server's own. Deleted ones cannot be read.
+/// The names of all databases that are not deleted, each with whether it belongs to the server itself.
 pub(crate) async fn databases(server: &Server) -> Result<Vec<(String, bool)>> {
-    // `format` is required.
+    // The parameter `format` is required.
     let answer =
         server.get("api/v3/configure/database", &[("format", "json")], "application/json").await?;
     let text = answer.into_success(server)?;
     let rows: Vec<Value> = serde_json::from_str(&text).map_err(|error| {
         Error::of(
             Class::Retry,
-            format!("{}: a list of databases that is not JSON: {error}", server.address()),
+            format!("{}: the list of databases is not JSON: {error}", server.address()),
         )
     })?;
     let living = rows.iter().filter(|row| row["deleted"].as_bool() != Some(true));
@@ -23,8 +23,8 @@ pub(crate) async fn databases(server: &Server) -> Result<Vec<(String, bool)>> {
     Ok(names.map(|name| (name.to_owned(), name == "_internal")).collect())
 }
 
-/// The rows of a query in SQL that answers little, and the bytes of the answer: one array, which is no
-/// JSON when it is cut. Nulls are left out of a row.
+/// The rows of an SQL query with a small answer, and the bytes of the answer. The answer is one array, so a truncated one
+/// is not valid JSON. Nulls are left out of a row.
 pub(in crate::source) async fn query_sql(
     server: &Server,
     database: &str,
@@ -33,13 +33,13 @@ pub(in crate::source) async fn query_sql(
     let body = json!({ "db": database, "q": sql, "format": "json" });
     let text = server.post_json("api/v3/query_sql", &body).await?.into_success(server)?;
     let rows = serde_json::from_str(&text).map_err(|error| {
-        let text = format!("{}: an answer that is not JSON: {error}", server.address());
+        let text = format!("{}: the answer is not JSON: {error}", server.address());
         Error::of(Class::Retry, text)
     })?;
     Ok((rows, text.len() as u64))
 }
 
-/// Core and Enterprise have little besides rows.
+/// The artifacts of Core and Enterprise, which have little besides rows.
 pub(in crate::source) async fn artifacts(server: &Server, source: &str) -> Result<Artifacts> {
     let mut artifacts = Artifacts::of(source);
     let names = databases(server).await.map_err(|error| match error.class() {

@@ -1,12 +1,30 @@
-//! PURE: how many values each field has, compared with what an archive records. A point without a value is none, and InfluxQL
-//! counts values alone.
+//! PURE: compares the number of values of each field with what an archive records. InfluxQL counts only values, and
+//! every point has at least one.
 
 use std::collections::HashMap;
 
+use serde_json::Value;
+
 use crate::column_stats::Recorded;
 use crate::model::{Level, Proof, Role, Table};
+use crate::source::influxdb::metadata::Series;
 
-/// Compares counts by the name of the field; `None` where a field has several types, of which a count names only one.
+/// How many values each field has, from the columns `count_FIELD` of an answer. A field that is missing there has none.
+pub(in crate::source) fn field_counts<'a>(
+    answer: impl IntoIterator<Item = &'a Series>,
+) -> HashMap<String, u64> {
+    let mut counts = HashMap::new();
+    for series in answer {
+        for name in &series.columns {
+            let Some(field) = name.strip_prefix("count_") else { continue };
+            let count = series.column(name).filter_map(Value::as_u64).sum();
+            counts.insert(field.to_owned(), count);
+        }
+    }
+    counts
+}
+
+/// Compares counts by the names of fields; `None` if a field has several types, of which a count covers only one.
 pub(in crate::source) fn compare_counts(
     table: &Table,
     recorded: Recorded<'_>,

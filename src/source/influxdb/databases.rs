@@ -1,19 +1,19 @@
-//! PURE: which of the databases that an InfluxDB lists are exported, and why the others are not.
+//! PURE: chooses the databases to export from those that an InfluxDB lists.
 
 use crate::config::Select;
 use crate::error::{Class, Error, Result};
 use crate::model::{Excluded, NOT_REQUESTED};
 
-/// The database of the server's own records, which 1.x and 3 have.
+/// The database with the server's own records, which 1.x and 3 have.
 pub(in crate::source) const INTERNAL: &str = "_internal";
 
-/// Whether a database is exported. The server's own one is only exported when it is named.
+/// Whether a database is exported. One that belongs to the server itself is exported only if it is named.
 pub(in crate::source) fn is_selected(select: &Select, name: &str, is_system: bool) -> bool {
     select.takes_database(name) && !(is_system && select.databases.is_empty())
 }
 
-/// Chooses from the databases that a server lists, each with whether it is the server's own. A database that is
-/// named and not listed is an error.
+/// Chooses from the databases that a server lists, each with whether it belongs to the server itself. A database that is
+/// named but not listed is an error.
 pub(in crate::source) fn choose(
     (source, address): (&str, &str),
     select: &Select,
@@ -22,7 +22,7 @@ pub(in crate::source) fn choose(
 ) -> Result<Vec<String>> {
     let listed = match listed {
         Ok(listed) => listed,
-        // Credentials without the right to list may still read what was named.
+        // Credentials without the right to list databases may still read those that are named.
         Err(error) if error.class() == Class::Stop && !select.databases.is_empty() => {
             tracing::debug!("listing the databases: {error}");
             return Ok(select.databases.clone());
@@ -33,7 +33,7 @@ pub(in crate::source) fn choose(
     if let Some(lost) = select.databases.iter().find(|name| !is_listed(name)) {
         let names: Vec<&str> = listed.iter().map(|(name, _)| name.as_str()).collect();
         let hint = if names.is_empty() {
-            "the server shows no database at all".to_owned()
+            "the server shows no database".to_owned()
         } else {
             format!("it has {}", names.join(", "))
         };
@@ -49,7 +49,7 @@ pub(in crate::source) fn choose(
             continue;
         }
         let why = if is_system {
-            "the server's own records; name the database to export it"
+            "it has the server's own records; name the database to export it"
         } else {
             NOT_REQUESTED
         };
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn a_named_database_is_read_without_a_list_and_missed_in_a_list() {
+    fn a_named_database_need_not_be_listed_unless_the_server_lists_others() {
         let refused = || Err(Error::stop("no right"));
         assert_eq!(chosen(&select(&["a"]), refused()).unwrap(), ["a"]);
         assert!(chosen(&select(&[]), refused()).is_err());

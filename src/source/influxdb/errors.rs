@@ -1,5 +1,5 @@
-//! PURE: what an InfluxDB's error means for a run: the one table of the texts that servers say, and the meaning of
-//! an HTTP status. The text comes before the status and the gRPC code, since those do not tell what is too much.
+//! PURE: what an error of an InfluxDB means for a run: the one table of the servers' error texts, and the meaning of an
+//! HTTP status. The text takes precedence over the status and the gRPC code, which do not show that a query is too much.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use serde_json::Value;
 use crate::error::{Class, Error};
 use crate::text::printable;
 
-/// A server is never believed to mean a longer wait than this. It is asked again then.
+/// The longest wait that a server is believed to ask for. After it, the server is asked again.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
-/// What an error begins with that a server has said itself.
+/// The words before the text of an error that comes from the server itself.
 const SERVER_SAYS: &str = "the server says";
 
-/// The protocol by which a text came.
+/// The protocol over which a text arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::source) enum Protocol {
     /// `/query` and the other resources of HTTP.
@@ -23,7 +23,7 @@ pub(in crate::source) enum Protocol {
     Grpc,
 }
 
-/// Where a text has its meaning. In the texts of the other protocol the same words may stand for something else.
+/// The protocols in which words have their meaning. In the texts of the other, the same words may mean something else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum In {
     Any,
@@ -35,7 +35,7 @@ const HTTP: In = In::Only(Protocol::Http);
 const GRPC: In = In::Only(Protocol::Grpc);
 const WAIT: Class = Class::Wait(None);
 
-/// The texts in lower case: all words of a line must stand in the error, and the first line that fits decides.
+/// The texts, in lower case. An error must contain all words of a line, and the first line that fits decides.
 const TEXTS: [(In, &[&str], Class); 34] = [
     // Cloud: `org ID has exceeded limited_query plan limit`, and `limited_query_time` likewise (its documentation, "limits").
     (ANY, &["limited_query"], WAIT),
@@ -59,12 +59,12 @@ const TEXTS: [(In, &[&str], Class); 34] = [
     // Serverless's 90 s for a query, with DeadlineExceeded or Cancelled; and tonic's own `Timeout expired`.
     (GRPC, &["query time limit"], Class::Split),
     (GRPC, &["timeout expired"], Class::Split),
-    // 1.x: `query timeout reached`, `query-timeout limit exceeded`. What is before the server says `timed out`.
+    // 1.x: `query timeout reached`, `query-timeout limit exceeded`. Proxies say `timed out`.
     (HTTP, &["timeout"], Class::Split),
     (HTTP, &["timed out"], Class::Split),
     // 1.x, by its settings `max-select-point`, `-series`, `-buckets`: `max-select-point limit exceed: (1/0)`.
     (HTTP, &["max-select-"], Class::Split),
-    // 1.x, for a query with too many groups of time.
+    // 1.x, for a query with too many time buckets.
     (HTTP, &["too many points"], Class::Split),
     // 2.x, by its setting `query-memory-bytes`.
     (HTTP, &["memory"], Class::Split),
@@ -85,7 +85,7 @@ const TEXTS: [(In, &[&str], Class); 34] = [
     // 1.x: `error authorizing query: u not authorized to execute statement`; 2.x: `unauthorized access`.
     (HTTP, &["authoriz"], Class::Stop),
     (HTTP, &["authentic"], Class::Stop),
-    // Other words for missing rights, which no server is known to say: to ask again would not help.
+    // Other words for missing rights, which no known server uses. Asking again would not help.
     (HTTP, &["permission"], Class::Stop),
     (HTTP, &["privilege"], Class::Stop),
     // 2.x and InfluxDB 3, whose InfluxQL does not have every statement: `DDL not supported: CreateMemoryTable`.
@@ -93,7 +93,7 @@ const TEXTS: [(In, &[&str], Class); 34] = [
     (HTTP, &["not supported"], Class::Stop),
 ];
 
-/// The class that a server's text says; `None` where it says none that is known.
+/// The class of a server's error by its text; `None` if the text is not in the table.
 pub(in crate::source) fn class_of_text(protocol: Protocol, text: &str) -> Option<Class> {
     let text = text.to_lowercase();
     let mut lines =
@@ -102,7 +102,7 @@ pub(in crate::source) fn class_of_text(protocol: Protocol, text: &str) -> Option
     lines.find(|(_, words, _)| fits(words)).map(|(.., class)| *class)
 }
 
-/// An answer of HTTP that refuses what was asked for.
+/// An HTTP response that refuses a request.
 #[derive(Debug, Clone)]
 pub(in crate::source) struct Refusal {
     pub(in crate::source) status: u16,
@@ -112,7 +112,7 @@ pub(in crate::source) struct Refusal {
 }
 
 impl Refusal {
-    /// The error that it means for the server at an address.
+    /// Turns it into an error of the server at this address.
     pub(in crate::source) fn into_error(self, address: &str, is_anonymous: bool) -> Error {
         let Self { status, retry_after, text } = self;
         let text = serde_json::from_str::<Value>(&text)
@@ -140,7 +140,7 @@ impl Refusal {
             408 | 504 => Error::of(Class::Split, message),
             429 => Error::of(Class::Wait(retry_after), message),
             503 if retry_after.is_some() => Error::of(Class::Wait(retry_after), message),
-            // With a 500, InfluxDB 3 says what is too much, and what the user did wrong.
+            // InfluxDB 3 uses 500 both for a query that is too much and for a wrong one.
             500 => match class {
                 Some(Class::Split) => Error::of(Class::Split, message),
                 Some(Class::Stop) if text.contains("query error") => Error::stop(message),
@@ -152,13 +152,22 @@ impl Refusal {
     }
 }
 
-/// The error that stands in an answer of the server at an address.
+/// The error for an error text within an answer of the server at this address.
 pub(in crate::source) fn server_error(address: &str, text: &str) -> Error {
     let message = format!("{address}: {SERVER_SAYS}: {}", printable(text));
     with_class(class_of_text(Protocol::Http, text).unwrap_or(Class::RetryThenSplit), message)
 }
 
-/// Whether a server said this itself, as opposed to something on the way to it.
+/// The error for an answer that is larger than any to such a question.
+pub(in crate::source) fn unexpectedly_large(address: &str, most_bytes: u64) -> Error {
+    let most = most_bytes >> 20;
+    Error::stop(format!(
+        "{address}: the server sent more than {most} MiB where the answer must be small"
+    ))
+    .hint("is this the address of an InfluxDB?")
+}
+
+/// Whether an error comes from the server itself, as opposed to something on the way to it.
 pub(in crate::source) fn is_of_server(error: &Error) -> bool {
     error.to_string().contains(SERVER_SAYS)
 }
@@ -186,7 +195,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_decides_what_is_done() {
+    fn the_text_of_an_error_decides_its_class() {
         let (http, grpc) = (Protocol::Http, Protocol::Grpc);
         for (protocol, text, class) in [
             (http, "query timeout reached", Some(Class::Split)),
@@ -216,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn no_line_of_the_table_is_hidden_by_one_before_it() {
+    fn no_line_of_the_table_is_shadowed_by_an_earlier_one() {
         for (at, (place, words, _)) in TEXTS.iter().enumerate() {
             let text = words.join(" ");
             assert_eq!(text, text.to_lowercase());

@@ -1,4 +1,4 @@
-//! InfluxDB 3 over Flight: tables are listed by SQL, and windows are read as Arrow batches.
+//! InfluxDB 3 over Flight: lists tables by SQL and reads windows as Arrow batches.
 
 mod batches;
 mod client;
@@ -27,7 +27,7 @@ use crate::source::influxdb::sql;
 use crate::source::statistics::Statistics;
 use crate::window::{Slice, Window};
 
-/// The transport Flight.
+/// The Flight transport.
 pub(super) struct Flight {
     client: Client,
     budget: Arc<Budget>,
@@ -39,14 +39,14 @@ impl Flight {
         Self { client, budget, is_core }
     }
 
-    /// All batches of a query that answers little; its bytes count.
+    /// All batches of a query with a small answer, whose bytes are counted in the budget.
     async fn all(&self, database: &str, sql: &str) -> Result<Vec<RecordBatch>> {
         let (batches, bytes) = self.client.all(database, sql).await?;
         self.budget.spend(bytes);
         Ok(batches)
     }
 
-    /// From the first to the last time of an answer of two columns.
+    /// The window from the first to the last time, which are the two columns of the answer.
     async fn ends(&self, database: &str, sql: &str) -> Result<Option<Window>> {
         let batches = self.all(database, sql).await?;
         let first = batches.iter().find_map(|batch| time(batch, 0));
@@ -65,7 +65,7 @@ impl BoundsQueries for Flight {
         self.ends(&table.database, &sql::bounds_of(&table.table, &column.key)).await
     }
 
-    /// By its plan, which costs no reading.
+    /// Decides by the plan of the query, which reads nothing.
     async fn may_have_rows(&self, table: &TableId, window: Window) -> Result<bool> {
         let batches = self.all(&table.database, &sql::explain(&table.table, window)).await?;
         Ok(!sql::is_empty_plan(&physical_plan(&batches)))
@@ -78,7 +78,7 @@ impl BoundsQueries for Flight {
         let rows = count.and_then(|count| u64::try_from(count).ok()).ok_or_else(|| {
             Error::of(
                 Class::Retry,
-                format!("{}: an answer that is no count", self.client.address()),
+                format!("{}: the answer to a count is not a number", self.client.address()),
             )
         })?;
         Ok(RowCount { rows, exact: true })
@@ -115,8 +115,7 @@ fn physical_plan(batches: &[RecordBatch]) -> String {
 }
 
 fn texts(batch: &RecordBatch) -> Result<Vec<[String; 3]>> {
-    let strings =
-        || Error::stop("the server lists its columns in another form than any that is known");
+    let strings = || Error::stop("the server lists its columns in an unknown format");
     let columns = batch.columns().iter().take(3).map(|column| {
         arrow::compute::cast(column, &arrow::datatypes::DataType::Utf8).map_err(|_| strings())
     });
@@ -183,7 +182,8 @@ impl Transport for Flight {
         });
         let proof = row.and_then(|row| statistics.compare(&row));
         proof.map(Some).ok_or_else(|| {
-            let what = format!("{}: an answer without statistics", self.client.address());
+            let what =
+                format!("{}: the server answered without the statistics", self.client.address());
             Error::of(Class::Retry, what)
         })
     }
@@ -203,7 +203,7 @@ impl Transport for Flight {
             admitted.spend(answer.bytes() - bytes);
             bytes = answer.bytes();
             if batch.num_rows() == 0 {
-                continue; // a sign of life, every five seconds
+                continue; // the server sends such a sign of life every five seconds
             }
             rows += batch.num_rows() as u64;
             let shape = match &shape {

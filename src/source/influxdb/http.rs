@@ -1,5 +1,5 @@
-//! The wire to `/query`: requests with credentials, and bodies as they come. The only file of this source that knows
-//! reqwest.
+//! The wire of HTTP: requests with credentials, and bodies as they arrive. No other file of this source except `through`
+//! uses reqwest.
 
 mod through;
 
@@ -17,23 +17,23 @@ use url::Url;
 use self::through::Through;
 use crate::config::{Credentials, InfluxDb, Secret};
 use crate::error::{Class, Error, Result};
-use crate::source::influxdb::errors::{Refusal, parse_retry_after};
+use crate::source::influxdb::errors::{Refusal, parse_retry_after, unexpectedly_large};
 use crate::source::influxdb::metadata;
 use crate::source::influxdb::metadata::Statement;
 use crate::text::escaped;
 
-/// Rows of a chunk of an answer. Measured: 100,000 is slower and costs the server more memory.
+/// The rows of a chunk of an answer. By measurement, 100,000 are slower and cost the server more memory.
 const CHUNK_ROWS: &str = "10000";
 
-/// A server that takes longer than this for a piece is slower than the decoder. Bytes then gather in the socket for a
-/// while, so that not every few kilobytes wake a thread.
+/// A server that takes longer than this for a piece is slower than the decoder. Then bytes gather in the socket for the
+/// time of `GATHER`, so that a thread is not woken for every few kilobytes.
 const SLOW: Duration = Duration::from_millis(1);
 const GATHER: Duration = Duration::from_millis(3);
 
-/// The largest list of resources in bytes; no list is as large.
+/// The largest body without rows, in bytes. No list of resources is as large.
 const LARGEST_RESOURCE: usize = 256 << 20;
 
-/// Bytes of a body that are handed to the decoder together.
+/// The bytes of a body that are passed to the decoder together.
 const PIECE_BYTES: usize = 128 * 1024;
 
 /// An InfluxDB over HTTP.
@@ -43,11 +43,11 @@ pub(crate) struct Server {
     base: Url,
     through: Option<Through>,
     credentials: Credentials,
-    /// Whether a token is sent as a JWT, as a 1.x server takes it.
+    /// Whether a token is sent as a JWT, which a 1.x server expects.
     bearer: Arc<AtomicBool>,
 }
 
-/// An answer of any status.
+/// A response of any status.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
@@ -55,7 +55,7 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
-    /// The text, or the error where the status says that the request was refused.
+    /// The text, or the error if the status is not one of success.
     pub(crate) fn into_success(self, server: &Server) -> Result<String> {
         if StatusCode::from_u16(self.status).is_ok_and(|status| !status.is_success()) {
             let Self { status, text } = self;
@@ -65,14 +65,14 @@ impl Reply {
     }
 }
 
-/// What `/ping` says.
+/// What `/ping` states.
 #[derive(Debug, Clone)]
 pub(crate) struct Ping {
     pub(crate) version: String,
     pub(crate) build: String,
 }
 
-/// How the body of an answer is written.
+/// The format of the body of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
     MessagePack,
@@ -82,7 +82,7 @@ pub(crate) enum Format {
 impl Server {
     pub(crate) fn new(influxdb: &InfluxDb, idle_timeout: Duration) -> Result<Self> {
         let InfluxDb { base, credentials, tunnel, verify, .. } = influxdb;
-        // The answer to a long query may take any time as a whole; silence may not.
+        // The answer to a long query may take any time, but the server must not be silent for long.
         let mut client = Client::builder()
             .connect_timeout(Duration::from_secs(10))
             .read_timeout(idle_timeout)
@@ -98,7 +98,7 @@ impl Server {
         Ok(Self { client, base, through, credentials, bearer: Arc::default() })
     }
 
-    /// Sends a request; the only way to the server.
+    /// Sends a request. All requests go through here, so that a tunnel is used for each.
     async fn send(&self, request: RequestBuilder) -> Result<Response> {
         let Some(through) = &self.through else {
             return request.send().await.map_err(|error| self.transport(error));
@@ -106,12 +106,12 @@ impl Server {
         through.send(request).await?.map_err(|error| self.transport(error))
     }
 
-    /// Address without credentials.
+    /// The address without credentials.
     pub(crate) fn address(&self) -> String {
         self.base.as_str().trim_end_matches('/').to_owned()
     }
 
-    /// Gets a resource. A failure that may be temporary is an error (429, 5xx, no answer); any other status is an answer.
+    /// Gets a resource. A failure that may be temporary (429, 5xx, no response) is an error; any other status is a reply.
     pub(crate) async fn get(
         &self,
         path: &str,
@@ -126,7 +126,7 @@ impl Server {
         self.got(self.client.get(url).header(ACCEPT, accept)).await
     }
 
-    /// Posts JSON; otherwise as `get`.
+    /// Posts JSON, and otherwise works like `get`.
     pub(crate) async fn post_json(&self, path: &str, body: &Value) -> Result<Reply> {
         self.send_json(Method::POST, path, body).await
     }
@@ -181,7 +181,7 @@ impl Server {
         })
     }
 
-    /// Seconds by which the server's clock is ahead, by the date of an answer.
+    /// By how many seconds the server's clock is ahead, according to the date of a response.
     pub(crate) async fn clock_ahead(&self) -> Result<Option<i64>> {
         let response = self.send(self.client.get(self.at("ping"))).await?;
         let date = response.headers().get(DATE).and_then(|date| date.to_str().ok());
@@ -189,11 +189,11 @@ impl Server {
         Ok(date.map(|date| date.timestamp() - chrono::Utc::now().timestamp()))
     }
 
-    /// Asks the server what it is. Needs no rights.
+    /// Asks the server what it is, which needs no rights.
     pub(crate) async fn ping(&self) -> Result<Ping> {
         let ask = || self.client.get(self.at("ping"));
         let mut response = self.send(ask()).await?;
-        // InfluxDB 3 may want a token even for this; a 1.x server may take none here.
+        // InfluxDB 3 may require a token even for this, while a 1.x server may refuse one.
         if response.status() == StatusCode::UNAUTHORIZED {
             let request = self.authorized(ask())?;
             response = self.send(request).await?;
@@ -214,12 +214,12 @@ impl Server {
         }
     }
 
-    /// Runs a statement about metadata. The error of the statement is an error.
+    /// Runs a statement about metadata.
     pub(crate) async fn query(&self, statement: &str) -> Result<Vec<Statement>> {
         self.query_all(statement, 1).await
     }
 
-    /// The same, about one retention policy of a database.
+    /// Runs a statement about the metadata of one retention policy of a database.
     pub(crate) async fn query_in(
         &self,
         statement: &str,
@@ -229,9 +229,9 @@ impl Server {
         self.query_with(statement, 1, &[("db", database), ("rp", policy)]).await
     }
 
-    /// Runs `count` statements about metadata. Chunked, since a server may cut any other answer to
-    /// `max-row-limit` rows without a word. The error of any statement is an error, and so is an
-    /// answer that has not the end of each: what is cut off would be left out without a word.
+    /// Runs `count` statements about metadata. The answer is chunked, since a server silently limits any other one to
+    /// `max-row-limit` rows. The error of any statement is an error. So is an answer without the end of each statement,
+    /// since its missing rows would silently be left out.
     pub(crate) async fn query_all(&self, statements: &str, count: usize) -> Result<Vec<Statement>> {
         self.query_with(statements, count, &[]).await
     }
@@ -247,9 +247,9 @@ impl Server {
         metadata::statements(&self.address(), &body, count)
     }
 
-    /// Runs one statement that answers little, in the database that `place` says; also the bytes of its
-    /// answer. Not chunked, so that it is one object: cut anywhere, it is no JSON. For servers that
-    /// cut no answer to a number of rows.
+    /// Runs one statement with a small answer in the database that `place` names, and also returns the bytes of the
+    /// answer. The answer is not chunked but one object, so that a truncated one is not valid JSON. This is for servers
+    /// that never limit the rows of an answer.
     pub(crate) async fn ask(
         &self,
         statement: &str,
@@ -261,7 +261,7 @@ impl Server {
         Ok((statement, body.len() as u64))
     }
 
-    /// Sends a query for rows that are to come as JSON, so many in an object.
+    /// Sends a query whose rows shall arrive as JSON, with `chunk_rows` in each object.
     pub(crate) async fn rows(
         &self,
         statement: &str,
@@ -273,7 +273,10 @@ impl Server {
         match self.opened(self.post("application/json", &form).await?).await? {
             (Format::Json, response) => Ok(response),
             (Format::MessagePack, _) => {
-                let text = format!("{}: MessagePack, though JSON was asked for", self.address());
+                let text = format!(
+                    "{}: the server sent MessagePack although JSON was requested",
+                    self.address()
+                );
                 Err(Error::of(Class::Retry, text))
             }
         }
@@ -290,20 +293,15 @@ impl Server {
         while let Some(bytes) = response.chunk().await.map_err(|error| self.transport(error))? {
             body.extend_from_slice(&bytes);
             if body.len() > LARGEST_RESOURCE {
-                return Err(Error::stop(format!(
-                    "{}: an answer of more than {} MiB to a question whose answer is small",
-                    self.address(),
-                    LARGEST_RESOURCE >> 20
-                ))
-                .hint("is this the address of an InfluxDB?"));
+                return Err(unexpectedly_large(&self.address(), LARGEST_RESOURCE as u64));
             }
         }
         Ok(body)
     }
 
-    /// Sends a query for rows, and says how its answer is written.
+    /// Sends a query for rows, and returns the format of its answer.
     pub(crate) async fn open(&self, statement: &str) -> Result<(Format, Response)> {
-        // Servers compare the whole header, so a list of types would match none of them.
+        // Servers compare the whole header, so a list of types would match none.
         let form = chunked(statement, CHUNK_ROWS);
         let mut response = self.post("application/x-msgpack", &form).await?;
         if matches!(
@@ -323,14 +321,14 @@ impl Server {
             kind if kind.contains("json") => Ok((Format::Json, response)),
             kind => Err(Error::of(
                 Class::Retry,
-                format!("{}: an answer of the unknown type `{kind}`", self.address()),
+                format!("{}: the answer has the unknown type `{kind}`", self.address()),
             )
             .hint("is there a proxy or a login page before the server?")),
         }
     }
 
-    /// Moves a body from the socket to a thread that decodes it, in pieces large enough that waking
-    /// that thread costs little: the server flushes every few kilobytes. `came` is told the bytes.
+    /// Moves a body from the socket to the thread that decodes it. The server flushes every few kilobytes, so they are
+    /// gathered into larger pieces, to wake that thread less often. `came` is called with the number of bytes.
     pub(crate) async fn pump(
         &self,
         mut response: Response,
@@ -393,10 +391,10 @@ impl Server {
     }
 
     fn transport(&self, error: reqwest::Error) -> Error {
-        self.told(&error).caused_by(error)
+        self.transport_error(&error).caused_by(error)
     }
 
-    fn told(&self, error: &reqwest::Error) -> Error {
+    fn transport_error(&self, error: &reqwest::Error) -> Error {
         let mut causes = Vec::new();
         let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(error);
         while let Some(inner) = cause {
@@ -411,7 +409,7 @@ impl Server {
         }
         let (class, what) = match (error.is_connect(), error.is_timeout()) {
             (true, _) => (Class::Retry, format!("cannot connect: {cause}")),
-            (_, true) => (Class::RetryThenSplit, "no answer in time".to_owned()),
+            (_, true) => (Class::RetryThenSplit, "the server did not answer in time".to_owned()),
             _ => (Class::RetryThenSplit, format!("the connection broke: {cause}")),
         };
         Error::of(class, format!("{}: {what}", self.address()))
@@ -423,14 +421,14 @@ impl Server {
     }
 }
 
-/// A query whose answer comes as many objects.
+/// The form of a query whose answer consists of many objects.
 fn chunked<'a>(statements: &'a str, chunk_rows: &'a str) -> [(&'a str, &'a str); 4] {
     [("q", statements), ("epoch", "ns"), ("chunked", "true"), ("chunk_size", chunk_rows)]
 }
 
 fn token_header(scheme: &str, token: &Secret) -> Result<HeaderValue> {
     let mut value = HeaderValue::from_str(&format!("{scheme} {}", token.expose()))
-        .map_err(|_| Error::usage("the token holds characters that no token has"))?;
+        .map_err(|_| Error::usage("the token contains characters that are not allowed in one"))?;
     value.set_sensitive(true);
     Ok(value)
 }
@@ -443,7 +441,7 @@ async fn refusal(mut response: Response) -> Refusal {
     while let Ok(Some(bytes)) = response.chunk().await {
         body.extend_from_slice(&bytes);
         if body.len() > 4096 {
-            break; // the HTML page of a proxy, for example
+            break; // this is the HTML page of a proxy, for example
         }
     }
     body.truncate(4096);

@@ -1,5 +1,5 @@
-//! InfluxDB 3 by `/query`, where gRPC cannot pass: the same tables and columns as over Flight, so that a
-//! run begun one way goes on the other. Knows InfluxQL and its answers; the wire is that of `http`.
+//! InfluxDB 3 by `/query`, for where gRPC does not pass. Tables and columns are the same as over Flight, so that a run
+//! that began one way can continue the other. The wire is that of `http`.
 
 mod bounds_queries;
 mod statements;
@@ -17,7 +17,7 @@ use crate::error::{Class, Error, Result};
 use crate::model::{Chunk, Proof, Role, Table, TableId};
 use crate::source::channel::BatchSender;
 use crate::source::influxdb::budget::{Admitted, Budget};
-use crate::source::influxdb::counts::compare_counts;
+use crate::source::influxdb::counts::{compare_counts, field_counts};
 use crate::source::influxdb::errors::server_error;
 use crate::source::influxdb::http::Server;
 use crate::source::influxdb::influxdb3::{Product, Received, Transport};
@@ -27,19 +27,19 @@ use crate::source::influxdb::metadata::Statement;
 use crate::source::influxdb::points::{FieldType, Keys};
 use crate::window::Slice;
 
-/// Pieces of a body between the socket and the decoder at most.
+/// The most pieces of a body between the socket and the decoder.
 const BODY_PARTS: usize = 2;
-/// Values of an object of an answer, which is decoded as a whole, at most; and its rows.
+/// The most values, and rows, of one object of an answer, which is decoded as a whole.
 const OBJECT_VALUES: usize = 200_000;
 const OBJECT_ROWS: usize = 10_000;
 
-/// The transport `/query`, for where only HTTP/1.1 passes.
+/// The `/query` transport, for where only HTTP/1.1 passes.
 pub(super) struct HttpQuery {
     server: Server,
     budget: Arc<Budget>,
-    /// Core and Enterprise take SQL over HTTP as well.
+    /// Whether it is Core or Enterprise, which also answer SQL over HTTP.
     is_core: bool,
-    /// Database and retention policy of each bucket of Serverless; the others have databases.
+    /// The database and the retention policy of each bucket of Serverless; the other products have databases.
     mappings: Option<HashMap<String, (String, String)>>,
 }
 
@@ -56,7 +56,7 @@ impl HttpQuery {
         Ok(Self { server, budget, is_core: matches!(product, Product::Core), mappings })
     }
 
-    /// What makes `/query` read this database.
+    /// The parameters that make `/query` read this database.
     fn place<'a>(&'a self, database: &'a str) -> Result<Vec<(&'a str, &'a str)>> {
         match &self.mappings {
             None => Ok(vec![("db", database)]),
@@ -69,41 +69,31 @@ impl HttpQuery {
 
     fn unmapped(&self, buckets: &[&str]) -> Error {
         Error::stop(format!(
-            "{}: without gRPC only /query is left, which finds a bucket by its DBRP mapping, and there is none \
-             for {}",
+            "{}: gRPC does not pass, and /query finds a bucket only by its DBRP mapping, which is missing for {}",
             self.server.address(),
             buckets.join(", ")
         ))
         .hint(
-            "let HTTP/2 pass, so that Flight can be used; or make the mapping yourself (influx v1 dbrp create \
-             --bucket-id ID --db BUCKET --rp autogen); or name the other buckets in `databases`",
+            "let HTTP/2 pass, so that Flight can be used; or create the mapping (influx v1 dbrp create \
+             --bucket-id ID --db BUCKET --rp autogen); or name only the other buckets in `databases`",
         )
     }
 
-    /// Runs a statement that answers little.
+    /// Runs a statement with a small answer.
     async fn ask(&self, database: &str, statement: &str) -> Result<Statement> {
         let (answer, bytes) = self.server.ask(statement, &self.place(database)?).await?;
         self.budget.spend(bytes);
         Ok(answer)
     }
 
-    /// How many values each field has in a slice, as the server counts; a field that is not there has none.
+    /// How many values each field has in a slice, as the server counts them.
     async fn counts(&self, table: &TableId, slice: Slice) -> Result<HashMap<String, u64>> {
         let answer = self.ask(&table.database, &statements::count(&table.table, slice)).await?;
-        let mut counts = HashMap::new();
-        for series in &answer.series {
-            for name in &series.columns {
-                let Some(field) = name.strip_prefix("count_") else { continue };
-                let count = series.column(name).filter_map(Value::as_u64).sum();
-                counts.insert(field.to_owned(), count);
-            }
-        }
-        Ok(counts)
+        Ok(field_counts(&answer.series))
     }
 
-    /// Proves that all rows came, of an answer that does not say so: a proxy may end a body between two
-    /// objects as if it were all. No row is without a value, so that values which are all there make rows
-    /// that are all there.
+    /// Proves that an answer is complete which does not state that itself, since a proxy may end a body between two
+    /// objects as if it were complete. Every row has a value, so if no value is missing, no row is.
     async fn prove(&self, chunk: &Chunk, seen: &Seen) -> Result<()> {
         let mut counts = self.counts(&chunk.table.id, chunk.slice).await?;
         for (column, came) in chunk.table.columns.iter().zip(&seen.values) {
@@ -115,7 +105,7 @@ impl HttpQuery {
                 return Err(Error::of(
                     Class::RetryThenSplit,
                     format!(
-                        "{}: the answer is not whole: {came} values of `{}`, of which the server counts {counted}",
+                        "{}: the answer is not complete: it has {came} values of `{}`, but the server counts {counted}",
                         self.server.address(),
                         column.key.escape_debug()
                     ),
@@ -145,7 +135,7 @@ impl Transport for HttpQuery {
         if unmapped.is_empty() { Ok(()) } else { Err(self.unmapped(&unmapped)) }
     }
 
-    /// The keys of a database. No statement has a `WHERE`: with one they look at the last day only.
+    /// The keys of a database. No statement has a `WHERE`, since with one the server looks at the last day only.
     async fn keys(&self, database: &str) -> Result<Keys> {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let mut keys = Keys::default();
@@ -200,7 +190,7 @@ impl Transport for HttpQuery {
         };
         let ((), decoded) = tokio::join!(self.server.pump(response, sender, count), decoded);
         let seen = decoded
-            .unwrap_or_else(|error| Err(Error::stop(format!("the decoder ended: {error}"))))?;
+            .unwrap_or_else(|error| Err(Error::stop(format!("the decoder failed: {error}"))))?;
         if !seen.flagged {
             self.prove(chunk, &seen).await?;
         }

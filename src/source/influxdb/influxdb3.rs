@@ -1,5 +1,4 @@
-//! An InfluxDB 3, whichever product it is and whichever transport its rows come by: its databases and tables, its
-//! quota and its artifacts.
+//! An InfluxDB 3 of any product and over any transport: its databases and tables, its quota and its artifacts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,15 +39,15 @@ pub(in crate::source) trait Transport: BoundsQueries + Send {
     /// Its name in the description of the source.
     fn name(&self) -> &'static str;
 
-    /// Fails where it cannot reach one of these databases.
+    /// Fails if it cannot reach one of these databases.
     fn check(&self, _databases: &[String]) -> Result<()> {
         Ok(())
     }
 
-    /// Tags and fields of all tables of a database.
+    /// The tags and fields of all tables of a database.
     async fn keys(&self, database: &str) -> Result<Keys>;
 
-    /// Compares what an archive records of a slice with what the server computes.
+    /// Compares the statistics that an archive records for a slice with those that the server computes.
     async fn prove(
         &self,
         table: &Table,
@@ -56,7 +55,7 @@ pub(in crate::source) trait Transport: BoundsQueries + Send {
         recorded: Recorded<'_>,
     ) -> Result<Option<Proof>>;
 
-    /// Reads a chunk. Its bytes are spent as they come.
+    /// Reads a chunk. Its bytes are counted in the budget as they arrive.
     async fn read(
         &self,
         chunk: &Chunk,
@@ -65,12 +64,12 @@ pub(in crate::source) trait Transport: BoundsQueries + Send {
     ) -> Result<Received>;
 }
 
-/// What came of a chunk.
+/// What arrived of a chunk.
 #[derive(Debug)]
 pub(in crate::source) struct Received {
     pub(in crate::source) rows: u64,
     pub(in crate::source) bytes: u64,
-    /// How long the query stood in the server's queue.
+    /// How long the query waited in the server's queue.
     pub(in crate::source) queued: Duration,
 }
 
@@ -88,7 +87,7 @@ pub(in crate::source) struct InfluxDb3 {
 }
 
 impl InfluxDb3 {
-    /// The databases to be exported, and a listing that has only what is left out.
+    /// The databases to export, and a listing that contains only what is excluded.
     async fn databases(&self) -> Result<(Vec<String>, Listing)> {
         let mut listing = Listing { warnings: self.warnings.clone(), ..Listing::default() };
         let address = self.server.address();
@@ -99,7 +98,7 @@ impl InfluxDb3 {
                 return Err(Error::stop(format!(
                     "{address} does not list its databases to a database token"
                 ))
-                .hint("name them: put the database into the URL, or `databases` into the configuration"));
+                .hint("name them: in the URL, or by `databases` in the configuration"));
             }
             Product::Dedicated => return Ok((self.select.databases.clone(), listing)),
         };
@@ -132,7 +131,7 @@ impl InfluxDb3 {
         }
     }
 
-    /// Lets a chunk be read, or says how long the quota makes it wait.
+    /// Admits a chunk, or returns how long the quota makes it wait.
     fn admit(&self) -> Result<Admitted<'_>> {
         self.budget.admit(self.budget.usual_chunk()).map_err(|wait| {
             let quota = self.budget.quota().map_or_else(String::new, |quota| quota.to_string());

@@ -1,5 +1,5 @@
-//! InfluxDB over `/query`: OSS and Enterprise 1.x, and 2.x and Cloud TSM by their InfluxQL endpoint.
-//! Lists databases, retention policies and measurements; reads windows as chunked MessagePack.
+//! InfluxDB over `/query`: OSS and Enterprise 1.x, and 2.x and Cloud TSM by their InfluxQL endpoint. Lists databases,
+//! retention policies and measurements, and reads windows as chunked MessagePack.
 
 pub(super) mod answer;
 mod artifacts;
@@ -10,12 +10,11 @@ mod listing;
 mod msgpack;
 pub(crate) mod statements;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use serde_json::Value;
 use tokio::sync::mpsc;
 
 use crate::column_stats::Recorded;
@@ -26,14 +25,14 @@ use crate::model::{
 };
 use crate::source::Source;
 use crate::source::channel::BatchSender;
-use crate::source::influxdb::counts::compare_counts;
+use crate::source::influxdb::counts::{compare_counts, field_counts};
 use crate::source::influxdb::errors::server_error;
 use crate::source::influxdb::http::{Format, Server};
 use crate::window::{Slice, Window};
 use answer::{BodyReader, RowWriter};
 pub(crate) use listing::go_duration;
 
-/// Pieces of a body between the socket and the decoder at most.
+/// The most pieces of a body between the socket and the decoder.
 const BODY_PARTS: usize = 2;
 
 /// An InfluxDB that speaks InfluxQL.
@@ -42,14 +41,14 @@ pub struct InfluxQl {
     name: String,
     server: Server,
     select: Select,
-    /// Whether its databases are buckets by another name, as those of 2.x and Cloud TSM are.
+    /// Whether its databases are mappings to buckets, as those of 2.x and Cloud TSM are.
     has_buckets: bool,
-    /// Tables with a field of several types whose windows may lie in several shards at once.
+    /// The tables with a field of several types whose windows may span several shards.
     unsure: Mutex<HashSet<TableId>>,
 }
 
 impl InfluxQl {
-    /// A server. Nothing is asked yet.
+    /// Prepares a source. Nothing is sent yet.
     pub(super) fn new(name: String, server: Server, select: Select, has_buckets: bool) -> Self {
         Self { name, server, select, has_buckets, unsure: Mutex::default() }
     }
@@ -99,14 +98,7 @@ impl Source for InfluxQl {
     ) -> Result<Option<Proof>> {
         let Some(window) = slice.window() else { return Ok(None) };
         let answer = self.server.query(&statements::counts(table, window)).await?;
-        let mut counts = HashMap::new();
-        for series in answer.iter().flat_map(|statement| &statement.series) {
-            for name in &series.columns {
-                let Some(field) = name.strip_prefix("count_") else { continue };
-                let count: u64 = series.column(name).filter_map(Value::as_u64).sum();
-                counts.insert(field.to_owned(), count);
-            }
-        }
+        let counts = field_counts(answer.iter().flat_map(|statement| &statement.series));
         Ok(compare_counts(table, recorded, counts))
     }
 
@@ -118,11 +110,11 @@ impl Source for InfluxQl {
         let several = self.is_unsure(&chunk.table.id);
         if several && let Some(field) = unsigned_and_other(&chunk.table) {
             return Err(Error::fail(format!(
-                "the field `{}` is unsigned in some shards and another number in others, and which is \
-                 which cannot be told here",
+                "the field `{}` is unsigned in some shards and another kind of number in others, and these shards \
+                 cannot be read separately",
                 field.escape_debug()
             ))
-            .hint("export this measurement to line protocol at the server, and read that by lp:FILE"));
+            .hint("write this measurement to a file by `influx_inspect export` at the server, and read that by lp:FILE"));
         }
         let (format, response) =
             self.server.open(&statements::read(&chunk.table, chunk.slice, several)).await?;
@@ -141,7 +133,7 @@ impl Source for InfluxQl {
         });
         let ((), decoded) = tokio::join!(self.server.pump(response, sender, |_| ()), decoded);
         decoded
-            .unwrap_or_else(|error| Err(Error::stop(format!("the decoder ended: {error}"))))
+            .unwrap_or_else(|error| Err(Error::stop(format!("the decoder failed: {error}"))))
             .map(|()| ReadSummary::default())
     }
 
@@ -152,9 +144,8 @@ impl Source for InfluxQl {
     }
 }
 
-/// Decodes a chunked MessagePack answer into batches, on a thread that may block; the streaming path
-/// from the socket on. `several` says that the answer is
-/// of a typed read; `server_error` makes an error of the text of one that stands in the answer.
+/// Decodes a chunked MessagePack answer into batches, on a thread that may block. `several` says that the answer belongs
+/// to a typed read; `server_error` makes an error from an error text in the answer.
 pub fn decode_msgpack(
     body: mpsc::Receiver<Result<Bytes>>,
     table: &Arc<Table>,
@@ -165,7 +156,7 @@ pub fn decode_msgpack(
     msgpack::decode(BodyReader::new(body), RowWriter::new(table, batches, several), server_error)
 }
 
-// The server turns unsigned integers above the signed ones into something else.
+// In a typed read, the server changes unsigned integers that exceed the signed ones.
 fn unsigned_and_other(table: &Table) -> Option<&String> {
     let is = |column: &Column, kinds: &[&str]| kinds.contains(&column.source_type.as_str());
     let mut unsigned = table.columns.iter().filter(|column| is(column, &["unsigned"]));

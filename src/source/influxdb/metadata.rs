@@ -1,4 +1,4 @@
-//! PURE: answers to queries about metadata, which are small and are decoded as a whole.
+//! PURE: decodes the answers to statements about metadata, which are small.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::error::{Class, Error, Result};
 use crate::source::influxdb::errors::server_error;
 
-/// One statement's part of an answer to a query about metadata.
+/// The part of an answer that belongs to one statement.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Statement {
     #[serde(default)]
@@ -25,7 +25,7 @@ pub(crate) struct Series {
 }
 
 impl Series {
-    /// The values of a column; nothing where there is no such column.
+    /// The values of a column, or none if there is no such column.
     pub(crate) fn column(&self, name: &str) -> impl Iterator<Item = &Value> {
         let at = self.columns.iter().position(|column| column == name);
         self.values.iter().filter_map(move |row| row.get(at?))
@@ -50,16 +50,15 @@ struct StatementPart {
     partial: bool,
 }
 
-/// The parts of `count` statements in an answer of the server at an address. The error of any statement is an error,
-/// and so is an answer that does not have the end of each.
+/// Decodes the answer of the server at this address to `count` statements. The error of any statement is an error, and so
+/// is an answer without the end of each statement.
 pub(crate) fn statements(address: &str, body: &[u8], count: usize) -> Result<Vec<Statement>> {
     let retry = |what: String| Error::of(Class::Retry, format!("{address}: {what}"));
     let mut statements = Vec::<Statement>::new();
     statements.resize_with(count, Statement::default);
     let mut ended = vec![false; count];
     for answer in serde_json::Deserializer::from_slice(body).into_iter::<Answer>() {
-        let answer =
-            answer.map_err(|error| retry(format!("an answer that is not JSON: {error}")))?;
+        let answer = answer.map_err(|error| retry(format!("the answer is not JSON: {error}")))?;
         if let Some(error) = answer.error {
             return Err(server_error(address, &error));
         }
@@ -70,7 +69,7 @@ pub(crate) fn statements(address: &str, body: &[u8], count: usize) -> Result<Vec
             let (Some(statement), Some(ended)) =
                 (statements.get_mut(part.statement_id), ended.get_mut(part.statement_id))
             else {
-                return Err(retry("an answer to another question".to_owned()));
+                return Err(retry("the answer belongs to another request".to_owned()));
             };
             statement.series.extend(part.series);
             *ended = !part.partial;
@@ -79,7 +78,7 @@ pub(crate) fn statements(address: &str, body: &[u8], count: usize) -> Result<Vec
     if ended.iter().all(|ended| *ended) {
         Ok(statements)
     } else {
-        Err(retry("the answer was cut".to_owned()))
+        Err(retry("the answer is truncated".to_owned()))
     }
 }
 

@@ -1,5 +1,5 @@
-//! InfluxDB's data model as Arrow: names and types of the columns of a measurement, and the builder
-//! that turns points into record batches. Shared by every source that speaks of points.
+//! InfluxDB's data model as Arrow: the names and types of the columns of a measurement, and the builder that turns points
+//! into record batches. Every source with points shares it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::model::{Column, Role};
 use crate::source::names::Names;
 
-/// Type of a field value.
+/// The type of a field value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FieldType {
     /// 64-bit floating point.
@@ -30,7 +30,7 @@ pub enum FieldType {
 }
 
 impl FieldType {
-    /// InfluxDB's own word for it, also the suffix of a column for one of several types.
+    /// InfluxDB's word for it, which is also the suffix of the column's name if a field has several types.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Float => "float",
@@ -41,7 +41,7 @@ impl FieldType {
         }
     }
 
-    /// Reads InfluxDB's word.
+    /// The type for InfluxDB's word.
     pub fn parse(word: &str) -> Option<Self> {
         [Self::Float, Self::Integer, Self::Unsigned, Self::String, Self::Boolean]
             .into_iter()
@@ -71,17 +71,17 @@ struct KeysOf {
 }
 
 impl Keys {
-    /// A measurement, which may have no key.
+    /// Adds a measurement, which may have no key.
     pub(in crate::source) fn table(&mut self, table: &str) {
         self.0.entry(table.to_owned()).or_default();
     }
 
-    /// A tag of a measurement.
+    /// Adds a tag of a measurement.
     pub(in crate::source) fn tag(&mut self, table: &str, key: String) {
         self.0.entry(table.to_owned()).or_default().tags.insert(key);
     }
 
-    /// A field of a measurement; `None` where the server's word for its type is not known.
+    /// Adds a field of a measurement. `kind` is `None` if the server's word for its type is unknown.
     pub(in crate::source) fn field(
         &mut self,
         table: &str,
@@ -96,13 +96,13 @@ impl Keys {
             }
             None => {
                 let (key, word) = (key.escape_debug(), word.escape_debug());
-                let why = format!("its field `{key}` is of the type `{word}`, which is not known");
+                let why = format!("its field `{key}` has the unknown type `{word}`");
                 keys.unknown.get_or_insert(why);
             }
         }
     }
 
-    /// Each measurement with its columns, or with why it cannot be read.
+    /// Each measurement with its columns, or with the reason why it cannot be read.
     pub(in crate::source) fn into_tables(
         self,
     ) -> impl Iterator<Item = (String, std::result::Result<Vec<Column>, String>)> {
@@ -113,8 +113,8 @@ impl Keys {
     }
 }
 
-/// The columns of a measurement: time, then tags, then fields, each in byte order of their names.
-/// Every column gets a name of its own, also when case is folded; nothing is dropped.
+/// The columns of a measurement: the time, then the tags, then the fields, each in the byte order of their names. Names
+/// are unique even if case is folded.
 pub fn columns(
     tags: &BTreeSet<String>,
     fields: &BTreeMap<String, BTreeSet<FieldType>>,
@@ -151,12 +151,12 @@ pub enum FieldValue<'a> {
     Unsigned(u64),
     /// Text.
     String(&'a str),
-    /// Truth.
+    /// `true` or `false`.
     Boolean(bool),
 }
 
-/// Builds record batches out of points. Columns are addressed by their place in the table; a value
-/// goes to the current row, and whatever a row does not set is null there.
+/// Builds record batches from points. Columns are addressed by their positions in the table. A value goes to the current
+/// row, and a column that a row does not set is null.
 pub struct PointBuilder {
     schema: SchemaRef,
     time: TimestampNanosecondBuilder,
@@ -174,7 +174,7 @@ enum ColumnBuilder {
     Boolean(BooleanBuilder),
 }
 
-/// Runs the same expression on whichever builder it is.
+/// Evaluates the same expression for the builder of any type.
 macro_rules! each {
     ($builder:expr, $b:ident => $do:expr) => {
         match $builder {
@@ -200,7 +200,7 @@ impl ColumnBuilder {
         }
     }
 
-    // Columns are filled lazily: rows that set nothing cost nothing until the next value comes.
+    // Columns are filled lazily: rows that set nothing cost nothing until the next value.
     #[inline]
     fn pad(&mut self, rows: usize) {
         use arrow::array::ArrayBuilder;
@@ -222,7 +222,7 @@ impl PointBuilder {
         Self { schema, time, rest, rows: 0, bytes: 0 }
     }
 
-    /// Begins a row; the values that follow are its own.
+    /// Begins a row, to which the following values belong.
     #[inline]
     pub fn row(&mut self, time: i64) {
         self.time.append_value(time);
@@ -230,8 +230,8 @@ impl PointBuilder {
         self.bytes += 8;
     }
 
-    /// Sets a field of the current row. `column` is the place in the table (1 is the first after
-    /// the time). An error when the column is of another type or set already.
+    /// Sets a field of the current row. `column` is the position in the table (1 is the first after the time). It is an
+    /// error if the column has another type.
     #[inline]
     pub fn field(&mut self, column: usize, value: FieldValue<'_>) -> Result<()> {
         let builder = &mut self.rest[column - 1];
@@ -267,17 +267,17 @@ impl PointBuilder {
         Ok(())
     }
 
-    /// Rows so far.
+    /// The number of rows so far.
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// About how much memory the rows so far take, in bytes.
+    /// The approximate memory of the rows so far, in bytes.
     pub fn size_bytes(&self) -> usize {
         self.bytes
     }
 
-    /// The rows so far as a batch; the builder starts anew.
+    /// Returns the rows so far as a batch and starts anew.
     pub fn finish(&mut self) -> Result<RecordBatch> {
         let rows = std::mem::take(&mut self.rows);
         self.bytes = 0;

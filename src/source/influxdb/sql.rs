@@ -1,5 +1,5 @@
-//! PURE: the SQL that an InfluxDB 3 is asked. Every name is quoted: unquoted ones are folded to lower
-//! case, and two tables may differ in nothing else.
+//! PURE: the SQL statements for an InfluxDB 3. Every name is quoted, since unquoted ones are folded to lower case and two
+//! tables may differ only in case.
 
 use arrow::datatypes::DataType;
 use chrono::DateTime;
@@ -8,7 +8,7 @@ use crate::model::Column;
 use crate::source::statistics::StatisticsSql;
 use crate::window::{Slice, Window};
 
-/// Names and types of all columns of all tables. All schemas but `iox` are the server's own.
+/// Selects the names and types of all columns of all tables. All schemas except `iox` belong to the server itself.
 pub(in crate::source) const COLUMNS: &str = "SELECT table_name, column_name, data_type FROM information_schema.columns \
      WHERE table_schema = 'iox'";
 
@@ -27,19 +27,19 @@ fn literal(time: i64) -> String {
     format!("TIMESTAMP '{}'", time.format("%Y-%m-%dT%H:%M:%S%.9fZ"))
 }
 
-/// 1677-09-21T00:12:44Z. The servers refuse a literal of any time before it, which a row may have all the same:
-/// they compute its seconds first, and those alone are less than the least number of nanoseconds.
+/// 1677-09-21T00:12:44Z, the first time that can be a literal, though a row may have an earlier one. The servers compute the
+/// whole seconds of a literal first, and those of earlier times are below the least number of nanoseconds.
 const FIRST_LITERAL: i64 = -9_223_372_036_000_000_000;
 
-/// Whether `within` can name both ends of a window. Where it cannot, the query brings rows of beyond them.
+/// Whether `within` can name both ends of a window. If not, the query also returns rows outside of it.
 pub(in crate::source) fn is_exact(window: Window) -> bool {
     let can_be_named = |time: i64| time >= FIRST_LITERAL;
     (window.from == Window::ALL.from || can_be_named(window.from)) && can_be_named(window.to)
 }
 
-/// The condition for a half-open window: a row on the border belongs to the window that begins there. The ends of all
-/// time are no bounds, because a row may lie at the very last nanosecond. Before the first literal no bound can be
-/// exact: the lower one is left out, and the upper one is that literal.
+/// The condition for a half-open window: a row on the border belongs to the window that begins there. The ends of all time
+/// are no bounds, because a row may have the very last nanosecond. A bound before the first literal cannot be exact: a
+/// lower one is left out, and an upper one is replaced by that literal.
 fn within(window: Window) -> String {
     let from = format!("time >= {}", literal(window.from));
     let to = format!("time < {}", literal(window.to.max(FIRST_LITERAL)));
@@ -51,38 +51,38 @@ fn within(window: Window) -> String {
     }
 }
 
-/// All rows of a slice. `*`, so that a column which came after the listing shows. Without `ORDER BY`,
-/// which would be a sort in the server, and nothing would come before its end.
+/// Selects all rows of a slice. `*` is used so that a column that is newer than the listing is noticed. There is no
+/// `ORDER BY`, since the server would sort first and send nothing before the end of that.
 pub(in crate::source) fn read(name: &str, slice: Slice) -> String {
     let within = slice.window().map(within).unwrap_or_default();
     format!("SELECT * FROM {}{within}", table(name))
 }
 
-/// First and last time of a window.
+/// Selects the first and the last time in a window.
 pub(in crate::source) fn bounds(name: &str, window: Window) -> String {
     let (table, within) = (table(name), within(window));
     format!("SELECT min(time) AS first, max(time) AS last FROM {table}{within}")
 }
 
-/// First and last time of the rows that have a value of a column.
+/// Selects the first and the last time of the rows with a value of a column.
 pub(in crate::source) fn bounds_of(name: &str, column: &str) -> String {
     let (table, column) = (table(name), quoted(column));
     format!("SELECT min(time) AS first, max(time) AS last FROM {table} WHERE {column} IS NOT NULL")
 }
 
-/// Number of rows of a window.
+/// Counts the rows in a window.
 pub(in crate::source) fn count(name: &str, window: Window) -> String {
     format!("SELECT count(*) AS rows FROM {}{}", table(name), within(window))
 }
 
-/// What an archive records of a slice; `None` where no condition means exactly that slice.
+/// Selects the statistics of a slice; `None` if no condition selects exactly that slice.
 pub(in crate::source) fn statistics(name: &str, slice: Slice, select: &str) -> Option<String> {
     let window = slice.window()?;
     let from = format!("SELECT {select} FROM {}{}", table(name), within(window));
     is_exact(window).then_some(from)
 }
 
-/// What an archive records of a column, in the words of an InfluxDB 3.
+/// The statistics of a column, in the SQL of InfluxDB 3.
 pub(in crate::source) struct Statistics;
 
 impl StatisticsSql for Statistics {
@@ -103,7 +103,7 @@ impl StatisticsSql for Statistics {
         }
     }
 
-    // The sum of integers has their type, and goes on at the other end where it is too large for that.
+    // The sum of integers has the same type as they have, and wraps around if it does not fit.
     fn sum(&self, column: &Column, recorded: &str) -> Option<String> {
         let fits = match &column.data_type {
             DataType::Int64 => recorded.parse::<i64>().is_ok(),
@@ -122,12 +122,12 @@ impl StatisticsSql for Statistics {
     }
 }
 
-/// Asks how a window would be read. This reads nothing, and shows whether there can be any rows.
+/// Asks for the plan of reading a window. This reads nothing, and shows whether there can be any rows.
 pub(in crate::source) fn explain(name: &str, window: Window) -> String {
     format!("EXPLAIN SELECT time FROM {}{}", table(name), within(window))
 }
 
-/// Operators that bring no rows of their own.
+/// The operators of a plan that only pass on or filter rows of others.
 const PASSING: [&str; 10] = [
     "CoalesceBatchesExec",
     "CoalescePartitionsExec",
@@ -141,8 +141,8 @@ const PASSING: [&str; 10] = [
     "UnionExec",
 ];
 
-/// Whether a physical plan, which has a line for each operator, reads nothing at all. An unknown operator counts as one
-/// that reads, because a table that has rows must never look empty.
+/// Whether a physical plan, which has a line for each operator, reads nothing at all. An unknown operator is assumed to
+/// read, because a table with rows must never look empty.
 pub(in crate::source) fn is_empty_plan(plan: &str) -> bool {
     let mut empty = false;
     for line in plan.lines().map(str::trim).filter(|line| !line.is_empty()) {
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn no_literal_is_of_a_time_that_the_servers_cannot_read() {
+    fn no_literal_has_a_time_that_the_servers_refuse() {
         for (window, exact, condition) in [
             (Window { from: i64::MIN + 2, to: Window::ALL.to }, false, ""),
             (

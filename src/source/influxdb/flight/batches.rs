@@ -1,4 +1,4 @@
-//! PURE: the batches of an answer become those of the table: its order of columns, UTC, tags as they are.
+//! PURE: turns the batches of an answer into batches of the table: with the table's order of columns and times in UTC.
 //! Nothing is done row by row.
 
 use std::sync::Arc;
@@ -11,16 +11,16 @@ use crate::error::{Class, Error, Result};
 use crate::model::{Column, Role, Table};
 use crate::window::Window;
 
-/// How the columns of an answer lie.
+/// How the columns of an answer map to those of the table.
 pub(super) struct Shape {
     schema: SchemaRef,
-    /// For each column of the table, its place in the answer.
+    /// For each column of the table, its position in the answer.
     places: Vec<usize>,
 }
 
 impl Shape {
-    /// Compares an answer with the table as it was listed. Columns that came since are an error: the
-    /// table is to be listed anew.
+    /// Compares an answer with the table as it was listed. A column that is new is an error, after which the table is
+    /// listed again.
     pub(super) fn new(table: &Table, answer: &Schema) -> Result<Self> {
         let changed = |what: String| Error::of(Class::SchemaChanged, what);
         if let Some(new) = answer.fields().iter().find(|field| place(table, field.name()).is_none())
@@ -43,21 +43,18 @@ impl Shape {
     /// The columns of a batch in the order of the table.
     pub(super) fn arrange(&self, batch: &RecordBatch) -> Result<RecordBatch> {
         let broken = |error: &dyn std::fmt::Display| {
-            Error::of(
-                Class::RetryThenSplit,
-                format!("a batch that does not fit its schema: {error}"),
-            )
+            Error::of(Class::RetryThenSplit, format!("a batch does not fit its schema: {error}"))
         };
         let columns = self.places.iter().map(|place| {
             let array =
                 batch.columns().get(*place).ok_or_else(|| broken(&"a column is missing"))?;
             Ok(match array.data_type() {
-                // The server sends no zone; its times are UTC.
+                // The server sends times without a zone, which are in UTC.
                 DataType::Timestamp(TimeUnit::Nanosecond, None) => {
                     let time = array.as_primitive::<TimestampNanosecondType>().clone();
                     Arc::new(time.with_timezone("UTC")) as ArrayRef
                 }
-                // Other forms of text than those that are known from any version so far.
+                // No known version sends text in such a type, but a future one may.
                 other if is_text(other) && *other != DataType::Utf8 => {
                     cast(array, &DataType::Utf8).map_err(|error| broken(&error))?
                 }
@@ -69,12 +66,12 @@ impl Shape {
     }
 }
 
-/// The rows of a batch of a table whose time lies in a window.
+/// The rows of a batch whose time lies in a window.
 pub(super) fn within(batch: &RecordBatch, window: Window) -> Result<RecordBatch> {
     let broken = |what: String| Error::of(Class::RetryThenSplit, what);
     let times = batch.columns().first().and_then(|time| time.as_primitive_opt());
     let times: &TimestampNanosecondArray =
-        times.ok_or_else(|| broken("a batch without a time".to_owned()))?;
+        times.ok_or_else(|| broken("a batch has no time".to_owned()))?;
     let inside: BooleanArray =
         times.iter().map(|time| Some(time.is_some_and(|time| window.contains(time)))).collect();
     filter_record_batch(batch, &inside).map_err(|error| broken(error.to_string()))
@@ -84,7 +81,7 @@ fn place(table: &Table, key: &str) -> Option<usize> {
     table.columns.iter().position(|column| column.key == key)
 }
 
-/// The type in which a column's values go on: the archive's, but for tags, whose dictionary is made when
+/// The type in which a column's values are passed on: that of the archive, except for tags, whose dictionary is made when
 /// they are encoded.
 fn arriving(column: &Column, field: &Field) -> Result<DataType> {
     let here = field.data_type();
@@ -101,7 +98,7 @@ fn arriving(column: &Column, field: &Field) -> Result<DataType> {
         (true, listed) => Ok(listed.clone()),
         (false, listed) => Err(Error::of(
             Class::SchemaChanged,
-            format!("the column `{}` comes as {here} instead of {listed}", column.key),
+            format!("the column `{}` arrives as {here} instead of {listed}", column.key),
         )),
     }
 }
@@ -152,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_come_in_the_order_of_the_table() {
+    fn columns_are_put_into_the_order_of_the_table() {
         let batch = answer(false);
         let arranged = Shape::new(&table(), &batch.schema()).unwrap().arrange(&batch).unwrap();
         let schema = arranged.schema();
@@ -162,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn text_comes_in_any_form() {
+    fn text_is_accepted_in_every_type() {
         let batch = answer(false);
         let dictionary = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
         for form in [dictionary, DataType::Utf8View, DataType::LargeUtf8] {
@@ -177,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_column_that_was_not_listed_is_no_secret() {
+    fn a_column_that_was_not_listed_is_an_error() {
         let error = Shape::new(&table(), &answer(true).schema()).err().unwrap();
         assert_eq!(
             (error.class(), error.to_string().as_str()),

@@ -1,5 +1,5 @@
-//! The wire to Flight: channels, `DoGet` with a ticket of JSON, and a stream that ends well only with the
-//! trailers of gRPC. The only file of this source that knows tonic.
+//! The wire of Flight: channels, `DoGet` with a JSON ticket, and a stream that is complete only with gRPC's trailers. No
+//! other file of this source except `status` uses tonic.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -23,7 +23,7 @@ use tonic::{Status, Streaming};
 
 use crate::config::{Credentials, InfluxDb};
 use crate::error::{Class, Error, Result};
-use crate::source::influxdb::errors::{Refusal, parse_retry_after};
+use crate::source::influxdb::errors::{Refusal, parse_retry_after, unexpectedly_large};
 use crate::source::influxdb::flight::local_end::LocalEnd;
 use crate::source::influxdb::flight::status;
 use crate::source::tunnel::{Passage, Tunnel};
@@ -31,18 +31,18 @@ use crate::text::{escaped, printable};
 
 /// How long to wait for a connection.
 const CONNECT: Duration = Duration::from_secs(10);
-/// The server sends messages of about 2 MiB, but never splits a row.
+/// The largest message. The server sends about 2 MiB at once, but never splits a row.
 const MESSAGE_BYTES: usize = 256 << 20;
-/// The largest small answer in bytes; no list of columns is as large.
+/// The largest small answer in bytes. No list of columns is as large.
 const LARGEST_LIST: u64 = 256 << 20;
-/// The size in bytes of the header that gRPC puts before each message. A quota counts it, too.
+/// The bytes of the header before each gRPC message, which a quota counts as well.
 const MESSAGE_HEAD: usize = 5;
-/// The flow-control window: how many bytes may be under way and unread. Hyper's default of 2 MiB for a stream would
-/// stop a server that is far away.
+/// The flow-control window: how many bytes may be under way and unread. Hyper's default of 2 MiB for a stream would make
+/// a distant server pause.
 const STREAM_WINDOW: u32 = 4 << 20;
 
-/// How often a connection that breaks is tried before gRPC is said not to pass, for how long each time,
-/// and the pause between. What passes answers at once.
+/// How often a broken connection is tried before gRPC is considered not to pass, how long each time, and the pause in
+/// between. A server that gRPC reaches answers at once.
 const PROBES: u32 = 3;
 const PROBE_TIMEOUT: Duration = Duration::from_secs(4);
 const PROBE_PAUSE: Duration = Duration::from_millis(400);
@@ -58,8 +58,8 @@ pub(in crate::source) struct Client {
 }
 
 impl Client {
-    /// Nothing is connected yet. Each of so many connections is used by every such query in turn:
-    /// parallel streams would share the flow control of one.
+    /// Prepares the connections, which open when they are first used. Queries use them in turn, since parallel streams on
+    /// one connection would share its flow control.
     pub(in crate::source) fn new(
         influxdb: &InfluxDb,
         connections: usize,
@@ -76,7 +76,7 @@ impl Client {
             .map_err(wrong)?
             .connect_timeout(CONNECT)
             .tcp_nodelay(true)
-            // This finds dead connections. Proxies that watch a stream for silence do not count these pings.
+            // The pings find dead connections. They do not keep a proxy from closing a silent stream.
             .http2_keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(20))
             .initial_stream_window_size(STREAM_WINDOW)
@@ -85,7 +85,7 @@ impl Client {
             endpoint =
                 endpoint.tls_config(ClientTlsConfig::new().with_native_roots()).map_err(wrong)?;
         }
-        // The token is the password where there is one: the user is ignored.
+        // If there is a password, it is the token, and the user is ignored.
         let secret = match credentials {
             Credentials::None => None,
             Credentials::Token(token) => Some(token),
@@ -93,7 +93,9 @@ impl Client {
         };
         let authorization = secret.map(|secret| {
             let value = MetadataValue::try_from(format!("Bearer {}", secret.expose()));
-            value.map_err(|_| Error::usage("the token holds characters that no token has"))
+            value.map_err(|_| {
+                Error::usage("the token contains characters that are not allowed in one")
+            })
         });
         let mut authorization = authorization.transpose()?;
         if let Some(value) = &mut authorization {
@@ -108,7 +110,7 @@ impl Client {
         Ok(Self { address, channels, next, authorization, tunnel, idle_timeout })
     }
 
-    /// Address without credentials.
+    /// The address without credentials.
     pub(super) fn address(&self) -> &str {
         &self.address
     }
@@ -159,7 +161,7 @@ impl Client {
         Ok(client.do_get(request).await?.into_inner())
     }
 
-    /// The way through the tunnel, if there is one, once it is ready.
+    /// Waits for the tunnel, if there is one, and returns the way through it.
     async fn passage(&self) -> Result<Option<Passage>> {
         match &self.tunnel {
             None => Ok(None),
@@ -167,8 +169,8 @@ impl Client {
         }
     }
 
-    /// Why gRPC does not pass where HTTP does; `None` where it passes, and where nothing proves that it does not.
-    /// This costs no query: the server refuses a ticket without a database.
+    /// Why gRPC does not pass although HTTP does; `None` if it passes, or if nothing proves that it does not. This costs
+    /// no query, since the server refuses a ticket without a database.
     pub(in crate::source) async fn probe_grpc(&self) -> Result<Option<String>> {
         let ticket = json!({ "sql_query": "SELECT 1", "query_type": "sql" });
         let mut failure = None;
@@ -189,13 +191,13 @@ impl Client {
                     let cause = std::error::Error::source(&status).map(innermost);
                     printable(&cause.unwrap_or_else(|| status.message().to_owned()))
                 }
-                Err(_) => "no answer in time".to_owned(),
+                Err(_) => "the server did not answer in time".to_owned(),
             });
         }
         Ok(failure)
     }
 
-    /// All batches with rows of a query that answers little.
+    /// All batches with rows of a query with a small answer, and the bytes of the answer.
     pub(super) async fn all(&self, database: &str, sql: &str) -> Result<(Vec<RecordBatch>, u64)> {
         let mut answer = self.query(database, sql).await?;
         let mut batches = Vec::new();
@@ -204,12 +206,7 @@ impl Client {
                 batches.push(batch);
             }
             if answer.bytes() > LARGEST_LIST {
-                return Err(Error::stop(format!(
-                    "{}: an answer of more than {} MiB to a question whose answer is small",
-                    self.address(),
-                    LARGEST_LIST >> 20
-                ))
-                .hint("is this the address of an InfluxDB?"));
+                return Err(unexpectedly_large(&self.address, LARGEST_LIST));
             }
         }
         Ok((batches, answer.bytes()))
@@ -231,14 +228,14 @@ fn failed(address: &str, status: &Status, below: &Below) -> Error {
             text if text.contains("connect") || text.contains("transport") => Class::Retry,
             _ => Class::RetryThenSplit,
         };
-        let told = format!("{address}: the connection broke: {}", printable(&cause));
-        return Error::of(class, told).caused_by(status.clone());
+        let what = format!("{address}: the connection broke: {}", printable(&cause));
+        return Error::of(class, what).caused_by(status.clone());
     }
     status::error(address, status, refusal).caused_by(status.clone())
 }
 
 fn silent(address: &str) -> Error {
-    Error::of(Class::RetryThenSplit, format!("{address}: no answer in time"))
+    Error::of(Class::RetryThenSplit, format!("{address}: the server did not answer in time"))
 }
 
 fn innermost(error: &dyn std::error::Error) -> String {
@@ -249,7 +246,7 @@ fn innermost(error: &dyn std::error::Error) -> String {
     cause.to_string()
 }
 
-/// The batches of a query as they come.
+/// The batches of a query as they arrive.
 pub(super) struct Answer {
     address: String,
     idle_timeout: Duration,
@@ -258,12 +255,12 @@ pub(super) struct Answer {
     seen: Arc<Seen>,
 }
 
-/// What was seen of a stream.
+/// What was observed of a stream.
 #[derive(Debug, Default)]
 struct Seen {
     bytes: AtomicU64,
     queued_nanos: AtomicU64,
-    /// The trailers came with the status OK. Any other status is an error of the stream.
+    /// Whether the trailers have arrived with the status OK. Any other status is an error of the stream.
     ended_well: AtomicBool,
 }
 
@@ -291,7 +288,7 @@ fn messages(
 }
 
 impl Seen {
-    /// What the server says of the query at its end, where a proxy lets it through.
+    /// Reads what the server reports about the query at its end, unless a proxy removes that.
     fn read(&self, trailers: &MetadataMap) {
         let of = |name: &str| trailers.get(format!("x-influxdata-{name}"))?.to_str().ok();
         let queued = of("queue-duration-seconds").and_then(|text| text.parse().ok());
@@ -310,8 +307,8 @@ impl Seen {
 }
 
 impl Answer {
-    /// The next batch; one without rows is a sign of life. `None` only after the server has said that
-    /// this was all.
+    /// The next batch, which is a mere sign of life if it has no rows; `None` only after the server has stated that there
+    /// are no more.
     pub(super) async fn next(&mut self) -> Result<Option<RecordBatch>> {
         let next = tokio::time::timeout(self.idle_timeout, self.batches.next());
         match next.await.map_err(|_| silent(&self.address))? {
@@ -321,9 +318,9 @@ impl Answer {
             }
             Some(Err(error)) => Err(Error::of(
                 Class::RetryThenSplit,
-                format!("{}: a message that cannot be read: {error}", self.address),
+                format!("{}: a message cannot be decoded: {error}", self.address),
             )),
-            // Only the trailers tell a complete body from one that was cut between two messages.
+            // Only the trailers distinguish a complete body from one that was cut between two messages.
             None if self.seen.ended_well.load(Ordering::Acquire) => Ok(None),
             None => Err(Error::of(
                 Class::RetryThenSplit,
@@ -332,18 +329,18 @@ impl Answer {
         }
     }
 
-    /// How long the query stood in the server's queue, as it says at the end.
+    /// How long the query waited in the server's queue, which the server reports at the end.
     pub(super) fn queued(&self) -> Duration {
         Duration::from_nanos(self.seen.queued_nanos.load(Ordering::Relaxed))
     }
 
-    /// Bytes of messages so far.
+    /// The bytes of the messages so far.
     pub(super) fn bytes(&self) -> u64 {
         self.seen.bytes.load(Ordering::Relaxed)
     }
 }
 
-/// What was seen of the HTTP answer below gRPC.
+/// What was observed of the HTTP response below gRPC.
 #[derive(Debug, Default)]
 struct Below {
     is_answered: AtomicBool,
@@ -359,8 +356,8 @@ impl Below {
 
 type Shared = Arc<Below>;
 
-/// Looks at the HTTP answer below gRPC: what a proxy says instead of the server, and when to come again,
-/// would be lost otherwise.
+/// Observes the HTTP response below gRPC. Otherwise the text of a proxy that answers in place of the server would be
+/// lost, and so would its `Retry-After`.
 #[derive(Clone)]
 struct Watched {
     channel: Channel,
@@ -387,7 +384,7 @@ impl Service<Request<Body>> for Watched {
             below.is_answered.store(true, Ordering::Relaxed);
             let kind = answer.headers().get("content-type");
             let kind = kind.map(|kind| kind.as_bytes().starts_with(b"application/grpc"));
-            // A page of a proxy is no answer either, even with the status 200.
+            // The page of a proxy is not an answer either, even with status 200.
             if answer.status().is_success() && kind != Some(false) {
                 below.is_grpc.store(kind.is_some(), Ordering::Release);
                 return Ok(answer);
@@ -411,7 +408,7 @@ async fn beginning(body: Body) -> String {
     while let Some(bytes) = frames.next().await {
         text.extend_from_slice(&bytes);
         if text.len() > 4096 {
-            break; // an HTML page of a proxy, say
+            break; // this is the HTML page of a proxy, for example
         }
     }
     text.truncate(4096);

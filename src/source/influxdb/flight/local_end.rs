@@ -1,4 +1,4 @@
-//! Connections of gRPC to the local end of a tunnel. The server's own name stays that of TLS.
+//! Connects gRPC to the local end of a tunnel. TLS still uses the server's own name.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tonic::codegen::{Service, StdError};
 
 use crate::source::tunnel::Tunnel;
 
-/// Connects to a tunnel, whatever server is asked for.
+/// Connects to a tunnel, whatever server is requested.
 pub(super) struct LocalEnd(pub(super) Arc<Tunnel>);
 
 type Connecting = Pin<Box<dyn Future<Output = Result<TokioIo<TcpStream>, StdError>> + Send>>;

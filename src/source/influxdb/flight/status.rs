@@ -1,5 +1,5 @@
-//! PURE: what a gRPC status, or the HTTP answer of something before the server, means for a run. The text comes
-//! before the code, since codes mislead: Core's file limit is Internal, and a quota may come as three codes.
+//! PURE: what a gRPC status, or the HTTP response of a proxy, means for a run. The text takes precedence over the code,
+//! since codes mislead: Core's file limit is Internal, and a quota may have one of three codes.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use crate::error::{Class, Error};
 use crate::source::influxdb::errors::{Protocol, Refusal, class_of_text};
 use crate::text::printable;
 
-/// Whether a refusal shows that gRPC cannot pass at all: it is neither about credentials or a quota, nor about what
-/// may be over soon.
+/// Whether a refusal shows that gRPC cannot pass at all: it concerns neither credentials nor a quota, and is not
+/// temporary.
 pub(super) fn proves_no_grpc(refusal: &Refusal) -> bool {
     match refusal.status {
         401 | 403 | 407 | 408 | 425 | 429 => false,
@@ -19,12 +19,12 @@ pub(super) fn proves_no_grpc(refusal: &Refusal) -> bool {
     }
 }
 
-/// A refusal in one line, without the page that comes with it.
+/// A refusal in one line, without its body.
 pub(super) fn named(refusal: &Refusal) -> String {
     format!("HTTP status {} instead of a gRPC answer", refusal.status)
 }
 
-/// The error for a status, or for the answer that was no gRPC.
+/// The error for a status, or for the HTTP response that was not gRPC.
 pub(super) fn error(address: &str, status: &Status, refusal: Option<Refusal>) -> Error {
     if let Some(refusal) = refusal {
         return refused(address, &refusal);
@@ -52,7 +52,7 @@ fn class(code: Code, text: &str, retry_after: Option<Duration>) -> Class {
     match (by_text, code) {
         (Some(Class::Wait(_)), _) => return Class::Wait(retry_after),
         (Some(Class::Split), _) => return Class::Split,
-        // An error of the transport, whatever else its code is.
+        // This is an error of the transport, whatever its code.
         (Some(Class::RetryThenSplit), code)
             if !matches!(code, Code::Unauthenticated | Code::PermissionDenied) =>
         {
@@ -69,8 +69,8 @@ fn class(code: Code, text: &str, retry_after: Option<Duration>) -> Class {
         Code::ResourceExhausted => Class::Split,
         Code::Unavailable if retry_after.is_some() => Class::Wait(retry_after),
         Code::Unavailable => Class::Retry,
-        // The server maps most errors of a running query to InvalidArgument, so that its user sees the
-        // text: only those of planning are for good.
+        // The server maps most errors of a running query to InvalidArgument, so that users see the text. Only those of
+        // planning are permanent.
         Code::InvalidArgument if !text.to_lowercase().contains("while execution") => Class::Stop,
         Code::Unimplemented => Class::Stop,
         _ => by_text.unwrap_or(Class::RetryThenSplit),
@@ -88,7 +88,7 @@ fn refused(address: &str, refusal: &Refusal) -> Error {
     match status {
         401 | 403 => Error::stop(message).hint("check the token and what it may read"),
         404 | 405 | 411 | 415 | 426 | 464 | 501 | 505 => Error::stop(message).hint(
-            "Flight (gRPC over HTTP/2) does not reach an InfluxDB 3 here: is there a proxy, or is it InfluxDB \
+            "Flight (gRPC over HTTP/2) does not reach an InfluxDB 3 here: is there a proxy, or is it an InfluxDB \
              Cloud (TSM) or 2.x, which `influxdb2+` names?",
         ),
         408 | 504 => Error::of(Class::RetryThenSplit, message),
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_stays_proves_that_grpc_does_not_pass() {
+    fn only_a_permanent_refusal_proves_that_grpc_does_not_pass() {
         let proves =
             |status| proves_no_grpc(&Refusal { status, retry_after: None, text: String::new() });
         for status in [200, 302, 400, 404, 405, 411, 415, 426, 464, 501, 505] {
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn the_text_comes_before_the_code() {
+    fn the_text_takes_precedence_over_the_code() {
         let core = "Error while planning query: External error: Query would exceed file limit of 432 parquet \
                     files. Please specify a smaller time range";
         let quota = "org 0a has exceeded limited_query plan limit";

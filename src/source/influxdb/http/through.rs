@@ -1,5 +1,5 @@
-//! HTTP through a tunnel: the client takes each name for that of the tunnel's local end, and keeps the server's own in
-//! TLS and in the header `Host`.
+//! HTTP through a tunnel: the client resolves every name to the tunnel's local end, and still uses the server's own name
+//! for TLS and in the header `Host`.
 
 use std::sync::Arc;
 
@@ -12,23 +12,23 @@ use url::{Host, Url};
 use crate::error::Result;
 use crate::source::tunnel::Tunnel;
 
-/// An address has no name that could be taken for another; no server has this one.
+/// The name in place of an IP address, which would not be resolved. No server has this name.
 const NAMELESS: &str = "server.invalid";
 
 /// The way to a server through a tunnel.
 #[derive(Debug, Clone)]
 pub(super) struct Through {
     tunnel: Arc<Tunnel>,
-    /// The URL that the client is given: a port in it would be taken for one of this machine.
+    /// The URL for the client. It has no port, since that would override the port of the tunnel's local end.
     pub(super) base: Url,
-    /// As the user wrote it.
+    /// The host and the port as the user wrote them.
     host: String,
 }
 
 impl Through {
     pub(super) fn new(server: &Url, tunnel: Arc<Tunnel>) -> Self {
         let mut base = server.clone();
-        let _ = base.set_port(None); // neither fails for HTTP
+        let _ = base.set_port(None); // neither this nor the next can fail for HTTP
         if !matches!(server.host(), Some(Host::Domain(_))) {
             let _ = base.set_host(Some(NAMELESS));
         }
@@ -37,18 +37,18 @@ impl Through {
         Self { tunnel, base, host }
     }
 
-    /// No proxy is on the way, and an answer that leads to another server leads past the tunnel.
+    /// Uses no proxy and follows no redirect, since that would lead past the tunnel.
     pub(super) fn set_up(&self, client: ClientBuilder) -> ClientBuilder {
         let resolver = Arc::new(LocalEnd(Arc::clone(&self.tunnel)));
         client.no_proxy().redirect(Policy::none()).dns_resolver(resolver)
     }
 
-    /// A piece of an answer has come.
+    /// Notes that a part of a response has arrived.
     pub(super) fn heard(&self) {
         self.tunnel.heard();
     }
 
-    /// Sends a request once the tunnel is ready, so that its opening takes no time of the request's.
+    /// Sends a request when the tunnel is ready, so that the request's time-outs do not include its opening.
     pub(super) async fn send(&self, request: RequestBuilder) -> Result<reqwest::Result<Response>> {
         let passage = self.tunnel.ready().await?;
         let sent = request.header(HOST, &self.host).send().await;

@@ -1,5 +1,5 @@
-//! What is asked about a window besides its rows: its bounds and their number. Core and Enterprise take SQL
-//! over HTTP, with plans that cost nothing; the others only InfluxQL, which has no plans and counts values.
+//! Questions about a window besides its rows: its bounds and the number of its rows. Core and Enterprise answer SQL over
+//! HTTP, with plans that cost nothing. The others answer only InfluxQL, which has no plans and counts values.
 
 use async_trait::async_trait;
 use serde_json::Value;
@@ -18,14 +18,14 @@ impl HttpQuery {
         Ok(rows)
     }
 
-    /// From `first` to `last` of the only row of an answer.
+    /// The window from `first` to `last`, the columns of the only row of the answer.
     async fn sql_ends(&self, table: &TableId, sql: &str) -> Result<Option<Window>> {
         let rows = self.sql(table, sql).await?;
         let time = |key: &str| -> Result<Option<i64>> {
             let Some(text) = rows.first().and_then(|row| row[key].as_str()) else {
                 return Ok(None);
             };
-            // It comes without a zone.
+            // The time arrives without a zone.
             let time = parse_time(&format!("{}Z", text.trim_end_matches('Z')));
             time.map(Some).ok_or_else(|| self.not_understood("time"))
         };
@@ -42,7 +42,7 @@ impl HttpQuery {
 
     fn not_understood(&self, what: &str) -> Error {
         let address = self.server.address();
-        Error::of(Class::Retry, format!("{address}: an answer that is no {what}"))
+        Error::of(Class::Retry, format!("{address}: the answer is not a {what}"))
     }
 }
 
@@ -61,7 +61,7 @@ impl BoundsQueries for HttpQuery {
         if self.is_core {
             return self.sql_ends(table, &sql::bounds_of(&table.table, &column.key)).await;
         }
-        // The others count what they read, and nothing says what this would cost.
+        // The other products meter what they read, and the cost of this query is unknown.
         Ok(None)
     }
 
@@ -73,7 +73,7 @@ impl BoundsQueries for HttpQuery {
             let plan: String = physical.map(|row| text(row, "plan")).collect();
             return Ok(!sql::is_empty_plan(&plan));
         }
-        // What takes too long has something to read.
+        // A query that takes too long has something to read.
         let first = self.end(table, window, "ASC");
         match tokio::time::timeout(PATIENCE, first).await {
             Ok(first) => Ok(first?.is_some()),
@@ -88,7 +88,7 @@ impl BoundsQueries for HttpQuery {
             let rows = rows.ok_or_else(|| self.not_understood("count"))?;
             return Ok(RowCount { rows, exact: true });
         }
-        // A row has a value of one field at least, and one value of each at most.
+        // A row has at least one value, and at most one value of each field.
         let counts = self.counts(table, Slice::from(window)).await?;
         let at_least = counts.values().copied().max().unwrap_or(0);
         Ok(RowCount { rows: at_least, exact: at_least == counts.values().sum::<u64>() })

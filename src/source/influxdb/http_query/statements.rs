@@ -1,13 +1,13 @@
-//! PURE: the InfluxQL that an InfluxDB 3 is asked by `/query`. Measurements stand alone: the database is a
-//! parameter, which is what a mapping of Serverless is looked up by.
+//! PURE: the InfluxQL statements for an InfluxDB 3 behind `/query`. They do not qualify measurements: the database is a
+//! parameter of the request, by which Serverless looks up a mapping.
 
 use crate::source::influxdb::influxql::statements::quoted;
 use crate::window::{Slice, Window};
 
-/// The first time that a point can have. Nothing lies before it, and the servers may refuse it as a bound.
+/// The first time that a point can have. An earlier bound would exclude nothing, and servers may refuse it.
 const FIRST_POINT: i64 = i64::MIN + 2;
 
-/// Half-open, and without the ends of all time: a row may lie at the very last nanosecond.
+/// The condition for a half-open window. The ends of all time are no bounds, as a row may have the very last nanosecond.
 fn within(window: Window) -> String {
     let from = format!("time >= {}", window.from);
     let to = format!("time < {}", window.to);
@@ -19,20 +19,20 @@ fn within(window: Window) -> String {
     }
 }
 
-/// All rows of a slice. Wildcards, so that a column which came after the listing shows; `GROUP BY *` tells
-/// tags from fields.
+/// Selects all rows of a slice. A wildcard, so that a column that is newer than the listing is noticed; `GROUP BY *`
+/// distinguishes tags from fields.
 pub(super) fn read(table: &str, slice: Slice) -> String {
     let within = slice.window().map(within).unwrap_or_default();
     format!("SELECT *::field FROM {}{within} GROUP BY *", quoted(table))
 }
 
-/// How many values each field has in a slice: columns `count_FIELD`.
+/// Counts the values of each field in a slice, as columns `count_FIELD`.
 pub(super) fn count(table: &str, slice: Slice) -> String {
     let within = slice.window().map(within).unwrap_or_default();
     format!("SELECT count(*) FROM {}{within}", quoted(table))
 }
 
-/// The row at one end of a window: `ASC` is the first.
+/// Selects the first (`ASC`) or the last (`DESC`) row of a window.
 pub(super) fn end(table: &str, window: Window, order: &str) -> String {
     let table = quoted(table);
     format!("SELECT *::field FROM {table}{} ORDER BY time {order} LIMIT 1", within(window))
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_quoted_and_the_ends_of_time_are_no_bounds() {
+    fn names_are_quoted_and_the_ends_of_time_are_not_bounds() {
         let window = Window { from: -1, to: 5 };
         assert_eq!(
             read("we\"ird", Slice::Window(window)),

@@ -1,5 +1,5 @@
-//! The rows of a chunked answer as record batches, whatever its bytes look like: the shape of a
-//! series, where each value goes, and whether the answer is complete. SYNC, knows no HTTP.
+//! Turns the rows of a chunked answer into record batches, in any format: the shape of a series, the column of each value,
+//! and whether the answer is complete. SYNC.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -15,14 +15,14 @@ use crate::source::influxdb::influxql::statements;
 use crate::source::influxdb::influxql::statements::{Selected, Selection};
 use crate::source::influxdb::points::{FieldValue, PointBuilder};
 
-/// Rows and bytes of a batch at most.
+/// The most rows, and bytes, of a batch.
 const BATCH_ROWS: usize = 16 * 1024;
 const BATCH_BYTES: usize = 2 * 1024 * 1024;
 
 /// The largest value or name in bytes. Servers refuse the requests that would write larger ones.
 const LARGEST_VALUE: usize = 128 << 20;
 
-/// The body of an answer as it comes in, for a thread that may block.
+/// The body of an answer as it arrives, for a thread that may block.
 pub(in crate::source) struct BodyReader {
     parts: mpsc::Receiver<Result<Bytes>>,
     buffer: Vec<u8>,
@@ -34,19 +34,19 @@ impl BodyReader {
         Self { parts, buffer: Vec::new(), at: 0 }
     }
 
-    /// The bytes that are here and not yet consumed.
+    /// The bytes that have arrived and are not consumed yet.
     #[inline]
     pub(super) fn bytes(&self) -> &[u8] {
         &self.buffer[self.at..]
     }
 
-    /// Consumes bytes that are here.
+    /// Consumes bytes that have arrived.
     #[inline]
     pub(super) fn consume(&mut self, count: usize) {
         self.at += count;
     }
 
-    /// Waits for more; `false` at the end of the body.
+    /// Waits for more bytes; `false` at the end of the body.
     pub(super) fn fill(&mut self) -> Result<bool> {
         let Some(part) = self.parts.blocking_recv() else { return Ok(false) };
         let part = part?;
@@ -56,7 +56,7 @@ impl BodyReader {
         Ok(true)
     }
 
-    /// Waits until `count` bytes are here.
+    /// Waits until `count` bytes have arrived.
     #[inline]
     pub(super) fn need(&mut self, count: usize) -> Result<()> {
         if count > LARGEST_VALUE {
@@ -71,7 +71,7 @@ impl BodyReader {
     }
 }
 
-/// The error for a part of an answer that has to be held as a whole and is larger than anything a server stores.
+/// The error for a part of an answer that must be held as a whole and is larger than anything that a server stores.
 pub(super) fn too_large(what: &str, most_bytes: usize) -> Error {
     Error::of(
         Class::Split,
@@ -79,17 +79,17 @@ pub(super) fn too_large(what: &str, most_bytes: usize) -> Error {
     )
 }
 
-/// The answer ended before the protocol said so.
+/// The error for an answer that ended before the protocol allows it.
 pub(super) fn cut_off() -> Error {
     Error::of(Class::RetryThenSplit, "the answer was cut off")
 }
 
-/// The bytes are not what the protocol allows.
+/// The error for bytes that violate the protocol.
 pub(super) fn malformed(what: impl std::fmt::Display) -> Error {
     Error::of(Class::RetryThenSplit, format!("the answer cannot be understood: {what}"))
 }
 
-/// Where the values of one column of an answer go: a column of the table for each type.
+/// Where the values of one column of an answer go: to a column of the table for each type.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Target {
     float: Option<usize>,
@@ -97,16 +97,16 @@ pub(super) struct Target {
     unsigned: Option<usize>,
     string: Option<usize>,
     boolean: Option<usize>,
-    /// A column of a typed read.
+    /// For a column of a typed read that holds only a part of a field's values.
     part: Option<Part>,
 }
 
-/// Which values of a field a column of a typed read holds.
+/// The values of a field that a column of a typed read holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
     /// Integers, which are read only to be compared with the floats of the next column.
     Whole,
-    /// Numbers; texts and truth values stand in columns of their own as well.
+    /// Numbers, since texts and booleans have columns of their own.
     Numbers,
 }
 
@@ -124,7 +124,7 @@ impl Target {
     }
 }
 
-/// Puts series and rows together into batches and sends them.
+/// Builds batches from series and rows and sends them.
 pub(in crate::source) struct RowWriter {
     tags: HashMap<String, usize>,
     fields: HashMap<String, Target>,
@@ -132,7 +132,7 @@ pub(in crate::source) struct RowWriter {
     batches: BatchSender,
     series_tags: Vec<(usize, String)>,
     series_rows: usize,
-    /// Where the columns of a typed read go, by position.
+    /// Where the columns of a typed read go, by their positions.
     typed: Option<Vec<Target>>,
     whole: Option<i64>,
     batch_rows: usize,
@@ -140,19 +140,19 @@ pub(in crate::source) struct RowWriter {
     seen: Seen,
 }
 
-/// What came of an answer.
+/// What arrived in an answer.
 #[derive(Debug, Default)]
 pub(in crate::source) struct Seen {
     pub(in crate::source) rows: u64,
     /// The number of values that are not null, for each column of the table.
     pub(in crate::source) values: Vec<u64>,
-    /// Whether some object said that more follows. A server that says so once says it in every object but the last. One
-    /// that never does may be a version that does not know the mark.
+    /// Whether some object was marked as partial. A server that marks one marks every object except the last. One that
+    /// marks none may be a version that does not know the mark.
     pub(in crate::source) flagged: bool,
 }
 
 impl RowWriter {
-    /// For the columns of a table; `several` as it was given to `statements::read`.
+    /// A writer for the columns of a table; `several` is what `statements::read` was given.
     pub(in crate::source) fn new(table: &Arc<Table>, batches: BatchSender, several: bool) -> Self {
         let mut tags = HashMap::new();
         let mut fields = HashMap::<String, Target>::new();
@@ -184,14 +184,14 @@ impl RowWriter {
             batches,
             series_tags: Vec::new(),
             series_rows: 0,
-            // A value that is not set takes room as well, once the batch is built.
+            // In the batch, a value that is not set needs memory as well.
             batch_rows: (4 * BATCH_BYTES / (8 * table.columns.len().max(1))).clamp(64, BATCH_ROWS),
             partial: None,
             seen: Seen { values: vec![0; table.columns.len()], ..Seen::default() },
         }
     }
 
-    /// Begins a series. A tag that it has not is given as the empty string.
+    /// Begins a series. A tag that it lacks is given as an empty string.
     pub(super) fn begin_series(&mut self, tags: Vec<(String, String)>) -> Result<()> {
         self.series_tags.clear();
         for (key, value) in tags {
@@ -203,21 +203,21 @@ impl RowWriter {
         Ok(())
     }
 
-    /// Where the values of each column of the series go; the first is the time.
+    /// Where the values of each column of the series go. The first column must be the time.
     pub(super) fn targets(&self, columns: &[String]) -> Result<Vec<Target>> {
         if columns.first().map(String::as_str) != Some("time") {
-            return Err(malformed("its first column is not the time"));
+            return Err(malformed("the first column is not the time"));
         }
         if let Some(typed) = &self.typed {
             return if typed.len() == columns.len() - 1 {
                 Ok(typed.clone())
             } else {
-                Err(malformed(format!("it has {} columns", columns.len())))
+                Err(malformed(format!("a series has {} columns", columns.len())))
             };
         }
         let distinct: HashSet<&String> = columns.iter().collect();
         if distinct.len() < columns.len() {
-            return Err(malformed("it has a column twice"));
+            return Err(malformed("a series has a column twice"));
         }
         let targets = columns[1..]
             .iter()
@@ -240,8 +240,8 @@ impl RowWriter {
     #[inline]
     pub(super) fn float(&mut self, target: &Target, value: f64) -> Result<()> {
         let Some(column) = target.float else { return Err(other_type("float")) };
-        // When one window spans a shard of integers and a shard of floats, the server converts the integers to floats,
-        // which are not exact from 2^53 on.
+        // If a window spans a shard with integers and a shard with floats, the server converts the integers to floats,
+        // which are not exact above 2^53.
         if target.part.is_some()
             && let (Some(column), Some(whole)) = (target.integer, self.whole.take())
             && whole as f64 == value
@@ -293,7 +293,7 @@ impl RowWriter {
         self.builder.field(column, FieldValue::Boolean(value))
     }
 
-    /// Ends a series: its tags go to all of its rows.
+    /// Ends a series, whose tags apply to all its rows.
     pub(super) fn end_series(&mut self) -> Result<()> {
         let rows = std::mem::take(&mut self.series_rows);
         if rows > 0 {
@@ -304,14 +304,14 @@ impl RowWriter {
         Ok(())
     }
 
-    /// Ends a result, which says whether more follows.
+    /// Ends a result, which states by `partial` whether more follows.
     pub(super) fn end_result(&mut self, partial: bool) {
         self.partial = Some(partial);
         self.seen.flagged |= partial;
     }
 
-    /// Ends the answer. It is complete only if it says so: every object but the last carries `partial`, so a body that
-    /// a proxy cut between two objects ends in one that carries it.
+    /// Ends the answer, which must have stated that it is complete: every object except the last is marked as partial, so
+    /// a body that a proxy cut between two objects ends with a marked one.
     pub(super) fn finish(mut self) -> Result<()> {
         if self.partial != Some(false) {
             return Err(cut_off());
@@ -319,8 +319,8 @@ impl RowWriter {
         self.flush()
     }
 
-    /// Ends an answer of InfluxDB 3. Without rows there is no object at all, and only some versions say that more
-    /// follows, so the caller has to tell from what was seen whether the answer is complete.
+    /// Ends an answer of InfluxDB 3. Without rows there is no object at all, and only some versions mark objects as
+    /// partial, so the caller must decide from what was seen whether the answer is complete.
     pub(in crate::source) fn end(mut self) -> Result<Seen> {
         if self.partial == Some(true) {
             return Err(cut_off());
@@ -343,7 +343,7 @@ impl RowWriter {
     }
 }
 
-// As `statements::typed` selects them.
+// The targets for the columns that `statements::typed` selects.
 fn typed_targets(table: &Table, fields: &HashMap<String, Target>) -> Vec<Target> {
     let selected = statements::typed(table);
     let several = |key: &str| selected.iter().filter(|selected| selected.key == key).count() > 1;

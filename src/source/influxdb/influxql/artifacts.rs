@@ -1,5 +1,5 @@
-//! What an InfluxDB has besides rows: databases, retention policies, continuous queries, users and
-//! grants (never a secret), subscriptions. As CREATE statements where there are some, and as JSON.
+//! What an InfluxDB has besides rows, as JSON: databases, retention policies, continuous queries, subscriptions, users and
+//! grants (never a secret).
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ use crate::source::influxdb::http::Server;
 use crate::source::influxdb::influxql::statements::quoted;
 use crate::source::influxdb::metadata::Series;
 
-/// Asks for each kind; a kind that the server does not have or not show is said, not an error.
+/// Asks for each kind. One that the server lacks or does not show is reported, and is not an error.
 pub(super) async fn collect(
     source: &str,
     server: &Server,
@@ -51,14 +51,14 @@ pub(super) async fn collect(
     Ok(artifacts)
 }
 
-/// The rows of a SHOW statement as objects; `Err` says why they cannot be had.
+/// The rows of a SHOW statement as objects, or the outcome that explains why there are none.
 async fn show(
     server: &Server,
     statement: &str,
 ) -> Result<std::result::Result<Vec<Value>, ArtifactOutcome>> {
     let answer = match server.query(statement).await {
         Ok(answer) => answer,
-        // Not allowed, or no such statement (2.x): say so. Anything else may pass.
+        // The credentials do not allow it, or the server (2.x) has no such statement. Other errors may be temporary.
         Err(error) if matches!(error.class(), Class::Stop | Class::Fail) => {
             return Ok(Err(ArtifactOutcome::NotAvailable(error.to_string())));
         }

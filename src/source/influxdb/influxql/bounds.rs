@@ -1,4 +1,4 @@
-//! The first and the last row of tables, the number of rows in a window, and what a read has missed.
+//! Finds the first and the last row of tables, the number of rows in a window, and the windows that a read has missed.
 
 use std::sync::Arc;
 
@@ -12,21 +12,21 @@ use crate::source::channel::BatchSender;
 use crate::source::influxdb::influxql::{InfluxQl, statements};
 use crate::window::{Slice, Window};
 
-/// Tables whose bounds are asked for in one request.
+/// How many tables' bounds one request asks for.
 const TABLES_A_REQUEST: usize = 50;
-/// Up to so many values, rows outside of the requested range are read to be counted exactly.
+/// Up to this many values, rows are read if that is the only way to count them exactly.
 const READ_TO_COUNT: u64 = 200_000;
 
 impl InfluxQl {
-    /// The bounds of each table, in their order.
+    /// The bounds of the tables, in the order of `tables`.
     pub(super) async fn bounds_of_tables(&self, tables: &[Table]) -> Result<Vec<Option<Window>>> {
         let mut bounds = Vec::with_capacity(tables.len());
         for tables in tables.chunks(TABLES_A_REQUEST) {
             match self.bounds_of(tables).await {
                 Ok(found) => bounds.extend(found),
                 Err(error) if error.class() == Class::Stop => return Err(error),
-                // Too much at once, perhaps; one by one then, and for a table too large even for
-                // that its shards say enough.
+                // The request may have been too much, so the tables are asked for one by one. For a table that is too
+                // large even then, its shards are good enough.
                 Err(_) => {
                     for table in tables {
                         let found = self.bounds_of(std::slice::from_ref(table)).await;
@@ -67,8 +67,9 @@ impl InfluxQl {
         Ok(total)
     }
 
-    /// A field of one more type may have been shown as another one, or not at all. What is new is looked for:
-    /// a read that names its fields has not asked for it.
+    /// The windows with values that an earlier read may have missed. If a field has got another type, its values may have
+    /// been shown as another type, or not at all. Other new columns are searched for, since a read that names its fields
+    /// has not asked for them.
     pub(super) async fn missed_windows(&self, read: &Table, now: &Table) -> Result<Vec<Window>> {
         let is_known = |column: &&Column| {
             let same = |known: &Column| {
@@ -91,7 +92,7 @@ impl InfluxQl {
             if self.is_unsure(&now.id) {
                 return Ok(vec![Window::ALL]);
             }
-            // Where there was no shard, a window may have gone on into the next one.
+            // Where there was no shard, a window may have extended into the next one.
             let before: Coverage = read.data_ranges.iter().copied().collect();
             missed.extend(now.data_ranges.iter().flat_map(|window| before.missing(*window)));
         }
@@ -101,7 +102,7 @@ impl InfluxQl {
                 Ok(found) => missed.extend(found.into_iter().flatten()),
                 Err(error) if error.class() == Class::Stop => return Err(error),
                 Err(error) => {
-                    tracing::info!("{}: {error}; all of it is read again", now.id);
+                    tracing::info!("{}: {error}; the whole table is read again", now.id);
                     return Ok(vec![Window::ALL]);
                 }
             }
@@ -121,7 +122,7 @@ impl InfluxQl {
                 at_most += counts.iter().sum::<u64>();
             }
         }
-        // Fields of one point share a row, so values alone do not tell rows; few of them can be read.
+        // The fields of a point share a row, so counts of values do not give the number of rows. Few rows can be read.
         if at_least == at_most || at_most > READ_TO_COUNT {
             return Ok(RowCount { rows: at_least, exact: at_least == at_most });
         }
@@ -145,7 +146,7 @@ impl InfluxQl {
         self.ends(tables.iter().map(statements::bounds).collect()).await
     }
 
-    /// From the first to the last row of pairs of statements.
+    /// The windows from the first to the last row, for pairs of statements that select these.
     async fn ends(&self, pairs: Vec<String>) -> Result<Vec<Option<Window>>> {
         let answer = self.server.query_all(&pairs.join(";"), 2 * pairs.len()).await?;
         let time = |at: usize| {

@@ -1,5 +1,5 @@
-//! The buckets of 2.x and Cloud TSM that InfluxQL does not show: it finds a bucket by its DBRP mapping alone, so that
-//! one without a mapping would be left out without a word.
+//! Finds the buckets of 2.x and Cloud TSM that InfluxQL does not show. InfluxQL finds a bucket only by its DBRP mapping,
+//! so that one without a mapping would silently be left out.
 
 use std::collections::HashSet;
 
@@ -9,12 +9,12 @@ use crate::source::influxdb::cloud;
 use crate::source::influxdb::databases;
 use crate::source::influxdb::influxql::InfluxQl;
 
-/// What stands for every retention policy of a database, and for every table.
+/// Stands for every retention policy of a database, or for every table.
 const EVERY: &str = "*";
 
 impl InfluxQl {
-    /// Names each selected bucket that InfluxQL does not show. `shown` has the databases and retention policies that
-    /// it does show.
+    /// Adds each selected bucket that InfluxQL does not show to the unreadable tables. `shown` has the databases and
+    /// retention policies that it shows.
     pub(super) async fn add_hidden_buckets(
         &self,
         shown: &HashSet<(String, String)>,
@@ -22,9 +22,9 @@ impl InfluxQl {
     ) -> Result<()> {
         let address = self.server.address();
         let buckets = match cloud::mapped_buckets(&self.server).await? {
-            // To credentials without rights, a server shows an empty list.
+            // A server shows an empty list to credentials without rights.
             Ok(buckets) if buckets.is_empty() => {
-                Err("it shows no bucket to these credentials".to_owned())
+                Err("the server shows no bucket to these credentials".to_owned())
             }
             Ok(buckets) => Ok(buckets),
             Err((what, why)) => Err(format!("{what}: {why}")),
@@ -33,8 +33,8 @@ impl InfluxQl {
             Ok(buckets) => buckets,
             Err(why) => {
                 listing.warnings.push(format!(
-                    "{address}: it cannot be told whether there are more buckets than InfluxQL shows, which finds a \
-                     bucket by its DBRP mapping alone ({why}): compare the tables with the buckets in the console"
+                    "{address}: InfluxQL finds a bucket only by its DBRP mapping, and it is unknown whether there are \
+                     others ({why}): compare the tables with the buckets in the console"
                 ));
                 return Ok(());
             }
@@ -44,7 +44,7 @@ impl InfluxQl {
                 databases::is_selected(&self.select, database, false)
                     && self.select.takes_schema(policy)
             };
-            // The names that an automatic mapping gives.
+            // The names that an automatic mapping would give.
             let (database, policy) =
                 bucket.name.split_once('/').unwrap_or((&bucket.name, "autogen"));
             let is_read = |place: &&(String, String)| shown.contains(*place);
@@ -63,14 +63,14 @@ impl InfluxQl {
                 table: EVERY.to_owned(),
             };
             let why = if bucket.places.is_empty() {
-                "has no DBRP mapping, so that InfluxQL does not find it"
+                "has no DBRP mapping, so InfluxQL does not find it"
             } else {
-                "has a DBRP mapping, and InfluxQL does not show it"
+                "has a DBRP mapping, but InfluxQL does not show it"
             };
             listing.unreadable.push((
                 id,
                 format!(
-                    "the bucket `{}` {why}; make a mapping (influx v1 dbrp create --bucket-id {} --db BUCKET --rp \
+                    "the bucket `{}` {why}; create a mapping (influx v1 dbrp create --bucket-id {} --db BUCKET --rp \
                      autogen), or leave it out by `exclude`",
                     bucket.name.escape_debug(),
                     bucket.id.escape_debug()
@@ -152,7 +152,7 @@ mod tests {
     );
 
     #[tokio::test]
-    async fn a_bucket_without_a_mapping_is_named_with_the_way_out() {
+    async fn a_bucket_without_a_mapping_is_named_with_the_remedy() {
         let shown = [("mapped", "autogen"), ("other", "rp")];
         let server = serve(&[BUCKETS, MAPPINGS]);
         let listing = hidden(server.clone(), Select::default(), &shown).await;
@@ -175,11 +175,11 @@ mod tests {
             hidden(serve(&[BUCKETS, MAPPINGS]), Select::default(), &[("mapped", "autogen")]).await;
         let whys: Vec<_> = listing.unreadable.iter().map(|(_, why)| why.as_str()).collect();
         assert_eq!(whys.len(), 3, "{whys:?}");
-        assert!(whys[2].contains("`renamed` has a DBRP mapping, and InfluxQL does not show it"));
+        assert!(whys[2].contains("`renamed` has a DBRP mapping, but InfluxQL does not show it"));
     }
 
     #[tokio::test]
-    async fn what_cannot_be_listed_is_warned_of() {
+    async fn buckets_that_cannot_be_listed_cause_a_warning() {
         let refused = ("/api/v2/dbrps", 403, "");
         for answers in [
             &[][..],

@@ -1,5 +1,5 @@
-//! Chunked answers in JSON, of InfluxDB 3 and of a server that refuses MessagePack. SYNC. JSON writes 100.0
-//! as 100, so a number's type comes from the column; a column of floats and integers is refused.
+//! Decodes chunked answers in JSON, of InfluxDB 3 and of servers that refuse MessagePack. SYNC. JSON has 100 for 100.0, so
+//! the column decides the type of a number, and a column with both floats and integers is refused.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -13,8 +13,8 @@ use crate::source::influxdb::influxql::answer::{
     BodyReader, RowWriter, Target, malformed, too_large,
 };
 
-/// The largest object in bytes. It is several times what the rows of an object usually take, and a narrower window
-/// makes objects smaller.
+/// The largest object in bytes. It is several times what the rows of an object usually need, and a narrower window makes
+/// objects smaller.
 const LARGEST_OBJECT: usize = 256 << 20;
 
 #[derive(Deserialize)]
@@ -42,8 +42,8 @@ struct Series {
     values: Vec<Vec<Value>>,
 }
 
-/// Decodes a whole answer into batches, which then is to be finished. `server_error` makes an error
-/// of what the server says in it.
+/// Decodes a whole answer into batches; the caller then finishes `rows`. `server_error` makes an error from an error text
+/// in the answer.
 pub(in crate::source) fn decode(
     feed: BodyReader,
     rows: &mut RowWriter,
@@ -70,7 +70,7 @@ pub(in crate::source) fn decode(
         Ok(())
     });
     drop(answers);
-    // serde_json knows only that reading failed; the body knows why.
+    // serde_json knows only that reading failed, while the body knows why.
     match body.failed {
         Some(error) => Err(error),
         None => parsed,
@@ -80,7 +80,7 @@ pub(in crate::source) fn decode(
 struct Body<'a> {
     feed: BodyReader,
     failed: Option<Error>,
-    /// Bytes since the end of the last object. An object is held as a whole.
+    /// The bytes since the end of the last object, since an object is held as a whole.
     of_object: &'a Cell<usize>,
 }
 
@@ -131,7 +131,7 @@ fn write_value(rows: &mut RowWriter, target: &Target, value: &Value) -> Result<(
         Value::Bool(value) => rows.boolean(target, *value),
         Value::String(value) => rows.string(target, value),
         Value::Number(_) if target.is_float_or_integer() => Err(Error::fail(
-            "a field has floats and integers, which cannot be told apart in JSON, and the server gives no MessagePack",
+            "a field has both floats and integers, which JSON does not distinguish, and the server sends no MessagePack",
         )
         .hint("is there a proxy that changes the Accept header? connect to the server itself")),
         Value::Number(number) => match (target.is_float(), number.as_i64(), number.as_u64()) {

@@ -1,4 +1,4 @@
-//! Lists databases, retention policies and measurements, and names what no query reads.
+//! Lists databases, retention policies and measurements, and names those that no query can read.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::PoisonError;
@@ -17,13 +17,13 @@ use crate::source::influxdb::metadata::{Series, Statement};
 use crate::source::influxdb::points::{FieldType, Keys};
 use crate::window::{DAY, SECOND, Window, parse_time};
 
-/// What stands in a list in place of bytes that are not UTF-8.
+/// The character that a list shows in place of bytes that are not UTF-8.
 const NOT_UTF8: char = '\u{FFFD}';
-/// What is left to do for a table that no query reads.
+/// What the user can do about a table that no query can read.
 const WAY_OUT: &str = "write it to a file by `influx_inspect export` at the server and read that by lp:FILE, or \
                        leave it out by `exclude`";
 
-/// The retention policies of a database: name and width of a shard in nanoseconds.
+/// The retention policies of a database: the name, and the width of a shard in nanoseconds.
 type Policies = Vec<(String, Option<i64>)>;
 
 /// Where the shards of each (database, retention policy) begin and end.
@@ -58,7 +58,7 @@ impl InfluxQl {
             listing.tables.iter().filter(|table| !matches!(table.split_points, SplitPoints::None))
         {
             let place = (table.id.database.clone(), table.id.schema.clone());
-            // Shards of one policy overlap after its shard duration was altered.
+            // The shards of a policy overlap if its shard duration was altered.
             let why = match &shards {
                 None => "these credentials may not see shards",
                 Some(shards) if overlap(shards.get(&place)) => "shards overlap",
@@ -67,8 +67,8 @@ impl InfluxQl {
             unsure.insert(table.id.clone());
             if has_floats_and_integers(table) {
                 listing.warnings.push(format!(
-                    "{}: a field is float in some shards and integer in others, and {why}: values are exact, \
-                     but integers may stand in the column of floats",
+                    "{}: a field is a float in some shards and an integer in others, and {why}: its values are exact, \
+                     but integers may be in the column of floats",
                     table.id,
                 ));
             }
@@ -77,7 +77,7 @@ impl InfluxQl {
         Ok(listing)
     }
 
-    /// The databases to be exported.
+    /// The databases to export.
     pub(super) async fn databases(&self, excluded: &mut Vec<Excluded>) -> Result<Vec<String>> {
         let answer = self.server.query("SHOW DATABASES").await;
         let listed = answer.map(|answer| {
@@ -113,7 +113,7 @@ impl InfluxQl {
         Ok(policies)
     }
 
-    /// Where shards lie; `None` where only an admin may ask, or where there is no such statement.
+    /// Where shards lie; `None` if the credentials may not ask, or if the server has no such statement.
     async fn shards(&self) -> Result<Option<Shards>> {
         let answer = match self.server.query("SHOW SHARDS").await {
             Ok(answer) => answer,
@@ -140,7 +140,7 @@ impl InfluxQl {
         Ok(Some(shards))
     }
 
-    /// Whether the server heeds the parameter `rp`: one that does has no policy of this name.
+    /// Whether the server heeds the parameter `rp`. One that does reports that there is no policy of this name.
     async fn heeds_policy(&self, database: &str) -> Result<bool> {
         let statement = format!("SHOW FIELD KEYS ON {}", statements::quoted(database));
         match self.server.query_in(&statement, database, "moveout asks for no such policy").await {
@@ -150,8 +150,8 @@ impl InfluxQl {
         }
     }
 
-    /// The tables of one retention policy. `SHOW FIELD KEYS` covers the default policy only, unless
-    /// the others are named; what has no field there has no point there.
+    /// Adds the tables of one retention policy. `SHOW FIELD KEYS` covers only the default policy unless another is named.
+    /// A measurement without a field in a policy has no point there.
     async fn add_tables(
         &self,
         database: &str,
@@ -166,8 +166,8 @@ impl InfluxQl {
             error.context(format!("listing the measurements of {database}.{policy}"))
         };
         let tag_keys = answer.map_err(doing)?;
-        // The parameter `rp` makes one scan of it; `FROM "rp"./.*/` makes one for each measurement
-        // of the database, which takes hours for ten thousand of them.
+        // With the parameter `rp` the server scans once. With `FROM "rp"./.*/` it scans once for each measurement of the
+        // database, which takes hours for ten thousand of them.
         let statement = if self.heeds_policy(database).await.map_err(doing)? {
             format!("SHOW FIELD KEYS ON {on}")
         } else {
@@ -195,7 +195,7 @@ impl InfluxQl {
             shards.get(&(database.to_owned(), policy.clone())).cloned().unwrap_or_default()
         });
         let data_ranges = match &shards {
-            // The end of a shard is shown in whole seconds, cut.
+            // The end of a shard is shown in whole seconds, rounded down.
             Some(shards) => {
                 let padded =
                     shards.iter().map(|w| Window { to: w.to.saturating_add(SECOND), ..*w });
@@ -247,11 +247,11 @@ impl InfluxQl {
         Ok(())
     }
 
-    /// Why a table cannot be read that is listed, or could not be without losing something.
+    /// Why a listed table cannot be read, or not without losing something.
     async fn why_unreadable(&self, table: &Table) -> Result<Option<String>> {
         let is_doubtful = |name: &str| !statements::is_quotable(name) || name.contains(NOT_UTF8);
         let named = |column: &&Column| column.role == Role::Field && is_doubtful(&column.key);
-        // Only where a field has several types are fields asked for by their names.
+        // Fields are selected by their names only if one of them has several types.
         if !matches!(table.split_points, SplitPoints::None)
             && let Some(field) = table.columns.iter().find(named)
         {
@@ -263,14 +263,14 @@ impl InfluxQl {
         }
         match self.server.query(&statements::any_row(&table.id)).await {
             Ok(answer) if answer.iter().any(|statement| !statement.series.is_empty()) => Ok(None),
-            Ok(_) => Ok(Some(format!("it is listed, and no query finds a row of it; {WAY_OUT}"))),
+            Ok(_) => Ok(Some(format!("it is listed, but no query finds a row of it; {WAY_OUT}"))),
             Err(error) if error.class() == Class::Stop => Err(error),
             Err(error) => Ok(Some(format!("{error}; {WAY_OUT}"))),
         }
     }
 
-    /// Measurements of which the server lists series and no field: it keeps the two under names that differ
-    /// where a backslash stands before a comma or a space, and no query finds their rows.
+    /// Adds measurements of which the server lists series but no field to the unreadable tables. If a backslash precedes a
+    /// comma or a space in the name, the server keeps series and fields under different names, and no query finds a row.
     async fn add_hidden(
         &self,
         database: &str,
@@ -302,7 +302,8 @@ impl InfluxQl {
                 };
                 match self.server.query(&statements::any_series(&id)).await {
                     Ok(answer) if texts(&answer, "key").next().is_some() => {
-                        let why = "the server lists series of it and no field, so that no query finds a row";
+                        let why =
+                            "the server lists series of it but no field, so no query finds a row";
                         listing.unreadable.push((id, format!("{why}; {WAY_OUT}")));
                     }
                     Ok(_) => {}
@@ -349,7 +350,7 @@ fn shard_window(start: &str, end: &str) -> Option<Window> {
     Window::new(from, to)
 }
 
-/// A duration as Go prints it: `168h0m0s`.
+/// Reads a duration as Go prints it: `168h0m0s`.
 pub(crate) fn go_duration(text: &str) -> Option<i64> {
     let mut nanos: i64 = 0;
     let mut rest = text;

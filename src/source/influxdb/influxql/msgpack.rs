@@ -1,17 +1,17 @@
-//! Chunked answers in MessagePack, decoded as they arrive. It is the fastest and cheapest format that an
-//! InfluxDB 1.x offers, and the only one that keeps types. SYNC.
+//! Decodes chunked answers in MessagePack as they arrive. It is the fastest and cheapest format of InfluxDB 1.x, and the
+//! only one that keeps types. SYNC.
 
 use crate::error::{Error, Result};
 use crate::source::influxdb::influxql::answer::{
     BodyReader, RowWriter, Target, cut_off, malformed,
 };
 
-/// How deeply values may be nested that moveout skips (`messages`).
+/// How deeply values that moveout skips (such as `messages`) may be nested.
 const DEPTH: usize = 16;
-/// Columns of a series, at most.
+/// The most columns of a series.
 const MOST_NAMES: usize = 1 << 20;
 
-/// Decodes a whole answer into batches. `server_error` makes an error of what the server says in it.
+/// Decodes a whole answer into batches. `server_error` makes an error from an error text in the answer.
 pub(super) fn decode(
     feed: BodyReader,
     rows: RowWriter,
@@ -59,7 +59,7 @@ impl<S: Fn(&str) -> Error> Decoder<S> {
         Ok(())
     }
 
-    // v1 sends 200 before it runs the query; an error can stand in any later object.
+    // 1.x sends status 200 before it runs the query, so any later object can hold an error.
     fn result(&mut self) -> Result<()> {
         let mut partial = false;
         for _ in 0..self.map()? {
@@ -112,7 +112,7 @@ impl<S: Fn(&str) -> Error> Decoder<S> {
                     }
                     self.rows.end_series()?;
                 }
-                _ => self.skip(DEPTH)?, // its name, which is the table's; its own `partial`
+                _ => self.skip(DEPTH)?, // the name, which is that of the table, and the series' own `partial`
             }
         }
         Ok(())
@@ -161,7 +161,7 @@ impl<S: Fn(&str) -> Error> Decoder<S> {
                 let length = self.length_of_text(marker)?;
                 self.feed.need(length)?;
                 let text = std::str::from_utf8(&self.feed.bytes()[..length]).map_err(|_| {
-                    Error::fail("a string of the server is not UTF-8, which Parquet text must be")
+                    Error::fail("a string value is not UTF-8, which Parquet requires of text")
                 })?;
                 self.rows.string(target, text)?;
                 self.feed.consume(length);
@@ -175,8 +175,8 @@ impl<S: Fn(&str) -> Error> Decoder<S> {
         }
     }
 
-    /// An integer in any of its forms. The server writes each number in the shortest one, so small numbers do not tell
-    /// whether their type has a sign.
+    /// An integer in any of its encodings; `None` for other types. The server uses the shortest encoding, so a small number
+    /// does not show whether its type is signed.
     #[inline]
     fn number(&mut self, marker: u8) -> Result<Option<Number>> {
         Ok(Some(match marker {
@@ -255,7 +255,7 @@ impl<S: Fn(&str) -> Error> Decoder<S> {
         let length = self.length_of_text(marker)?;
         self.feed.need(length)?;
         let text = String::from_utf8(self.feed.bytes()[..length].to_vec()).map_err(|_| {
-            Error::fail("a name or tag of the server is not UTF-8, which Parquet text must be")
+            Error::fail("a name or a tag is not UTF-8, which Parquet requires of text")
         })?;
         self.feed.consume(length);
         Ok(text)
@@ -263,7 +263,7 @@ impl<S: Fn(&str) -> Error> Decoder<S> {
 
     fn skip(&mut self, depth: usize) -> Result<()> {
         if depth == 0 {
-            return Err(malformed("it is nested too deep"));
+            return Err(malformed("a value is nested too deeply"));
         }
         let marker = self.byte()?;
         match marker {
@@ -296,7 +296,7 @@ impl<S: Fn(&str) -> Error> Decoder<S> {
     }
 }
 
-/// As many tags or columns as a series can have.
+/// The number of tags or columns of a series, unless no series can have as many.
 fn names(count: usize) -> Result<usize> {
     match count {
         0..=MOST_NAMES => Ok(count),

@@ -1,4 +1,4 @@
-//! PURE: InfluxQL as text: identifiers quoted, windows as integer nanoseconds.
+//! PURE: InfluxQL statements, with quoted identifiers and windows in integer nanoseconds.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use crate::model::{Column, Role, Table, TableId};
 use crate::source::influxdb::points::FieldType;
 use crate::window::{Slice, Window};
 
-/// Smallest and largest time that InfluxDB has (`influxql.MinTime`, `MaxTime`).
+/// The smallest and the largest time of InfluxDB (`influxql.MinTime`, `MaxTime`).
 const MIN_TIME: i64 = i64::MIN + 2;
 const MAX_TIME: i64 = i64::MAX - 1;
 
@@ -16,22 +16,22 @@ pub(crate) fn quoted(name: &str) -> String {
     format!("\"{escaped}\"")
 }
 
-/// Names of measurements that stand for the server's own lists (`influxql.IsSystemName`).
+/// The names of measurements that mean the server's own lists (`influxql.IsSystemName`).
 const SYSTEM: [&str; 7] =
     ["_fieldKeys", "_measurements", "_name", "_series", "_tagKey", "_tagKeys", "_tags"];
 
-/// Whether a name in double quotes is read back as that name: the server ends a statement at a NUL, and takes
-/// a carriage return for the end of a line.
+/// Whether the server reads a name in double quotes back as that name. It ends a statement at a NUL, and treats a carriage
+/// return as the end of a line.
 pub(super) fn is_quotable(name: &str) -> bool {
     !name.contains(['\0', '\r'])
 }
 
-/// Whether a measurement can be named as such.
+/// Whether a quoted name means the measurement of this name.
 pub(super) fn is_plain(measurement: &str) -> bool {
     is_quotable(measurement) && !measurement.is_empty() && !SYSTEM.contains(&measurement)
 }
 
-/// A measurement, by a regular expression where no quoted name means it.
+/// A measurement, by a regular expression if no quoted name means it.
 fn measurement(name: &str) -> String {
     if is_plain(name) {
         return quoted(name);
@@ -47,18 +47,18 @@ fn from(id: &TableId) -> String {
     format!("{}.{}.{}", quoted(&id.database), quoted(&id.schema), measurement(&id.table))
 }
 
-/// Any row of a table.
+/// Selects any row of a table.
 pub(super) fn any_row(id: &TableId) -> String {
     format!("SELECT *::field FROM {} LIMIT 1", from(id))
 }
 
-/// Any series that the index has of a measurement in a retention policy.
+/// Shows any series of a measurement in a retention policy.
 pub(super) fn any_series(id: &TableId) -> String {
     let (on, policy) = (quoted(&id.database), quoted(&id.schema));
     format!("SHOW SERIES ON {on} FROM {policy}.{} LIMIT 1", measurement(&id.table))
 }
 
-// The server adds one to or subtracts one from a bound in 64 bits, so none may lie beyond its own.
+// The server adds one to a bound or subtracts one from it in 64 bits, so no bound may lie outside of its own range.
 fn condition(window: Window) -> String {
     let from = window.from.max(MIN_TIME);
     let last = window.to.saturating_sub(1).min(MAX_TIME);
@@ -72,21 +72,21 @@ pub(super) struct Selected<'a> {
     pub(super) what: Selection,
 }
 
-/// What of a field a column shows.
+/// The part of a field that a column of a typed read shows.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Selection {
-    /// The values of the first type, in InfluxQL's order, that any shard of the window has: numbers
-    /// of other types cast to it, anything else as null.
+    /// The values of the first type, in InfluxQL's order, that any shard of the window has. Numbers of other types are
+    /// cast to it, and anything else is null.
     Field,
-    /// The same numbers as integers: of an integer cast to a float only this has all digits.
+    /// The same numbers as integers, since an integer that was cast to a float may have lost digits.
     Whole,
-    /// The values of one type that no other turns into.
+    /// The values of a type to which no other is cast.
     Only(FieldType),
 }
 
-/// What to select of a table whose windows may lie in several shards: over shards of several types
-/// `*::field` shows one type of each field and drops the rows of the others without a word; named by
-/// type they are all there. `Whole` stands before its `Field`.
+/// The columns to select from a table whose windows may span several shards. If their types differ, `*::field` shows only
+/// one type of each field and silently drops the rows of the others; fields that are named by type show all of them.
+/// `Whole` precedes its `Field`.
 pub(super) fn typed(table: &Table) -> Vec<Selected<'_>> {
     let mut fields = BTreeMap::<&str, Vec<FieldType>>::new();
     for column in table.columns.iter().filter(|column| column.role == Role::Field) {
@@ -119,9 +119,9 @@ impl Selected<'_> {
     }
 }
 
-/// All rows of a slice. `GROUP BY *` names the tags once a series and keeps a tag apart from a field
-/// of the same name; no order is asked for, since each series comes in order anyway. With `several`
-/// its columns are those of `typed`.
+/// Selects all rows of a slice. `GROUP BY *` gives the tags once for each series, and keeps a tag apart from a field of the
+/// same name. No order is requested, since each series arrives in order anyway. With `several`, the columns are those of
+/// `typed`.
 pub(super) fn read(table: &Table, slice: Slice, several: bool) -> String {
     let window = slice.window().unwrap_or(Window::ALL);
     let fields = if several {
@@ -132,7 +132,7 @@ pub(super) fn read(table: &Table, slice: Slice, several: bool) -> String {
     format!("SELECT {fields} FROM {} WHERE {} GROUP BY *", from(&table.id), condition(window))
 }
 
-/// The first and the last row of a table: two statements.
+/// Two statements that select the first and the last row of a table.
 pub(super) fn bounds(table: &Table) -> String {
     let fields = fields(table, |field| field);
     let from = from(&table.id);
@@ -143,7 +143,7 @@ pub(super) fn bounds(table: &Table) -> String {
     )
 }
 
-/// The first and the last row that has a value of a column: two statements.
+/// Two statements that select the first and the last row with a value of a column.
 pub(super) fn bounds_of(table: &Table, column: &Column) -> String {
     let (from, all, key) = (from(&table.id), condition(Window::ALL), quoted(&column.key));
     let rows = match column.role {
@@ -153,18 +153,18 @@ pub(super) fn bounds_of(table: &Table, column: &Column) -> String {
     format!("{rows} ORDER BY time ASC LIMIT 1;{rows} ORDER BY time DESC LIMIT 1")
 }
 
-/// How many values each field of each series has in a window.
+/// Counts the values of each field of each series in a window.
 pub(super) fn count(table: &Table, window: Window) -> String {
     let fields = fields(table, |field| format!("count({field})"));
     format!("SELECT {fields} FROM {} WHERE {} GROUP BY *", from(&table.id), condition(window))
 }
 
-/// How many values each field has in a window, of all series together.
+/// Counts the values of each field in a window, over all series.
 pub(super) fn counts(table: &Table, window: Window) -> String {
     format!("SELECT count(*::field) FROM {} WHERE {}", from(&table.id), condition(window))
 }
 
-// As in `typed`, but without regard to digits.
+// Like `typed`, but without `Whole`, since only the existence of a value matters.
 fn fields(table: &Table, each: impl Fn(String) -> String) -> String {
     let mut fields = vec![each("*::field".to_owned())];
     for column in table.columns.iter().filter(|column| column.role == Role::Field) {
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn no_bound_leaves_the_servers_own_range() {
+    fn no_bound_lies_outside_of_the_servers_range() {
         assert_eq!(
             condition(Window::ALL),
             "time >= -9223372036854775806 AND time <= 9223372036854775806"
