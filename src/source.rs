@@ -1,4 +1,4 @@
-//! What a source is. It lists tables and reads slices of them as Arrow record batches; it knows nothing of Parquet,
+//! What a source is. It lists tables and reads slices of them as Arrow record batches, and knows nothing about Parquet,
 //! stores or archives.
 
 pub mod aptible;
@@ -37,75 +37,74 @@ pub trait Source: Send + Sync {
     /// Its name in the archive.
     fn name(&self) -> &str;
 
-    /// Asks the source what it is. This is the first request, so it fails with a clear error when the address or the
+    /// Asks the source what it is. This is the first request, so it must fail with a clear error if the address or the
     /// credentials are wrong.
     async fn describe(&self) -> Result<SourceInfo>;
 
-    /// The identity of the server, where it has one; never a secret.
+    /// The identity of the server, if it has one. It is never a secret.
     async fn identity(&self) -> Result<Option<ServerIdentity>> {
         Ok(None)
     }
 
-    /// By how many seconds its clock is ahead of this machine's; `None` where it does not tell the time.
+    /// By how many seconds its clock is ahead of this machine's; `None` if it does not show its time.
     async fn clock_ahead(&self) -> Result<Option<i64>> {
         Ok(None)
     }
 
-    /// Lists everything that the source has and the configuration does not leave out.
+    /// Lists everything that the source has, except for what the configuration excludes.
     async fn list(&self) -> Result<Listing>;
 
-    /// The true bounds of each table, from its first row to the first instant after its last; `None` for an empty
-    /// one. In the order
-    /// of `tables`.
+    /// The true bounds of the tables, in their order: from the first row to the first instant after the last one; `None`
+    /// for an empty table.
     async fn bounds(&self, tables: &[Table]) -> Result<Vec<Option<Window>>>;
 
-    /// How many rows of a table lie in a window, without reading them all.
+    /// Counts the rows of a table in a window, without reading them all.
     async fn count(&self, table: &Table, window: Window) -> Result<RowCount>;
 
-    /// About how large a table is, as far as that is known without another request.
+    /// The estimated size of a table, as far as it is known without another request.
     fn size(&self, _table: &TableId) -> Size {
         Size::default()
     }
 
-    /// Reads a chunk. `Ok` only after the source has said, in its own protocol's way, that the
-    /// stream ended well; whatever was sent before an error is thrown away.
+    /// Reads a chunk. Returns `Ok` only after the source has stated, in the way of its protocol, that the stream is
+    /// complete. What was sent before an error is discarded.
     async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<ReadSummary>;
 
-    /// How a dump is made that it lists; `None` for a table.
+    /// How a listed dump is made; `None` for a table.
     fn dump(&self, _table: &TableId) -> Option<DumpPlan> {
         None
     }
 
-    /// Makes a dump: its bytes go to `output` as the program prints them. `Ok` only after the program has ended with
-    /// exit status 0, which alone does not prove that the dump is whole.
+    /// Makes a dump, whose bytes go to `output` as the program prints them. Returns `Ok` only after the program has ended
+    /// with exit status 0, which alone does not prove that the dump is complete.
     async fn read_dump(&self, dump: &TableId, _output: DumpSender) -> Result<Dumped> {
-        Err(Error::fail(format!("{dump} cannot be made: this source makes none")))
+        Err(Error::fail(format!("{dump} cannot be made: this source has no dumps")))
     }
 
-    /// Lists the source again once everything is read. `None` where all rows are read as of the moment of the listing
-    /// and each read finds out by itself whether its table is still the one that was listed.
+    /// Lists the source again after everything was read. `None` if all rows are read as of the moment of the listing, and
+    /// each read checks by itself whether its table is still the one that was listed.
     async fn list_again(&self) -> Result<Option<Listing>> {
         self.list().await.map(Some)
     }
 
-    /// The windows in which a read may have missed rows: the table was listed as `read` when it was read, and is listed
-    /// as `now`. These windows are read again.
+    /// The windows in which a read may have missed rows, which are then read again. The table was listed as `read` when it
+    /// was read, and is now listed as `now`.
     async fn missed(&self, read: &Table, now: &Table) -> Result<Vec<Window>> {
         Ok(if read.columns == now.columns { Vec::new() } else { vec![Window::ALL] })
     }
 
-    /// Rows that a chunk of a table should have at most, where a quota makes that matter.
+    /// The most rows that a chunk of a table should have, if there is a quota.
     fn chunk_rows(&self, _table: &TableId) -> Option<u64> {
         None
     }
 
-    /// The quota of the source and the prices of reading, where it has them.
+    /// The quota of the source and the prices of reading, if it has them.
     fn metering(&self) -> Option<Metering> {
         None
     }
 
-    /// Computes, without sending rows, what an archive records of a slice, and compares the two. `None` where only reading
-    /// the rows again tells.
+    /// Has the source compute, without sending rows, the statistics that an archive records for a slice, and compares the
+    /// two. `None` if only reading the rows again can prove the slice.
     async fn prove(
         &self,
         _table: &Table,
@@ -115,13 +114,13 @@ pub trait Source: Send + Sync {
         Ok(None)
     }
 
-    /// Takes columns as text or bytes, from the next listing on, that an archive holds as such because a value did not fit
-    /// their own type. Returns whether there were any that it did not know of.
+    /// From the next listing on, lists the columns as text or bytes that an archive holds as such because a value did not
+    /// fit their own type. Returns whether there are any that the source did not know.
     fn take_types(&self, _table: &Table, _archived: &[ColumnStats]) -> bool {
         false
     }
 
-    /// Collects what the source has besides rows. A kind that cannot be had is reported, it is not an error.
+    /// Collects what the source has besides rows. A kind that the source does not give is reported, and is not an error.
     async fn artifacts(&self) -> Result<Artifacts>;
 }
 

@@ -73,7 +73,7 @@ fn where_nobody_lives_it_is_said() {
             for (place, cause) in [
                 (format!("127.0.0.1:{free}"), "nothing listens on port"),
                 (format!("no-such-host.invalid:{free}"), "no address is known for the host"),
-                (format!("127.0.0.1:{hangs_up}"), "lets everybody in and hangs up"),
+                (format!("127.0.0.1:{hangs_up}"), "accepts connections and closes them at once"),
                 (format!("127.0.0.1:{greets}"), "an SSH server answers on port"),
             ] {
                 scope.spawn(move || assert_told(&format!("{scheme}{place}/d"), cause));

@@ -357,7 +357,7 @@ fn a_tunnel_that_is_never_ready_is_given_up() {
         (
             &["never"][..],
             ", ready = 'x', ready_timeout = '2s'",
-            "was not ready after 2 s, and said last: connecting as",
+            "was not ready after 2 s; its last output was: connecting as",
         ),
         (&["never"], ", ready_timeout = '2s'", "was not ready after 2 s"),
         // It listens, but does not say what it was to say.

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use crate::error::{Error, Result};
 use crate::hash::hex;
 use crate::model::DumpFormat;
-use crate::source::dump::format::{Fault, Reading, Whole};
+use crate::source::dump::format::{Defect, DumpParser, Whole};
 use crate::store::Store;
 
 /// Pieces that wait between two threads.
@@ -32,7 +32,7 @@ pub struct Passed {
     /// Their SHA-256, where somebody wants to know it.
     pub sha256: String,
     /// What the format says of them.
-    pub whole: Result<Whole, Fault>,
+    pub whole: Result<Whole, Defect>,
     /// Whether not all of them were taken: after a fault the rest is of no use.
     pub gave_up: bool,
 }
@@ -56,7 +56,7 @@ pub(super) fn pass(
     format: &DumpFormat,
     is_hashed: bool,
 ) -> JoinHandle<Passed> {
-    let mut reading = Some(Reading::of(format));
+    let mut reading = Some(DumpParser::of(format));
     tokio::task::spawn_blocking(move || {
         let (mut bytes, mut hash) = (0, Sha256::new());
         let (mut fault, mut gave_up) = (None, false);

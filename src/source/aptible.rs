@@ -1,5 +1,5 @@
-//! Databases on Aptible: its CLI says which there are, and each becomes a source of its own behind its own tunnel. What
-//! the CLI prints may hold passwords and reaches no log.
+//! Databases on Aptible: its CLI lists them, and each becomes a source of its own behind its own tunnel. The output of the
+//! CLI may contain passwords and reaches no log.
 
 mod account;
 mod by_hand;
@@ -25,24 +25,24 @@ use crate::model::{Excluded, LEFT_OUT};
 use crate::progress::Progress;
 use crate::retry::Retry;
 
-/// A job in which each database on Aptible is a source of its own.
+/// A job in which each database on Aptible is its own source.
 #[derive(Debug)]
 pub struct Expanded<'a> {
     /// The job.
     pub job: Cow<'a, Job>,
-    /// What there is on Aptible.
+    /// What exists on Aptible.
     pub inventory: Inventory,
 }
 
-/// Asks Aptible which databases there are, where a job has any. What cannot be asked becomes a source that says why, so
-/// that it does not stop the others.
+/// Asks Aptible which databases exist, if a job has sources there. If an environment cannot be asked, it becomes a source
+/// that reports why, so that it does not stop the others.
 pub async fn expand<'a>(job: &'a Job, progress: &Progress, retry: &Retry) -> Result<Expanded<'a>> {
     let mut inventory = Inventory::default();
     if !job.sources.iter().any(|spec| matches!(spec.kind, SourceKind::Aptible(_))) {
         return Ok(Expanded { job: Cow::Borrowed(job), inventory });
     }
     let mut job = job.clone();
-    // An environment is asked once, however many of its databases are named.
+    // An environment is asked only once, even if several of its databases are named.
     let mut seen = HashMap::<Option<String>, Arc<Vec<Listed>>>::new();
     for spec in std::mem::take(&mut job.sources) {
         let SourceKind::Aptible(asked) = &spec.kind else {
@@ -54,8 +54,8 @@ pub async fn expand<'a>(job: &'a Job, progress: &Progress, retry: &Retry) -> Res
             Ok(found) => {
                 let taken = take(&mut job, &mut inventory, &spec, asked, &found);
                 if taken == 0 {
-                    let error = Error::stop("there is no database that is not left out")
-                        .hint("`aptible db:list` shows what there is");
+                    let error = Error::stop("every database is excluded, or there is none")
+                        .hint("`aptible db:list` shows which databases exist");
                     job.sources.push(unavailable(&spec, &spec.name, error));
                 }
                 orphaned(&mut job, &mut inventory, asked, progress, retry).await?;
@@ -101,8 +101,8 @@ async fn all(asked: &AptibleAddress, retry: &Retry) -> Result<Vec<Listed>> {
         None => {
             let environments: Vec<Environment> = cli::ask(&["environment:list"], retry).await?;
             if environments.is_empty() {
-                return Err(Error::stop("this login sees no environment")
-                    .hint("log in as somebody who does: `aptible login`"));
+                return Err(Error::stop("the login at Aptible sees no environment")
+                    .hint("log in as somebody who sees one: `aptible login`"));
             }
         }
     }
@@ -113,7 +113,7 @@ async fn all(asked: &AptibleAddress, retry: &Retry) -> Result<Vec<Listed>> {
     Ok(found)
 }
 
-/// Makes each database a source, and returns how many there are.
+/// Makes each database a source and returns their number.
 fn take(
     job: &mut Job,
     inventory: &mut Inventory,
@@ -147,7 +147,7 @@ fn take(
         });
         if listed.engine() == (account::Engine::MySql { is_old: true }) {
             job.warnings.push(format!(
-                "{}: this version of MySQL is asked as `aptible-nossl`, who may see the database `db` alone; if there \
+                "{}: this version of MySQL is read as `aptible-nossl`, who may see only the database `db`; if there \
                  are others, dump them by hand",
                 listed.name()
             ));
@@ -156,7 +156,7 @@ fn take(
     taken
 }
 
-/// Backups of databases that are gone are nowhere else, and no export reads them.
+/// Warns of backups of databases that are gone: they are the only copy, and no export reads them.
 async fn orphaned(
     job: &mut Job,
     inventory: &mut Inventory,
@@ -171,7 +171,7 @@ async fn orphaned(
     if let Some(environment) = &asked.environment {
         args.extend(["--environment", environment]);
     }
-    progress.doing("asking Aptible for backups of databases that are gone");
+    progress.doing("asking Aptible for backups of deprovisioned databases");
     let warning = match cli::ask::<Vec<Backup>>(&args, retry).await {
         Ok(backups) if backups.is_empty() => return Ok(()),
         Ok(backups) => {
@@ -182,8 +182,7 @@ async fn orphaned(
         }
         Err(_) if retry.interrupt().came() => return Err(Error::interrupted()),
         Err(error) => format!(
-            "whether there are backups of databases that were deprovisioned is not known, and no export reads them: \
-             {error}"
+            "it is not known whether there are backups of deprovisioned databases, which no export reads: {error}"
         ),
     };
     progress.note(&format!("warning: {warning}"));

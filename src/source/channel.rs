@@ -10,23 +10,23 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::error::{Class, Error, Result};
 
-/// The byte budget of the channel between source and encoder, in KiB. A larger batch waits alone. The number of batches
-/// would bound nothing, because one value may have a gigabyte.
+/// The byte budget of the channel between source and encoder, in KiB. A larger batch waits until the channel is empty. A
+/// bound on the number of batches would not be enough, because a single value may have a gigabyte.
 const ROOM: u32 = 16 * 1024;
 
-/// The size of an array in bytes. The arrays of one message share its buffer, so only the part that each of them uses
-/// is counted.
+/// The size of an array in bytes. The arrays of one message share its buffer, so only the part that an array uses is
+/// counted.
 pub(crate) fn size_bytes(array: &ArrayRef) -> usize {
     array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size())
 }
 
-/// How long a receiver that is paced sleeps at once; it then looks whether its chunk has failed.
+/// How long a paced receiver sleeps at once before it checks whether its chunk has failed.
 const NAP: Duration = Duration::from_millis(50);
 
-/// Pieces of a dump that wait for whoever takes them.
+/// How many pieces of a dump wait for the receiver.
 const PIECES: usize = 4;
 
-/// The most bytes of rows that the chunks of a run take from their sources in a second, all together.
+/// The most bytes that all chunks of a run together take from their sources in a second.
 #[derive(Debug, Clone)]
 pub struct Pace {
     bytes_per_second: u64,
@@ -35,17 +35,17 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// So many bytes a second.
+    /// A pace of this many bytes a second.
     pub fn new(bytes_per_second: u64) -> Self {
         Self { bytes_per_second, next: Arc::new(Mutex::new(Instant::now())) }
     }
 
-    /// Waits until so many bytes may be passed on.
+    /// Waits until this many bytes may be passed on.
     pub async fn wait(&self, bytes: usize) {
         tokio::time::sleep_until(self.take((bytes / 1024) as u32).into()).await;
     }
 
-    /// When a batch of that size may be passed on. The batches after it wait for as long as it takes to send.
+    /// When a batch of this size may be passed on. The batches after it wait for the time that this one takes.
     fn take(&self, size_kib: u32) -> Instant {
         let bytes = u64::from(size_kib) * 1024;
         let takes = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second.max(1) as f64);
@@ -59,13 +59,13 @@ impl Pace {
 /// Where the bytes of a native dump go, as its program prints them.
 pub type DumpSender = mpsc::Sender<Bytes>;
 
-/// A channel for a dump. Its bound slows the program down where the destination is slow.
+/// A channel for a dump. Its bound slows the program down if the destination is slow.
 pub fn dump_channel() -> (DumpSender, mpsc::Receiver<Bytes>) {
     mpsc::channel(PIECES)
 }
 
-/// The sending half: a source puts the batches of a chunk into it. It is bounded, so that a slow destination slows the
-/// source down.
+/// The sending half, into which a source puts the batches of a chunk. The channel is bounded, so that a slow destination
+/// slows the source down.
 #[derive(Debug, Clone)]
 pub struct BatchSender {
     sender: mpsc::Sender<(RecordBatch, u32)>,
@@ -81,8 +81,8 @@ pub struct Batches {
 }
 
 impl Batches {
-    /// Takes batches no faster than that; the source is slowed down by its full channel. A channel that closes although
-    /// its stream has not `ended` well is emptied at once.
+    /// Takes batches no faster than the pace, which slows the source down by its full channel. A channel that closes
+    /// although its stream has not `ended` well is emptied at once.
     #[must_use]
     pub fn paced(mut self, pace: Pace, ended: Arc<AtomicBool>) -> Self {
         self.pace = Some((pace, ended));
@@ -125,7 +125,7 @@ impl Batches {
 
 impl Drop for Batches {
     fn drop(&mut self) {
-        self.room.close(); // no sender may wait for a receiver that is gone
+        self.room.close(); // otherwise a sender would wait forever for a receiver that is gone
     }
 }
 
@@ -150,7 +150,7 @@ impl BatchSender {
         self.sender.send((batch, room)).await.map_err(|_| Self::gone())
     }
 
-    // The encoder or the upload has failed; its own error is shown instead of this one.
+    // The encoder or the upload has failed, whose own error is shown instead of this one.
     fn gone() -> Error {
         Error::of(Class::Retry, "the writer of this chunk has ended")
     }
@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_batch_waits_for_as_long_as_those_before_it_take() {
+    fn each_batch_waits_for_the_time_that_those_before_it_take() {
         let pace = Pace::new(1024 * 1024);
         let began = Instant::now();
         let first = pace.take(2048); // 2 MiB: two seconds

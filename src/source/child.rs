@@ -1,9 +1,9 @@
-//! A program of others that never outlives this one. moveout starts itself once more as a supervisor, which starts the
-//! program, passes on what it says, and ends it with all that it started when moveout closes the supervisor's standard
-//! input: on purpose, or because it has panicked or was killed.
+//! Runs other programs, which never outlive moveout. moveout starts itself once more as a supervisor, which starts the
+//! program and passes its output on. When moveout closes the supervisor's standard input (on purpose, or because it has
+//! panicked or was killed), the supervisor ends the program with everything that it started.
 //!
-//! A program is built as a [`Command`] as usual. Secrets go to it by its environment alone: arguments can be seen by
-//! everybody.
+//! A program is described by a [`Command`]. Secrets must be passed only in its environment, since everybody can see
+//! arguments.
 
 mod frames;
 mod processes;
@@ -26,17 +26,17 @@ use self::frames::{Frame, each_line};
 pub use self::processes::Holder;
 use crate::text::escaped;
 
-/// The first argument of a supervisor. It is no verb of the command line.
+/// The first argument of a supervisor, which is not a verb of the command line.
 const VERB: &str = "__child";
-/// Whether the program's standard output goes to moveout as it is, which is the second argument.
+/// The second argument: whether the program's standard output goes to moveout unchanged, or as lines.
 const RAW: &str = "raw";
 const LINES: &str = "lines";
 
-/// The program that supervises.
+/// The executable of the supervisor.
 static SUPERVISOR: OnceLock<PathBuf> = OnceLock::new();
 
-/// Does the work of a supervisor if this process was started as one, and returns how it ends. Otherwise this process can
-/// start children from now on. It is the first thing that `main` does.
+/// If this process was started as a supervisor, does its work and returns its exit code. Otherwise this process can start
+/// children from now on. `main` calls this first.
 pub fn supervise() -> Option<ExitCode> {
     let mut args = env::args_os().skip(1);
     if args.next().is_some_and(|verb| verb == VERB) {
@@ -44,8 +44,8 @@ pub fn supervise() -> Option<ExitCode> {
         supervisor::run(is_raw, args);
         return Some(ExitCode::SUCCESS);
     }
-    // On Linux this is the same program also when its file was replaced, and no process has the name of moveout that is
-    // not one.
+    // On Linux this path leads to the same program even if its file was replaced. It also gives supervisors another
+    // process name, so that only moveout itself is called `moveout`.
     let own = PathBuf::from("/proc/self/exe");
     let own = if own.exists() { Some(own) } else { env::current_exe().ok() };
     if let Some(own) = own {
@@ -54,27 +54,27 @@ pub fn supervise() -> Option<ExitCode> {
     None
 }
 
-/// Names the moveout that supervises, for a program that is none itself but uses the library.
+/// Names the moveout executable to use as supervisor, for a program that only uses the library.
 pub fn supervised_by(moveout: impl Into<PathBuf>) {
-    // Whoever is first decides; all are the same program.
+    // The first call decides; all name the same program.
     let _ = SUPERVISOR.set(moveout.into());
 }
 
-/// What becomes of a program's standard output.
+/// What happens to a program's standard output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Output {
-    /// [`Child::stdout`] has it as it is, without a copy on the way.
+    /// [`Child::stdout`] has it unchanged, without a copy on the way.
     Raw,
     /// It is read as lines.
     Lines,
 }
 
-/// A line that a program wrote, without its end. One that is very long comes in pieces.
+/// A line that a program wrote, without its end. A very long one arrives in pieces.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
-    /// Where it comes from.
+    /// The stream that it was written to.
     pub from: Stream,
-    /// What it says, as it is: it may hold secrets, and what a terminal obeys.
+    /// The text, unchanged: it may contain secrets, and sequences that a terminal obeys.
     pub text: String,
 }
 
@@ -85,20 +85,20 @@ impl fmt::Display for Line {
     }
 }
 
-/// A running program. It is told to end when this is dropped, together with all that it started: by SIGINT, and after
-/// a few seconds by SIGKILL. Nobody waits for that but who calls [`Child::stop`].
+/// A running program. When this is dropped, the program is told to end with everything that it started: by SIGINT, and
+/// after a few seconds by SIGKILL. Only [`Child::stop`] waits for that.
 pub struct Child {
     supervisor: Pid,
-    /// Its end is what ends the program.
+    /// Closing it ends the program.
     control: Mutex<Option<ChildStdin>>,
     stdout: Mutex<Option<ChildStdout>>,
     exit: watch::Receiver<Option<Exit>>,
 }
 
 impl Child {
-    /// Starts a program with nothing on its standard input. Each line that it writes goes to `on_line`, on a thread of
-    /// its own; while that takes its time, the program waits. An error says that the program could not be started.
-    /// The command's program, arguments, variables and folder count; `env_clear` and all else of it do not.
+    /// Starts a program with an empty standard input. Each line that it writes goes to `on_line`, on a separate thread;
+    /// while that is busy, the program waits. An error means that the program could not be started. Of the command, only
+    /// the program, the arguments, the variables and the folder are used; `env_clear` and everything else are ignored.
     ///
     /// Blocks for a few milliseconds.
     pub fn start(
@@ -108,7 +108,7 @@ impl Child {
     ) -> io::Result<Self> {
         let program = SUPERVISOR
             .get()
-            .ok_or_else(|| io::Error::other("no moveout is named that supervises a program"))?;
+            .ok_or_else(|| io::Error::other("no moveout is named as supervisor"))?;
         let mut supervisor = Command::new(program);
         supervisor.arg(VERB).arg(if output == Output::Raw { RAW } else { LINES });
         supervisor.arg(command.get_program()).args(command.get_args());
@@ -132,11 +132,11 @@ impl Child {
         thread::Builder::new().name("child".to_owned()).spawn(move || {
             let (group, exit) = follow(frames, &started, on_line);
             drop(started);
-            let _ = supervisor.wait(); // it can only be gone
+            let _ = supervisor.wait(); // an error can only mean that it is gone
             if exit.is_none()
                 && let Some(group) = group
             {
-                // It was killed, so nobody else ends what it started.
+                // The supervisor was killed, so nobody else ends what it started.
                 processes::end(group, None, || processes::is_empty(group));
             }
             let _ = ended.send(Some(exit.unwrap_or(Exit::Lost)));
@@ -149,41 +149,41 @@ impl Child {
                 exit,
             }),
             Ok(Err(error)) => Err(error),
-            Err(_) => Err(io::Error::other("its supervisor ended at once")),
+            Err(_) => Err(io::Error::other("the supervisor ended at once")),
         }
     }
 
     /// The standard output of a program that was started with [`Output::Raw`]; `None` after the first call. It ends when
-    /// the program and all that it started are gone.
+    /// the program and everything that it started are gone.
     pub fn stdout(&self) -> Option<ChildStdout> {
         lock(&self.stdout).take()
     }
 
-    /// How it ended; `None` while it runs, or something that it started.
+    /// How the program ended; `None` while it, or something that it started, still runs.
     pub fn exit(&self) -> Option<Exit> {
         let is_followed = self.exit.has_changed().is_ok();
         let exit = *self.exit.borrow();
         exit.or_else(|| (!is_followed).then_some(Exit::Lost))
     }
 
-    /// Waits until it and all that it started are gone.
+    /// Waits until the program and everything that it started are gone.
     pub async fn ended(&self) -> Exit {
         let mut exit = self.exit.clone();
         let ended = exit.wait_for(Option::is_some).await;
         ended.ok().and_then(|exit| *exit).unwrap_or(Exit::Lost)
     }
 
-    /// The same, for a thread that may block.
+    /// Like `ended`, for a thread that may block.
     pub fn wait(&self) -> Exit {
         futures::executor::block_on(self.ended())
     }
 
-    /// Tells it to end, and does not wait for that.
+    /// Tells the program to end, and does not wait for it.
     pub fn end(&self) {
         lock(&self.control).take();
     }
 
-    /// Ends it, and waits until it and all that it started are gone: a few seconds at most. Blocks.
+    /// Ends the program, and waits at most a few seconds until everything that it started is gone. Blocks.
     pub fn stop(&self) -> Exit {
         self.end();
         self.wait()
@@ -201,7 +201,7 @@ impl fmt::Debug for Child {
     }
 }
 
-/// Follows a supervisor to its end. Returns the group of the program, and how it ended.
+/// Reads the reports of a supervisor to their end. Returns the program's process group, and how the program ended.
 fn follow(
     frames: impl io::Read,
     started: &SyncSender<io::Result<()>>,
@@ -212,7 +212,7 @@ fn follow(
         match Frame::parse(line) {
             Frame::Started(pid) => {
                 group = Pid::from_raw(pid);
-                let _ = started.try_send(Ok(())); // there is room for the first
+                let _ = started.try_send(Ok(())); // the channel has room for the first
             }
             Frame::Refused(code) => {
                 let _ = started.try_send(Err(io::Error::from_raw_os_error(code)));
@@ -230,7 +230,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The name of a program as it may be shown: without its folder.
+/// The name of a program as it is shown: without its folder.
 pub fn name_of(program: &OsStr) -> String {
     let path = std::path::Path::new(program);
     let name = path.file_name().unwrap_or(program).to_string_lossy();

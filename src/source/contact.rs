@@ -1,5 +1,5 @@
-//! The first contact with a source. What fails here is most often a slip in the address, so it is reported at once
-//! with its likely cause. What has worked before is tried again by `retry`.
+//! The first contact with a source. A failure here is most often caused by a mistake in the address, so it is reported at
+//! once with its likely cause. Later failures are left to `retry`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,10 +12,10 @@ use crate::source::Source;
 use crate::source::probe::{Cause, Endpoint, probe};
 use crate::source::registry::open;
 
-/// A server that has not answered by then may be one that waits for its client to speak another protocol.
+/// After this time without an answer, the server may be one that waits for its client to speak another protocol.
 const PROBE_AFTER: Duration = Duration::from_secs(5);
 
-/// Opens a source and asks it what it is. An error that is not for good is of a source that may come back.
+/// Opens a source and asks it what it is. An error that is not permanent means that the source may come back.
 pub async fn contact(
     spec: &SourceSpec,
     limits: &Limits,
@@ -36,7 +36,7 @@ pub async fn contact(
                 retry.quota(&spec.name, pause, failures, &error);
                 retry.wait_for_quota(&spec.name).await?;
             }
-            // Its program has said why, and a slip in its command is no matter of patience.
+            // The tunnel's program has said why, and waiting does not help against a mistake in its command.
             _ if spec.kind.tunnel().is_some_and(|tunnel| !tunnel.was_ready()) => return Err(error),
             _ => {
                 match likely_cause(spec).await {
@@ -69,13 +69,13 @@ async fn ask(spec: &SourceSpec, limits: &Limits) -> Result<(Arc<dyn Source>, Sou
     tokio::select! {
         answer = &mut asked => answer,
         cause = wrong_server(spec) => {
-            let error = Error::stop(format!("{}: no answer to what was asked", spec.name));
+            let error = Error::stop(format!("{}: the server does not answer", spec.name));
             Err(error.hint(cause))
         }
     }
 }
 
-/// Returns when another server than the expected one answers at the address.
+/// Returns only if another server than the expected one answers at the address.
 async fn wrong_server(spec: &SourceSpec) -> String {
     match likely_cause(spec).await {
         Some(cause) => cause.text,
@@ -83,7 +83,7 @@ async fn wrong_server(spec: &SourceSpec) -> String {
     }
 }
 
-/// The likely cause of a failed contact; `None` where the expected server answers.
+/// The likely cause of a failed contact; `None` if the expected server answers.
 async fn likely_cause(spec: &SourceSpec) -> Option<Cause> {
     let endpoint = Endpoint::of(&spec.kind)?;
     tokio::task::spawn_blocking(move || probe(&endpoint)).await.ok()?

@@ -1,5 +1,5 @@
-//! Native dumps: the output of a program of others, kept beside the rows of a server (PostgreSQL, MySQL) or as all that
-//! there is of a source (Redis, MongoDB, any program). `format` knows from the bytes alone whether a dump is whole.
+//! Native dumps: the output of other programs, kept beside the rows of a server (PostgreSQL, MySQL) or as everything that a
+//! source has (Redis, MongoDB, any program). `format` decides from the bytes alone whether a dump is complete.
 
 pub mod format;
 mod mongodb;
@@ -25,15 +25,15 @@ use crate::source::channel::{BatchSender, DumpSender};
 use crate::source::child::name_of;
 use crate::window::Window;
 
-/// The name of a dump that is of all databases of a server.
+/// The name of a dump of all databases of a server.
 pub(in crate::source) const ALL: &str = "all";
 
-/// What is known of the dumps that a source has listed, by their names.
+/// What is known about the dumps that a source has listed, by their names.
 #[derive(Debug, Default)]
 pub(in crate::source) struct Listed(Mutex<BTreeMap<String, (DumpPlan, Size)>>);
 
 impl Listed {
-    /// Lists a dump; where it cannot be made, with the reason.
+    /// Lists a dump, or the reason why it cannot be made.
     pub(in crate::source) fn add(
         &self,
         listing: &mut Listing,
@@ -61,7 +61,7 @@ impl Listed {
         self.get(table).map(|(plan, _)| plan)
     }
 
-    /// About how large what it is of is, for a dump.
+    /// The estimated size of the database of which the dump is; `None` for a table.
     pub(in crate::source) fn size(&self, table: &TableId) -> Option<Size> {
         self.get(table).map(|(_, size)| size)
     }
@@ -75,7 +75,7 @@ impl Listed {
     }
 }
 
-/// A source that is a dump and nothing else.
+/// A source that consists only of a dump.
 struct DumpSource {
     name: String,
     kind: Kind,
@@ -174,7 +174,7 @@ impl Source for DumpSource {
                 mongodb::reach(server).await?;
                 (format!("mongodb://{}:{}", server.host, server.port), "MongoDB".to_owned())
             }
-            // Its arguments may hold anything.
+            // The arguments may contain anything, so only the name is shown.
             Kind::Program(program) => ("a program".to_owned(), program_name(&program.command)),
         };
         Ok(SourceInfo { name: self.name.clone(), address, version, identity: None })
@@ -204,7 +204,7 @@ impl Source for DumpSource {
     }
 
     async fn read(&self, _chunk: &Chunk, _batches: BatchSender) -> Result<ReadSummary> {
-        Err(Error::fail("it has no rows"))
+        Err(Error::fail("this source has no rows"))
     }
 
     fn dump(&self, table: &TableId) -> Option<DumpPlan> {

@@ -4,9 +4,9 @@
 mod batches;
 mod buffer;
 mod cells;
-mod fault;
 mod header;
 mod input;
+mod line_error;
 mod lines;
 mod load;
 mod merge;

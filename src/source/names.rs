@@ -1,19 +1,19 @@
-//! PURE: names of columns in the archive, each of its own.
+//! PURE: unique names for the columns of a table in the archive.
 
 use std::collections::HashSet;
 
-/// Column names given out so far, with case folded: some readers do not tell `A` from `a`.
+/// The names that are taken so far, in lower case, since some readers do not distinguish `A` from `a`.
 #[derive(Default)]
 pub(super) struct Names(HashSet<String>);
 
 impl Names {
-    /// The wanted name, or with a number if it is taken.
+    /// Takes the wanted name, with a number if it is taken already.
     pub(super) fn take(&mut self, wanted: &str) -> String {
         let numbered = (2..).map(|number| format!("{wanted}_{number}"));
         let free = std::iter::once(wanted.to_owned())
             .chain(numbered)
             .find(|name| !self.0.contains(&name.to_lowercase()))
-            .unwrap_or_default(); // the numbers do not end before the names taken do
+            .unwrap_or_default(); // there are always more numbers than taken names
         self.0.insert(free.to_lowercase());
         free
     }

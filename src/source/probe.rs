@@ -1,6 +1,6 @@
-//! Finds out what kind of server answers at an address, by the little that any server says before a login: enough to
-//! tell a wrong port, a missing or needless TLS, or another product. Used only after a contact has failed; sends no
-//! secret.
+//! Finds out what kind of server answers at an address, from the little that every server says before a login. That is
+//! enough to recognize a wrong port, a missing or needless TLS, or another product. It is used only after a contact has
+//! failed, and sends no secret.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -14,7 +14,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(1500);
 /// How long to wait for a server that speaks first.
 const GREETING_TIMEOUT: Duration = Duration::from_millis(500);
-/// PostgreSQL answers it with one byte, and no other server with anything so short.
+/// PostgreSQL's request for TLS. PostgreSQL answers it with one byte, and no other server with so short an answer.
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 
 /// An address, and the server that is expected there.
@@ -22,25 +22,25 @@ const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 pub(super) struct Endpoint {
     host: String,
     port: u16,
-    /// Whether it is the local end of a tunnel, of which only what comes out of it tells anything.
+    /// Whether it is the local end of a tunnel. That it accepts connections then says nothing about the server.
     is_tunnel: bool,
     expected: Service,
 }
 
-/// What kind of server answers.
+/// The kind of server that answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Service {
     Http,
-    /// TLS, with whatever is in it.
+    /// TLS, with any protocol in it.
     Tls,
     Postgres,
     MySql,
     MongoDb,
     Redis,
     Ssh,
-    /// It accepts a connection and closes it at once.
+    /// A server that accepts a connection and closes it at once.
     HangsUp,
-    /// It says nothing that identifies it.
+    /// A server that says nothing that identifies it.
     Unknown,
 }
 
@@ -60,8 +60,8 @@ impl Service {
 }
 
 impl Endpoint {
-    /// The endpoint of a server, through its tunnel if it has one. Files have none, and a proxy would answer instead of
-    /// the server behind it.
+    /// The endpoint of a server, through its tunnel if it has one. Files have none, and neither has a server behind an
+    /// HTTP proxy, since the proxy would answer in its place.
     pub(super) fn of(kind: &SourceKind) -> Option<Self> {
         let endpoint = Self::of_address(kind)?;
         let Some(tunnel) = kind.tunnel() else { return Some(endpoint) };
@@ -125,14 +125,14 @@ impl Endpoint {
     }
 }
 
-/// Why a contact fails.
+/// Why a contact failed.
 pub(super) struct Cause {
     pub(super) text: String,
-    /// Whether another server answers there. Otherwise the expected one may come back.
+    /// Whether another server answers at the address. Otherwise the expected one may come back.
     pub(super) answers: bool,
 }
 
-/// Why a contact fails there; `None` where the expected server answers, and where nothing identifies it.
+/// Why a contact failed; `None` if the expected server answers, or if nothing identifies the one that does.
 pub(super) fn probe(endpoint: &Endpoint) -> Option<Cause> {
     let Endpoint { host, port, is_tunnel, expected } = endpoint;
     let (text, answers) = match identify(host, *port) {
@@ -142,8 +142,8 @@ pub(super) fn probe(endpoint: &Endpoint) -> Option<Cause> {
         Ok(Service::Unknown) => return None,
         Ok(Service::HangsUp) => (
             format!(
-                "port {port} of {host} lets everybody in and hangs up: most often it is a tunnel or a proxy whose \
-                 other end is not there"
+                "port {port} of {host} accepts connections and closes them at once: most often it is a tunnel or a \
+                 proxy whose other end is missing"
             ),
             false,
         ),
@@ -167,7 +167,7 @@ pub(super) fn probe(endpoint: &Endpoint) -> Option<Cause> {
 }
 
 fn identify(host: &str, port: u16) -> Result<Service, String> {
-    // First the servers that speak first, and then what each server answers to the first message of another protocol.
+    // First come the servers that speak first, then each server's answer to the first message of another protocol.
     match exchange(host, port, &[], GREETING_TIMEOUT)? {
         Response::Nothing => {}
         Response::End => return Ok(Service::HangsUp),
@@ -191,7 +191,7 @@ fn identify(host: &str, port: u16) -> Result<Service, String> {
 
 fn greeting(bytes: &[u8]) -> Service {
     match bytes {
-        // The length of a packet, its number, and the protocol's version or an error.
+        // The length of a packet, its number, and the version of the protocol or an error.
         [_, _, 0, 0, 10 | 255, ..] => Service::MySql,
         bytes if bytes.starts_with(b"SSH-") => Service::Ssh,
         bytes => answer(bytes).unwrap_or(Service::Unknown),
@@ -201,10 +201,10 @@ fn greeting(bytes: &[u8]) -> Service {
 fn answer(bytes: &[u8]) -> Option<Service> {
     let text = String::from_utf8_lossy(bytes);
     match bytes {
-        // An alert, of which the second byte is the version.
+        // A TLS alert, whose second byte is the version.
         [0x15, 3, ..] => Some(Service::Tls),
         _ if text.contains("MongoDB") => Some(Service::MongoDb),
-        // The servers of Go and nginx say in clear text that HTTPS is expected.
+        // Servers in Go and nginx say in plain text that they expect HTTPS.
         _ if text.starts_with("HTTP/") && text.contains("HTTPS") => Some(Service::Tls),
         _ if text.starts_with("HTTP/") => Some(Service::Http),
         _ if text.starts_with("-ERR") || text.starts_with("-NOAUTH") => Some(Service::Redis),
@@ -218,7 +218,7 @@ enum Response {
     End,
 }
 
-/// What a server answers to a message within a time.
+/// What a server answers to a message within the time-out.
 fn exchange(host: &str, port: u16, bytes: &[u8], timeout: Duration) -> Result<Response, String> {
     let mut stream = connect(host, port)?;
     let set_up = stream.set_read_timeout(Some(timeout)).and_then(|()| stream.write_all(bytes));

@@ -1,4 +1,4 @@
-//! The one list of sources: from a configured source to what reads it.
+//! The one list of sources, which turns a configured source into one that can be read.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use crate::config::{Limits, SourceKind, SourceSpec};
 use crate::error::{Error, Result};
 use crate::source::{Source, dump, influxdb, line_protocol, mysql, postgres};
 
-/// The one list of sources. Asks a server what it is, where an address does not say.
+/// Opens a source. If the address does not determine the kind of server, the server is asked.
 pub async fn open(spec: &SourceSpec, limits: &Limits) -> Result<Arc<dyn Source>> {
     let name = spec.name.clone();
     Ok(match &spec.kind {
@@ -22,7 +22,7 @@ pub async fn open(spec: &SourceSpec, limits: &Limits) -> Result<Arc<dyn Source>>
             Box::pin(open(&spec, limits)).await?
         }
         SourceKind::Aptible(_) => {
-            return Err(Error::stop("nobody has asked yet which databases there are"));
+            return Err(Error::stop("the databases on Aptible have not been listed yet"));
         }
         SourceKind::LineProtocol { file, database, retention_policy, precision } => {
             let select = spec.select.clone();
@@ -42,8 +42,8 @@ pub async fn open(spec: &SourceSpec, limits: &Limits) -> Result<Arc<dyn Source>>
     })
 }
 
-/// Whether a source exports a database that it lists. The database of an InfluxDB's own records is exported only when
-/// it is named.
+/// Whether a source exports a database that it lists. The database with an InfluxDB's own records is exported only if it
+/// is named.
 pub fn takes_database(spec: &SourceSpec, name: &str) -> bool {
     match &spec.kind {
         SourceKind::InfluxDb(_) => influxdb::takes_database(&spec.select, name),

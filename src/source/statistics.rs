@@ -1,22 +1,23 @@
-//! PURE: the statement by which a database computes what an archive records of a slice, and the comparison of the two.
+//! PURE: the statement with which a server computes the statistics that an archive records for a slice, and the comparison
+//! of the two.
 
 use arrow::datatypes::DataType;
 
 use crate::column_stats::{ColumnStats, Recorded};
 use crate::model::{Column, Level, Proof, Table};
 
-/// PostgreSQL takes 1,664 expressions (`MaxTupleAttributeNumber`), MySQL 4,096.
+/// The most expressions of a statement. PostgreSQL accepts 1,664 (`MaxTupleAttributeNumber`), MySQL 4,096.
 const MOST_EXPRESSIONS: usize = 1_600;
 
-/// A dialect of SQL, as far as statistics need it.
+/// The part of a dialect of SQL that statistics need.
 pub(in crate::source) trait StatisticsSql {
     /// The name of a column.
     fn name(&self, column: &Column) -> String;
 
-    /// A recorded minimum or maximum as a literal of the column's type; `None` where there is none.
+    /// A recorded minimum or maximum as a literal of the column's type; `None` if there is no such literal.
     fn literal(&self, column: &Column, recorded: &str) -> Option<String>;
 
-    /// The sum of a column of numbers, as text with all digits; `None` where the server cannot compute the recorded one.
+    /// The sum of a column of numbers, as text with all digits; `None` if the server cannot compute the recorded sum.
     fn sum(&self, column: &Column, recorded: &str) -> Option<String>;
 
     /// The number of values that are true.
@@ -26,13 +27,13 @@ pub(in crate::source) trait StatisticsSql {
     fn text(&self, expression: &str) -> String;
 }
 
-/// What a cell of the answer is compared with.
+/// What one or two cells of the answer are compared with.
 enum Expected {
-    /// A number, digit by digit.
+    /// A number, which must be equal digit by digit.
     Number(String),
-    /// A sum of so many floats, of which none is larger.
+    /// A sum of `count` floats, none of which is larger than `largest`.
     FloatSum { sum: f64, count: u64, largest: f64 },
-    /// The recorded end of a column, whose comparison the server did itself; the next cell shows its own.
+    /// The recorded minimum or maximum of a column, which the server has compared itself; the next cell shows its own.
     IsEnd(String),
 }
 
@@ -46,7 +47,7 @@ struct Check {
 pub(in crate::source) struct Statistics {
     checks: Vec<Check>,
     select: Vec<String>,
-    /// What can be told from the columns alone.
+    /// The differences that the columns alone show.
     differences: Vec<String>,
 }
 
@@ -66,12 +67,12 @@ impl Statistics {
             known.count > 0 && !table.columns.iter().any(|column| column.key == known.key)
         }) {
             let name = lost.key.escape_debug();
-            this.differences.push(format!("the column `{name}` is not there any more"));
+            this.differences.push(format!("the column `{name}` does not exist any more"));
         }
         this
     }
 
-    /// The expressions of the statement; `None` where they are more than servers take.
+    /// The expressions to select; `None` if there are more than servers accept.
     pub(in crate::source) fn select(&self) -> Option<String> {
         (self.select.len() <= MOST_EXPRESSIONS).then(|| self.select.join(", "))
     }
@@ -83,7 +84,7 @@ impl Statistics {
 
     fn column(&mut self, sql: &impl StatisticsSql, column: &Column, known: Option<&ColumnStats>) {
         let (name, shown) = (sql.name(column), column.key.escape_debug().to_string());
-        // A column that the archive does not know had no values.
+        // A column that the archive does not know had no values when it was read.
         let count = known.map_or(0, |known| known.count);
         self.number(format!("values of `{shown}`"), format!("count({name})"), count.to_string());
         let Some(known) = known.filter(|known| known.count > 0) else { return };
@@ -108,7 +109,7 @@ impl Statistics {
                 let largest = f64::abs(number(&known.min)).max(f64::abs(number(&known.max)));
                 let asked = sql.sum(column, sum);
                 let (Some(asked), Ok(sum)) = (asked, sum.parse::<f64>()) else { return };
-                // An overflow is an error of some servers, and such a sum tells nothing.
+                // An overflow is an error on some servers, and such a sum proves nothing.
                 if !sum.is_finite() || !(largest * known.count as f64).is_finite() {
                     return;
                 }
@@ -124,7 +125,7 @@ impl Statistics {
         }
     }
 
-    /// Compares the only row of the answer; `None` where it has other cells than were asked for.
+    /// Compares the only row of the answer; `None` if it has another number of cells than was selected.
     pub(in crate::source) fn compare(self, cells: &[Option<String>]) -> Option<Proof> {
         if cells.len() != self.select.len() {
             return None;
@@ -161,7 +162,7 @@ impl Statistics {
     }
 }
 
-/// Servers write zeros after the point where the number is a decimal.
+/// Whether two numbers are equal. Servers write zeros after the point if the number is a decimal.
 fn is_same_number(found: &str, recorded: &str) -> bool {
     let plain = |text: &str| match text.split_once('.') {
         Some((whole, fraction)) if fraction.bytes().all(|digit| digit == b'0') => whole.to_owned(),
@@ -170,8 +171,8 @@ fn is_same_number(found: &str, recorded: &str) -> bool {
     plain(found) == plain(recorded)
 }
 
-/// Whether two sums of the same floats in different orders can be these. Each addition rounds by half a unit in the last
-/// place of a partial sum, which is at most `count × largest`.
+/// Whether both can be sums of the same floats, added in different orders. Each addition rounds by at most half a unit in
+/// the last place of a partial sum, which is at most `count × largest`.
 pub(in crate::source) fn is_same_sum(one: f64, other: f64, count: u64, largest: f64) -> bool {
     let count = count as f64;
     (one - other).abs() <= 2.0 * count * (count * largest) * (f64::EPSILON / 2.0)
@@ -264,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_the_same_is_no_difference() {
+    fn equal_statistics_are_no_difference() {
         let same = ["2", "2", "t", "1", "1", "2", "3.000", "2", "t", "0.1", "t", "0.2", "0.3", "0"];
         assert!(compared(&same).is_empty());
     }
@@ -285,15 +286,15 @@ mod tests {
     }
 
     #[test]
-    fn a_column_that_is_gone_is_a_difference_if_it_had_values() {
+    fn a_missing_column_is_a_difference_if_it_had_values() {
         let recorded = [stats("gone", 1, None, None)];
         let asked = Statistics::new(&Plain, &table(&[]), Recorded { rows: 1, columns: &recorded });
         let proof = asked.compare(&[Some("1".to_owned())]).unwrap();
-        assert_eq!(proof.differences, ["the column `gone` is not there any more"]);
+        assert_eq!(proof.differences, ["the column `gone` does not exist any more"]);
     }
 
     #[test]
-    fn a_sum_may_differ_by_its_rounding_alone() {
+    fn a_sum_may_differ_only_by_rounding() {
         let values: Vec<f64> = (0..10_000).map(|i| 1.0 / f64::from(i + 1)).collect();
         let forth: f64 = values.iter().sum();
         let back: f64 = values.iter().rev().sum();

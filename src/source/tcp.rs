@@ -1,5 +1,5 @@
-//! A connection by TCP, with TLS or without, for protocols that are read on a thread which may block.
-//! The only file that knows rustls's types; knows no protocol.
+//! A TCP connection, with or without TLS, for protocols that are read on a thread that may block. Only this file and
+//! `end_point` deal with TLS.
 
 mod end_point;
 
@@ -25,10 +25,10 @@ use crate::config::{ClientCertificate, Tls, TlsMode};
 use crate::error::{Class, Error, Result};
 use crate::source::tunnel::{Passage, Tunnel};
 
-/// How long to wait for each address of a host.
+/// How long to wait for a connection to each address of a host.
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// How long a connection is idle before the system probes it.
+/// How long a connection may be idle before the system probes it.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
 /// A connection to a server.
@@ -38,7 +38,7 @@ pub(super) struct TcpTransport {
     way: Option<Way>,
 }
 
-/// The way through a tunnel, which is told whether anything comes out of it.
+/// A connection's way through a tunnel. It tells the tunnel whether anything arrives through it.
 struct Way {
     tunnel: Arc<Tunnel>,
     passage: Passage,
@@ -65,7 +65,7 @@ enum Stream {
     Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
 }
 
-/// Closes a connection from another thread: whoever reads from it sees its end.
+/// Closes a connection from another thread, so that a thread that reads from it sees its end.
 pub(super) struct Closer(TcpStream);
 
 impl Closer {
@@ -75,7 +75,7 @@ impl Closer {
 }
 
 impl TcpTransport {
-    /// Connects, through the tunnel if there is one. A read or write fails that transfers no byte for `idle`.
+    /// Connects, through the tunnel if there is one. A read or write that transfers no byte for `idle` fails.
     pub(super) fn connect(
         host: &str,
         port: u16,
@@ -103,8 +103,8 @@ impl TcpTransport {
                         socket.set_nodelay(true)?;
                         socket.set_read_timeout(Some(idle))?;
                         socket.set_write_timeout(Some(idle))?;
-                        // This shows that a tunnel is gone while nothing is read from it, and keeps one open that is
-                        // closed when it is idle. The system's default is two hours.
+                        // This detects that a tunnel is gone while nothing is read from it, and keeps one open that
+                        // would be closed while idle. The system's default is two hours.
                         sockopt::set_socket_keepalive(&socket, true)?;
                         sockopt::set_tcp_keepidle(&socket, KEEP_ALIVE)?;
                         sockopt::set_tcp_keepintvl(&socket, KEEP_ALIVE)?;
@@ -119,8 +119,8 @@ impl TcpTransport {
         Err(last.map_or_else(|| failed(&"the name has no address"), |error| failed(&error)))
     }
 
-    /// Continues in TLS, to which the server has agreed. Its certificate must be for `host`, where the mode verifies
-    /// that.
+    /// Continues in TLS, to which the server has agreed. If the mode verifies it, the server's certificate must be for
+    /// `host`.
     pub(super) fn upgrade(self, tls: &Tls, host: &str) -> Result<Self> {
         let Self { stream: Stream::Plain(plain), socket, way } = self else { return Ok(self) };
         let name = ServerName::try_from(host.to_owned())
@@ -139,14 +139,14 @@ impl TcpTransport {
         matches!(self.stream, Stream::Tls(_))
     }
 
-    /// The hash that names the server's certificate when a login is tied to it; `None` without TLS, and for a
-    /// certificate whose signature has no hash.
+    /// The hash of the server's certificate to which a login is bound; `None` without TLS, and for a certificate whose
+    /// signature uses no hash.
     pub(super) fn end_point(&self) -> Option<Vec<u8>> {
         let Stream::Tls(stream) = &self.stream else { return None };
         end_point::hash(stream.conn.peer_certificates()?.first()?)
     }
 
-    /// From now on a read fails that receives no byte for this long.
+    /// From now on, a read that receives no byte for this long fails.
     pub(super) fn wait_for(&self, idle: Duration) -> io::Result<()> {
         self.socket.set_read_timeout(Some(idle))
     }
@@ -192,13 +192,13 @@ fn handshake_error(host: &str, error: &io::Error) -> Error {
     match inner {
         Some(rustls::Error::InvalidCertificate(why)) => {
             Error::stop(format!("{host}: the server's certificate is not accepted: {why:?}")).hint(
-                "name the file of its authority (sslrootcert=FILE), or ask for less (sslmode=require)",
+                "name the file of its authority (sslrootcert=FILE), or do not verify it (sslmode=require)",
             )
         }
         Some(rustls::Error::AlertReceived(alert)) => {
             Error::stop(format!("{host}: the server refused TLS: {alert:?}")).hint(
-                "it may offer only old cipher suites (DHE or CBC, TLS 1.1), which moveout does not speak: within a \
-                 tunnel that is encrypted itself, sslmode=disable will do",
+                "it may offer only old cipher suites (DHE or CBC, TLS 1.1), which moveout does not support: within an \
+                 encrypted tunnel, use sslmode=disable",
             )
         }
         Some(error) => Error::stop(format!("{host}: TLS failed: {error}")),
@@ -231,7 +231,7 @@ fn client_config(tls: &Tls) -> Result<Arc<ClientConfig>> {
     let config = config.with_client_auth_cert(chain, key).map_err(|error| {
         let ClientCertificate { certificate, key } = client;
         let files = format!("{} and {}", certificate.display(), key.display());
-        Error::usage(format!("sslcert and sslkey: {files} do not go together: {error}"))
+        Error::usage(format!("sslcert and sslkey: {files} do not match: {error}"))
     })?;
     Ok(Arc::new(config))
 }
@@ -248,7 +248,7 @@ fn identity(
         CertificateDer::pem_file_iter(path).and_then(|found| found.collect::<Result<Vec<_>, _>>());
     let chain = chain.map_err(|error| bad("sslcert", path, &error))?;
     if chain.is_empty() {
-        return Err(bad("sslcert", path, &"there is no certificate in it"));
+        return Err(bad("sslcert", path, &"the file contains no certificate"));
     }
     let key = PrivateKeyDer::from_pem_file(&client.key).map_err(|error| {
         bad("sslkey", &client.key, &error).hint("it must be in PEM and must not need a password")
@@ -256,8 +256,8 @@ fn identity(
     Ok((chain, key))
 }
 
-/// Whether the other side ended TLS because it does not accept the client's certificate, or misses one: in
-/// TLS 1.3 that comes after the handshake.
+/// Whether the server ended TLS because it does not accept the client's certificate, or requires one. In TLS 1.3 this
+/// happens only after the handshake.
 pub(super) fn refuses_certificate(error: &io::Error) -> bool {
     use rustls::AlertDescription as Alert;
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
@@ -295,14 +295,15 @@ fn roots(tls: &Tls) -> Result<RootCertStore> {
         }
     }
     if roots.is_empty() {
-        Err(Error::usage("there is no authority to trust").hint("name one: sslrootcert=FILE"))
+        Err(Error::usage("there is no certificate authority to trust")
+            .hint("name one: sslrootcert=FILE"))
     } else {
         Ok(roots)
     }
 }
 
-/// Verifies what the mode asks for. A mode that verifies nobody does not look at the key either: a certificate of
-/// version 1, which some recipes make, could not even be parsed.
+/// Verifies what the mode requires. A mode that does not verify the certificate does not check its signature either, since
+/// a certificate of version 1, which some instructions create, could not even be parsed.
 #[derive(Debug)]
 struct Verifier {
     chain: Option<Arc<WebPkiServerVerifier>>,
@@ -323,7 +324,7 @@ impl ServerCertVerifier for Verifier {
         let verified =
             chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
         match verified {
-            // The name is checked last, so everything else was in order.
+            // The name is checked last, so everything else is in order.
             Err(rustls::Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) if self.any_name => Ok(ServerCertVerified::assertion()),

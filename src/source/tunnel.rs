@@ -1,7 +1,7 @@
-//! A tunnel: a child process that forwards a local port to a source. Each new connection of the source asks for the port
-//! first, and gets it only while the tunnel is ready and is known to be the one that listens there. A tunnel that has
-//! ended, or that nothing comes out of, is opened again for whoever asks next; how often that is tried is for
-//! [`crate::retry`] to say.
+//! A tunnel: a child process that forwards a local port to a source. Each new connection to the source first asks for the
+//! port, and gets it only while the tunnel is ready and is the one that listens there. A tunnel that has ended, or through
+//! which nothing arrives, is opened again for the next connection that asks; [`crate::retry`] decides how often that is
+//! tried.
 
 mod program;
 
@@ -20,46 +20,46 @@ use crate::error::{Class, Error, Result};
 use crate::source::child::{Child, Exit, Holder, Line, Output, name_of};
 use crate::text::{escaped, printable};
 
-/// How long a tunnel may take until it is ready. Some ask a service for a certificate first, over a slow line.
+/// How long a tunnel may take until it is ready. Some first ask a service for a certificate, over a slow line.
 pub const PATIENCE: Duration = Duration::from_secs(120);
-/// How long a tunnel that says it is ready may take until it listens.
+/// How long a tunnel that has reported that it is ready may take until it listens.
 const LISTENS: Duration = Duration::from_secs(10);
-/// How long a tunnel that listens no more may take to end by itself.
+/// How long a tunnel that has stopped listening may take to end by itself.
 const ENDS: Duration = Duration::from_millis(500);
-/// Between two looks at a tunnel that is being opened, or is ending.
+/// The pause between two checks of a tunnel that is being opened or is ending.
 const LOOK: Duration = Duration::from_millis(20);
-/// For how long a request over HTTP, which most often needs no new connection, does not ask again who listens.
+/// For how long the tunnel is trusted to listen without another check. Most HTTP requests need no new connection.
 const SEEN: Duration = Duration::from_secs(1);
-/// So many connections one after the other that no byte comes out of show that a tunnel hangs.
+/// After this many consecutive connections without a single byte, the tunnel is considered to hang.
 const SILENT: u32 = 2;
-/// How many ports are tried that other processes take before the tunnel does.
+/// How many ports are tried if other processes take them before the tunnel does.
 const PORTS: usize = 4;
-/// What a tunnel said last, for its error.
+/// How many of a tunnel's last lines are kept for an error.
 const LAST_LINES: usize = 5;
 
 /// How a tunnel is opened, and where it leads.
 pub struct Settings {
-    /// The command. In each part, `{port}` stands for the local port, `{host}` and `{remote_port}` for the server's.
+    /// The command. In each part, `{port}` stands for the local port, and `{host}` and `{remote_port}` for the server.
     pub command: Vec<String>,
-    /// What it needs in its environment besides moveout's own; the only place for its secrets.
+    /// The variables that it needs besides moveout's own environment. They are the only place for its secrets.
     pub env: Vec<(String, String)>,
-    /// The server as the source names it.
+    /// The host of the server as the source names it.
     pub host: String,
-    /// Its port.
+    /// The port of the server.
     pub port: u16,
     /// How long it may take until it is ready.
     pub patience: Duration,
-    /// What the command's output means.
+    /// Interprets the output of the command.
     pub program: Arc<dyn Program>,
 }
 
-/// A tunnel to a server. It is opened when somebody asks for it for the first time, and ended when it is dropped.
+/// A tunnel to a server. It is opened when it is first asked for, and ended when it is dropped.
 pub struct Tunnel {
     settings: Settings,
     state: Mutex<State>,
-    /// Somebody has opened it, or has failed to.
+    /// Signals that an attempt to open it has ended.
     tried: Condvar,
-    /// Connections one after the other that no byte has come out of.
+    /// The number of consecutive connections through which not a single byte has arrived.
     silent: AtomicU32,
     was_ready: AtomicBool,
 }
@@ -67,13 +67,13 @@ pub struct Tunnel {
 #[derive(Default)]
 struct State {
     open: Option<Open>,
-    /// Somebody is opening it.
+    /// Whether a thread is opening it.
     is_opening: bool,
-    /// How often that was tried.
+    /// The number of attempts to open it.
     attempts: u64,
     /// Why the last attempt failed.
     failed: Option<Error>,
-    /// The port of the tunnel that was there last.
+    /// The port of the last tunnel.
     last_port: Option<u16>,
 }
 
@@ -81,7 +81,7 @@ struct State {
 struct Open {
     child: Child,
     passage: Passage,
-    said: Arc<Said>,
+    output: Arc<ProgramOutput>,
     seen: Instant,
 }
 
@@ -89,7 +89,7 @@ struct Open {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Passage {
     port: u16,
-    /// Of the attempt that opened it.
+    /// The number of the attempt that opened it.
     number: u64,
 }
 
@@ -99,30 +99,30 @@ impl Passage {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
     }
 
-    /// The port of that.
+    /// The port of this address.
     pub fn port(self) -> u16 {
         self.port
     }
 }
 
-/// What a tunnel has said so far.
+/// What the output of a tunnel has shown so far.
 #[derive(Default)]
-struct Said {
+struct ProgramOutput {
     is_ready: AtomicBool,
     last: Mutex<VecDeque<String>>,
 }
 
-impl Said {
-    /// In one line.
+impl ProgramOutput {
+    /// The last lines, as one.
     fn last(&self) -> String {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         printable(&last.iter().map(String::as_str).collect::<Vec<_>>().join("; "))
     }
 }
 
-/// Why there is no tunnel at a port.
+/// Why a tunnel could not be opened at a port.
 enum Trouble {
-    /// Another process has the port; what the command said last.
+    /// Another process has the port. Holds the last output of the command.
     Taken(String),
     Failed(Error),
 }
@@ -139,7 +139,7 @@ impl Tunnel {
         }
     }
 
-    /// Waits until the tunnel is ready, and opens it first if need be. All who ask at the same time share one attempt.
+    /// Waits until the tunnel is ready, and opens it first if necessary. Threads that ask at the same time share an attempt.
     /// Blocks.
     pub fn ask(&self) -> Result<Passage> {
         let mut state = self.lock();
@@ -162,7 +162,7 @@ impl Tunnel {
         drop(state);
         let _opening = Opening(self);
         if let Some(before) = before {
-            before.child.stop(); // its port is free after that
+            before.child.stop(); // this frees its port
         }
         let opened = self.open(number, port);
         let mut state = self.lock();
@@ -176,17 +176,17 @@ impl Tunnel {
         Ok(passage)
     }
 
-    /// The same, for a thread that may not block.
+    /// Like `ask`, for a thread that may not block.
     pub async fn ready(self: &Arc<Self>) -> Result<Passage> {
         if let Some(passage) = self.now() {
             return Ok(passage);
         }
         let this = Arc::clone(self);
         let asked = tokio::task::spawn_blocking(move || this.ask()).await;
-        asked.unwrap_or_else(|error| Err(Error::stop(format!("a worker thread ended: {error}"))))
+        asked.unwrap_or_else(|error| Err(Error::stop(format!("a worker thread failed: {error}"))))
     }
 
-    /// The way in, if the tunnel is ready at this moment.
+    /// The way in if the tunnel is ready at this moment.
     pub fn now(&self) -> Option<Passage> {
         let state = self.state.try_lock().ok()?;
         let open = state.open.as_ref()?;
@@ -196,19 +196,19 @@ impl Tunnel {
         is_well.then_some(open.passage)
     }
 
-    /// Whether it has ever been ready. What has not is most often a slip in its command.
+    /// Whether it has ever been ready. If not, its command most often has a mistake.
     pub fn was_ready(&self) -> bool {
         self.was_ready.load(Ordering::Relaxed)
     }
 
-    /// Something has come out of the tunnel.
+    /// Notes that something has arrived through the tunnel.
     pub fn heard(&self) {
         if self.silent.load(Ordering::Relaxed) > 0 {
             self.silent.store(0, Ordering::Relaxed);
         }
     }
 
-    /// A connection through this passage has ended, or was given up, and not a byte had come out of it.
+    /// Notes that a connection through this passage has ended, or was given up, before a single byte arrived.
     pub fn was_silent(&self, passage: Passage) {
         let state = self.lock();
         if state.open.as_ref().is_some_and(|open| open.passage == passage) {
@@ -219,26 +219,26 @@ impl Tunnel {
     /// What is wrong with a tunnel that was ready.
     fn trouble(&self, open: &mut Open) -> Option<String> {
         if let Some(exit) = open.child.exit() {
-            return Some(format!("has ended{}", how(exit, &open.said)));
+            return Some(format!("has ended{}", how(exit, &open.output)));
         }
         if self.silent.load(Ordering::Relaxed) >= SILENT {
-            return Some("lets connections in, and nothing comes out of them".to_owned());
+            return Some("accepts connections, but nothing arrives through them".to_owned());
         }
         match open.child.holder(open.passage.port) {
             Holder::Ours | Holder::Unknown => {
                 open.seen = Instant::now();
                 None
             }
-            // Most often it is ending, and says why.
+            // Most often the tunnel is ending, and says why.
             lost => Some(match (wait_for_exit(&open.child), lost) {
-                (Some(exit), _) => format!("has ended{}", how(exit, &open.said)),
+                (Some(exit), _) => format!("has ended{}", how(exit, &open.output)),
                 (None, Holder::Nobody) => "does not listen any more".to_owned(),
                 (None, _) => "has lost its port to another process".to_owned(),
             }),
         }
     }
 
-    /// Opens it, at the same port as before if that can be had.
+    /// Opens it, at the same port as before if possible.
     fn open(&self, number: u64, before: Option<u16>) -> Result<Open> {
         let (mut wish, mut last) = (before, String::new());
         for _ in 0..PORTS {
@@ -246,9 +246,13 @@ impl Tunnel {
                 .map_err(|error| Error::of(Class::Retry, format!("{self}: no port: {error}")))?;
             match self.open_at(Passage { port, number }) {
                 Ok(open) => return Ok(open),
-                Err(Trouble::Taken(said)) => {
+                Err(Trouble::Taken(output)) => {
                     tracing::info!("{self}: another process has port {port}");
-                    last = if said.is_empty() { said } else { format!("; it said last: {said}") };
+                    last = if output.is_empty() {
+                        output
+                    } else {
+                        format!("; its last output was: {output}")
+                    };
                 }
                 Err(Trouble::Failed(error)) => return Err(error),
             }
@@ -256,39 +260,39 @@ impl Tunnel {
         let what =
             format!("{self} cannot be opened: another process listens on its port each time{last}");
         Err(Error::of(Class::Retry, what).hint(
-            "the command itself must listen on {port}: not a service that it asks, nor a master of ssh that runs \
-             already (-S none)",
+            "the command itself must listen on {port}, and not a service that it asks or an ssh master that runs \
+             already (for ssh: -S none)",
         ))
     }
 
     fn open_at(&self, passage: Passage) -> Result<Open, Trouble> {
-        let said = Arc::<Said>::default();
-        let child = self.start(passage.port, &said).map_err(Trouble::Failed)?;
+        let output = Arc::<ProgramOutput>::default();
+        let child = self.start(passage.port, &output).map_err(Trouble::Failed)?;
         let program = &self.settings.program;
         let began = Instant::now();
         let mut ready = None;
         loop {
             if let Some(exit) = child.exit() {
-                // It says so in words of its own when another process has the port.
+                // The command may have ended because another process has the port, which it says in its own words.
                 return Err(match child.holder(passage.port) {
-                    Holder::Nobody => Trouble::Failed(self.ended_early(exit, &said)),
-                    _ => Trouble::Taken(said.last()),
+                    Holder::Nobody => Trouble::Failed(self.ended_early(exit, &output)),
+                    _ => Trouble::Taken(output.last()),
                 });
             }
-            if said.is_ready.load(Ordering::Acquire) || !program.says_when_ready() {
+            if output.is_ready.load(Ordering::Acquire) || !program.says_when_ready() {
                 match child.holder(passage.port) {
                     Holder::Ours | Holder::Unknown => {
-                        return Ok(Open { child, passage, said, seen: Instant::now() });
+                        return Ok(Open { child, passage, output, seen: Instant::now() });
                     }
                     Holder::Stranger => {
-                        let said = said.last();
+                        let output = output.last();
                         child.stop();
-                        return Err(Trouble::Taken(said));
+                        return Err(Trouble::Taken(output));
                     }
                     Holder::Nobody => {
                         let ready: &mut Instant = ready.get_or_insert_with(Instant::now);
                         if program.says_when_ready() && ready.elapsed() > LISTENS {
-                            let error = self.deaf(passage.port, &said);
+                            let error = self.deaf(passage.port, &output);
                             child.stop();
                             return Err(Trouble::Failed(error));
                         }
@@ -296,7 +300,7 @@ impl Tunnel {
                 }
             }
             if began.elapsed() > self.settings.patience {
-                let error = self.late(&said); // before it says goodbye
+                let error = self.late(&output); // made before the last words of the command
                 child.stop();
                 return Err(Trouble::Failed(error));
             }
@@ -304,9 +308,9 @@ impl Tunnel {
         }
     }
 
-    fn start(&self, port: u16, said: &Arc<Said>) -> Result<Child> {
+    fn start(&self, port: u16, output: &Arc<ProgramOutput>) -> Result<Child> {
         let Settings { command, env, host, port: remote_port, program, .. } = &self.settings;
-        // As ssh wants an address that has colons.
+        // ssh requires brackets around an address that has colons.
         let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
         let filled = |part: &String| {
             part.replace("{remote_port}", &remote_port.to_string())
@@ -316,11 +320,11 @@ impl Tunnel {
         let mut parts = command.iter().map(filled);
         let mut command = Command::new(parts.next().unwrap_or_default());
         command.args(parts).envs(env.iter().map(|(name, value)| (name, value)));
-        let (told, program, said) = (self.to_string(), Arc::clone(program), Arc::clone(said));
+        let (told, program, output) = (self.to_string(), Arc::clone(program), Arc::clone(output));
         let hear = move |line: Line| {
             if let Some(shown) = program.shown(&line) {
                 tracing::debug!("{told}: {shown}");
-                let mut last = said.last.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut last = output.last.lock().unwrap_or_else(PoisonError::into_inner);
                 if !shown.trim().is_empty() {
                     last.push_back(shown);
                 }
@@ -329,7 +333,7 @@ impl Tunnel {
                 }
             }
             if program.is_ready(&line) {
-                said.is_ready.store(true, Ordering::Release);
+                output.is_ready.store(true, Ordering::Release);
             }
         };
         Child::start(&command, Output::Lines, hear).map_err(|error| {
@@ -344,24 +348,24 @@ impl Tunnel {
         })
     }
 
-    fn ended_early(&self, exit: Exit, said: &Said) -> Error {
-        let what = format!("{self} ended before it was ready{}", how(exit, said));
+    fn ended_early(&self, exit: Exit, output: &ProgramOutput) -> Error {
+        let what = format!("{self} ended before it was ready{}", how(exit, output));
         self.settings.program.explained(Error::of(Class::Retry, what))
     }
 
-    fn late(&self, said: &Said) -> Error {
+    fn late(&self, output: &ProgramOutput) -> Error {
         let seconds = self.settings.patience.as_secs();
-        let what = match said.last() {
+        let what = match output.last() {
             last if last.is_empty() => format!("{self} was not ready after {seconds} s"),
-            last => format!("{self} was not ready after {seconds} s, and said last: {last}"),
+            last => format!("{self} was not ready after {seconds} s; its last output was: {last}"),
         };
         self.settings.program.explained(Error::of(Class::Retry, what))
     }
 
-    fn deaf(&self, port: u16, said: &Said) -> Error {
+    fn deaf(&self, port: u16, output: &ProgramOutput) -> Error {
         let what = format!(
             "{self} says that it is ready ({}), but nothing listens on port {port}",
-            said.last()
+            output.last()
         );
         Error::of(Class::Retry, what).hint("its command must listen on {port} of 127.0.0.1")
     }
@@ -371,7 +375,7 @@ impl Tunnel {
     }
 }
 
-/// How a child ends that may be about to.
+/// Waits for a child that may be about to end.
 fn wait_for_exit(child: &Child) -> Option<Exit> {
     let began = Instant::now();
     while child.exit().is_none() && began.elapsed() < ENDS {
@@ -380,15 +384,15 @@ fn wait_for_exit(child: &Child) -> Option<Exit> {
     child.exit()
 }
 
-/// How a tunnel ended, with what it said last.
-fn how(exit: Exit, said: &Said) -> String {
-    match said.last() {
+/// How a tunnel ended, with its last output.
+fn how(exit: Exit, output: &ProgramOutput) -> String {
+    match output.last() {
         last if last.is_empty() => format!(" ({exit})"),
         last => format!(" ({exit}): {last}"),
     }
 }
 
-/// Ends the attempt for those who wait for it, however it ended.
+/// Tells the waiting threads that an attempt is over, however it ended.
 struct Opening<'a>(&'a Tunnel);
 
 impl Drop for Opening<'_> {
@@ -398,7 +402,7 @@ impl Drop for Opening<'_> {
     }
 }
 
-/// A port that is free at this moment: the one that is wished for, or any.
+/// A port that is free at this moment: the wished one if possible, or any.
 fn free_port(wish: Option<u16>) -> std::io::Result<u16> {
     let bind = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
     let listener = match wish.map(bind) {
@@ -421,7 +425,7 @@ impl fmt::Debug for Tunnel {
     }
 }
 
-/// A tunnel is only the same as itself.
+/// A tunnel is equal only to itself.
 impl PartialEq for Tunnel {
     fn eq(&self, other: &Self) -> bool {
         std::ptr::eq(self, other)

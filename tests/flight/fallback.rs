@@ -248,7 +248,7 @@ fn a_bucket_without_a_mapping_is_named() {
     setting.server.write("other bucket", "m f=1 1\n");
     map(&setting, &["d", "d/autogen"]);
     let run = setting.export(&[]).expect(1);
-    let said = "DBRP mapping, and there is none for other bucket";
+    let said = "DBRP mapping, which is missing for other bucket";
     assert!(run.stderr.contains(said), "{}", run.stderr);
     assert!(run.stderr.contains("hint: let HTTP/2 pass"), "{}", run.stderr);
     assert_eq!(reads_by_query(&setting), 0);

@@ -1,4 +1,4 @@
-//! PURE: what an account has on Aptible, as its CLI lists it.
+//! PURE: what an account has on Aptible, as the CLI lists it.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -9,7 +9,7 @@ pub(super) struct Environment {
     pub(super) handle: String,
 }
 
-/// A database of `db:list`. One of RDS has no more than its handle.
+/// A database in `db:list`. One in RDS has only its handle.
 #[derive(Debug, Deserialize)]
 pub(super) struct Listed {
     pub(super) handle: String,
@@ -20,11 +20,11 @@ pub(super) struct Listed {
     pub(super) environment: Environment,
     #[serde(default)]
     pub(super) credentials: Vec<Credential>,
-    /// In gigabytes.
+    /// The size of its disk in gigabytes.
     pub(super) disk_size: Option<u64>,
 }
 
-/// One of the ways into a database. Its address and password are not taken over: the tunnel says them.
+/// One of the credentials of a database. The address and the password are not read here: the tunnel prints them.
 #[derive(Debug, Deserialize)]
 pub(super) struct Credential {
     #[serde(rename = "type")]
@@ -50,11 +50,11 @@ pub(super) struct Deleted {
     pub(super) environment: Option<Environment>,
 }
 
-/// What a database is.
+/// The kind of server of a database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Engine {
     Postgres,
-    /// An old one speaks none of the TLS that moveout does.
+    /// MySQL. An old one supports no TLS that moveout does.
     MySql {
         is_old: bool,
     },
@@ -71,7 +71,7 @@ pub(super) enum Engine {
 }
 
 impl Listed {
-    /// As it is named in the archive.
+    /// Its name in the archive.
     pub(super) fn name(&self) -> String {
         format!("{}.{}", self.environment.handle, self.handle)
     }
@@ -96,16 +96,16 @@ impl Listed {
         }
     }
 
-    /// Whether it has a way in of this type.
+    /// Whether it has a credential of this type.
     pub(super) fn has_way(&self, kind: &str) -> bool {
         self.credentials.iter().any(|credential| credential.kind == kind)
     }
 
-    /// Product and version for people.
+    /// The product and its version, for people.
     pub(super) fn product(&self) -> String {
         let kind = self.kind.as_deref().unwrap_or("RDS");
         match self.version.as_deref() {
-            // Some versions have the product in them.
+            // Some versions contain the name of the product.
             Some(version) if version.starts_with(kind) => version.to_owned(),
             Some(version) => format!("{kind} {version}"),
             None => kind.to_owned(),
@@ -114,7 +114,7 @@ impl Listed {
 }
 
 impl Engine {
-    /// How it is exported, for people.
+    /// How such a database is exported, for people.
     pub(super) fn how(self) -> &'static str {
         match self {
             Self::Postgres | Self::MySql { .. } | Self::InfluxDb1 | Self::InfluxDb2 => "Parquet",

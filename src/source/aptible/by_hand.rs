@@ -1,9 +1,9 @@
-//! PURE: what somebody has to export by hand, with the command to do it.
+//! PURE: the databases that somebody has to export by hand, with the commands to do so.
 
 use crate::error::Error;
 use crate::source::aptible::account::{Engine, Listed};
 
-/// Why a database cannot be exported by this version, with what to do instead; `None` where it can.
+/// Why this version cannot export a database, with what to do instead; `None` if it can.
 pub(super) fn by_hand(listed: &Listed) -> Option<Error> {
     let (handle, environment) = (&listed.handle, &listed.environment.handle);
     let tunnel = format!("aptible db:tunnel {handle} --environment {environment}");
@@ -12,15 +12,15 @@ pub(super) fn by_hand(listed: &Listed) -> Option<Error> {
             "an Elasticsearch",
             format!(
                 "`{tunnel} --port 9200`, then for each index `elasticdump --input=https://USER:PASSWORD@HOST:9200/INDEX \
-                 --output=INDEX.json --type=data` (and --type=mapping), or a snapshot into a bucket of your own: the \
-                 plugin for that is installed"
+                 --output=INDEX.json --type=data` (and --type=mapping); or make a snapshot in your own bucket, for which \
+                 the plugin is installed"
             ),
         ),
         Engine::RabbitMq => (
             "a RabbitMQ",
             format!(
                 "`{tunnel} --type management --port 15671`, then `curl -fsSu USER https://HOST:15671/api/definitions -o \
-                 definitions.json`, which holds hashes of passwords. Messages are not in it: let your consumers empty \
+                 definitions.json`, which contains hashes of passwords. It has no messages: let your consumers empty \
                  the queues first"
             ),
         ),
@@ -28,26 +28,26 @@ pub(super) fn by_hand(listed: &Listed) -> Option<Error> {
             "a CouchDB",
             format!(
                 "`{tunnel} --port 6984`, then for each database `couchbackup --url https://USER:PASSWORD@HOST:6984 --db \
-                 DATABASE > DATABASE.txt`, which leaves out attachments: fetch these by themselves"
+                 DATABASE > DATABASE.txt`, which leaves out attachments: fetch these separately"
             ),
         ),
         Engine::Sftp => (
             "an SFTP server",
             format!(
-                "its files leave by SFTP: `sftp -r USER@HOST:/ .` with the address of `aptible db:url {handle} \
-                 --environment {environment}`"
+                "fetch its files by `sftp -r USER@HOST:/ .`, with the address that `aptible db:url {handle} \
+                 --environment {environment}` prints"
             ),
         ),
         Engine::Rds => (
             "a database of your own AWS account (RDS), which Aptible does not delete",
             format!(
-                "where it is to be exported all the same: `{tunnel} --port 5433`, and the printed address as a source \
-                 of its own"
+                "to export it all the same, run `{tunnel} --port 5433`, and name the printed address as another source"
             ),
         ),
-        Engine::Unknown => {
-            ("of a kind that this version does not know", format!("`{tunnel}`, and its own tools"))
-        }
+        Engine::Unknown => (
+            "a database of a kind that this version does not know",
+            format!("run `{tunnel}`, and use its own tools"),
+        ),
         Engine::Postgres
         | Engine::MySql { .. }
         | Engine::InfluxDb1
@@ -57,13 +57,13 @@ pub(super) fn by_hand(listed: &Listed) -> Option<Error> {
     };
     let product = listed.product();
     Some(
-        Error::fail(format!("it is {what} ({product}), which is to be exported by hand")).hint(
+        Error::fail(format!("it is {what} ({product}), which must be exported by hand")).hint(
             format!("{how}. When that is done, leave it out: exclude = [\"{}\"]", listed.name()),
         ),
     )
 }
 
-/// Why a database has no server to ask; `None` where it has.
+/// Why a database has no running server; `None` if it has one.
 pub(super) fn not_there(listed: &Listed) -> Option<Error> {
     let status = listed.status.as_deref()?;
     (status != "provisioned").then(|| {

@@ -1,5 +1,5 @@
-//! A database on Aptible: its tunnel, and what is to be found behind it. What the tunnel prints has lost what the stored
-//! credential says besides; this adds it.
+//! A database on Aptible: its tunnel, and the source behind it. The tunnel prints an address without the options of the
+//! stored credential, which are added here.
 
 use std::fmt;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ impl AptibleDatabase {
     /// A database whose tunnel is not open yet.
     pub(super) fn new(listed: &Listed, asked: &AptibleAddress) -> Self {
         let engine = listed.engine();
-        // Redis has TLS behind a way in of its own; the default one is as safe, inside of the tunnel.
+        // Redis has TLS only with its own credential. The default one is as safe within the tunnel.
         let kind = (engine == Engine::Redis && listed.has_way("redis+ssl")).then_some("redis+ssl");
         let output = Arc::<Output>::default();
         let environment = &listed.environment.handle;
@@ -67,7 +67,7 @@ impl AptibleDatabase {
             port: usual_port(self.engine),
             user,
             password: Some(printed.password),
-            // Its other end was verified when the tunnel was opened.
+            // The other end of the tunnel was verified when it was opened.
             tls: Tls { mode, ca: None, client: None, binding: Binding::Prefer },
             time_columns: self.asked.time_columns.clone(),
             dump: self.asked.dump,
@@ -98,7 +98,7 @@ impl AptibleDatabase {
         })
     }
 
-    /// What there is behind what the tunnel printed.
+    /// The source behind the address that the tunnel printed.
     fn kind(&self, printed: Printed) -> Result<SourceKind> {
         Ok(match self.engine {
             Engine::Postgres => {
@@ -109,7 +109,7 @@ impl AptibleDatabase {
             Engine::MySql { is_old: false } => {
                 SourceKind::MySql(self.relational(printed, "root".to_owned(), TlsMode::Require))
             }
-            // It has only cipher suites that are not spoken here; the tunnel is encrypted itself.
+            // It has only cipher suites that moveout does not support. The tunnel itself is encrypted.
             Engine::MySql { is_old: true } => {
                 let user = "aptible-nossl".to_owned();
                 SourceKind::MySql(self.relational(printed, user, TlsMode::Disable))
@@ -125,7 +125,7 @@ impl AptibleDatabase {
                 let options = [("authSource", "admin"), ("directConnection", "true")];
                 SourceKind::MongoDb(self.dump_server(printed, true, &options))
             }
-            _ => return Err(Error::fail(format!("{} is to be exported by hand", self.name))),
+            _ => return Err(Error::fail(format!("{} must be exported by hand", self.name))),
         })
     }
 
@@ -151,7 +151,7 @@ impl Behind for AptibleDatabase {
     async fn found(&self) -> Result<SourceKind> {
         self.tunnel.ready().await?;
         let printed = self.output.printed().ok_or_else(|| {
-            Error::stop(format!("the tunnel of {} does not say where it leads", self.name))
+            Error::stop(format!("the tunnel of {} has not printed its address", self.name))
                 .hint("update Aptible's CLI, and moveout")
         })?;
         self.kind(printed)
@@ -168,7 +168,7 @@ impl fmt::Debug for AptibleDatabase {
     }
 }
 
-/// What cannot be had, as a source that says why.
+/// A source that cannot be opened and reports why.
 #[derive(Debug)]
 pub(super) struct Unavailable {
     pub(super) address: String,
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn each_type_is_asked_as_it_needs() {
+    fn each_type_of_database_has_its_own_settings() {
         let relational = |kind: SourceKind| match kind {
             SourceKind::Postgres(database) | SourceKind::MySql(database) => {
                 assert!(database.tunnel.is_some() && database.tls.ca.is_none());

@@ -1,10 +1,10 @@
-//! PURE: what Aptible's CLI says when it fails, with what to do about it. All of its failures end with the same status,
-//! so that its words are all there is to tell them apart.
+//! PURE: the failures of Aptible's CLI, with what to do about each. All of them have the same exit status, so only their
+//! words distinguish them.
 
 use crate::error::Error;
 use crate::source::child::Line;
 
-/// Words of a failure, whether it fails for good, and what to do about it.
+/// The words of a failure, whether it is permanent, and what to do about it.
 const KNOWN: &[(&str, bool, &str)] = &[
     (
         "Could not read token",
@@ -14,7 +14,7 @@ const KNOWN: &[(&str, bool, &str)] = &[
     (
         "API authentication error",
         true,
-        "the session is over: a login lasts a week, or 12 hours with a second factor. Run `aptible login`, then the \
+        "the session has expired: a login lasts a week, or 12 hours with a second factor. Run `aptible login`, then the \
          same command again; what was committed stays",
     ),
     (
@@ -53,12 +53,12 @@ const KNOWN: &[(&str, bool, &str)] = &[
     (
         "Tunnel timed out",
         false,
-        "Aptible ends each tunnel after 24 hours; it is opened again, and the same command goes on",
+        "Aptible ends each tunnel after 24 hours; it is opened again, and the same command continues",
     ),
     (
         "Tunnel crashed",
         false,
-        "its ssh ended: most often the network was away; run the same command again to go on",
+        "its ssh ended, most often because the network was down; run the same command again to continue",
     ),
     (
         "Tunnel did not come up",
@@ -68,7 +68,7 @@ const KNOWN: &[(&str, bool, &str)] = &[
     ),
 ];
 
-/// A line of the CLI's standard error, if it can hold no address with a password, and no password by itself.
+/// A line of the CLI's standard error as it may be shown; `None` if it may contain a password.
 pub(super) fn shown(line: &Line) -> Option<String> {
     let is_secret = ["://", "Password", "password"].iter().any(|sign| line.text.contains(sign));
     (!is_secret).then(|| line.to_string())
@@ -76,12 +76,12 @@ pub(super) fn shown(line: &Line) -> Option<String> {
 
 /// An error that quotes the CLI, with what to do about it.
 pub(super) fn explained(error: Error) -> Error {
-    let said = error.to_string();
-    let known = KNOWN.iter().find(|(words, ..)| said.contains(words));
+    let text = error.to_string();
+    let known = KNOWN.iter().find(|(words, ..)| text.contains(words));
     match known {
         Some((_, true, hint)) => error.for_good().hint(hint),
         Some((_, false, hint)) => error.hint(hint),
-        None => error.hint("run the command of Aptible's CLI by hand to see more"),
+        None => error.hint("run this command of Aptible's CLI by hand to see more"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! What there is on Aptible, for `plan`: the databases, and the backups that no export reads.
+//! What exists on Aptible, for `plan`: the databases, and the backups that no export reads.
 
 use std::collections::BTreeSet;
 
@@ -11,22 +11,22 @@ use crate::source::aptible::account::{Backup, Listed};
 use crate::source::aptible::cli;
 use crate::text::several;
 
-/// Databases whose backups are asked for at once: each is a start of the CLI.
+/// How many databases' backups are asked for at the same time. Each starts the CLI once.
 const AT_ONCE: usize = 4;
-/// Databases that a warning names.
+/// How many databases a warning names.
 const NAMED: usize = 5;
 
-/// What there is on Aptible.
+/// What exists on Aptible.
 #[derive(Debug, Default, Serialize)]
 pub struct Inventory {
-    /// The databases that are not left out.
+    /// The databases that are not excluded.
     pub databases: Vec<Entry>,
-    /// Backups of databases that are gone, each for itself.
+    /// The backups of databases that were deprovisioned.
     pub orphaned: Vec<Orphan>,
 }
 
 impl Inventory {
-    /// Whether nothing was asked for.
+    /// Whether it has nothing.
     pub fn is_empty(&self) -> bool {
         self.databases.is_empty() && self.orphaned.is_empty()
     }
@@ -46,13 +46,13 @@ pub struct Entry {
     pub kind: Option<String>,
     /// Its version.
     pub version: Option<String>,
-    /// Whether it has a server.
+    /// Its status: `provisioned` if it has a running server.
     pub status: Option<String>,
-    /// Gigabytes of its disk, of which its rows take a part.
+    /// The size of its disk in gigabytes, of which its rows need a part.
     pub disk_gigabytes: Option<u64>,
     /// How it is exported.
     pub how: String,
-    /// Its backups, which go when it is deprovisioned; `null` where they could not be asked for.
+    /// Its backups, which are deleted when it is deprovisioned; `null` if they could not be asked for.
     pub backups: Option<Backups>,
     #[serde(skip)]
     pub(super) has_backups: bool,
@@ -63,13 +63,13 @@ pub struct Entry {
 pub struct Backups {
     /// How many.
     pub count: u64,
-    /// When the first one was made.
+    /// When the oldest one was made.
     pub oldest: Option<String>,
-    /// When the last one was made.
+    /// When the newest one was made.
     pub newest: Option<String>,
 }
 
-/// A backup of a database that is gone.
+/// A backup of a database that was deprovisioned.
 #[derive(Debug, Serialize)]
 pub struct Orphan {
     /// Its number, by which it can be restored.
@@ -85,9 +85,9 @@ pub struct Orphan {
     pub deleted_at: Option<String>,
     /// When the backup was made.
     pub created_at: String,
-    /// Gigabytes that Aptible says it takes.
+    /// Its size in gigabytes, as Aptible states it.
     pub gigabytes: Option<f64>,
-    /// What restores it: to a new database, which is billed.
+    /// The command that restores it, to a new database, which is billed.
     pub restore: String,
 }
 
@@ -104,7 +104,7 @@ impl Entry {
             disk_gigabytes: listed.disk_size,
             how: engine.how().to_owned(),
             backups: None,
-            has_backups: listed.kind.is_some(), // Aptible makes none of what is in RDS
+            has_backups: listed.kind.is_some(), // Aptible makes no backups of databases in RDS
         }
     }
 }
@@ -131,21 +131,21 @@ impl Orphan {
     }
 }
 
-/// The warning of backups that are all there is of a database.
+/// The warning about backups that are the only copy of a database.
 pub(super) fn told(orphans: &[Orphan]) -> String {
     let databases: BTreeSet<&str> = orphans.iter().map(|orphan| orphan.handle.as_str()).collect();
     let named: Vec<String> =
         databases.iter().take(NAMED).map(|handle| handle.escape_debug().to_string()).collect();
     let more = if databases.len() > NAMED { ", …" } else { "" };
     format!(
-        "not in the archive: {} of databases that were deprovisioned ({}{more}); only restoring one to a new database, \
-         which is billed, lets it be exported; `moveout plan` lists them",
+        "not in the archive: {} of deprovisioned databases ({}{more}); one can be exported only after it was restored to \
+         a new database, which is billed; `moveout plan` lists them",
         several(orphans.len() as u64, "backup"),
         named.join(", ")
     )
 }
 
-/// Counts the backups of each database that is there. Returns what could not be asked.
+/// Counts the backups of each database. Returns the failures.
 pub async fn backups(inventory: &mut Inventory, progress: &Progress, retry: &Retry) -> Vec<String> {
     let there: Vec<_> = (inventory.databases.iter().enumerate())
         .filter(|(_, entry)| entry.has_backups)
@@ -165,7 +165,7 @@ pub async fn backups(inventory: &mut Inventory, progress: &Progress, retry: &Ret
         let entry = &mut inventory.databases[at];
         match answer {
             Ok(backups) => {
-                // RFC 3339 in one zone sorts by time.
+                // Times in RFC 3339 sort correctly within one time zone.
                 let times = || backups.iter().map(|backup| &backup.created_at);
                 entry.backups = Some(Backups {
                     count: backups.len() as u64,
@@ -174,7 +174,7 @@ pub async fn backups(inventory: &mut Inventory, progress: &Progress, retry: &Ret
                 });
             }
             Err(error) => {
-                failed.push(format!("{}: its backups are not known: {error}", entry.source))
+                failed.push(format!("{}: its backups could not be listed: {error}", entry.source))
             }
         }
     }

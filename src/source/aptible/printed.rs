@@ -1,5 +1,5 @@
-//! PURE: what `aptible db:tunnel` says: where it leads, and when it is ready. It prints the password twice, so that no
-//! line with one is shown.
+//! PURE: reads what `aptible db:tunnel` prints: where the tunnel leads, and when it is ready. It prints the password twice,
+//! and no line with it is shown.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -12,26 +12,26 @@ use crate::source::aptible::failures::{explained, shown};
 use crate::source::child::Line;
 use crate::source::tunnel::Program;
 
-/// What a tunnel leads to, as it printed that. What stands behind a `?` in the credential is not printed.
+/// The address that a tunnel printed. It lacks the part of the credential after the `?`.
 #[derive(Debug, Clone)]
 pub(super) struct Printed {
-    /// Says whether a Redis has TLS.
+    /// For Redis, it says whether there is TLS.
     pub(super) scheme: String,
-    /// Of this machine, but a certificate may be for it.
+    /// A name for this machine, which may be the name in the certificate.
     pub(super) host: String,
-    /// Of the tunnel's local end.
+    /// The port of the tunnel's local end.
     pub(super) port: u16,
-    /// Empty where the server knows no users.
+    /// Empty if the server knows no users.
     pub(super) user: String,
     pub(super) password: Secret,
 }
 
-/// Reads what a tunnel says.
+/// Interprets the output of a tunnel.
 #[derive(Debug, Default)]
 pub(super) struct Output(Mutex<Option<Printed>>);
 
 impl Output {
-    /// What was printed last.
+    /// The address that was printed last.
     pub(super) fn printed(&self) -> Option<Printed> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -94,7 +94,7 @@ Or, use the following arguments:
 Connected. Ctrl-C to close connection.";
 
     #[test]
-    fn the_lines_of_a_tunnel_are_understood_and_no_secret_is_shown() {
+    fn the_output_of_a_tunnel_is_understood_and_no_secret_is_shown() {
         let output = Output::default();
         let line = |text: &str| Line { from: Stream::Stderr, text: text.to_owned() };
         let mut shown = Vec::new();
@@ -114,7 +114,7 @@ Connected. Ctrl-C to close connection.";
     }
 
     #[test]
-    fn a_redis_of_before_has_no_user() {
+    fn an_old_redis_has_no_user() {
         let printed = printed("redis://:pw@localhost.aptible.in:1/ ").unwrap();
         assert_eq!((&*printed.user, printed.password.expose()), ("", "pw"));
     }

@@ -1,12 +1,12 @@
-//! PURE: what a supervisor tells moveout by its standard error: a line for each thing, whose first byte says what it is.
+//! PURE: what a supervisor reports to moveout on its standard error: one line for each report, whose first byte is its kind.
 
 use std::fmt;
 use std::io::{BufRead, Read};
 
-/// Longer lines come in pieces.
+/// Longer lines arrive in pieces.
 const LONGEST: u64 = 16 * 1024;
 
-/// Where a line comes from.
+/// The stream that a line was written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stream {
     /// Standard output.
@@ -22,12 +22,12 @@ pub enum Exit {
     Code(i32),
     /// By a signal.
     Signal(i32),
-    /// Nobody knows: its supervisor was killed. The program was ended after that.
+    /// In an unknown way, since its supervisor was killed. The program was ended after that.
     Lost,
 }
 
 impl Exit {
-    /// Whether it ended by itself and says that it did its work.
+    /// Whether it ended by itself and successfully.
     pub fn is_success(self) -> bool {
         self == Self::Code(0)
     }
@@ -43,21 +43,21 @@ impl fmt::Display for Exit {
     }
 }
 
-/// What a supervisor tells.
+/// A report of a supervisor.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Frame<'a> {
-    /// The program runs, with this number.
+    /// The program runs, with this process id.
     Started(i32),
-    /// The program cannot be started, for what the system's error says.
+    /// The program cannot be started. Holds the number of the system's error.
     Refused(i32),
     /// The program wrote a line.
     Line(Stream, &'a [u8]),
-    /// The program has ended, and all that it started.
+    /// The program and everything that it started have ended.
     Ended(Exit),
 }
 
 impl<'a> Frame<'a> {
-    /// As a line.
+    /// The report as a line.
     pub(super) fn line(&self) -> Vec<u8> {
         match self {
             Self::Started(pid) => format!("p{pid}\n").into_bytes(),
@@ -70,7 +70,7 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// Reads a line. One that is none of these comes from the supervisor itself, which may have panicked.
+    /// Reads a line. One that is not a report is an error message of the supervisor itself, which may have panicked.
     pub(super) fn parse(line: &'a [u8]) -> Self {
         let (kind, text) = line.split_at(line.len().min(1));
         let number = || str::from_utf8(text).ok()?.parse::<i32>().ok();
@@ -87,7 +87,7 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// Reads lines to their end, each without what ends it.
+/// Reads all lines and passes each one on without its end.
 pub(super) fn each_line(mut from: impl BufRead, mut each: impl FnMut(&[u8])) {
     let mut line = Vec::new();
     loop {
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_told_is_understood() {
+    fn reports_are_read_back() {
         for frame in [
             Frame::Started(7),
             Frame::Refused(2),
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_an_end_comes_in_pieces() {
+    fn a_line_without_an_end_arrives_in_pieces() {
         let text = [&vec![b'x'; 3 * LONGEST as usize][..], b"\r\nlast"].concat();
         let mut lines = Vec::new();
         each_line(&text[..], |line| lines.push(line.to_vec()));

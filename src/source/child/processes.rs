@@ -1,5 +1,5 @@
-//! Processes of the system: groups of them, what descends from one, and who listens on a port. Where there is no
-//! `/proc`, only groups are known.
+//! The processes of the system: their groups, their descendants, and which of them listens on a port. Without `/proc`, only
+//! groups are known.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -11,23 +11,23 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process_group};
 
-/// How long programs have to end after SIGINT. Some wait for 5 s themselves for what they started.
+/// How long programs may take to end after SIGINT. Some wait 5 s themselves for what they started.
 const GENTLE: Duration = Duration::from_secs(6);
-/// How long the system has to end programs after SIGKILL.
+/// How long the system may take to end programs after SIGKILL.
 const FORCED: Duration = Duration::from_secs(3);
-/// Between two looks at whether they are gone.
+/// The pause between two checks.
 const LOOK: Duration = Duration::from_millis(10);
-/// How often a port is looked at that a stranger seems to have.
+/// How often a port that a stranger seems to have is checked.
 const LOOKS: u32 = 10;
 /// The state of a socket that listens, in `/proc/net/tcp`.
 const LISTENS: &str = "0A";
 
-/// Whether nobody is left in a group.
+/// Whether no process is left in a group.
 pub(super) fn is_empty(group: Pid) -> bool {
     test_kill_process_group(group) == Err(Errno::SRCH)
 }
 
-/// Ends a group, and what descends from `root` outside of it: first in the way that Ctrl-C does, later by force.
+/// Ends a group, and the descendants of `root` outside of it: first as Ctrl-C does, later by force.
 pub(super) fn end(group: Pid, root: Option<Pid>, mut is_gone: impl FnMut() -> bool) {
     if is_gone() {
         return;
@@ -46,11 +46,11 @@ pub(super) fn end(group: Pid, root: Option<Pid>, mut is_gone: impl FnMut() -> bo
         }
         is_gone()
     };
-    // What is killed cannot start others any more, but what it has started before may be seen only then.
+    // Killed processes cannot start others, but those that they had started may become visible only later.
     let _ = wait(Signal::INT, GENTLE, false) || wait(Signal::KILL, FORCED, true);
 }
 
-/// Whoever is gone already gets no signal.
+/// Sends a signal, whose failure only means that a process is gone already.
 fn send(signal: Signal, group: Pid, root: Option<Pid>) {
     let _ = kill_process_group(group, signal);
     let others = root.map(descendants).unwrap_or_default();
@@ -67,7 +67,7 @@ struct Process {
     group: i32,
 }
 
-/// All processes that descend from one.
+/// All descendants of a process.
 fn descendants(root: Pid) -> Vec<Process> {
     let mut children = HashMap::<i32, Vec<Process>>::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -88,7 +88,7 @@ fn process(path: &std::path::Path) -> Option<Process> {
     let pid = path.file_name()?.to_str()?.parse().ok()?;
     let stat = fs::read(path.join("stat")).ok()?;
     let stat = String::from_utf8_lossy(&stat);
-    // The name before it may be anything.
+    // The name of the program, in parentheses, may contain anything.
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(1);
     let mut number = || fields.next()?.parse().ok();
     Some(Process { pid, parent: number()?, group: number()? })
@@ -103,12 +103,12 @@ pub enum Holder {
     Ours,
     /// Another process.
     Stranger,
-    /// Somebody, and this system or the rights of a process hide who.
+    /// Somebody, but the system or the rights of a process hide who.
     Unknown,
 }
 
-/// Who listens on a port for connections to 127.0.0.1, as seen from the supervisor of a program. A process that is
-/// ending has its sockets for a moment without showing them, so a stranger is looked at several times.
+/// Who listens on a port for connections to 127.0.0.1, from the point of view of a program's supervisor. For a moment, a
+/// process that is ending still has its sockets but does not show them, so a stranger is checked several times.
 pub(super) fn holder(port: u16, supervisor: Pid) -> Holder {
     for _ in 0..LOOKS {
         match seen(port, supervisor) {
@@ -148,27 +148,27 @@ fn seen(port: u16, supervisor: Pid) -> Holder {
     }
 }
 
-/// The sockets that take connections to a port of 127.0.0.1; `None` where the system does not show them.
+/// The sockets that accept connections to a port of 127.0.0.1; `None` if the system does not show them.
 fn listeners(port: u16) -> Option<Vec<u64>> {
     let old = fs::read_to_string("/proc/net/tcp").ok()?;
     let new = fs::read_to_string("/proc/net/tcp6").unwrap_or_default(); // there may be no IPv6
     let mut found: Vec<(bool, u64)> =
         old.lines().chain(new.lines()).filter_map(|line| listener(line, port)).collect();
-    // The system prefers who listens on this very address.
+    // The system prefers a socket that listens on this very address.
     if found.iter().any(|(is_exact, _)| *is_exact) {
         found.retain(|(is_exact, _)| *is_exact);
     }
     Some(found.into_iter().map(|(_, socket)| socket).collect())
 }
 
-/// A socket that listens, and whether it does so on 127.0.0.1 and not on all addresses.
+/// A listening socket, and whether it listens on 127.0.0.1 and not on all addresses.
 fn listener(line: &str, port: u16) -> Option<(bool, u64)> {
     let fields: Vec<&str> = line.split_ascii_whitespace().collect();
     let (address, at) = fields.get(1)?.split_once(':')?;
     if fields.get(3) != Some(&LISTENS) || u16::from_str_radix(at, 16) != Ok(port) {
         return None;
     }
-    // Each word is written as a number of the machine.
+    // Each word is written in the byte order of the machine.
     let word = |at: usize| u32::from_str_radix(address.get(at..at + 8)?, 16).ok();
     let words = (0..address.len()).step_by(8).map(word).collect::<Option<Vec<u32>>>()?;
     let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
@@ -191,10 +191,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_listens_is_seen() {
+    fn the_holder_of_a_port_is_found() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        // This process does, which does not descend from itself.
+        // This process listens, and is not its own descendant.
         assert_eq!(holder(port, getpid()), Holder::Stranger);
         drop(listener);
         assert_eq!(holder(port, getpid()), Holder::Nobody);
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     #[cfg(target_endian = "little")]
-    fn only_what_takes_connections_to_this_machine_counts() {
+    fn only_sockets_that_accept_local_connections_count() {
         let line = |address: &str, state: &str| {
             let tail =
                 "00000000:00000000 00:00000000 00000000     0        0 4711 1 0 100 0 0 10 0";

@@ -1,6 +1,6 @@
-//! The process between moveout and a program. It has a session of its own: no Ctrl-C reaches it, and no program asks
-//! the terminal for a password. It owns the program's standard error, so that a program that says goodbye always finds
-//! a reader.
+//! The process between moveout and a program. It has its own session, so that Ctrl-C does not reach it and no program can
+//! ask the terminal for a password. It reads the program's standard error, so that a program can write its last words even
+//! when moveout is gone.
 
 use std::ffi::OsString;
 use std::io;
@@ -20,19 +20,19 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::source::child::frames::{Exit, Frame, Stream, each_line};
 use crate::source::child::processes;
 
-/// How long the last lines of a program may take that is gone.
+/// How long the last lines of a program that has ended may take.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
 enum Event {
     /// The program ended.
     Ended(Exit),
-    /// No process is left that this one waits for.
+    /// No child process is left.
     Alone,
-    /// Everything is to end.
+    /// Everything shall end.
     Stop,
 }
 
-/// What is known of the program.
+/// What is known about the program.
 #[derive(Default)]
 struct State {
     exit: Option<Exit>,
@@ -49,12 +49,12 @@ impl State {
     }
 }
 
-/// Starts the program, and returns when it and all that it started are gone.
+/// Starts the program, and returns when it and everything that it started are gone.
 pub(super) fn run(is_raw: bool, mut argv: impl Iterator<Item = OsString>) {
-    let _ = setsid(); // it fails only for who has a session of its own
+    let _ = setsid(); // it fails only for a process that has its own session already
     adopt();
-    // Before the program starts: it would ignore the signals that this process ignores, as all in the background of a
-    // script do, but not those that this process handles.
+    // This comes before the program starts: it would inherit that signals are ignored, as they are for processes in the
+    // background of a script, but not that they are handled.
     let signals = Signals::new();
     let mut command = Command::new(argv.next().unwrap_or_default());
     command.args(argv).process_group(0).stdin(Stdio::null()).stderr(Stdio::piped());
@@ -83,19 +83,19 @@ pub(super) fn run(is_raw: bool, mut argv: impl Iterator<Item = OsString>) {
         happened.try_iter().for_each(|event| state.note(event));
         state.is_alone && processes::is_empty(program)
     });
-    // The pipes end with the last process that has them.
+    // The pipes end when the last process that has them does.
     let _ = has_read.recv_timeout(LAST_LINES);
     tell(&Frame::Ended(state.exit.unwrap_or(Exit::Lost)));
 }
 
-/// What the program starts stays below this process also when the program ends before it, or lets go of it.
+/// Makes everything that the program starts a descendant of this process, even if the program ends first or detaches it.
 fn adopt() {
     #[cfg(target_os = "linux")]
     let _ = rustix::process::set_child_subreaper(Some(getpid())); // before Linux 3.4 only the group is known
 }
 
-/// Passes the lines of a pipe on to moveout, and reads on when nobody listens any more. Whoever waits for `reading` to
-/// be closed waits for the end of the pipe.
+/// Passes the lines of a pipe on to moveout, and continues to read when moveout is gone. At the end of the pipe, `reading`
+/// is closed.
 fn pass_on(from: Stream, pipe: Option<impl Read + Send + 'static>, reading: Sender<()>) {
     if let Some(pipe) = pipe {
         thread::spawn(move || {
@@ -105,15 +105,15 @@ fn pass_on(from: Stream, pipe: Option<impl Read + Send + 'static>, reading: Send
     }
 }
 
-/// moveout closes this process's standard input, or the system does when moveout is gone.
+/// Waits until moveout closes this process's standard input, or the system does because moveout is gone.
 fn watch_moveout(events: Sender<Event>) {
     thread::spawn(move || {
-        let _ = io::copy(&mut io::stdin().lock(), &mut io::sink()); // an error is an end, too
+        let _ = io::copy(&mut io::stdin().lock(), &mut io::sink()); // an error is an end as well
         let _ = events.send(Event::Stop);
     });
 }
 
-/// Who ends a whole service sends a signal to each of its processes.
+/// The signals that end this process. A service manager sends them to each process of a service.
 struct Signals {
     runtime: Runtime,
     signals: Vec<Signal>,
@@ -138,7 +138,7 @@ impl Signals {
     }
 }
 
-/// Waits for the program and for everything that this process has adopted, until nothing is left.
+/// Waits for the program and for all processes that this one has adopted, until none is left.
 fn reap(program: Pid, events: &Sender<Event>) {
     loop {
         match wait(WaitOptions::empty()) {
@@ -160,7 +160,7 @@ fn exit(status: WaitStatus) -> Exit {
     }
 }
 
-/// Nobody may listen any more.
+/// Sends a report to moveout, which may be gone.
 fn tell(frame: &Frame<'_>) {
     let _ = io::stderr().lock().write_all(&frame.line());
 }

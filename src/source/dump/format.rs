@@ -1,5 +1,5 @@
-//! PURE: whether the bytes of a dump are whole, each format by its own signs. Exit status 0 of a program does not prove
-//! that, nor does the end of its output alone: this reads all of it, piece by piece, in little memory.
+//! PURE: checks whether the bytes of a dump are complete, by the signs of each format. Neither exit status 0 of a program
+//! nor the end of its output alone proves that, so all of it is read, piece by piece and in little memory.
 
 mod archive;
 mod lines;
@@ -13,26 +13,26 @@ use self::mysqldump::MysqlDump;
 use self::pg_dump::PgDump;
 use self::rdb::Rdb;
 pub(super) use self::rdb::Untrimmed;
-pub use self::whole::{Fault, Whole};
+pub use self::whole::{Defect, Whole};
 use crate::model::DumpFormat;
 
 /// Reads a dump from its first to its last byte.
 #[derive(Debug)]
-pub enum Reading {
+pub enum DumpParser {
     /// SQL by pg_dump.
     PgDump(PgDump),
     /// SQL by mysqldump or mariadb-dump.
     MysqlDump(MysqlDump),
-    /// The file of a Redis database.
+    /// The file of a Redis server.
     Rdb(Box<Rdb>),
-    /// The archive of mongodump.
+    /// An archive of mongodump.
     Archive(Box<Archive>),
-    /// Anything that ends in a text.
+    /// Anything that ends with a given text.
     EndsWith(End),
 }
 
-impl Reading {
-    /// Begins to read.
+impl DumpParser {
+    /// A parser for a dump of this format.
     pub fn of(format: &DumpFormat) -> Self {
         match format {
             DumpFormat::PgDump => Self::PgDump(PgDump::default()),
@@ -44,7 +44,7 @@ impl Reading {
     }
 
     /// Takes the next bytes.
-    pub fn take(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+    pub fn take(&mut self, bytes: &[u8]) -> Result<(), Defect> {
         match self {
             Self::PgDump(reading) => reading.take(bytes),
             Self::MysqlDump(reading) => reading.take(bytes),
@@ -55,8 +55,8 @@ impl Reading {
         Ok(())
     }
 
-    /// No byte follows.
-    pub fn end(self) -> Result<Whole, Fault> {
+    /// Ends the dump: no byte follows.
+    pub fn end(self) -> Result<Whole, Defect> {
         let mut whole = match self {
             Self::PgDump(reading) => reading.end(),
             Self::MysqlDump(reading) => reading.end(),
@@ -70,10 +70,10 @@ impl Reading {
     }
 }
 
-/// How far from its end a dump is looked at for the text that it ends in.
+/// How much white space may follow the text that a dump ends with.
 const TAIL_BYTES: usize = 64 << 10;
 
-/// The end of a dump of which nothing else is known.
+/// The end of a dump about which nothing else is known.
 #[derive(Debug)]
 pub struct End {
     text: Vec<u8>,
@@ -93,12 +93,12 @@ impl End {
         self.tail.extend_from_slice(bytes);
     }
 
-    fn end(self) -> Result<Whole, Fault> {
+    fn end(self) -> Result<Whole, Defect> {
         if self.tail.trim_ascii_end().ends_with(&self.text) {
             return Ok(Whole { checked: "its end", ..Whole::default() });
         }
         let text = String::from_utf8_lossy(&self.text).into_owned();
-        Err(format!("does not end in `{}`", text.escape_debug()))
+        Err(format!("does not end with `{}`", text.escape_debug()))
     }
 }
 
@@ -107,15 +107,15 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Reads it in pieces of so many bytes.
-    pub(super) fn read(format: &DumpFormat, bytes: &[u8], piece: usize) -> Result<Whole, Fault> {
-        let mut reading = Reading::of(format);
+    /// Reads a dump in pieces of this many bytes.
+    pub(super) fn read(format: &DumpFormat, bytes: &[u8], piece: usize) -> Result<Whole, Defect> {
+        let mut reading = DumpParser::of(format);
         bytes.chunks(piece.max(1)).try_for_each(|piece| reading.take(piece))?;
         reading.end()
     }
 
     #[test]
-    fn the_end_is_the_very_end_but_for_white_space() {
+    fn only_white_space_may_follow_the_end() {
         let format = DumpFormat::EndsWith("-- done".to_owned());
         for (text, whole) in [
             ("a\n-- done", true),
@@ -133,12 +133,12 @@ mod tests {
         let long = [b"x".repeat(200_000), b"-- done".to_vec(), b" ".repeat(60_000)].concat();
         assert!(read(&format, &long, 7000).is_ok());
         let fault = read(&format, &[long, b" ".repeat(60_000)].concat(), 7000).unwrap_err();
-        assert_eq!(fault, "does not end in `-- done`");
+        assert_eq!(fault, "does not end with `-- done`");
     }
 
     proptest! {
         #[test]
-        fn no_bytes_make_a_reading_panic(bytes in prop::collection::vec(any::<u8>(), 0..400), piece in 1usize..50) {
+        fn arbitrary_bytes_do_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..400), piece in 1usize..50) {
             for format in [DumpFormat::PgDump, DumpFormat::MysqlDump, DumpFormat::Rdb, DumpFormat::MongodumpArchive] {
                 prop_assert!(read(&format, &bytes, piece).is_err());
                 let magic = [&[0x6d, 0xe2, 0x99, 0x81], bytes.as_slice()].concat();

@@ -1,4 +1,4 @@
-//! A MongoDB by mongodump, whose archive names all collections and ends each with a checksum.
+//! Dumps a MongoDB by mongodump, whose archive names all collections and ends each with a checksum.
 
 use std::fs::File;
 use std::io::Write;
@@ -19,10 +19,10 @@ use crate::source::tunnel::Passage;
 
 const PROGRAM: &str = "mongodump";
 const CONNECTING: Duration = Duration::from_secs(10);
-/// What it says to a user who may not: no further attempt helps.
+/// Texts of errors that another attempt would only repeat.
 pub(super) const PERMANENT: &[&str] = &["AuthenticationFailed", "Unauthorized", "not authorized"];
 
-/// Asks only whether somebody listens: the rest is mongodump's.
+/// Checks only whether somebody listens. Everything else is left to mongodump.
 pub(super) async fn reach(server: &DumpServer) -> Result<()> {
     let (host, port) = address(server, passage(server.tunnel.as_ref()).await?);
     let connect = move || {
@@ -35,13 +35,13 @@ pub(super) async fn reach(server: &DumpServer) -> Result<()> {
         };
         connected.map_err(failed)
     };
-    let ended = |error| Error::stop(format!("a thread ended: {error}"));
-    tokio::task::spawn_blocking(connect).await.map_err(ended)?
+    let failed = |error| Error::stop(format!("a worker thread failed: {error}"));
+    tokio::task::spawn_blocking(connect).await.map_err(failed)?
 }
 
 pub(super) async fn plan() -> Result<DumpPlan> {
     let version = program::version(PROGRAM).await?;
-    // It says `mongodump version: 100.9.4`.
+    // The output is `mongodump version: 100.9.4`.
     let program = version.replace(" version:", "");
     Ok(DumpPlan { program, format: DumpFormat::MongodumpArchive })
 }
@@ -51,7 +51,7 @@ pub(super) async fn dump(
     output: &DumpSender,
     terms: Terms<'_>,
 ) -> Result<Dumped> {
-    // The address holds the password. It is in a file without a name, which is gone with this process.
+    // The address contains the password. It goes into a file without a name, which vanishes with this process.
     let failed =
         |error: std::io::Error| Error::stop(format!("writing the address for {PROGRAM}: {error}"));
     let config = memfd_create("mongodump", MemfdFlags::CLOEXEC).map_err(|e| failed(e.into()))?;
@@ -69,7 +69,7 @@ pub(super) async fn dump(
     Ok(Dumped::default())
 }
 
-/// The configuration of mongodump: YAML, in which a text of JSON is one.
+/// The configuration of mongodump. It is YAML, in which a JSON string is a valid text.
 fn configuration(server: &DumpServer, passage: Option<Passage>) -> Result<String> {
     let uri = serde_json::to_string(&uri(server, passage))
         .map_err(|error| Error::stop(format!("writing an address: {error}")))?;
@@ -95,13 +95,13 @@ fn uri(server: &DumpServer, passage: Option<Passage>) -> String {
     let has = |name: &str| server.options.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
     let mut options = server.options.clone();
     let mut add = |name: &str, value: &str| options.push((name.to_owned(), value.to_owned()));
-    // A member of a replica set names hosts that only its neighbours can reach.
+    // The members of a replica set name hosts that only they can reach, so the connection stays with this one.
     if !has("directConnection") && !has("replicaSet") {
         add("directConnection", "true");
     }
     if let Some(tls) = &server.tls {
         add("tls", "true");
-        // There is no other name than the host's that it could compare.
+        // mongodump can compare the certificate only with the host that it connects to.
         match (tls.verify, tls.name.is_some() || passage.is_some()) {
             (false, _) => add("tlsInsecure", "true"),
             (true, true) => add("tlsAllowInvalidHostnames", "true"),
@@ -126,7 +126,7 @@ mod tests {
     use crate::config::DumpTls;
 
     #[test]
-    fn an_address_is_direct_and_quoted() {
+    fn an_address_is_direct_and_encoded() {
         let mut server = DumpServer {
             host: "h".into(),
             port: 27017,

@@ -1,5 +1,5 @@
-//! A program that prints a dump: started without a shell, its standard output handed on piece by piece, its complaints
-//! kept for the message, its exit status its own. It is ended when nobody wants its output any more.
+//! Runs a program that prints a dump, without a shell. Its standard output is passed on piece by piece, and the end of its
+//! standard error is kept for the error message. It is ended when nobody wants its output any more.
 
 use std::io::{self, ErrorKind, Read};
 use std::process::Command;
@@ -16,18 +16,18 @@ use crate::source::child::{self, Child, Exit, name_of};
 use crate::source::tunnel::{Passage, Tunnel};
 use crate::text::printable;
 
-/// Bytes of output that are handed on at once.
+/// The most bytes of output that are passed on at once.
 const PIECE_BYTES: usize = 256 << 10;
-/// The end of what a program complains is kept; it says why.
+/// How much of the end of a program's standard error is kept. The end has the reason of a failure.
 const COMPLAINT_BYTES: usize = 2 << 10;
-/// The longest answer that is read.
+/// The longest answer that is kept.
 const ANSWER_BYTES: usize = 64 << 10;
-/// Asking a program for its version.
+/// How long a program may take to print its version.
 const SHORT: Duration = Duration::from_secs(20);
-/// How often it is looked whether a program is silent.
+/// How often a program is checked for silence.
 const TICK: Duration = Duration::from_secs(1);
 
-/// For how long a program may print nothing: some wait for a server that first writes all of it to its own disk.
+/// How long a program may print nothing. Some wait for a server that first writes the whole dump to its own disk.
 pub(in crate::source) fn silence(limits: &Limits) -> Duration {
     limits.patience * 4
 }
@@ -35,16 +35,16 @@ pub(in crate::source) fn silence(limits: &Limits) -> Duration {
 /// How a program is run.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::source) struct Terms<'a> {
-    /// For how long it may print nothing.
+    /// How long it may print nothing.
     pub(in crate::source) silence: Duration,
-    /// What must not be seen in what it complains of.
+    /// A secret that must be masked in its standard error.
     pub(in crate::source) secret: Option<&'a Secret>,
-    /// Words of complaints that no further attempt helps against.
+    /// Texts of errors that another attempt would only repeat.
     pub(in crate::source) permanent: &'a [&'a str],
 }
 
-/// Runs a program to its end and hands on what it prints. Returns what it complained of. An error where its exit status
-/// is not 0, or where it prints nothing for too long.
+/// Runs a program to its end and passes its output on. Returns the end of its standard error. It is an error if the exit
+/// status is not 0, or if the program prints nothing for too long.
 pub(in crate::source) async fn run(
     command: Command,
     output: &DumpSender,
@@ -55,7 +55,7 @@ pub(in crate::source) async fn run(
     if exit.is_success() {
         return Ok(complaint);
     }
-    let why = if complaint.is_empty() { "it does not say why" } else { &complaint };
+    let why = if complaint.is_empty() { "it gave no reason" } else { &complaint };
     let message = format!("{name} failed ({exit}): {why}");
     if terms.permanent.iter().any(|words| complaint.contains(words)) {
         Err(Error::fail(message))
@@ -95,13 +95,13 @@ pub(in crate::source) async fn answer(command: Command, terms: Terms<'_>) -> Res
     Ok(if text.is_empty() { complaint } else { text })
 }
 
-/// What a program says of its version, in one line.
+/// The first line that a program prints about its version.
 pub(in crate::source) async fn version(program: &str) -> Result<String> {
     let mut command = Command::new(program);
     command.arg("--version");
     let terms = Terms { silence: SHORT, secret: None, permanent: &[] };
-    let said = answer(command, terms).await?;
-    Ok(printable(said.lines().next().unwrap_or_default().trim()))
+    let text = answer(command, terms).await?;
+    Ok(printable(text.lines().next().unwrap_or_default().trim()))
 }
 
 async fn stream(command: Command, output: &DumpSender, terms: Terms<'_>) -> Result<(Exit, String)> {
@@ -120,14 +120,14 @@ async fn stream(command: Command, output: &DumpSender, terms: Terms<'_>) -> Resu
             })
         }
     };
-    let ended = |error| Error::stop(format!("a thread ended: {error}"));
-    let child = tokio::task::spawn_blocking(start).await.map_err(ended)?;
-    // It is told to end when this is dropped, also where nobody waits for its output any more.
+    let failed = |error| Error::stop(format!("a worker thread failed: {error}"));
+    let child = tokio::task::spawn_blocking(start).await.map_err(failed)?;
+    // When this is dropped, the program is told to end, even if nobody waits for its output any more.
     let child = child.map_err(|error| not_started(&name, &error))?;
     let Some(stdout) = child.stdout() else {
-        return Err(Error::stop(format!("{name}: its output was taken already")));
+        return Err(Error::stop(format!("the output of {name} was taken already")));
     };
-    // Since when it is waited for; a slow archive is no silence.
+    // Since when the program is waited for. While the archive is slow, nobody waits for the program.
     let waiting = Arc::new(Mutex::new(None));
     let reading = {
         let (waiting, output) = (Arc::clone(&waiting), output.clone());
@@ -137,7 +137,7 @@ async fn stream(command: Command, output: &DumpSender, terms: Terms<'_>) -> Resu
     let mut tick = tokio::time::interval(TICK);
     let read = loop {
         tokio::select! {
-            read = &mut reading => break read.map_err(ended)?,
+            read = &mut reading => break read.map_err(failed)?,
             _ = tick.tick() => {
                 let since = *lock(&waiting);
                 if since.is_some_and(|since: Instant| since.elapsed() > terms.silence) {
@@ -146,23 +146,25 @@ async fn stream(command: Command, output: &DumpSender, terms: Terms<'_>) -> Resu
             }
         }
     };
-    read.map_err(|error| Error::of(Class::Retry, format!("reading what {name} prints: {error}")))?;
+    read.map_err(|error| {
+        Error::of(Class::Retry, format!("reading the output of {name}: {error}"))
+    })?;
     let Ok(exit) = tokio::time::timeout(terms.silence, child.ended()).await else {
         return Err(silent(&name, terms.silence));
     };
-    let said = lock(&complaint).clone();
+    let complaint = lock(&complaint).clone();
     let shown = match terms.secret.map(Secret::expose) {
         Some(secret) if !secret.is_empty() => {
-            // In an address it is written in another way.
+            // Within an address, the secret is percent-encoded.
             let encoded = utf8_percent_encode(secret, NON_ALPHANUMERIC).to_string();
-            said.replace(secret, "***").replace(&encoded, "***")
+            complaint.replace(secret, "***").replace(&encoded, "***")
         }
-        _ => said,
+        _ => complaint,
     };
     Ok((exit, printable(shown.trim())))
 }
 
-/// Hands on what comes until its end, or until nobody takes it any more.
+/// Passes the output on until its end, or until nobody takes it any more.
 fn hand_on(
     mut from: impl Read,
     output: &DumpSender,
@@ -190,7 +192,7 @@ fn not_started(name: &str, error: &io::Error) -> Error {
 
 fn silent(name: &str, silence: Duration) -> Error {
     let seconds = silence.as_secs();
-    Error::of(Class::Retry, format!("{name} has printed nothing for {seconds} s, and was ended"))
+    Error::of(Class::Retry, format!("{name} printed nothing for {seconds} s, so it was ended"))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,4 +1,4 @@
-//! A Redis by redis-cli, which asks the server for its file as a replica does.
+//! Dumps a Redis by redis-cli, which asks the server for its file as a replica does.
 
 use std::process::Command;
 
@@ -11,39 +11,39 @@ use crate::source::dump::program::{self, Terms, passage};
 use crate::source::tunnel::Passage;
 
 const PROGRAM: &str = "redis-cli";
-/// What a server says to a user who may not: no further attempt helps.
+/// Texts of a server's errors that another attempt would only repeat.
 const REFUSED: [&str; 4] = ["NOAUTH", "WRONGPASS", "NOPERM", "invalid username-password"];
 
-/// What a server says of itself.
+/// What a server says about itself.
 pub(super) struct Server {
     pub(super) version: String,
     pub(super) size: Size,
-    /// What the user should know of it.
+    /// What the user should know about it.
     pub(super) warnings: Vec<String>,
 }
 
 pub(super) async fn describe(server: &DumpServer, terms: Terms<'_>) -> Result<Server> {
     let mut info = command(server, passage(server.tunnel.as_ref()).await?);
     info.arg("INFO");
-    let said = program::answer(info, terms).await?;
+    let answer = program::answer(info, terms).await?;
     let value = |key: &str| {
-        let line = said.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+        let line = answer.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
         line.map(|value| value.trim().to_owned())
     };
     let is = |key: &str, expected: &str| value(key).is_some_and(|value| value == expected);
-    let told = [
+    let findings = [
         (
             is("cluster_enabled", "1"),
-            "it is one node of a cluster, and its dump has the keys of this node alone: give each master as a source",
+            "it is one node of a cluster, and its dump has only the keys of this node: name each master as a source",
         ),
         (
             is("role", "slave") && !is("master_link_status", "up"),
-            "it is a replica that has lost its master: its dump may lack what was written since",
+            "it is a replica that has lost its master: its dump may lack what was written after that",
         ),
     ];
-    let told = told.into_iter().filter(|(is_so, _)| *is_so);
+    let found = findings.into_iter().filter(|(is_so, _)| *is_so);
     let warnings =
-        told.map(|(_, what)| format!("{}:{}: {what}", server.host, server.port)).collect();
+        found.map(|(_, what)| format!("{}:{}: {what}", server.host, server.port)).collect();
     match value("redis_version") {
         Some(version) => Ok(Server {
             warnings,
@@ -53,17 +53,17 @@ pub(super) async fn describe(server: &DumpServer, terms: Terms<'_>) -> Result<Se
                 bytes: value("used_memory_dataset").and_then(|bytes| bytes.parse().ok()),
             },
         }),
-        // A user may be allowed to dump and not to ask.
-        None if said.contains("NOPERM") => {
+        // A user may be allowed to dump but not to ask for INFO.
+        None if answer.contains("NOPERM") => {
             Ok(Server { version: "Redis".to_owned(), size: Size::default(), warnings })
         }
-        None if REFUSED.iter().any(|words| said.contains(words)) => {
-            Err(Error::stop(format!("the server refuses: {said}")).hint(
+        None if REFUSED.iter().any(|words| answer.contains(words)) => {
+            Err(Error::stop(format!("the server refuses the login: {answer}")).hint(
                 "set REDISCLI_AUTH, or `username` and `password` in the configuration; the user needs +psync and \
                  +sync",
             ))
         }
-        None => Err(Error::of(Class::Retry, format!("the server does not say its version: {said}"))),
+        None => Err(Error::of(Class::Retry, format!("the server does not show its version: {answer}"))),
     }
 }
 
@@ -83,14 +83,14 @@ pub(super) async fn dump(
         let mut untrimmed = Untrimmed::default();
         while let Some(piece) = pieces.recv().await {
             let sure = untrimmed.take(&piece);
-            // Whoever takes it says why where he takes no more.
+            // A receiver that takes no more reports its own error.
             if !sure.is_empty() && output.send(sure.into()).await.is_err() {
                 return;
             }
         }
         let last = untrimmed.end();
         if !last.is_empty() {
-            let _ = output.send(last.into()).await; // the same
+            let _ = output.send(last.into()).await; // as above
         }
     };
     let run = async {
@@ -103,7 +103,7 @@ pub(super) async fn dump(
     Ok(Dumped::default())
 }
 
-/// What a user who may not dump is told.
+/// Texts of errors that another attempt would only repeat.
 pub(super) const PERMANENT: &[&str] = &REFUSED;
 
 fn command(server: &DumpServer, passage: Option<Passage>) -> Command {

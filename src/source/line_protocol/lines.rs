@@ -13,7 +13,7 @@ use crate::source::line_protocol::cells;
 use crate::source::line_protocol::header::{Context, Header};
 use crate::source::line_protocol::options::Options;
 use crate::source::line_protocol::parse;
-use crate::source::line_protocol::parse::{Fault, NAME, Parsed, STRING, Value, bad};
+use crate::source::line_protocol::parse::{LineError, NAME, Parsed, STRING, Value, bad};
 use crate::source::line_protocol::schema::{Draft, FieldRef, Fields, utf8};
 use crate::source::line_protocol::spool::{Spool, Writer};
 use crate::source::line_protocol::tags;
@@ -71,7 +71,7 @@ impl<'a> Lines<'a> {
         let length = match line {
             [] | [b'\r'] => {
                 self.digits.last = last;
-                return Err(Fault::More);
+                return Err(LineError::More);
             }
             [b'\n', ..] => 1,
             [b'\r', b'\n', ..] => 2,
@@ -97,7 +97,7 @@ impl<'a> Lines<'a> {
     }
 
     fn comment(&mut self, line: &[u8], number: u64) -> Parsed<usize> {
-        let end = memchr(b'\n', line).ok_or(Fault::More)?;
+        let end = memchr(b'\n', line).ok_or(LineError::More)?;
         let text = std::str::from_utf8(&line[1..end]);
         let before = self.header.context.clone();
         if text.is_ok_and(|text| self.header.comment(text)) {
@@ -117,7 +117,7 @@ impl<'a> Lines<'a> {
         if !self.header.may_be_statement(line) {
             return Ok(None);
         }
-        let end = memchr(b'\n', line).ok_or(Fault::More)?;
+        let end = memchr(b'\n', line).ok_or(LineError::More)?;
         let text = std::str::from_utf8(&line[..end]);
         Ok(text.is_ok_and(|text| self.header.statement(text)).then_some(end + 1))
     }
@@ -164,7 +164,7 @@ impl<'a> Lines<'a> {
                 Some(b' ') => break,
                 Some(b'\n') => return bad("no timestamp"),
                 Some(_) => return bad("neither a comma nor a space after a value"),
-                None => return Err(Fault::More),
+                None => return Err(LineError::More),
             }
         }
         let end = parse::timestamp(&line[at..])?;

@@ -13,7 +13,7 @@ use crate::source::line_protocol::merge;
 use crate::source::line_protocol::merge::Survey;
 use crate::source::line_protocol::options::Options;
 use crate::source::line_protocol::parse;
-use crate::source::line_protocol::parse::Fault;
+use crate::source::line_protocol::parse::LineError;
 use crate::source::line_protocol::schema::{Draft, Slot};
 use crate::source::line_protocol::spool::{Segment, Spool};
 use crate::source::line_protocol::text::Text;
@@ -107,15 +107,15 @@ impl Loader<'_> {
                         self.spill()?;
                     }
                 }
-                Err(Fault::Bad(why)) => return Err(self.wrong(text, &why)),
-                Err(Fault::More) if text.rest().len() > LONGEST_LINE => {
+                Err(LineError::Bad(why)) => return Err(self.wrong(text, &why)),
+                Err(LineError::More) if text.rest().len() > LONGEST_LINE => {
                     return Err(
                         self.wrong(text, "a line of more than 64 MiB; is a quote not closed?")
                     );
                 }
-                Err(Fault::More) if text.more() => {}
-                Err(Fault::More) if text.rest().is_empty() => break,
-                Err(Fault::More) => {
+                Err(LineError::More) if text.more() => {}
+                Err(LineError::More) if text.rest().is_empty() => break,
+                Err(LineError::More) => {
                     return Err(self.wrong(text, "a quote is not closed, or the file was cut"));
                 }
             }

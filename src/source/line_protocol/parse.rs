@@ -3,7 +3,7 @@
 
 use memchr::{memchr, memchr_iter};
 
-pub(super) use crate::source::line_protocol::fault::{Fault, Parsed, bad, show};
+pub(super) use crate::source::line_protocol::line_error::{LineError, Parsed, bad, show};
 pub(super) use crate::source::line_protocol::values::{Value, blank, timestamp, value};
 
 /// The bytes that a backslash escapes in a measurement or in the key of a field. In a measurement it is necessary only
@@ -38,7 +38,7 @@ pub(super) fn series_end(line: &[u8]) -> Parsed<usize> {
     match memchr_iter(b' ', line).find(|&at| at > 0 && line[at - 1] != b'\\') {
         Some(at) => Ok(at),
         None if line_end(line).is_some() => bad(NO_FIELDS),
-        None => Err(Fault::More),
+        None => Err(LineError::More),
     }
 }
 
@@ -128,7 +128,7 @@ pub(super) fn field_key_end(rest: &[u8]) -> Parsed<usize> {
             _ => {}
         }
     }
-    Err(Fault::More)
+    Err(LineError::More)
 }
 
 /// Whether the text of a comment would be a point.
@@ -206,8 +206,8 @@ mod tests {
         assert_eq!(series_end(b"cpu,a=b f=1"), Ok(7));
         assert_eq!(series_end(br"c\ u,a=\ b f=1"), Ok(10));
         assert_eq!(series_end(br"cpu,a=b\\ f=1 1"), Ok(13), "only the byte before counts");
-        assert_eq!(series_end(b"cpu,a=b"), Err(Fault::More));
-        assert!(matches!(series_end(b"cpu,a=b\n"), Err(Fault::Bad(_))));
+        assert_eq!(series_end(b"cpu,a=b"), Err(LineError::More));
+        assert!(matches!(series_end(b"cpu,a=b\n"), Err(LineError::Bad(_))));
     }
 
     #[test]
@@ -216,9 +216,9 @@ mod tests {
         assert_eq!(field_key_end(br"a\=b\,c\ d=1"), Ok(10));
         assert_eq!(field_key_end(br#"a"b=1"#), Ok(3));
         assert_eq!(field_key_end(br"a\\,b=1"), Ok(5));
-        assert_eq!(field_key_end(b"f"), Err(Fault::More));
+        assert_eq!(field_key_end(b"f"), Err(LineError::More));
         for wrong in ["=1", "f 1", "f,g=1", ",f=1", " f=1", "f\n", "\n", "a\\\\\n=1"] {
-            assert!(matches!(field_key_end(wrong.as_bytes()), Err(Fault::Bad(_))), "{wrong:?}");
+            assert!(matches!(field_key_end(wrong.as_bytes()), Err(LineError::Bad(_))), "{wrong:?}");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use memchr::memchr2;
 
-use crate::source::line_protocol::fault::{Fault, Parsed, bad, show};
+use crate::source::line_protocol::line_error::{LineError, Parsed, bad, show};
 
 /// The value of a field.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -21,7 +21,7 @@ pub(super) fn value(rest: &[u8]) -> Parsed<(Value<'_>, usize)> {
         return string(rest);
     }
     let end =
-        rest.iter().position(|byte| matches!(byte, b',' | b' ' | b'\n')).ok_or(Fault::More)?;
+        rest.iter().position(|byte| matches!(byte, b',' | b' ' | b'\n')).ok_or(LineError::More)?;
     let token = &rest[..end];
     let value = match (token.first(), token.last()) {
         (None, _) => return bad("a field without a value"),
@@ -42,7 +42,7 @@ fn string(rest: &[u8]) -> Parsed<(Value<'_>, usize)> {
         }
         at += 2;
     }
-    Err(Fault::More)
+    Err(LineError::More)
 }
 
 fn boolean(token: &[u8]) -> Parsed<bool> {
@@ -73,8 +73,8 @@ fn check_digits(digits: &[u8], token: &[u8]) -> Parsed<()> {
     }
 }
 
-fn out_of_range(token: &[u8]) -> Fault {
-    Fault::Bad(format!("`{}` does not fit 64 bits", show(token)).into())
+fn out_of_range(token: &[u8]) -> LineError {
+    LineError::Bad(format!("`{}` does not fit 64 bits", show(token)).into())
 }
 
 // Rust's parser accepts more than InfluxDB's (`inf`, `+1`), so the bytes are checked first.
@@ -122,7 +122,7 @@ pub(super) fn timestamp(rest: &[u8]) -> Parsed<Timestamp> {
     let carriage_return = usize::from(rest.get(end + spaces) == Some(&b'\r'));
     let newline = end + spaces + carriage_return;
     match rest.get(newline) {
-        None => return Err(Fault::More),
+        None => return Err(LineError::More),
         Some(b'\n') if digits > 0 => {}
         Some(b'\n') if sign == 0 => return bad("no timestamp"),
         Some(_) => return bad("no valid timestamp after the fields"),
@@ -223,9 +223,9 @@ mod tests {
         ];
         for text in wrong {
             let whole = format!("{text} ");
-            assert!(matches!(value(whole.as_bytes()), Err(Fault::Bad(_))), "{text}");
+            assert!(matches!(value(whole.as_bytes()), Err(LineError::Bad(_))), "{text}");
         }
-        assert_eq!(value(b"1"), Err(Fault::More));
+        assert_eq!(value(b"1"), Err(LineError::More));
     }
 
     #[test]
@@ -240,7 +240,7 @@ mod tests {
         assert_eq!(string(r#""a\"b" "#), Some((r#"a\"b"#, 6)));
         assert_eq!(string(r#""a\\" "#), Some((r"a\\", 5)));
         for open in [r#"""#, r#""a"#, r#""a\"#, r#""a\""#, r#""a\\\""#] {
-            assert_eq!(value(open.as_bytes()), Err(Fault::More), "{open}");
+            assert_eq!(value(open.as_bytes()), Err(LineError::More), "{open}");
         }
     }
 
@@ -250,12 +250,12 @@ mod tests {
         assert_eq!(ticks(" 1\n"), Some((1, 3)));
         assert_eq!(ticks(" -9223372036854775808\nx"), Some((i64::MIN, 22)));
         assert_eq!(ticks("  \t5  \r\n"), Some((5, 8)));
-        assert_eq!(timestamp(b" 1"), Err(Fault::More));
-        assert_eq!(timestamp(b" "), Err(Fault::More));
-        assert_eq!(timestamp(b" 1\r"), Err(Fault::More));
+        assert_eq!(timestamp(b" 1"), Err(LineError::More));
+        assert_eq!(timestamp(b" "), Err(LineError::More));
+        assert_eq!(timestamp(b" 1\r"), Err(LineError::More));
         for wrong in ["\n", " \n", "\r\n", " -\n", " 1.5\n", " 1i\n", " x\n", " 1 2\n", " 1\t\n"] {
-            assert!(matches!(timestamp(wrong.as_bytes()), Err(Fault::Bad(_))), "{wrong:?}");
+            assert!(matches!(timestamp(wrong.as_bytes()), Err(LineError::Bad(_))), "{wrong:?}");
         }
-        assert!(matches!(timestamp(b" 9223372036854775808\n"), Err(Fault::Bad(_))));
+        assert!(matches!(timestamp(b" 9223372036854775808\n"), Err(LineError::Bad(_))));
     }
 }

@@ -1,15 +1,15 @@
-//! PURE: the hash by which a login is tied to the certificate of a server: `tls-server-end-point` of
+//! PURE: the hash that binds a login to the certificate of a server: `tls-server-end-point` of
 //! <https://www.rfc-editor.org/rfc/rfc5929#section-4>.
 
 use sha2::{Digest, Sha256, Sha384, Sha512};
 
-/// Of signatures with RSA and with elliptic curves, without the last byte, which names the hash.
+/// The object identifiers of signatures with RSA and with elliptic curves, without the last byte, which names the hash.
 const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01];
 const ECDSA: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03];
 const ECDSA_SHA1: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x01];
 
-/// Hashes a certificate by the function that its signature uses, or by SHA-256 where that one is weaker.
-/// `None` where it uses none, as Ed25519, or one that the standard says nothing of.
+/// Hashes a certificate with the function that its signature uses, or with SHA-256 if that one is weaker. `None` if the
+/// signature uses no hash, such as Ed25519, or one that the standard does not mention.
 pub(super) fn hash(certificate: &[u8]) -> Option<Vec<u8>> {
     let (_, whole, _) = value(certificate)?;
     let (_, _, after_what_is_signed) = value(whole)?;
@@ -24,7 +24,7 @@ pub(super) fn hash(certificate: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// The first value of what DER encodes: its tag, its content, and what comes after it.
+/// The first value in DER: its tag, its content, and the bytes after it.
 fn value(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&[tag, first], rest) = bytes.split_first_chunk::<2>()?;
     let (length, rest) = match first {
@@ -51,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn the_signature_says_the_hash() {
+    fn the_signature_decides_the_hash() {
         let length = |algorithm: &[u8]| hash(&certificate(algorithm)).map(|hash| hash.len());
         assert_eq!(length(&[RSA, &[5]].concat()), Some(32), "SHA-1 is too weak");
         assert_eq!(length(&[RSA, &[12]].concat()), Some(48));
@@ -61,7 +61,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+        fn arbitrary_bytes_do_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
             let _ = hash(&bytes);
             let _ = hash(&[&[0x30, 38], &bytes[..]].concat());
         }

@@ -1,19 +1,19 @@
-//! PURE: what a tunnel's program says means.
+//! PURE: interprets the output of a tunnel's program.
 
 use regex::Regex;
 
 use crate::error::Error;
 use crate::source::child::Line;
 
-/// What is known of the program of a tunnel. It is asked on a thread of its own, line by line.
+/// Interprets the output of a tunnel's program, line by line, on its own thread.
 pub trait Program: Send + Sync {
     /// Whether it says when it is ready. Otherwise it is ready when it listens on its port.
     fn says_when_ready(&self) -> bool;
 
-    /// Whether it is ready, by a line of its output. Whoever wants to know more of the output can keep it here.
+    /// Whether this line of its output says that it is ready. An implementation can keep more of the output.
     fn is_ready(&self, line: &Line) -> bool;
 
-    /// A line as it may be shown and logged: without secrets, and escaped. `None` where nothing of it may be.
+    /// The line as it may be shown and logged: without secrets, and escaped. `None` if it must not be shown.
     fn shown(&self, line: &Line) -> Option<String>;
 
     /// An error that quotes what the program said last, with what to do about it.
@@ -23,7 +23,7 @@ pub trait Program: Send + Sync {
 /// Any program.
 #[derive(Debug)]
 pub struct Plain {
-    /// What matches the line that says that it is ready.
+    /// Matches the line which says that it is ready.
     pub ready: Option<Regex>,
 }
 
@@ -42,13 +42,13 @@ impl Program for Plain {
 
     fn explained(&self, error: Error) -> Error {
         error.hint(
-            "run the command by hand, by `setsid -w`, which leaves it no terminal to ask for a password; `ready` must \
-             match a line of its output, and `ready_timeout` says how long it may take",
+            "run the command by hand under `setsid -w`, which leaves it no terminal to ask for a password; `ready` must \
+             match a line of its output, and `ready_timeout` limits how long it may take",
         )
     }
 }
 
-/// A text without the users and passwords of the URLs in it.
+/// Masks the users and passwords in the URLs of a text.
 fn without_credentials(text: &str) -> String {
     let mut shown = String::new();
     let mut rest = text;

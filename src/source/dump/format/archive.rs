@@ -1,30 +1,30 @@
-//! PURE: the archive of mongodump (`common/archive/spec.md` of the MongoDB tools): a magic number, a prelude that names
-//! all collections, and blocks of documents. A cut between two blocks parses well, so each collection of the prelude
-//! must have its end, with the checksum of its documents.
+//! PURE: the archive of mongodump (`common/archive/spec.md` of the MongoDB tools): a magic number, a prelude that names all
+//! collections, and blocks of documents. An archive that was cut between two blocks is well-formed, so each collection of
+//! the prelude must have its end, with the checksum of its documents.
 
 use std::collections::BTreeMap;
 
 use crc_fast::{CrcAlgorithm, Digest};
 
-use crate::source::dump::format::whole::{Fault, Whole};
+use crate::source::dump::format::whole::{Defect, Whole};
 
 const MAGIC: [u8; 4] = [0x6d, 0xe2, 0x99, 0x81];
-/// What ends the prelude and each block, in the place of a document's length.
+/// Ends the prelude and each block, in place of the length of a document.
 const TERMINATOR: [u8; 4] = [0xff; 4];
-/// A document of a server has 16 MiB at most, and the tools allow 16 KiB more.
+/// The longest document: a server allows 16 MiB, and the tools 16 KiB more.
 const LONGEST: usize = (16 << 20) + (16 << 10);
-/// Where the data of a time series lies.
+/// The prefix of the collection with the data of a time series.
 const BUCKETS: &str = "system.buckets.";
 
 /// An archive of mongodump.
 #[derive(Debug)]
 pub struct Archive {
-    /// What is read now.
+    /// What is read next.
     at: At,
-    /// The bytes of a document or of a length that is not whole yet.
+    /// The bytes so far of a document or of a length that is not complete yet.
     open: Vec<u8>,
     collections: BTreeMap<Name, Collection>,
-    /// Whose documents these are.
+    /// The collection whose documents are being read.
     current: Option<Name>,
 }
 
@@ -35,11 +35,11 @@ enum At {
     Magic,
     /// The first document of the prelude.
     Header,
-    /// The prelude's collections.
+    /// The collections in the prelude.
     Prelude,
-    /// The header of a block, or the end of all.
+    /// The header of a block, or the end of the archive.
     Block,
-    /// The documents of a block, and how many bytes are left of one.
+    /// The documents of a block, with the number of remaining bytes of the current one.
     Documents(usize),
     /// The terminator after the header that ends a collection.
     Ended,
@@ -49,7 +49,7 @@ enum At {
 struct Collection {
     checksum: Digest,
     ended: bool,
-    /// Whether the archive must have its end: that of a view it may lack.
+    /// Whether the archive must contain its end, which may be missing for a view.
     needed: bool,
 }
 
@@ -67,7 +67,7 @@ impl Default for Archive {
 }
 
 impl Archive {
-    pub(super) fn take(&mut self, mut bytes: &[u8]) -> Result<(), Fault> {
+    pub(super) fn take(&mut self, mut bytes: &[u8]) -> Result<(), Defect> {
         while !bytes.is_empty() {
             if let At::Documents(left) = self.at
                 && left > 0
@@ -89,8 +89,8 @@ impl Archive {
         Ok(())
     }
 
-    /// How many bytes the piece has that is read now, as far as that is known.
-    fn wanted(&self) -> Result<usize, Fault> {
+    /// The length of the piece that is being read, as far as it is known.
+    fn wanted(&self) -> Result<usize, Defect> {
         let Some(length) = self.open.first_chunk::<4>() else { return Ok(4) };
         match self.at {
             At::Magic | At::Documents(_) | At::Ended => Ok(4),
@@ -99,11 +99,11 @@ impl Archive {
         }
     }
 
-    fn piece(&mut self, piece: &[u8]) -> Result<(), Fault> {
+    fn piece(&mut self, piece: &[u8]) -> Result<(), Defect> {
         let ends = piece == TERMINATOR;
         match self.at {
             At::Magic if piece == MAGIC => self.at = At::Header,
-            At::Magic => return Err("does not begin as an archive of mongodump does".to_owned()),
+            At::Magic => return Err("does not begin like an archive of mongodump".to_owned()),
             At::Header if !ends => {
                 Fields::of(piece)?;
                 self.at = At::Prelude;
@@ -132,7 +132,7 @@ impl Archive {
         Ok(())
     }
 
-    fn header(&mut self, fields: &Fields) -> Result<(), Fault> {
+    fn header(&mut self, fields: &Fields) -> Result<(), Defect> {
         let (database, name) = fields.name()?;
         let shown = format!("{}.{}", database.escape_debug(), name.escape_debug());
         let plain = name.strip_prefix(BUCKETS).map(|name| (database.clone(), name.to_owned()));
@@ -142,27 +142,27 @@ impl Archive {
             return Err(format!("has documents of {shown}, which its prelude does not name"));
         };
         if collection.ended {
-            return Err(format!("goes on with {shown} after its end"));
+            return Err(format!("continues {shown} after its end"));
         }
         if !fields.ended {
             (self.at, self.current) = (At::Documents(0), Some(known));
             return Ok(());
         }
         if fields.checksum != Some(collection.checksum.finalize() as i64) {
-            return Err(format!("has another checksum of {shown} than its documents"));
+            return Err(format!("has a checksum for {shown} that does not match its documents"));
         }
         collection.ended = true;
         self.at = At::Ended;
         Ok(())
     }
 
-    fn current(&mut self) -> Result<&mut Collection, Fault> {
+    fn current(&mut self) -> Result<&mut Collection, Defect> {
         let current = self.current.as_ref().and_then(|name| self.collections.get_mut(name));
-        current.ok_or_else(|| "has documents of no collection".to_owned())
+        current.ok_or_else(|| "has documents that belong to no collection".to_owned())
     }
 
-    /// Some of the bytes that are left of a document, whose last is zero.
-    fn document(&mut self, bytes: &[u8], left: usize) -> Result<(), Fault> {
+    /// Takes some of the remaining bytes of a document, the last of which must be zero.
+    fn document(&mut self, bytes: &[u8], left: usize) -> Result<(), Defect> {
         if bytes.len() == left && bytes.last() != Some(&0) {
             return Err("has a document without its end".to_owned());
         }
@@ -171,13 +171,13 @@ impl Archive {
         Ok(())
     }
 
-    pub(super) fn end(self) -> Result<Whole, Fault> {
+    pub(super) fn end(self) -> Result<Whole, Defect> {
         if self.at != At::Block || !self.open.is_empty() {
             return Err("ends within a block".to_owned());
         }
         let name = |(database, name): &Name| format!("{database}.{name}");
         if let Some((cut, _)) = self.collections.iter().find(|(_, c)| c.needed && !c.ended) {
-            return Err(format!("has no end of {}", name(cut).escape_debug()));
+            return Err(format!("does not have the end of {}", name(cut).escape_debug()));
         }
         Ok(Whole {
             contents: self.collections.keys().map(name).collect(),
@@ -186,16 +186,16 @@ impl Archive {
     }
 }
 
-fn document_length(length: &[u8; 4]) -> Result<usize, Fault> {
+fn document_length(length: &[u8; 4]) -> Result<usize, Defect> {
     let length = u32::from_le_bytes(*length) as usize;
     if (5..=LONGEST).contains(&length) {
         Ok(length)
     } else {
-        Err(format!("has a document of {length} bytes, which no server has"))
+        Err(format!("has a document of {length} bytes, which no server allows"))
     }
 }
 
-/// What is read of a header.
+/// The fields of a header that matter here.
 #[derive(Debug, Default)]
 struct Fields {
     database: Option<String>,
@@ -206,7 +206,7 @@ struct Fields {
 }
 
 impl Fields {
-    fn name(&self) -> Result<Name, Fault> {
+    fn name(&self) -> Result<Name, Defect> {
         match (&self.database, &self.collection) {
             (Some(database), Some(collection)) => Ok((database.clone(), collection.clone())),
             _ => Err("has a header that names no collection".to_owned()),
@@ -214,8 +214,8 @@ impl Fields {
     }
 
     /// Reads the elements of a BSON document.
-    fn of(document: &[u8]) -> Result<Self, Fault> {
-        Self::parse(document).ok_or_else(|| "has a header that is no document".to_owned())
+    fn of(document: &[u8]) -> Result<Self, Defect> {
+        Self::parse(document).ok_or_else(|| "has a header that is not a document".to_owned())
     }
 
     fn parse(document: &[u8]) -> Option<Self> {
@@ -229,7 +229,7 @@ impl Fields {
                 usize::try_from(length).ok()
             };
             let size = match kind {
-                // A text has its length before it, and a zero at its end.
+                // A text has its length before it and a zero at its end.
                 0x02 => 4usize.checked_add(length(value)?)?,
                 0x03 | 0x04 => length(value)?.max(5),
                 0x05 => 5usize.checked_add(length(value)?)?,
@@ -292,7 +292,7 @@ mod tests {
         [named(collection, &[]), documents.to_vec(), TERMINATOR.to_vec()].concat()
     }
 
-    /// Two collections whose blocks come in turns, an empty one, a view and a time series.
+    /// Two collections whose blocks alternate, an empty one, a view and a time series.
     fn blocks() -> Vec<Vec<u8>> {
         let one = document(&[text("k", "v")]);
         let two = document(&[text("k", &"long ".repeat(50))]);
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_archive_names_its_collections() {
+    fn a_complete_archive_names_its_collections() {
         let archive = blocks().concat();
         for piece in [1, 2, 3, 5, 64, 100_000] {
             let whole = read(&DumpFormat::MongodumpArchive, &archive, piece).unwrap();
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_anywhere_is_found_between_two_blocks_too() {
+    fn a_cut_anywhere_is_found_even_between_two_blocks() {
         let archive = blocks().concat();
         for at in 0..archive.len() {
             assert!(
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_that_is_missing_or_changed_is_found() {
+    fn a_missing_or_changed_block_is_found() {
         let all = blocks();
         for left_out in 0..all.len() {
             let mut some = all.clone();

@@ -1,19 +1,19 @@
-//! PURE: bytes as lines, of which each is handed over once, without its end. Of a line that is longer than anything
-//! that is looked for, only the beginning is kept.
+//! PURE: splits bytes into lines, each of which is passed on without its end. Only the beginning is kept of a line that is
+//! longer than any that the parsers look for.
 
 use memchr::memchr;
 
-/// A statement of pg_dump that names 1,600 columns is far shorter.
+/// How much of a line is kept. A statement of pg_dump that names 1,600 columns is far shorter.
 const LONGEST: usize = 1 << 20;
 
-/// The line that is not at its end yet.
+/// The line that has not ended yet.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     open: Vec<u8>,
 }
 
 impl Lines {
-    /// Takes the next bytes; hands over the lines that end in them.
+    /// Takes the next bytes and passes on the lines that end in them.
     pub(super) fn take(&mut self, mut bytes: &[u8], mut line: impl FnMut(&[u8])) {
         while let Some(end) = memchr(b'\n', bytes) {
             let (rest, next) = (&bytes[..end], &bytes[end + 1..]);
@@ -29,7 +29,7 @@ impl Lines {
         self.keep(bytes);
     }
 
-    /// Hands over the last line, if it has no end.
+    /// Passes on the last line if it has no end.
     pub(super) fn end(&mut self, mut line: impl FnMut(&[u8])) {
         if !self.open.is_empty() {
             line(&std::mem::take(&mut self.open));
@@ -42,7 +42,7 @@ impl Lines {
     }
 }
 
-/// Reads a name in backquotes, in which a backquote is written twice; and what follows it.
+/// Reads a name in backquotes, in which a backquote is doubled. Also returns the bytes after it.
 pub(super) fn backquoted(text: &[u8]) -> Option<(String, &[u8])> {
     let mut rest = text.strip_prefix(b"`")?;
     let mut name = Vec::new();
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_come_whole_however_the_bytes_are_cut() {
+    fn lines_are_complete_however_the_bytes_are_split() {
         let text = b"one\n\ntwo three\nlast";
         for piece in 1..=text.len() {
             let (mut lines, mut found) = (Lines::default(), Vec::new());
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_may_hold_backquotes() {
+    fn a_name_may_contain_backquotes() {
         assert_eq!(backquoted(b"`a``b` ("), Some(("a`b".to_owned(), &b" ("[..])));
         assert_eq!(backquoted(b"`a"), None);
         assert_eq!(backquoted(b"a`"), None);

@@ -1,13 +1,13 @@
-//! PURE: the SQL of mysqldump and mariadb-dump. A connection that is lost leaves a text that ends in a complete INSERT,
-//! and `--force` writes the end although something failed; so the tables are looked for, too.
+//! PURE: the SQL of mysqldump and mariadb-dump. If the connection is lost, the text may end with a complete INSERT, so the
+//! closing comment is required. `--force` writes that in spite of failures, so the tables are collected, too.
 
 use crate::source::dump::format::lines::{Lines, backquoted};
-use crate::source::dump::format::whole::{Fault, Whole};
+use crate::source::dump::format::whole::{Defect, Whole};
 
 const BEGINS: [&[u8]; 2] = [b"-- MySQL dump ", b"-- MariaDB dump "];
 const END: &[u8] = b"-- Dump completed";
 
-/// A text of mysqldump or mariadb-dump.
+/// The parser of dumps by mysqldump or mariadb-dump.
 #[derive(Debug, Default)]
 pub struct MysqlDump {
     lines: Lines,
@@ -27,13 +27,15 @@ impl MysqlDump {
         self.lines.take(bytes, |line| self.script.line(line));
     }
 
-    pub(super) fn end(mut self) -> Result<Whole, Fault> {
+    pub(super) fn end(mut self) -> Result<Whole, Defect> {
         self.lines.end(|line| self.script.line(line));
         match self.script {
-            Script { begun: false, .. } => Err("does not begin as mysqldump does".to_owned()),
-            Script { ended: false, .. } => Err("does not end in `-- Dump completed`".to_owned()),
+            Script { begun: false, .. } => {
+                Err("does not begin like a dump by mysqldump".to_owned())
+            }
+            Script { ended: false, .. } => Err("does not end with `-- Dump completed`".to_owned()),
             Script { contents, .. } => {
-                Ok(Whole { contents, checked: "its tables, and the end of the whole" })
+                Ok(Whole { contents, checked: "its tables, and the end of the dump" })
             }
         }
     }
@@ -44,7 +46,7 @@ impl Script {
         if line.is_empty() {
             return;
         }
-        // Rows hold no line ends: they are written as `\n`.
+        // Rows contain no line breaks: they are written as `\n`.
         self.ended = line.starts_with(END);
         self.begun |= BEGINS.iter().any(|begin| line.starts_with(begin));
         if let Some((name, _)) = line.strip_prefix(b"USE ").and_then(backquoted) {
@@ -83,7 +85,7 @@ CREATE TABLE `t` (
 ";
 
     #[test]
-    fn a_whole_dump_names_its_tables() {
+    fn a_complete_dump_names_its_tables() {
         let date = DUMP.replace("completed\n", "completed on 2026-01-01  1:02:03\n");
         for text in [DUMP, &date] {
             for piece in [1, 7, 10_000] {
@@ -94,7 +96,7 @@ CREATE TABLE `t` (
     }
 
     #[test]
-    fn a_dump_that_is_cut_anywhere_is_none() {
+    fn a_dump_that_is_cut_anywhere_is_refused() {
         for at in 0..DUMP.trim_end().len() {
             assert!(
                 read(&DumpFormat::MysqlDump, &DUMP.as_bytes()[..at], 64).is_err(),

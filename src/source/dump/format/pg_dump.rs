@@ -1,13 +1,13 @@
-//! PURE: the SQL of pg_dump. A server that dies in the middle leaves a text that ends in a well-formed end of a COPY, so
-//! the end of the whole is looked for; it is not the last line, since newer versions write `\unrestrict TOKEN` after it.
+//! PURE: the SQL of pg_dump. If the server dies meanwhile, the text may end with the well-formed end of a COPY, so the
+//! closing comment is required. It is not the last line, since newer versions write `\unrestrict TOKEN` after it.
 
 use crate::source::dump::format::lines::Lines;
-use crate::source::dump::format::whole::{Fault, Whole};
+use crate::source::dump::format::whole::{Defect, Whole};
 
 const BEGIN: &[u8] = b"-- PostgreSQL database dump";
 const END: &[u8] = b"-- PostgreSQL database dump complete";
 
-/// A text of pg_dump.
+/// The parser of dumps by pg_dump.
 #[derive(Debug, Default)]
 pub struct PgDump {
     lines: Lines,
@@ -18,11 +18,11 @@ pub struct PgDump {
 struct Script {
     begun: bool,
     ended: bool,
-    /// The table whose rows were announced in the comment just above.
+    /// The table whose rows the comment just above announces.
     announced: Option<String>,
-    /// The table whose rows these lines are.
+    /// The table whose rows are being read.
     rows_of: Option<String>,
-    /// What `\restrict` said, and `\unrestrict` has not said yet.
+    /// The token of `\restrict`, until `\unrestrict` repeats it.
     token: Option<Vec<u8>>,
     contents: Vec<String>,
 }
@@ -32,20 +32,22 @@ impl PgDump {
         self.lines.take(bytes, |line| self.script.line(line));
     }
 
-    pub(super) fn end(mut self) -> Result<Whole, Fault> {
+    pub(super) fn end(mut self) -> Result<Whole, Defect> {
         self.lines.end(|line| self.script.line(line));
         let Script { begun, ended, rows_of, token, contents, .. } = self.script;
         match rows_of {
-            _ if !begun => Err("does not begin as pg_dump does".to_owned()),
+            _ if !begun => Err("does not begin like a dump by pg_dump".to_owned()),
             Some(table) => Err(format!("ends among the rows of {}", table.escape_debug())),
             None if !ended => {
-                Err("does not end in `-- PostgreSQL database dump complete`".to_owned())
+                Err("does not end with `-- PostgreSQL database dump complete`".to_owned())
             }
             None if token.is_some() => {
-                Err("does not end in the `\\unrestrict` that belongs to its `\\restrict`"
+                Err("does not end with the `\\unrestrict` that belongs to its `\\restrict`"
                     .to_owned())
             }
-            None => Ok(Whole { contents, checked: "every COPY has its end, and the whole has" }),
+            None => {
+                Ok(Whole { contents, checked: "the end of every COPY, and the end of the dump" })
+            }
         }
     }
 }
@@ -73,7 +75,7 @@ impl Script {
             && self.token.as_deref() == Some(token)
         {
             self.token = None;
-            return; // it follows the end
+            return; // this line follows the end
         }
         self.ended = false;
         let announced = self.announced.take();
@@ -85,8 +87,8 @@ impl Script {
     }
 }
 
-/// Reads `-- Data for Name: NAME; Type: TABLE DATA; Schema: SCHEMA; Owner: OWNER`, without which a line of a function
-/// that looks like a COPY is none.
+/// Reads `-- Data for Name: NAME; Type: TABLE DATA; Schema: SCHEMA; Owner: OWNER`. It precedes every COPY, unlike a line
+/// in the body of a function that merely looks like one.
 fn announcement(line: &[u8]) -> Option<String> {
     let rest = line.strip_prefix(b"-- Data for Name: ")?;
     let rest = String::from_utf8_lossy(rest);
@@ -135,7 +137,7 @@ ALTER TABLE ONLY public.t ADD PRIMARY KEY (id);
 ";
 
     #[test]
-    fn a_whole_dump_names_its_tables() {
+    fn a_complete_dump_names_its_tables() {
         for text in [
             DUMP.to_owned(),
             DUMP.replace("\\restrict abc\n", "").replace("\\unrestrict abc\n", ""),
@@ -148,7 +150,7 @@ ALTER TABLE ONLY public.t ADD PRIMARY KEY (id);
     }
 
     #[test]
-    fn a_dump_that_is_cut_anywhere_is_none() {
+    fn a_dump_that_is_cut_anywhere_is_refused() {
         for at in 0..DUMP.trim_end().len() {
             let cut = read(&DumpFormat::PgDump, &DUMP.as_bytes()[..at], 64);
             assert!(cut.is_err(), "cut at {at}");
@@ -156,7 +158,7 @@ ALTER TABLE ONLY public.t ADD PRIMARY KEY (id);
     }
 
     #[test]
-    fn what_follows_the_end_is_the_token_alone() {
+    fn only_the_token_may_follow_the_end() {
         for more in ["ERROR", "\\unrestrict xyz", "COPY public.t FROM stdin;"] {
             let text = format!("{DUMP}{more}\n");
             assert!(read(&DumpFormat::PgDump, text.as_bytes(), 64).is_err(), "{more}");

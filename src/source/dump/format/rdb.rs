@@ -1,23 +1,23 @@
-//! PURE: the file of a Redis database: its beginning, the opcode of its end, and the server's own checksum over all of
-//! it. A server that syncs without a disk sends 40 bytes more, which redis-cli cannot cut off from a pipe.
+//! PURE: the file of a Redis server: its beginning, the opcode at its end, and the server's checksum over all of it. A
+//! server that syncs without a disk sends 40 more bytes, which redis-cli cannot remove when it writes to a pipe.
 
 use crc_fast::{CrcAlgorithm, Digest};
 
-use crate::source::dump::format::whole::{Fault, Whole};
+use crate::source::dump::format::whole::{Defect, Whole};
 
-/// The opcode of the end, and the checksum.
+/// The opcode at the end, and the checksum.
 const END_BYTES: usize = 9;
 const END: u8 = 0xff;
-/// The mark that a server without a disk sends after the file.
+/// The mark that a server which syncs without a disk sends after the file.
 const MARK_BYTES: usize = 40;
 /// `REDIS` and a version of four digits.
 const HEAD_BYTES: usize = 9;
 
-/// A Redis file.
+/// The parser of a Redis file.
 #[derive(Debug)]
 pub struct Rdb {
     head: Vec<u8>,
-    /// Of all but the tail.
+    /// The checksum of everything before the tail.
     checksum: Digest,
     tail: Tail<{ END_BYTES }>,
 }
@@ -36,10 +36,10 @@ impl Rdb {
         self.tail.take(bytes, |bytes| self.checksum.update(bytes));
     }
 
-    pub(super) fn end(mut self) -> Result<Whole, Fault> {
+    pub(super) fn end(mut self) -> Result<Whole, Defect> {
         let is_version = |digits: &[u8]| digits.len() == 4 && digits.iter().all(u8::is_ascii_digit);
         if !self.head.strip_prefix(b"REDIS").is_some_and(is_version) {
-            return Err("does not begin as a Redis file does".to_owned());
+            return Err("does not begin like a Redis file".to_owned());
         }
         match self.tail.0.split_first_chunk::<1>() {
             Some(([END], checksum)) if checksum.len() == END_BYTES - 1 => {
@@ -47,22 +47,22 @@ impl Rdb {
                 let found = self.checksum.finalize().to_le_bytes();
                 match checksum {
                     [0, 0, 0, 0, 0, 0, 0, 0] => Ok(Whole {
-                        checked: "its beginning and its end; the server makes no checksum (rdbchecksum)",
+                        checked: "its beginning and its end; the server writes no checksum (rdbchecksum)",
                         ..Whole::default()
                     }),
                     checksum if checksum == found => Ok(Whole {
                         checked: "the server's checksum over all of it, and its end",
                         ..Whole::default()
                     }),
-                    _ => Err("has another checksum than its bytes".to_owned()),
+                    _ => Err("has a checksum that does not match its bytes".to_owned()),
                 }
             }
-            _ => Err("has no end of a Redis file".to_owned()),
+            _ => Err("does not end like a Redis file".to_owned()),
         }
     }
 }
 
-/// A Redis file as redis-cli prints it, perhaps with the mark after it.
+/// Removes the mark that may follow a Redis file when redis-cli prints it.
 #[derive(Debug, Default)]
 pub(in crate::source::dump) struct Untrimmed {
     file: Rdb,
@@ -70,7 +70,7 @@ pub(in crate::source::dump) struct Untrimmed {
 }
 
 impl Untrimmed {
-    /// Takes the next bytes; returns those that are certainly of the file.
+    /// Takes the next bytes and returns those that certainly belong to the file.
     pub(in crate::source::dump) fn take(&mut self, bytes: &[u8]) -> Vec<u8> {
         let mut sure = Vec::with_capacity(bytes.len() + MARK_BYTES);
         self.tail.take(bytes, |bytes| sure.extend_from_slice(bytes));
@@ -81,7 +81,7 @@ impl Untrimmed {
     /// The last bytes of the file, without the mark.
     pub(in crate::source::dump) fn end(self) -> Vec<u8> {
         let is_mark = self.tail.0.iter().all(u8::is_ascii_hexdigit);
-        // The checksum of the server decides what is the end: what follows it is no part of the file.
+        // The server's checksum decides where the file ends.
         if is_mark && self.tail.0.len() == MARK_BYTES && self.file.end().is_ok() {
             Vec::new()
         } else {
@@ -90,12 +90,12 @@ impl Untrimmed {
     }
 }
 
-/// The last bytes of those that came.
+/// The last bytes that have arrived.
 #[derive(Debug, Default)]
 struct Tail<const BYTES: usize>(Vec<u8>);
 
 impl<const BYTES: usize> Tail<BYTES> {
-    /// Takes the next bytes; hands over those that are not the last ones any more.
+    /// Takes the next bytes and passes on those that are no longer the last ones.
     fn take(&mut self, bytes: &[u8], mut pass: impl FnMut(&[u8])) {
         let over = (self.0.len() + bytes.len()).saturating_sub(BYTES);
         let of_tail = over.min(self.0.len());
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn the_checksum_is_the_one_of_redis() {
+    fn the_checksum_is_that_of_redis() {
         // The test vector of its source, src/crc64.c.
         assert_eq!(
             crc_fast::checksum(CrcAlgorithm::Crc64Redis, b"123456789"),
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn any_byte_that_is_changed_or_missing_is_found() {
+    fn any_changed_or_missing_byte_is_found() {
         let file = file(true);
         for piece in 1..=file.len() {
             assert!(read(&DumpFormat::Rdb, &file, piece).is_ok());
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn the_mark_is_cut_off_and_nothing_else() {
+    fn only_the_mark_is_removed() {
         let mark = b"0123456789abcdef0123456789abcdef01234567";
         for file in [file(true), file(false)] {
             for (sent, expected) in [

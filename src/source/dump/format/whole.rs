@@ -1,13 +1,13 @@
-//! PURE: what is found of a dump that was read to its end.
+//! PURE: what was found in a dump that was read to its end.
 
-/// What is wrong with a dump, in words that follow "the dump".
-pub type Fault = String;
+/// What is wrong with a dump, as a predicate that follows "the dump".
+pub type Defect = String;
 
-/// What a dump that is whole holds.
+/// What a complete dump contains.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Whole {
-    /// Tables or collections, as the format has them, sorted.
+    /// The tables or collections, sorted, if the format names them.
     pub contents: Vec<String>,
-    /// What was checked, for a person who reads it.
+    /// What was checked, for people.
     pub checked: &'static str,
 }

@@ -33,8 +33,8 @@ impl InfluxQl {
             Ok(buckets) => buckets,
             Err(why) => {
                 listing.warnings.push(format!(
-                    "{address}: InfluxQL finds a bucket only by its DBRP mapping, and it is unknown whether there are \
-                     others ({why}): compare the tables with the buckets in the console"
+                    "{address}: there may be more buckets than InfluxQL shows, which finds a bucket only by its DBRP \
+                     mapping ({why}): compare the tables with the buckets in the console"
                 ));
                 return Ok(());
             }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 /// Why a line could not be read.
 #[derive(Debug, PartialEq)]
-pub(super) enum Fault {
+pub(super) enum LineError {
     /// The bytes end before the line does: parse it again when there are more.
     More,
     /// The line is malformed, whatever follows.
@@ -12,11 +12,11 @@ pub(super) enum Fault {
 }
 
 /// The result of reading a part of a line.
-pub(super) type Parsed<T> = std::result::Result<T, Fault>;
+pub(super) type Parsed<T> = std::result::Result<T, LineError>;
 
 /// The error for a malformed line.
 pub(super) fn bad<T>(reason: impl Into<Cow<'static, str>>) -> Parsed<T> {
-    Err(Fault::Bad(reason.into()))
+    Err(LineError::Bad(reason.into()))
 }
 
 /// The beginning of a line for an error message, without control characters.
