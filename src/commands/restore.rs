@@ -14,36 +14,18 @@ use futures::StreamExt;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use self::choose::{Chosen, choose};
+pub use self::choose::Options;
+use self::choose::{Chosen, Work, choose};
 use self::rejects::Rejects;
 use crate::archive::Archive;
-use crate::archive::commit::Commit;
-use crate::config::{Limits, Location, SourceSpec};
+use crate::config::{Location, SourceSpec};
 use crate::error::{Error, Exit, Result};
 use crate::model::TableId;
 use crate::progress::Progress;
 use crate::retry::{Interrupt, Retry};
 use crate::target::journal::Journal;
-use crate::target::{ChunkOut, Placed, Plan, Target, Written, registry};
+use crate::target::{ChunkOut, Plan, Target, Written, registry};
 use crate::text::several;
-use crate::window::Window;
-
-/// What is restored, and how.
-#[derive(Debug)]
-pub struct Options {
-    /// Rows within this time alone.
-    pub within: Option<Window>,
-    /// Tables by name or pattern; empty for all.
-    pub tables: Vec<String>,
-    /// What is called otherwise in the target, as `OLD=NEW`.
-    pub maps: Vec<String>,
-    /// Say what would be done, and do nothing.
-    pub dry_run: bool,
-    /// Where rows that the target cannot hold are written; a file of its own in the working folder where it is not said.
-    pub rejects: Option<PathBuf>,
-    /// How much at once.
-    pub limits: Limits,
-}
 
 /// What came of it, for people and for `--json`.
 #[derive(Debug, Serialize)]
@@ -201,17 +183,6 @@ async fn run(
         restored.exit = Exit::Incomplete;
     }
     Ok(restored)
-}
-
-/// A chunk that is to be written.
-#[derive(Debug)]
-struct Work {
-    table: Arc<Placed>,
-    commit: Arc<Commit>,
-    /// The part of it that is wanted, where it is not the whole.
-    within: Option<Window>,
-    /// Its name in the journal.
-    name: String,
 }
 
 /// What tells one restore into a target from another: where its tables go.

@@ -1,12 +1,12 @@
 //! Which part of an archive is restored, and where it goes.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Options, Work};
 use crate::archive::commit::Commit;
 use crate::archive::{Archive, ArchiveIndex, is_artifact};
-use crate::config::matches;
+use crate::config::{Limits, matches};
 use crate::error::{Error, Result};
 use crate::model::{Column, TableId};
 use crate::target::{Placed, Plan, Renames, Target};
@@ -14,6 +14,34 @@ use crate::window::{Slice, Window};
 
 /// Definitions of more bytes are not read: no target needs them.
 const LARGEST_ARTIFACT: u64 = 64 << 20;
+
+/// What is restored, and how.
+#[derive(Debug)]
+pub struct Options {
+    /// Rows within this time alone.
+    pub within: Option<Window>,
+    /// Tables by name or pattern; empty for all.
+    pub tables: Vec<String>,
+    /// What is called otherwise in the target, as `OLD=NEW`.
+    pub maps: Vec<String>,
+    /// Say what would be done, and do nothing.
+    pub dry_run: bool,
+    /// Where rows that the target cannot hold are written; a file of its own in the working folder where it is not said.
+    pub rejects: Option<PathBuf>,
+    /// How much at once.
+    pub limits: Limits,
+}
+
+/// A chunk that is to be written.
+#[derive(Debug)]
+pub(super) struct Work {
+    pub(super) table: Arc<Placed>,
+    pub(super) commit: Arc<Commit>,
+    /// The part of it that is wanted, where it is not the whole.
+    pub(super) within: Option<Window>,
+    /// Its name in the journal.
+    pub(super) name: String,
+}
 
 /// What is to be done.
 pub(super) struct Chosen {

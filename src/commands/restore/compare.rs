@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::{Options, Work};
+use super::choose::{Options, Work};
 use crate::column_stats::{ColumnStats, Recorded};
 use crate::config::{Limits, Select, SourceSpec};
 use crate::error::{Class, Result};

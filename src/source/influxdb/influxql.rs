@@ -6,7 +6,7 @@ mod artifacts;
 mod bounds;
 mod buckets;
 pub(super) mod json;
-mod listing;
+pub(crate) mod listing;
 mod msgpack;
 pub(crate) mod statements;
 
@@ -30,7 +30,6 @@ use crate::source::influxdb::errors::server_error;
 use crate::source::influxdb::http::{Format, Server};
 use crate::window::{Slice, Window};
 use answer::{BodyReader, RowWriter};
-pub(crate) use listing::go_duration;
 
 /// The most pieces of a body between the socket and the decoder.
 const BODY_PARTS: usize = 2;

@@ -149,7 +149,7 @@ fn seconds(time: Duration) -> String {
 
 /// A duration as a server prints it: `168h0m0s`; `None` for `0s`, which is for ever.
 pub(super) fn go_duration(text: &str) -> Option<Duration> {
-    let nanos = crate::source::influxdb::influxql::go_duration(text)?;
+    let nanos = crate::source::influxdb::influxql::listing::go_duration(text)?;
     u64::try_from(nanos).ok().map(Duration::from_nanos)
 }
 
