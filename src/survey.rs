@@ -42,6 +42,8 @@ pub struct Survey {
     pub lost: Vec<Lost>,
     /// All tables that have rows, or may have some in the requested range.
     pub tables: Vec<Surveyed>,
+    /// Tables that the archive has and of which nothing is requested: they are empty now, or have rows elsewhere alone.
+    pub beside: Vec<Surveyed>,
     /// The names of all tables that were there, whatever became of them.
     pub listed: HashSet<TableId>,
     /// What is left out, and why.
@@ -210,8 +212,9 @@ impl Survey {
     fn add(&mut self, one: Self) {
         let number = self.sources.len();
         self.sources.extend(one.sources);
-        let tables = one.tables.into_iter();
-        self.tables.extend(tables.map(|surveyed| Surveyed { source: number, ..surveyed }));
+        let of_this = |surveyed| Surveyed { source: number, ..surveyed };
+        self.tables.extend(one.tables.into_iter().map(of_this));
+        self.beside.extend(one.beside.into_iter().map(of_this));
         self.listed.extend(one.listed);
         self.excluded.extend(one.excluded);
         self.unreadable.extend(one.unreadable);
@@ -315,18 +318,8 @@ impl Asking<'_> {
                 survey.outside.push(Outside { table: table.id.clone(), window, count });
             }
         }
-        if range.is_some() || table.read_mode == ReadMode::WindowsAndNullTime {
-            let table = Arc::new(table);
-            let size = first_width(&table, bounds, source.size(&table.id));
-            let first_width = job.limits.window.or(size).unwrap_or(DAY);
-            survey.tables.push(Surveyed {
-                table,
-                source: 0, // until it is among the others
-                bounds,
-                requested: range,
-                first_width,
-            });
-        } else if !is_covered {
+        let is_requested = range.is_some() || table.read_mode == ReadMode::WindowsAndNullTime;
+        if !is_requested && !is_covered {
             survey.excluded.push(Excluded {
                 source: table.id.source.clone(),
                 what: format!("table {}", table.id),
@@ -338,6 +331,19 @@ impl Asking<'_> {
                 },
             });
         }
+        let to = match is_requested {
+            true => &mut survey.tables,
+            false if known.commits(&table.id).is_empty() => return Ok(()),
+            false => &mut survey.beside,
+        };
+        let size = first_width(&table, bounds, source.size(&table.id));
+        to.push(Surveyed {
+            table: Arc::new(table),
+            source: 0, // until it is among the others
+            bounds,
+            requested: range,
+            first_width: job.limits.window.or(size).unwrap_or(DAY),
+        });
         Ok(())
     }
 }

@@ -200,26 +200,81 @@ fn assert_verdict(run: &Run, status: i32, names: &str, what: &str) {
     assert!(open.contains(names), "{what}: {names} is not in {open}");
 }
 
+/// The tables and an archive of them.
+struct Shop<'a> {
+    server: &'a Relational,
+    folder: TempDir,
+}
+
+impl<'a> Shop<'a> {
+    fn new(server: &'a Relational) -> Self {
+        let (time, float) = match server {
+            Relational::Postgres(_) => ("timestamp", "double precision"),
+            Relational::MySql(_) => ("datetime(6)", "double"),
+        };
+        server.sql("", "CREATE DATABASE shop");
+        let tables = TABLES.replace("TIMESTAMP_TYPE", time).replace("FLOAT_TYPE", float);
+        server.sql("shop", &tables);
+        let this = Self { server, folder: TempDir::new().unwrap() };
+        let text = format!(
+            "archive = \"archive\"\nwindow = \"3d\"\n[[source]]\nname = \"shop\"\nurl = {:?}\n\
+             time_columns = {{ t = \"at\", strict = \"at\" }}\n",
+            server.url("shop")
+        );
+        fs::write(this.config(), text).unwrap();
+        this.export(&[]).expect(0);
+        this
+    }
+
+    fn config(&self) -> String {
+        self.folder.path().join("config.toml").to_str().unwrap().to_owned()
+    }
+
+    fn export(&self, args: &[&str]) -> Run {
+        let mut export = command(["export", "--json", "--config", &self.config()]);
+        export.args(args);
+        self.server.authorize(&mut export);
+        support::program::run(export)
+    }
+
+    fn verify(&self, args: &[&str]) -> Run {
+        verify(self.server, &self.config(), args)
+    }
+
+    fn json(&self, file: &str) -> Value {
+        let bytes = fs::read(self.folder.path().join("archive").join(file)).unwrap();
+        serde_json::from_slice(&bytes).unwrap()
+    }
+
+    /// Rows that the catalog has of a table.
+    fn rows(&self, table: &str) -> u64 {
+        let tables = self.json("catalog/tables.json");
+        let tables = tables.as_array().unwrap();
+        let found = tables.iter().find(|entry| entry["table"] == table).unwrap();
+        found["rows"].as_u64().unwrap()
+    }
+
+    /// The proof finds a change, the next export takes it in, and the next proof is content.
+    #[track_caller]
+    fn heals(&self, change: &str, depth: &[&str], names: &str) -> Value {
+        self.server.sql("shop", change);
+        let found = self.verify(depth);
+        assert_verdict(&found, 4, names, change);
+        let open = found.json()["open"].to_string();
+        assert!(open.contains("run the same `moveout export` again"), "{change}: {open}");
+        let exported = self.export(&[]).expect(0).json();
+        assert_verdict(&self.verify(&["--deep"]), 0, "[]", change);
+        // And that is the end of it.
+        let again = self.export(&[]).expect(0).json();
+        assert_eq!(again["read_again"]["stale"], 0, "{change}: {again}");
+        exported
+    }
+}
+
 fn every_change_is_found_in(server: &Relational) {
-    let (time, float) = match server {
-        Relational::Postgres(_) => ("timestamp", "double precision"),
-        Relational::MySql(_) => ("datetime(6)", "double"),
-    };
-    server.sql("", "CREATE DATABASE shop");
-    let tables = TABLES.replace("TIMESTAMP_TYPE", time).replace("FLOAT_TYPE", float);
-    server.sql("shop", &tables);
-    let folder = TempDir::new().unwrap();
-    let config = folder.path().join("config.toml");
-    let text = format!(
-        "archive = \"archive\"\nwindow = \"3d\"\n[[source]]\nname = \"shop\"\nurl = {:?}\n\
-         time_columns = {{ t = \"at\", strict = \"at\" }}\n",
-        server.url("shop")
-    );
-    fs::write(&config, text).unwrap();
-    let config = config.to_str().unwrap();
-    let mut export = command(["export", "--config", config]);
-    server.authorize(&mut export);
-    support::program::run(export).expect(0);
+    let shop = Shop::new(server);
+    let config = shop.config();
+    let config = config.as_str();
     for Change { name, change, back, found, names } in CHANGES {
         server.sql("shop", change);
         let place = if found == ByRows { names } else { "" };
@@ -251,6 +306,72 @@ fn every_change_is_found_in(server: &Relational) {
     server.sql("shop", "DELETE FROM strict WHERE id = 2");
     server.sql("shop", "DROP TABLE gone");
     assert_verdict(&verify(server, config, &[]), 4, "does not list it any more", "a table goes");
+}
+
+fn what_changed_is_exported_again_from(server: &Relational) {
+    let shop = Shop::new(server);
+    let exported = shop.heals("DELETE FROM t WHERE id = 3", &[], ".t 20240104");
+    assert_eq!(exported["read_again"]["stale"], 1, "{exported}");
+    assert_eq!(shop.rows("t"), 10);
+    // A row comes in an old window; a text is another, which only its rows tell.
+    shop.heals("INSERT INTO t (id, at) VALUES (11, '2024-01-02 13:00:00')", &[], ".t 20240101");
+    shop.heals("UPDATE t SET s = 'x' WHERE id = 0", &["--deep"], ".t 20240101");
+    assert_eq!(shop.rows("t"), 11);
+    // The row without a time, and a table without any time.
+    shop.heals("DELETE FROM t WHERE id = 10", &[], "null-time");
+    shop.heals("UPDATE w SET s = 'three' WHERE id = 1", &["--deep"], ".w all");
+    assert_eq!((shop.rows("t"), shop.rows("w")), (10, 3));
+    // All rows of a window, of a table that is read whole, of a table with windows.
+    shop.heals("DELETE FROM t WHERE at < '2024-01-04'", &[], ".t 20240101");
+    shop.heals("DELETE FROM w", &[], ".w all");
+    assert_eq!(shop.rows("w"), 0, "the proof said that these rows would go");
+    let chunks = shop.heals("DELETE FROM t", &[], ".t");
+    assert!(chunks["read_again"]["stale"].as_u64().unwrap() > 1, "{chunks}");
+    assert_eq!(shop.rows("t"), 0);
+    shop.heals("INSERT INTO t (id, at) VALUES (12, '2024-01-02 13:00:00')", &[], ".t");
+    assert_eq!(shop.rows("t"), 1);
+
+    // A table goes: its rows stay, and the export records it once.
+    let exported = shop.heals("DROP TABLE gone", &[], "does not list it any more");
+    assert_eq!(exported["gone"][0]["table"]["table"], "gone", "{exported}");
+    assert_eq!(shop.rows("gone"), 1);
+    let before = shop.json("catalog/run.json");
+    assert_eq!(before["gone"].as_array().unwrap().len(), 1, "{before}");
+    let notes = shop.verify(&[]).json()["notes"].to_string();
+    assert!(notes.contains("as an export recorded"), "{notes}");
+    shop.export(&[]).expect(0);
+    assert_eq!(shop.json("catalog/run.json")["gone"], before["gone"], "it is recorded once");
+    // It comes back, with another row.
+    server.sql("shop", "CREATE TABLE gone (id int)");
+    server.sql("shop", "INSERT INTO gone VALUES (2), (3)");
+    assert_verdict(&shop.verify(&[]), 4, ".gone", "it is not what it was");
+    shop.export(&[]).expect(0);
+    assert_eq!(shop.json("catalog/run.json").get("gone"), None);
+    assert_verdict(&shop.verify(&["--deep"]), 0, "[]", "it is there again");
+
+    // A table that is left out is not gone, and one that nobody asked for is open.
+    let config = fs::read_to_string(shop.config()).unwrap();
+    fs::write(shop.config(), format!("{config}exclude = [\"w\"]\n")).unwrap();
+    shop.export(&[]).expect(0);
+    assert_eq!(shop.json("catalog/run.json").get("gone"), None, "it is left out");
+    let run = shop.verify(&[]);
+    assert_verdict(&run, 0, "[]", "it is left out");
+    assert!(run.json()["notes"].to_string().contains("left out by a rule"), "{}", run.stdout);
+    fs::write(shop.config(), format!("{config}tables = [\"t\"]\n")).unwrap();
+    assert_verdict(&shop.verify(&[]), 3, "does not include them", "some were not asked for");
+    shop.export(&[]).expect(0);
+    assert_eq!(shop.json("catalog/run.json").get("gone"), None, "they were not asked for");
+}
+
+#[test]
+fn what_changed_in_postgresql_is_exported_again() {
+    what_changed_is_exported_again_from(&Kind::all()[0].start().unwrap());
+}
+
+#[test]
+fn what_changed_in_mariadb_is_exported_again() {
+    let kind = Kind::all().into_iter().find(|kind| kind.name() == "MariaDB").unwrap();
+    what_changed_is_exported_again_from(&kind.start().unwrap());
 }
 
 #[test]
@@ -292,6 +413,12 @@ impl Influx {
     fn export(&self) -> Run {
         let source = format!("influxdb+{}/plant", self.server.http());
         moveout(["export", "--source", &source, "--archive", &self.root(), "--window", "1d"])
+    }
+
+    fn export_json(&self) -> Run {
+        let source = format!("influxdb+{}/plant", self.server.http());
+        let archive = self.root();
+        moveout(["export", "--json", "--source", &source, "--archive", &archive, "--window", "1d"])
     }
 
     fn root(&self) -> String {
@@ -413,11 +540,15 @@ fn an_archive_without_a_seal_is_not_compared() {
     assert!(report["open"].to_string().contains("it is not sealed"), "{report}");
 }
 
+fn last_verdict_status(root: &str) -> Value {
+    moveout(["status", root, "--json"]).expect(0).json()["verdict"].clone()
+}
+
 /// The last verdict, as `status` and the file have it.
 fn last_verdict(root: &str) -> (Value, Option<Value>) {
-    let status = moveout(["status", root, "--json"]).expect(0).json();
+    let status = last_verdict_status(root);
     let file = fs::read(format!("{root}/catalog/verdict.json")).ok();
-    (status["verdict"].clone(), file.map(|bytes| serde_json::from_slice(&bytes).unwrap()))
+    (status, file.map(|bytes| serde_json::from_slice(&bytes).unwrap()))
 }
 
 #[test]
@@ -469,4 +600,89 @@ fn the_verdict_is_recorded_and_holds_until_the_archive_changes() {
     assert_eq!(last_verdict(&root), (Value::Null, None));
     assert!(fs::metadata(format!("{root}/tagmanifest-sha256.txt.minisig")).is_err());
     moveout(["verify", &root]).expect(0);
+}
+
+#[test]
+fn what_changed_in_an_influxdb_is_exported_again() {
+    let influx = Influx::new();
+    let root = influx.root();
+    let heals = |names: &str, what: &str| {
+        assert_verdict(&influx.verify(&["--deep"]), 4, names, what);
+        let exported = influx.export_json().expect(0).json();
+        assert_verdict(&influx.verify(&["--deep"]), 0, "[]", what);
+        exported
+    };
+    influx.server.query_in("plant", "DELETE FROM pump WHERE time = 1704070800000000000");
+    let exported = heals("pump 20240101T", "a point went");
+    assert_eq!(
+        (&exported["read_again"]["stale"], &exported["rows_total"]),
+        (&1.into(), &199.into())
+    );
+    influx.server.write("plant", "old", "valve,site=s1 flow=1000.5 1704070800000000000");
+    heals("valve 20240101T", "a value is another");
+    influx.server.write("plant", "autogen", "pump,site=late flow=1 1704153600000000000");
+    heals("pump 20240102T", "a point came late");
+    influx.server.query_in("plant", "DROP MEASUREMENT pump");
+    let exported = heals("pump", "a measurement went");
+    assert_eq!(exported["gone"].as_array().unwrap().len(), 1, "{exported}");
+    influx.server.write("plant", "autogen", "pump,site=new flow=1 1704153600000000000");
+    assert_verdict(&influx.verify(&[]), 4, "pump", "it is there again, and has another row");
+    let exported = influx.export_json().expect(0).json();
+    assert_eq!(exported["gone"], serde_json::json!([]), "{exported}");
+    assert_verdict(&influx.verify(&["--deep"]), 0, "[]", "the rows are those that it has now");
+    // The server would go on listing the measurement, without any field.
+    influx.server.query_in("plant", "DROP MEASUREMENT valve");
+    influx.server.query_in("plant", "DROP RETENTION POLICY old ON plant");
+    let exported = heals("valve", "a retention policy went");
+    assert_eq!(exported["gone"][0]["table"]["schema"], "old", "{exported}");
+    moveout(["verify", &root]).expect(0);
+}
+
+#[test]
+fn a_stale_chunk_is_read_again_although_the_first_run_was_killed() {
+    let influx = Influx::new();
+    influx.server.query_in("plant", "DELETE FROM pump WHERE time = 1704070800000000000");
+    assert_verdict(&influx.verify(&[]), 4, "pump 20240101T", "a point went");
+    // As a run leaves it that is killed when it has taken off the seal.
+    let folder = influx.folder.path().join("archive");
+    let tags = fs::read(folder.join("tagmanifest-sha256.txt")).unwrap();
+    let tags = String::from_utf8(tags).unwrap();
+    let record: String = tags
+        .lines()
+        .filter(|l| l.contains("  catalog/"))
+        .fold(String::new(), |record, line| record + line + "\n");
+    let hash = moveout::hash::sha256(record.as_bytes());
+    fs::create_dir_all(folder.join(".moveout/seals")).unwrap();
+    fs::write(folder.join(format!(".moveout/seals/{hash}.txt")), record).unwrap();
+    fs::remove_file(folder.join("tagmanifest-sha256.txt")).unwrap();
+    fs::remove_file(folder.join("manifest-sha256.txt")).unwrap();
+    let status = last_verdict(&influx.root()).0;
+    assert_eq!((&status["valid"], &status["stale"]), (&false.into(), &1.into()), "{status}");
+    let exported = influx.export_json().expect(0).json();
+    assert_eq!(exported["read_again"]["stale"], 1, "{exported}");
+    assert_verdict(&influx.verify(&["--deep"]), 0, "[]", "it was read again");
+    assert!(!folder.join(".moveout").exists());
+}
+
+#[test]
+fn a_verdict_of_nonsense_is_none() {
+    let influx = Influx::new();
+    assert_verdict(&influx.verify(&[]), 0, "[]", "nothing changed");
+    let root = influx.root();
+    for nonsense in ["", "{", "null", "[1]", "\u{0}", "{\"format\":2,\"stale\":3}"] {
+        let file = format!("{root}/catalog/verdict.json");
+        fs::write(&file, nonsense).unwrap();
+        // It is listed, and not what is listed.
+        moveout(["verify", &root]).expect(4);
+        let status = moveout(["status", &root]).expect(0).stdout;
+        assert!(status.contains("none that can be read; no longer valid"), "{status}");
+        // Where nothing lists it, it says nothing, and the next proof puts its own in its place.
+        let tags = fs::read_to_string(format!("{root}/tagmanifest-sha256.txt")).unwrap();
+        let lines: Vec<&str> = tags.lines().filter(|line| !line.contains("verdict")).collect();
+        fs::write(format!("{root}/tagmanifest-sha256.txt"), lines.join("\n") + "\n").unwrap();
+        moveout(["verify", &root]).expect(0);
+        assert_eq!(last_verdict_status(&root), Value::Null);
+        assert_verdict(&influx.verify(&[]), 0, "[]", "nothing changed");
+        assert_eq!(last_verdict(&root).0["valid"], true);
+    }
 }

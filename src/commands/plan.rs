@@ -19,6 +19,7 @@ use crate::config::Job;
 use crate::coverage::Coverage;
 use crate::error::{Class, Exit, Result};
 use crate::export::queue::Queue;
+use crate::export::stale::stale;
 use crate::export::summary::{Failed, unreadable_hint};
 use crate::model::{Excluded, Metering, SourceInfo, Table, TableId};
 use crate::progress::Progress;
@@ -262,6 +263,9 @@ async fn archived(job: &Job) -> Result<(Arc<ArchiveIndex>, Vec<RunPlan>)> {
         Err(error) if place.is_bucket() && error.class() == Class::Retry => return Err(error),
         Err(_) => return Ok(Default::default()),
     };
+    // What the last proof found different counts as missing.
+    let stale = stale(&archive, archive.state().await?.as_ref(), job.keep).await?;
+    archive.read_again(stale.iter().map(|commit| &**commit)).await;
     Ok((archive.state().await?, archive.plans().await?))
 }
 

@@ -8,23 +8,24 @@ use std::time::Instant;
 
 use crate::archive::keys::Paths;
 use crate::archive::runs::{Beating, PlannedLoss, PlannedTable, RunPlan};
-use crate::archive::{Archive, ArchiveIndex, Found};
+use crate::archive::{Archive, ArchiveIndex};
 use crate::config::Job;
 use crate::coverage::Coverage;
 use crate::encode::{Cores, EncodeOptions};
-use crate::error::{Error, Exit, Result};
+use crate::error::{Exit, Result};
 use crate::export::again::{Again, divide};
 use crate::export::chunk_writer::ChunkWriter;
 use crate::export::permits::Permits;
 use crate::export::queue::Queue;
 use crate::export::run::Run;
+use crate::export::stale::{gone, read_damaged, read_stale, records_others, request_uncovered};
 use crate::export::summary::{ExportStatus, Failed, ReadAgain, Summary, unreadable_hint};
 use crate::export::window_sizing::width_after;
 use crate::export::worker::Shared;
 use crate::model::ArtifactOutcome;
 use crate::model::TableId;
 use crate::progress::Progress;
-use crate::range::{RangeText, union};
+use crate::range::RangeText;
 use crate::retry::Retry;
 use crate::source::channel::Pace;
 use crate::survey::division::same_division;
@@ -54,9 +55,18 @@ pub async fn prepare<'a>(
     let plans = archive.plans().await?;
     let known = Known::of(&state, &plans);
     let mut survey = survey(job, progress, &retry, &known).await?;
-    read_again(archive, &mut survey, &found).await?;
+    read_damaged(archive, &mut survey, &found.damaged).await?;
+    let stale = read_stale(archive, &mut survey, &state, job.keep).await?;
+    if stale > 0 {
+        progress.note(&format!(
+            "reading {} again: the last proof found that the source has other rows now",
+            several(stale, "chunk")
+        ));
+    }
     // The archive is looked at again because the survey takes time and another run may have ended in the meantime.
     let state = archive.state().await?;
+    request_uncovered(&mut survey, &state);
+    let gone = gone(job, &survey, &state, &started);
     // This may refuse, too.
     let (again, left) = divide(&survey, &Known::of(&state, &[]), job.keep);
     let Planned { queue, paths, surveyed, mut plan } =
@@ -72,6 +82,7 @@ pub async fn prepare<'a>(
         .any(|artifact| job.sources.iter().any(|source| source.name == artifact.source));
     let idle = sealed
         && !unsaved
+        && !records_others(&state, &gone)
         && queue.is_empty()
         && found.left.is_empty()
         && state.by_table().keys().all(|id| known.contains(id));
@@ -105,9 +116,9 @@ pub async fn prepare<'a>(
         chunks_before: state.commits.iter().filter(|commit| commit.dump.is_none()).count() as u64,
         rows_total: 0,
         bytes_total: 0,
-        read_again: ReadAgain::default(),
+        read_again: ReadAgain { stale, ..ReadAgain::default() },
         kept: left.kept,
-        gone: Vec::new(),
+        gone,
         not_compared: left.not_compared,
         elapsed_seconds: 0.0,
         outside: survey.outside.clone(),
@@ -180,35 +191,6 @@ fn expected_rows(survey: &Survey, surveyed: &[usize]) -> Option<u64> {
         Some((rows * part) as u64)
     });
     of_table.sum::<Option<u64>>().filter(|rows| *rows > 0)
-}
-
-/// Marks chunks whose files are missing or have changed to be read again; an error where no source of this run has
-/// the table.
-async fn read_again(archive: &Archive, survey: &mut Survey, found: &Found) -> Result<()> {
-    // A source that does not answer has the tables all the same, and this run does not seal without it.
-    let (lost, damaged): (Vec<_>, Vec<_>) =
-        found.damaged.iter().partition(|commit| survey.is_lost(&commit.source));
-    if !lost.is_empty() {
-        let lost = several(lost.len() as u64, "chunk");
-        survey.warnings.push(format!(
-            "files of {lost} are missing or have changed, whose sources cannot be read now"
-        ));
-    }
-    for commit in &damaged {
-        let id = commit.id();
-        let Some(surveyed) = survey.tables.iter_mut().find(|known| known.table.id == id) else {
-            let file = commit.files.first().map(|file| file.key.as_str()).unwrap_or_default();
-            return Err(Error::different(format!(
-                "files of {id} {} are missing or have another size (such as {file}), and no source of this run \
-                 has that table",
-                commit.slice
-            ))
-            .hint("restore the files from a copy, or name the source that has the table; nothing was changed"));
-        };
-        surveyed.requested = union(surveyed.requested, commit.slice.window());
-    }
-    archive.read_again(damaged.iter().map(|commit| &***commit)).await;
-    Ok(())
 }
 
 // Half of the memory of a chunk is for the open row group, which the writer holds encoded; the rest is for batches,

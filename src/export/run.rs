@@ -21,7 +21,7 @@ use crate::export::chunk_writer::ChunkWriter;
 use crate::export::listed::{Listed, Relisting, list_again};
 use crate::export::permits::Permit;
 use crate::export::queue::Queue;
-
+use crate::export::stale::gone;
 use crate::export::summary::{ExportStatus, Failed, Summary};
 use crate::export::window_sizing::width_after;
 use crate::export::worker::{Outcome, Shared, Worker};
@@ -379,7 +379,7 @@ impl Run<'_> {
             artifacts: self.summary.artifacts.clone(),
             artifact_files: None, // the seal knows them
             kept: self.summary.kept.clone(),
-            gone: self.summary.gone.clone(),
+            gone: gone(self.job, &self.survey, state, &self.started),
             warnings: self.summary.warnings.clone(),
             requested: self.requested(state),
             earlier: self.unsealed(state).await?,

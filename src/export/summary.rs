@@ -109,6 +109,8 @@ pub struct ReadAgain {
     pub tables: u64,
     /// Those of which the rows, the columns or their statistics are others now.
     pub changed: u64,
+    /// Chunks, whole or not, that were read again since the last proof found them different.
+    pub stale: u64,
 }
 
 /// Windows that were exported before and were not compared with the source.

@@ -64,6 +64,18 @@ pub(crate) fn export(out: Out<'_>, summary: &Summary) -> io::Result<()> {
         let tables = several(tables, "table");
         writeln!(out, "  again      {tables} read again, {changed} of them changed")?;
     }
+    if summary.read_again.stale > 0 {
+        let chunks = several(summary.read_again.stale, "chunk");
+        writeln!(out, "  again      {chunks} that the last proof found different, read again")?;
+    }
+    some(out, &summary.gone, |out, gone| {
+        writeln!(
+            out,
+            "  gone       {}, since {}: the source does not list it any more; its rows stay in the archive",
+            gone.table,
+            gone.since.escape_debug()
+        )
+    })?;
     some(out, &summary.kept, |out, kept| {
         let what = if kept.slice == Slice::All { "" } else { " (rows without a time)" };
         writeln!(out, "  kept       {}{what} as of {}", kept.table, kept.as_of)

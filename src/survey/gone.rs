@@ -37,22 +37,16 @@ impl Survey {
                 let is_asked = select.takes_database(&id.database)
                     && select.takes_schema(&id.schema)
                     && select.takes_table(&id.table);
+                if !is_asked {
+                    return Some((id, Absent::NotAsked));
+                }
                 let left_out = left_out.get_or_insert_with(|| {
                     self.excluded.iter().map(|e| (e.source.as_str(), e.what.as_str())).collect()
                 });
                 let what = format!("table {id}");
-                Some((
-                    id,
-                    match () {
-                        () if left_out.contains(&(id.source.as_str(), what.as_str()))
-                            || select.excludes(&id.database, &id.schema, &id.table) =>
-                        {
-                            Absent::LeftOut
-                        }
-                        () if !is_asked => Absent::NotAsked,
-                        () => Absent::Gone,
-                    },
-                ))
+                let is_left_out = left_out.contains(&(id.source.as_str(), what.as_str()))
+                    || select.excludes(&id.database, &id.schema, &id.table);
+                Some((id, if is_left_out { Absent::LeftOut } else { Absent::Gone }))
             })
             .collect();
         absent.sort_unstable_by_key(|(id, _)| *id);

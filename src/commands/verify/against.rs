@@ -6,7 +6,7 @@ mod chunk;
 mod inventory;
 mod record;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use futures::StreamExt;
@@ -28,7 +28,6 @@ use crate::progress::Progress;
 use crate::retry::Retry;
 use crate::source::Source;
 use crate::survey::{Known, Survey, Surveyed, list, survey};
-use crate::text::several;
 use crate::window::{Bound, Slice, now, parse_time, rfc3339};
 
 /// The sources of an archive, with the URLs by which they were reached.
@@ -245,30 +244,15 @@ impl Comparison<'_> {
     async fn chunks(&mut self, depth: Depth, progress: &Progress) -> Result<()> {
         let by_table = self.state.by_table();
         let mut todo = Vec::new();
-        for Surveyed { table, source, .. } in &self.survey.tables {
+        let beside = self.survey.beside.iter().filter(|surveyed| surveyed.bounds.is_some());
+        for Surveyed { table, source, .. } in self.survey.tables.iter().chain(beside) {
             let source = &self.survey.sources[*source].source;
             let commits = by_table.get(&table.id).map(Vec::as_slice).unwrap_or_default();
             let rows = commits.iter().filter(|commit| commit.dump.is_none());
             todo.extend(rows.map(|commit| (table, source, *commit)));
         }
         self.dumps();
-        // Tables that have no row any more are not surveyed.
-        let surveyed: HashSet<&TableId> =
-            self.survey.tables.iter().map(|surveyed| &surveyed.table.id).collect();
-        let emptied = by_table.iter().filter(|(id, commits)| {
-            self.survey.listed.contains(id)
-                && !surveyed.contains(id)
-                && commits.iter().any(|commit| commit.rows > 0)
-        });
-        for (id, commits) in emptied {
-            let rows: u64 = commits.iter().map(|commit| commit.rows).sum();
-            let why = format!("it has no rows any more; the archive has {}", several(rows, "row"));
-            let mut todo = "";
-            for commit in commits.iter().filter(|commit| commit.rows > 0) {
-                todo = self.tally.different(commit, "the table has no rows any more");
-            }
-            self.open(Kind::Different, &id.source, format!("table {id}"), why, todo);
-        }
+        self.emptied(&by_table);
         let every = |part: f64, at: usize| {
             let before = (at as f64 * part).floor();
             ((at + 1) as f64 * part).floor() > before || part >= 1.0

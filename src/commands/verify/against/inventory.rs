@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use crate::archive::commit::Commit;
 use crate::commands::verify::against::Comparison;
 use crate::commands::verify::against::answer::{ASK_AGAIN, EXPORT_AGAIN};
 use crate::model::{ArtifactOutcome, OpenKind as Kind, TableId};
@@ -105,6 +106,29 @@ impl Comparison<'_> {
                 "{}: left out by a rule, and not compared; their rows stay in the archive",
                 some_of(&ids)
             ));
+        }
+    }
+
+    /// Tables that have no row any more.
+    pub(super) fn emptied(&mut self, by_table: &HashMap<TableId, Vec<&Commit>>) {
+        let survey = self.survey;
+        for surveyed in survey.beside.iter().filter(|surveyed| surveyed.bounds.is_none()) {
+            let id = &surveyed.table.id;
+            let commits = by_table.get(id).map(Vec::as_slice).unwrap_or_default();
+            let rows: u64 = commits.iter().map(|commit| commit.rows).sum();
+            if rows == 0 {
+                continue;
+            }
+            let why = format!(
+                "it has no rows any more; the archive has {} in {}",
+                several(rows, "row"),
+                several(commits.len() as u64, "chunk")
+            );
+            let mut todo = "";
+            for commit in commits.iter().filter(|commit| commit.rows > 0) {
+                todo = self.tally.different(commit, "the table has no rows any more");
+            }
+            self.open(Kind::Different, &id.source, format!("table {id}"), why, todo);
         }
     }
 
