@@ -7,6 +7,8 @@
 mod fallback;
 #[path = "support/influxdb3.rs"]
 mod influxdb3;
+#[path = "flight/restore.rs"]
+mod restore;
 mod support;
 
 use std::fs;

@@ -3,7 +3,7 @@
 
 pub(in crate::source) mod bounds;
 pub(in crate::source) mod budget;
-pub(in crate::source) mod cloud;
+pub(crate) mod cloud;
 pub(crate) mod core;
 pub(in crate::source) mod counts;
 pub(in crate::source) mod databases;

@@ -63,19 +63,19 @@ type Had<T = Vec<Value>> = std::result::Result<T, ArtifactOutcome>;
 
 /// A bucket, and each database and retention policy that InfluxQL knows it by.
 #[derive(Debug)]
-pub(in crate::source) struct Bucket {
-    pub(in crate::source) id: String,
-    pub(in crate::source) name: String,
+pub(crate) struct Bucket {
+    pub(crate) id: String,
+    pub(crate) name: String,
     /// Whether it belongs to the server itself.
-    pub(in crate::source) is_system: bool,
-    pub(in crate::source) places: Vec<(String, String)>,
+    pub(crate) is_system: bool,
+    pub(crate) places: Vec<(String, String)>,
 }
 
 /// The buckets with their mappings, or which of the two could not be listed, and why.
-type Mapped = std::result::Result<Vec<Bucket>, (&'static str, ArtifactOutcome)>;
+pub(crate) type Mapped = std::result::Result<Vec<Bucket>, (&'static str, ArtifactOutcome)>;
 
 /// The buckets of 2.x or Cloud TSM, of all organizations that the credentials see.
-pub(in crate::source) async fn mapped_buckets(server: &Server) -> Result<Mapped> {
+pub(crate) async fn mapped_buckets(server: &Server) -> Result<Mapped> {
     let all = Cloud::new(server.clone(), String::new());
     let buckets = match all.list("buckets", "buckets", 100).await? {
         Ok(buckets) => buckets,

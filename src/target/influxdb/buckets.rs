@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::policies::{Policy, wanted};
 use crate::error::{Class, Error, Result};
 use crate::retry::Retry;
+use crate::source::influxdb::cloud::{self, Bucket};
 use crate::source::influxdb::http::Server;
 use crate::target::Plan;
 use crate::window::{now, rfc3339};
@@ -54,31 +55,14 @@ impl Buckets {
         }
     }
 
-    /// All buckets by name, with their ids.
-    async fn all(&self, server: &Server, retry: &Retry) -> Result<HashMap<String, String>> {
-        let mut buckets = HashMap::new();
-        let mut after = String::new();
-        loop {
-            let mut query = vec![("orgID", self.org.as_str()), ("limit", "100")];
-            if !after.is_empty() {
-                query.push(("after", &after));
-            }
-            let page = get(server, retry, "api/v2/buckets", &query).await?;
-            let page = page["buckets"].as_array().cloned().unwrap_or_default();
-            let ids = page.iter().filter_map(|bucket| bucket["id"].as_str());
-            let Some(last) = ids.last().map(str::to_owned) else { return Ok(buckets) };
-            let known = buckets.len();
-            for bucket in &page {
-                if let (Some(name), Some(id)) = (bucket["name"].as_str(), bucket["id"].as_str()) {
-                    buckets.insert(name.to_owned(), id.to_owned());
-                }
-            }
-            // A server that pages otherwise must not be asked without end.
-            if page.len() < 100 || buckets.len() == known {
-                return Ok(buckets);
-            }
-            after = last;
-        }
+    /// All buckets by name, each with its mappings.
+    async fn all(&self, server: &Server, retry: &Retry) -> Result<HashMap<String, Bucket>> {
+        let list = || cloud::mapped_buckets(server);
+        let buckets = retry.with_retry(&server.address(), list).await?.map_err(|(what, why)| {
+            Error::stop(format!("{}: {what}: {why}", server.address()))
+                .hint("use a token that may read and write the buckets and the mappings of its organization")
+        })?;
+        Ok(buckets.into_iter().map(|bucket| (bucket.name.clone(), bucket)).collect())
     }
 
     /// What is not there of what the tables need.
@@ -89,33 +73,23 @@ impl Buckets {
         plan: &Plan,
     ) -> Result<Vec<Missing>> {
         let buckets = self.all(server, retry).await?;
-        let mut missing = Vec::new();
-        let mut mappings = HashMap::<String, Vec<String>>::new();
-        for policy in wanted(plan).into_values() {
+        let missing = wanted(plan).into_values().filter_map(|policy| {
             let name = name(&policy.database, &policy.name);
-            let bucket = buckets.get(&name).cloned();
-            if !mappings.contains_key(&policy.database) {
-                let query = [("orgID", self.org.as_str()), ("db", policy.database.as_str())];
-                let answer = get(server, retry, "api/v2/dbrps", &query).await?;
-                let content = answer["content"].as_array().cloned().unwrap_or_default();
-                let policies = content.iter().filter_map(|one| one["retention_policy"].as_str());
-                mappings.insert(policy.database.clone(), policies.map(str::to_owned).collect());
-            }
-            let is_mapped = mappings[&policy.database].contains(&policy.name);
-            let shown = |text: &str| text.escape_debug().to_string();
-            let what = match (&bucket, is_mapped) {
-                (None, _) => format!("the bucket {}", shown(&name)),
-                (Some(_), false) => format!(
+            let bucket = buckets.get(&name);
+            let place = (policy.database.clone(), policy.name.clone());
+            let what = match bucket {
+                None => format!("the bucket {}", name.escape_debug()),
+                Some(bucket) if bucket.places.contains(&place) => return None,
+                Some(_) => format!(
                     "the mapping of {} / {} to the bucket {}",
-                    shown(&policy.database),
-                    shown(&policy.name),
-                    shown(&name)
+                    place.0.escape_debug(),
+                    place.1.escape_debug(),
+                    name.escape_debug()
                 ),
-                (Some(_), true) => continue,
             };
-            missing.push(Missing { what, policy, bucket });
-        }
-        Ok(missing)
+            Some(Missing { what, bucket: bucket.map(|bucket| bucket.id.clone()), policy })
+        });
+        Ok(missing.collect())
     }
 
     pub(super) async fn create(&self, server: &Server, retry: &Retry, plan: &Plan) -> Result<()> {
@@ -158,7 +132,7 @@ impl Buckets {
         let mut notes = Vec::new();
         for policy in wanted(plan).into_values().filter(Policy::changes) {
             let name = name(&policy.database, &policy.name);
-            let Some(id) = buckets.get(&name) else { continue };
+            let Some(bucket) = buckets.get(&name) else { continue };
             let tables = plan.tables.iter().filter(|table| {
                 (&table.to.database, &table.to.schema) == (&policy.database, &policy.name)
             });
@@ -177,7 +151,7 @@ impl Buckets {
             let shard = policy.shard.unwrap_or(policy.shard_at_first).as_secs();
             let body =
                 json!({ "retentionRules": [retention(keeps.map(|keeps| keeps.as_secs()), shard)] });
-            let path = format!("api/v2/buckets/{id}");
+            let path = format!("api/v2/buckets/{}", bucket.id);
             let ask = || server.patch_json(&path, &body);
             retry.with_retry(&server.address(), ask).await?.into_success(server)?;
         }
@@ -190,30 +164,10 @@ fn retention(keeps: Option<u64>, shard: u64) -> Value {
     json!({ "type": "expire", "everySeconds": keeps.unwrap_or(0), "shardGroupDurationSeconds": shard })
 }
 
-pub(super) async fn get(
-    server: &Server,
-    retry: &Retry,
-    path: &str,
-    query: &[(&str, &str)],
-) -> Result<Value> {
-    let ask = || server.get(path, query, "application/json");
-    let text = retry.with_retry(&server.address(), ask).await?.into_success(server)?;
-    json_of(server, &text)
-}
-
-pub(super) async fn post(
-    server: &Server,
-    retry: &Retry,
-    path: &str,
-    body: &Value,
-) -> Result<Value> {
+async fn post(server: &Server, retry: &Retry, path: &str, body: &Value) -> Result<Value> {
     let ask = || server.post_json(path, body);
     let text = retry.with_retry(&server.address(), ask).await?.into_success(server)?;
-    if text.trim().is_empty() { Ok(Value::Null) } else { json_of(server, &text) }
-}
-
-fn json_of(server: &Server, text: &str) -> Result<Value> {
-    serde_json::from_str(text).map_err(|error| {
+    serde_json::from_str(&text).map_err(|error| {
         let text = format!("{}: an answer that is not JSON: {error}", server.address());
         Error::of(Class::Retry, text)
     })

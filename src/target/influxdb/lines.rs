@@ -27,8 +27,15 @@ pub enum Dialect {
     Rust,
 }
 
-/// Smallest and largest time that a line may have (`models.MinNanoTime`, `MaxNanoTime`).
-const TIMES: std::ops::RangeInclusive<i64> = i64::MIN + 2..=i64::MAX - 1;
+impl Dialect {
+    /// Whether a line may have a time. Go: `models.MinNanoTime`, `MaxNanoTime`. Rust: all but the smallest.
+    fn takes(self, time: i64) -> bool {
+        match self {
+            Self::Go => (i64::MIN + 2..i64::MAX).contains(&time),
+            Self::Rust => time > i64::MIN,
+        }
+    }
+}
 
 /// Lines that are sent together.
 #[derive(Debug, Default, Clone)]
@@ -193,7 +200,7 @@ impl Layout {
             return Err("it has no time".to_owned());
         }
         let time = times.value(row);
-        if !TIMES.contains(&time) {
+        if !self.dialect.takes(time) {
             return Err(format!("its time, {time}, is one that InfluxDB keeps for itself"));
         }
         out.push(b' ');

@@ -20,7 +20,8 @@ pub(super) struct Place {
 
 /// What a limit of the server is called in its answer, and which setting it is. Every line would be refused for it, so
 /// that none is.
-const LIMITS: [(&str, &str); 3] = [
+const LIMITS: [(&str, &str); 4] = [
+    ("would exceed", "restore fewer tables by `--table`, or into a server with other limits"),
     (
         "max-series-per-database",
         "raise `max-series-per-database` of the target (0 is no limit), or use `index-version = \"tsi1\"`",

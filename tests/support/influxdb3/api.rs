@@ -1,7 +1,7 @@
 //! The port of the stand-in: what is gRPC and what HTTP, how an answer breaks, and what all products
 //! answer over HTTP.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use tonic::codegen::Service;
 
 use super::flight::{Exchange, Flight, authorized};
 use super::sql::{self, Refusal};
+use super::tables::Table;
 use super::{
     Body, BoxError, Break, Connection, Cut, Fault, Grpc, Product, Query, State, cloud, influxql,
     lock,
@@ -238,6 +239,9 @@ async fn route(call: &Call, state: &Arc<State>) -> Option<Answer> {
             Answer::json(401, &body)
         }
         ("GET", "/api/v3/configure/database") if core => databases(call, state),
+        ("POST", "/api/v3/configure/database") if core => create_database(call, state),
+        ("POST", "/api/v3/configure/table") if core => create_table(call, state),
+        ("POST", "/api/v3/write_lp") if core => write(call, state),
         ("GET" | "POST", "/api/v3/query_sql") if core => query_sql(call, state).await,
         ("GET" | "POST", "/query") => return influxql::answer(call, state).await,
         _ if state.product == Product::Serverless => cloud::answer(call, state),
@@ -257,6 +261,73 @@ fn databases(call: &Call, state: &State) -> Answer {
         false => json!({ "iox::database": name }),
     });
     Answer::json(200, &rows.collect())
+}
+
+/// Assumed: the status of one that exists.
+fn create_database(call: &Call, state: &State) -> Answer {
+    let body: Json = serde_json::from_slice(&call.body).unwrap_or_default();
+    let Some(name) = body["db"].as_str() else { return Answer::text(400, "missing field `db`") };
+    let mut databases = lock(&state.databases);
+    if databases.contains_key(name) {
+        return Answer::text(409, "attempted to create a resource that already exists");
+    }
+    if databases.len() >= 5 {
+        let error = "Adding a new database would exceed limit of 5 databases";
+        return Answer::json(422, &json!({ "error": error }));
+    }
+    super::create(&mut databases, name);
+    Answer::text(200, "")
+}
+
+/// Assumed: the status of one that exists. The order of tags is that of names here, whatever is asked for.
+fn create_table(call: &Call, state: &State) -> Answer {
+    let body: Json = serde_json::from_slice(&call.body).unwrap_or_default();
+    let (Some(database), Some(name)) = (body["db"].as_str(), body["table"].as_str()) else {
+        return Answer::text(400, "missing field");
+    };
+    let mut databases = lock(&state.databases);
+    let Some(database) = databases.get_mut(database) else { return Answer::text(404, "not found") };
+    if database.tables.contains_key(name) {
+        return Answer::text(409, "attempted to create a resource that already exists");
+    }
+    let table = database.tables.entry(name.to_owned()).or_default();
+    let tags = body["tags"].as_array().cloned().unwrap_or_default();
+    tags.iter().filter_map(Json::as_str).for_each(|tag| table.tag(tag));
+    Answer::text(200, "")
+}
+
+/// With `accept_partial=false`: a line that cannot be read, or whose types are others, refuses all of them.
+fn write(call: &Call, state: &State) -> Answer {
+    let (Some(database), Ok(text)) = (call.get("db"), std::str::from_utf8(&call.body)) else {
+        return Answer::text(400, "missing query parameter 'db'");
+    };
+    assert_eq!(call.get("precision"), Some("nanosecond"), "the stand-in has no other");
+    assert_eq!(call.get("accept_partial"), Some("false"), "the stand-in has no other");
+    let refuse = |error: &str| {
+        let data = json!({ "error_message": error, "line_number": 1, "original_line": "" });
+        let error = "parsing failed for write_lp endpoint";
+        Answer::json(400, &json!({ "error": error, "data": data }))
+    };
+    let text = text.to_owned();
+    let Ok(points) = std::panic::catch_unwind(|| super::lines::parse(&text)) else {
+        return refuse("A generic parsing error occurred: TakeWhile1");
+    };
+    let mut databases = lock(&state.databases);
+    let tables = &mut super::create(&mut databases, database).tables;
+    // By themselves first, and against what is there: nothing is written unless all of it can be.
+    let mut alone = BTreeMap::<String, Table>::new();
+    for point in &points {
+        let table = alone.entry(point.measurement.clone()).or_default();
+        let known = tables.get(&point.measurement).and_then(|known| known.refuses(point));
+        if let Some(error) = known.or_else(|| table.refuses(point)) {
+            return refuse(&error);
+        }
+        table.write(point.clone(), true);
+    }
+    for point in points {
+        tables.entry(point.measurement.clone()).or_default().write(point, true);
+    }
+    Answer::text(204, "")
 }
 
 async fn query_sql(call: &Call, state: &Arc<State>) -> Answer {

@@ -178,6 +178,24 @@ impl Table {
     }
 
     /// Merges the point with one of the same tags and time, field by field.
+    /// A tag that has no value yet.
+    pub(super) fn tag(&mut self, name: &str) {
+        self.column(name, Kind::Tag);
+    }
+
+    /// Why the types of a point are not those of the table.
+    pub(super) fn refuses(&self, point: &Point) -> Option<String> {
+        let tags = point.tags.keys().map(|tag| (tag, Kind::Tag));
+        let fields = point.fields.iter().map(|(field, value)| (field, Kind::of(value)));
+        let mut others = tags.chain(fields).filter_map(|(name, kind)| {
+            let known = self.columns.get(name).filter(|known| **known != kind)?;
+            Some(format!(
+                "invalid column type for column '{name}', expected {known:?}, got {kind:?}"
+            ))
+        });
+        others.next()
+    }
+
     pub(super) fn write(&mut self, point: Point, persisted: bool) {
         point.tags.keys().for_each(|tag| self.column(tag, Kind::Tag));
         point.fields.iter().for_each(|(field, value)| self.column(field, Kind::of(value)));
