@@ -33,8 +33,9 @@ use crate::window::{now, rfc3339};
 
 /// Lines and bytes of a request. Measured with 1.6: more lines are no faster, and a request of 50,000 may take as long as
 /// the server's `write-timeout`.
-const LINES: usize = 5_000;
-const BYTES: usize = 1 << 20;
+const REQUEST: (usize, usize) = (5_000, 1 << 20);
+/// The same for InfluxDB 3, which answers up to a second later, when its log was written, and takes 10 MiB.
+const REQUEST_OF_3: (usize, usize) = (100_000, 8 << 20);
 /// Requests between the thread that writes lines and the one that is being sent.
 const BODIES: usize = 2;
 
@@ -55,7 +56,12 @@ pub(super) async fn open(
         Ok((generation, version, buckets))
     };
     let (generation, version, buckets) = retry.with_retry(&spec.name, ask).await?;
-    Ok(Arc::new(InfluxTarget { server, generation, version, buckets, retry: retry.clone() }))
+    let (lines, bytes) = if generation == Generation::Three { REQUEST_OF_3 } else { REQUEST };
+    // Each chunk has one that is sent, one that is written, and some between.
+    let share = limits.memory_bytes / limits.concurrency.max(1) / (2 * (BODIES + 2));
+    let request = (lines, bytes.min(share));
+    let retry = retry.clone();
+    Ok(Arc::new(InfluxTarget { server, generation, version, buckets, retry, request }))
 }
 
 /// An InfluxDB that rows go into.
@@ -66,6 +72,8 @@ struct InfluxTarget {
     /// Of 2.x alone.
     buckets: Option<Buckets>,
     retry: Retry,
+    /// Lines and bytes of a request.
+    request: (usize, usize),
 }
 
 /// The name that a policy has where nobody has named it.
@@ -319,15 +327,17 @@ impl Target for InfluxTarget {
         let columns = chunk.columns.clone();
         let encoding = tokio::task::spawn_blocking({
             let rejects = rejects.clone();
-            move || encode(&layout, &columns, rows, &sender, &rejects)
+            let request = self.request;
+            move || encode(&layout, &columns, rows, request, &sender, &rejects)
         });
         let place = self.place_of(&chunk.table.to);
         let mut written = Written::default();
         let sent = async {
             while let Some(body) = bodies.recv().await {
                 let body: Body = body;
-                let refused = send(&self.server, &self.retry, &place, &body).await?;
-                written.rows += (body.ends.len() - refused.len()) as u64;
+                let lines = body.ends.len();
+                let refused = send(&self.server, &self.retry, &place, body).await?;
+                written.rows += (lines - refused.len()) as u64;
                 written.rejected += refused.len() as u64;
                 refused.into_iter().for_each(|reject| _ = rejects.send(reject));
             }
@@ -361,6 +371,7 @@ fn encode(
     layout: &Layout,
     columns: &[Column],
     mut rows: mpsc::Receiver<RecordBatch>,
+    request: (usize, usize),
     bodies: &mpsc::Sender<Body>,
     rejects: &mpsc::UnboundedSender<Reject>,
 ) -> Result<u64> {
@@ -369,8 +380,8 @@ fn encode(
         let values = Rows::new(columns, &batch)?;
         let (mut from, mut unsayable) = (0, Vec::<Unsayable>::new());
         while from < batch.num_rows() {
-            from = layout.write(&values, from, (LINES, BYTES), &mut body, &mut unsayable);
-            let is_full = body.ends.len() >= LINES || body.bytes.len() >= BYTES;
+            from = layout.write(&values, from, request, &mut body, &mut unsayable);
+            let is_full = body.ends.len() >= request.0 || body.bytes.len() >= request.1;
             if is_full && bodies.blocking_send(std::mem::take(&mut body)).is_err() {
                 return Ok(rejected); // whoever sends has failed and says why
             }

@@ -13,7 +13,7 @@
 //! `/query` with the few statements of InfluxQL that list and read everything, as Core 3.6 and as later
 //! servers answer it, and a network through which gRPC does not pass.
 //!
-//! Core also takes line protocol over the network, with `accept_partial=false` alone.
+//! Core also takes line protocol over the network, with `accept_partial=true` alone.
 //!
 //! It has not: other InfluxQL, Flight SQL, other ways of writing over the network, real
 //! Parquet files, deletion, system tables other than the one above, row order as Core has it, the

@@ -47,6 +47,12 @@ pub struct Body {
 }
 
 impl Body {
+    /// Adds a line, which has its newline.
+    pub fn push(&mut self, line: &[u8]) {
+        self.bytes.extend_from_slice(line);
+        self.ends.push(self.bytes.len());
+    }
+
     /// The bytes of some of the lines.
     pub fn lines(&self, lines: std::ops::Range<usize>) -> &[u8] {
         let begin = lines.start.checked_sub(1).map_or(0, |before| self.ends[before]);

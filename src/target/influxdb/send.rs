@@ -1,6 +1,7 @@
 //! Sends lines, and finds out which of them the server refuses: it says how many and why, but not which, so that a batch is
-//! halved until the bad lines are alone. To send a line once more changes nothing, since the values are the same.
+//! halved until the bad lines are alone. InfluxDB 3 names them. To send a line once more changes nothing, since the values are the same.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -36,7 +37,9 @@ const LIMITS: [(&str, &str); 4] = [
 /// What a server says of lines.
 enum Answer {
     Taken,
-    /// Some or all of them are refused.
+    /// These lines are refused, each with the reason; the others are taken.
+    Without(Vec<(usize, String)>),
+    /// Some or all of them are refused, and it does not say which.
     Refused(String),
     /// They are too much for one request.
     TooLarge(String),
@@ -47,9 +50,13 @@ pub(super) async fn send(
     server: &Server,
     retry: &Retry,
     place: &Place,
-    body: &Body,
+    mut body: Body,
 ) -> Result<Vec<Reject>> {
     let mut rejects = Vec::new();
+    let mut reject = |body: &Body, line: usize, why: String| {
+        let row = String::from_utf8_lossy(body.lines(line..line + 1));
+        rejects.push(Reject { row: row.trim_end_matches('\n').to_owned(), why });
+    };
     let mut todo: Vec<Range<usize>> = vec![0..body.ends.len()];
     while let Some(lines) = todo.pop() {
         if lines.is_empty() {
@@ -58,18 +65,46 @@ pub(super) async fn send(
         let bytes = Bytes::copy_from_slice(body.lines(lines.clone()));
         match send_once(server, retry, place, bytes).await? {
             Answer::Taken => {}
-            Answer::Refused(why) | Answer::TooLarge(why) if lines.len() == 1 => {
-                let row =
-                    String::from_utf8_lossy(body.lines(lines)).trim_end_matches('\n').to_owned();
-                rejects.push(Reject { row, why });
+            // A list may be cut, so that the others are sent once more: only what is taken whole is known to be taken.
+            Answer::Without(bad) if bad.iter().all(|(line, _)| *line < lines.len()) => {
+                let bad: BTreeMap<usize, String> = bad.into_iter().collect();
+                let mut rest = Body::default();
+                for (at, line) in lines.enumerate() {
+                    match bad.get(&at) {
+                        Some(why) => reject(&body, line, why.clone()),
+                        None => rest.push(body.lines(line..line + 1)),
+                    }
+                }
+                let known: Vec<Range<usize>> = std::mem::take(&mut todo);
+                let begin = rest.ends.len();
+                known.into_iter().flatten().for_each(|line| rest.push(body.lines(line..line + 1)));
+                todo.extend([begin..rest.ends.len(), 0..begin]);
+                body = rest;
             }
-            Answer::Refused(_) | Answer::TooLarge(_) => {
+            Answer::Refused(why) | Answer::TooLarge(why) if lines.len() == 1 => {
+                reject(&body, lines.start, why);
+            }
+            Answer::Without(_) | Answer::Refused(_) | Answer::TooLarge(_) if lines.len() == 1 => {
+                reject(&body, lines.start, "the server refuses it".to_owned());
+            }
+            Answer::Without(_) | Answer::Refused(_) | Answer::TooLarge(_) => {
                 let middle = lines.start + lines.len() / 2;
                 todo.extend([middle..lines.end, lines.start..middle]);
             }
         }
     }
     Ok(rejects)
+}
+
+/// The lines that an InfluxDB 3 names in its answer, counted from 0, each with the reason: `{"data": [{"line_number",
+/// "error_message"}]}`. `None` where it names none.
+fn named(reply: &Reply) -> Option<Vec<(usize, String)>> {
+    let json = serde_json::from_str::<serde_json::Value>(&reply.text).ok()?;
+    let lines = json["data"].as_array()?.iter().map(|line| {
+        let number = usize::try_from(line["line_number"].as_u64()?).ok()?.checked_sub(1)?;
+        Some((number, shortened(line["error_message"].as_str()?)))
+    });
+    lines.collect::<Option<Vec<_>>>().filter(|lines| !lines.is_empty())
 }
 
 async fn send_once(server: &Server, retry: &Retry, place: &Place, lines: Bytes) -> Result<Answer> {
@@ -97,7 +132,7 @@ async fn send_once(server: &Server, retry: &Retry, place: &Place, lines: Bytes) 
                 Some((_, todo)) => {
                     Err(Error::stop(format!("{}: {why}", server.address())).hint(todo))
                 }
-                None => Ok(Answer::Refused(why)),
+                None => Ok(named(&reply).map_or(Answer::Refused(why), Answer::Without)),
             }
         }
         _ => Err(reply.into_success(server).err().unwrap_or_else(|| {
@@ -118,7 +153,10 @@ fn reason(reply: &Reply) -> String {
             .into_iter()
             .find_map(|text| text.as_str())
     });
-    let text = text.unwrap_or(reply.text.trim());
+    shortened(text.unwrap_or(reply.text.trim()))
+}
+
+fn shortened(text: &str) -> String {
     match text.char_indices().nth(LONGEST_REASON) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),

@@ -1,7 +1,7 @@
 //! The port of the stand-in: what is gRPC and what HTTP, how an answer breaks, and what all products
 //! answer over HTTP.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +17,6 @@ use tonic::codegen::Service;
 
 use super::flight::{Exchange, Flight, authorized};
 use super::sql::{self, Refusal};
-use super::tables::Table;
 use super::{
     Body, BoxError, Break, Connection, Cut, Fault, Grpc, Product, Query, State, cloud, influxql,
     lock,
@@ -296,38 +295,39 @@ fn create_table(call: &Call, state: &State) -> Answer {
     Answer::text(200, "")
 }
 
-/// With `accept_partial=false`: a line that cannot be read, or whose types are others, refuses all of them.
+/// With `accept_partial=true`: the good lines are taken, and each bad one is named with its number.
 fn write(call: &Call, state: &State) -> Answer {
     let (Some(database), Ok(text)) = (call.get("db"), std::str::from_utf8(&call.body)) else {
         return Answer::text(400, "missing query parameter 'db'");
     };
     assert_eq!(call.get("precision"), Some("nanosecond"), "the stand-in has no other");
-    assert_eq!(call.get("accept_partial"), Some("false"), "the stand-in has no other");
-    let refuse = |error: &str| {
-        let data = json!({ "error_message": error, "line_number": 1, "original_line": "" });
-        let error = "parsing failed for write_lp endpoint";
-        Answer::json(400, &json!({ "error": error, "data": data }))
-    };
+    assert_eq!(call.get("accept_partial"), Some("true"), "the stand-in has no other");
+    if text.len() > 10 << 20 {
+        return Answer::text(500, "max request size (10485760 bytes) exceeded");
+    }
     let text = text.to_owned();
     let Ok(points) = std::panic::catch_unwind(|| super::lines::parse(&text)) else {
-        return refuse("A generic parsing error occurred: TakeWhile1");
+        return Answer::text(400, "the stand-in does not find the line that it cannot read");
     };
     let mut databases = lock(&state.databases);
     let tables = &mut super::create(&mut databases, database).tables;
-    // By themselves first, and against what is there: nothing is written unless all of it can be.
-    let mut alone = BTreeMap::<String, Table>::new();
-    for point in &points {
-        let table = alone.entry(point.measurement.clone()).or_default();
-        let known = tables.get(&point.measurement).and_then(|known| known.refuses(point));
-        if let Some(error) = known.or_else(|| table.refuses(point)) {
-            return refuse(&error);
+    let mut bad = Vec::new();
+    for (at, point) in points.into_iter().enumerate() {
+        let table = tables.entry(point.measurement.clone()).or_default();
+        match table.refuses(&point) {
+            Some(error) => bad.push(json!({
+                "error_message": error,
+                "line_number": at + 1,
+                "original_line": point.line().chars().take(20).collect::<String>(),
+            })),
+            None => table.write(point, true),
         }
-        table.write(point.clone(), true);
     }
-    for point in points {
-        tables.entry(point.measurement.clone()).or_default().write(point, true);
+    if bad.is_empty() {
+        return Answer::text(204, "");
     }
-    Answer::text(204, "")
+    let error = "partial write of line protocol occurred";
+    Answer::json(400, &json!({ "error": error, "data": bad }))
 }
 
 async fn query_sql(call: &Call, state: &Arc<State>) -> Answer {
