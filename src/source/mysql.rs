@@ -169,12 +169,14 @@ impl Source for MySql {
     ) -> Result<Option<Proof>> {
         let readable = self.0.tables.get(&table.id)?;
         let statistics = Statistics::new(&select::Statistics, table, recorded);
-        let Some(select) = statistics.select() else { return Ok(None) };
         let part = Part::new(table, slice, readable.is_versioned);
+        let Some(select) = statistics.statement(|select| part.select(select)) else {
+            return Ok(None);
+        };
         if part.is_whole() && slice != Slice::All {
             return Err(Error::fail("this table can no longer be read in windows"));
         }
-        let sql = format!("{}; {}", part.select(&select), read::FREE);
+        let sql = format!("{select}; {}", read::FREE);
         let doing = format!("comparing {} {slice}", table.id);
         let this = Arc::clone(&self.0);
         let mut lease = this.pool.lease().await?;

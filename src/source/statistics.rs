@@ -25,6 +25,11 @@ pub(in crate::source) trait StatisticsSql {
 
     /// Any expression as text.
     fn text(&self, expression: &str) -> String;
+
+    /// Whether the server computes an aggregate that stands twice in a statement only once.
+    fn computes_once(&self) -> bool {
+        true
+    }
 }
 
 /// What one or two cells of the answer are compared with.
@@ -47,6 +52,8 @@ struct Check {
 pub(in crate::source) struct Statistics {
     checks: Vec<Check>,
     select: Vec<String>,
+    /// The aggregates of a subquery, if the server would otherwise compute some of them twice.
+    within: Option<Vec<String>>,
     /// The differences that the columns alone show.
     differences: Vec<String>,
 }
@@ -57,7 +64,9 @@ impl Statistics {
         table: &Table,
         recorded: Recorded<'_>,
     ) -> Self {
-        let mut this = Self { checks: Vec::new(), select: Vec::new(), differences: Vec::new() };
+        let within = (!sql.computes_once()).then(Vec::new);
+        let mut this =
+            Self { checks: Vec::new(), select: Vec::new(), within, differences: Vec::new() };
         this.number("rows".to_owned(), "count(*)".to_owned(), recorded.rows.to_string());
         let of = |column: &Column| recorded.columns.iter().find(|known| known.key == column.key);
         for column in &table.columns {
@@ -72,13 +81,29 @@ impl Statistics {
         this
     }
 
-    /// The expressions to select; `None` if there are more than servers accept.
-    pub(in crate::source) fn select(&self) -> Option<String> {
-        (self.select.len() <= MOST_EXPRESSIONS).then(|| self.select.join(", "))
+    /// The statement, which `from` makes of its expressions; `None` if there are more than servers accept.
+    pub(in crate::source) fn statement(&self, from: impl FnOnce(&str) -> String) -> Option<String> {
+        if self.select.len() > MOST_EXPRESSIONS {
+            return None;
+        }
+        let select = self.select.join(", ");
+        Some(match &self.within {
+            None => from(&select),
+            Some(within) => format!("SELECT {select} FROM ({}) AS s", from(&within.join(", "))),
+        })
+    }
+
+    /// An aggregate, to be used in expressions.
+    fn aggregate(&mut self, expression: String) -> String {
+        let Some(within) = &mut self.within else { return expression };
+        let name = format!("c{}", within.len());
+        within.push(format!("{expression} AS {name}"));
+        name
     }
 
     fn number(&mut self, what: String, expression: String, expected: String) {
-        self.select.push(expression);
+        let computed = self.aggregate(expression);
+        self.select.push(computed);
         self.checks.push(Check { what, expected: Expected::Number(expected) });
     }
 
@@ -91,8 +116,9 @@ impl Statistics {
         for (end, recorded) in [("min", &known.min), ("max", &known.max)] {
             let Some(recorded) = recorded else { continue };
             let Some(literal) = sql.literal(column, recorded) else { continue };
-            self.select.push(sql.text(&format!("{end}({name}) = {literal}")));
-            self.select.push(sql.text(&format!("{end}({name})")));
+            let computed = self.aggregate(format!("{end}({name})"));
+            self.select.push(sql.text(&format!("{computed} = {literal}")));
+            self.select.push(sql.text(&computed));
             let what = if end == "min" { "minimum" } else { "maximum" };
             let what = format!("{what} of `{shown}`");
             self.checks.push(Check { what, expected: Expected::IsEnd(recorded.clone()) });
@@ -113,7 +139,8 @@ impl Statistics {
                 if !sum.is_finite() || !(largest * known.count as f64).is_finite() {
                     return;
                 }
-                self.select.push(asked);
+                let computed = self.aggregate(asked);
+                self.select.push(computed);
                 let expected = Expected::FloatSum { sum, count: known.count, largest };
                 self.checks.push(Check { what: format!("sum of `{shown}`"), expected });
             }
@@ -185,6 +212,9 @@ mod tests {
 
     struct Plain;
 
+    /// Computes everything as often as it is asked for.
+    struct Plainer;
+
     impl StatisticsSql for Plain {
         fn name(&self, column: &Column) -> String {
             column.key.clone()
@@ -204,6 +234,32 @@ mod tests {
 
         fn text(&self, expression: &str) -> String {
             expression.to_owned()
+        }
+    }
+
+    impl StatisticsSql for Plainer {
+        fn name(&self, column: &Column) -> String {
+            Plain.name(column)
+        }
+
+        fn literal(&self, column: &Column, recorded: &str) -> Option<String> {
+            Plain.literal(column, recorded)
+        }
+
+        fn sum(&self, column: &Column, recorded: &str) -> Option<String> {
+            Plain.sum(column, recorded)
+        }
+
+        fn trues(&self, column: &Column) -> String {
+            Plain.trues(column)
+        }
+
+        fn text(&self, expression: &str) -> String {
+            Plain.text(expression)
+        }
+
+        fn computes_once(&self) -> bool {
+            false
         }
     }
 
@@ -255,7 +311,7 @@ mod tests {
         ];
         let asked = Statistics::new(&Plain, &table, Recorded { rows: 2, columns: &recorded });
         assert_eq!(
-            asked.select().unwrap(),
+            asked.statement(str::to_owned).unwrap(),
             "count(*), count(a), min(a) = 1, min(a), max(a) = 2, max(a), sum(a), \
              count(b), min(b) = 0.1, min(b), max(b) = 0.2, max(b), sum(b), count(new)"
         );
@@ -268,6 +324,20 @@ mod tests {
     fn equal_statistics_are_no_difference() {
         let same = ["2", "2", "t", "1", "1", "2", "3.000", "2", "t", "0.1", "t", "0.2", "0.3", "0"];
         assert!(compared(&same).is_empty());
+    }
+
+    #[test]
+    fn no_aggregate_stands_twice_where_it_would_be_computed_twice() {
+        let recorded = [stats("a", 2, Some(("1", "2")), Some("3"))];
+        let recorded = Recorded { rows: 2, columns: &recorded };
+        let asked = Statistics::new(&Plainer, &table(&[("a", DataType::Int64)]), recorded);
+        assert_eq!(
+            asked.statement(|select| format!("SELECT {select} FROM t")).unwrap(),
+            "SELECT c0, c1, c2 = 1, c2, c3 = 2, c3, c4 FROM (SELECT count(*) AS c0, count(a) AS c1, min(a) AS c2, \
+             max(a) AS c3, sum(a) AS c4 FROM t) AS s"
+        );
+        let cells = ["2", "2", "1", "1", "1", "2", "3"].map(|cell| Some(cell.to_owned()));
+        assert!(asked.compare(&cells).unwrap().differences.is_empty());
     }
 
     #[test]

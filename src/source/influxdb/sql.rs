@@ -75,11 +75,9 @@ pub(in crate::source) fn count(name: &str, window: Window) -> String {
     format!("SELECT count(*) AS rows FROM {}{}", table(name), within(window))
 }
 
-/// Selects the statistics of a slice; `None` if no condition selects exactly that slice.
-pub(in crate::source) fn statistics(name: &str, slice: Slice, select: &str) -> Option<String> {
-    let window = slice.window()?;
-    let from = format!("SELECT {select} FROM {}{}", table(name), within(window));
-    is_exact(window).then_some(from)
+/// Selects the statistics of a window.
+pub(in crate::source) fn statistics(name: &str, window: Window, select: &str) -> String {
+    format!("SELECT {select} FROM {}{}", table(name), within(window))
 }
 
 /// The statistics of a column, in the SQL of InfluxDB 3.

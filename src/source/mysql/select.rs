@@ -100,6 +100,10 @@ impl StatisticsSql for Statistics {
     fn text(&self, expression: &str) -> String {
         expression.to_owned()
     }
+
+    fn computes_once(&self) -> bool {
+        false
+    }
 }
 
 /// The column that the windows of a table are made of.

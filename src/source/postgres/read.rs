@@ -277,8 +277,9 @@ pub(super) fn prove(
         None => return Err(Error::fail("this table can no longer be read in windows")),
     };
     let statistics = Statistics::new(&sql::Statistics, table, recorded);
-    let Some(select) = statistics.select() else { return Ok(None) };
-    let statement = format!("SELECT {select} FROM {} WHERE {condition}", readable.from);
+    let statement = statistics
+        .statement(|select| format!("SELECT {select} FROM {} WHERE {condition}", readable.from));
+    let Some(statement) = statement else { return Ok(None) };
     let pool = inner.pool(&table.id.database);
     let rows = pool.work(pool.take()?, cancel, |session| session.connection.query(&statement))?;
     let proof = rows.first().and_then(|row| statistics.compare(row));
