@@ -114,6 +114,24 @@ pub trait Source: Send + Sync {
         Ok(None)
     }
 
+    /// About how many parts of time of equal length, of a table, one request is best asked; 1 if a request for each of them
+    /// costs no more.
+    fn parts_at_once(&self, _table: &Table) -> usize {
+        1
+    }
+
+    /// Does what `prove` does for several windows by a single request. Each window begins where the one before it ends, and
+    /// consists of parts of `width` nanoseconds. The answer is in the order of the windows; `None` if the source cannot
+    /// compare them at once.
+    async fn prove_windows(
+        &self,
+        _table: &Table,
+        _width: i64,
+        _windows: &[(Window, Recorded<'_>)],
+    ) -> Result<Option<Vec<Option<Proof>>>> {
+        Ok(None)
+    }
+
     /// From the next listing on, lists the columns as text or bytes that an archive holds as such because a value did not
     /// fit their own type. Returns whether there are any that the source did not know.
     fn take_types(&self, _table: &Table, _archived: &[ColumnStats]) -> bool {

@@ -3,6 +3,7 @@
 
 mod answer;
 mod chunk;
+mod group;
 mod inventory;
 mod record;
 
@@ -14,6 +15,7 @@ use futures::StreamExt;
 use self::answer::{ASK_AGAIN, EXPORT_AGAIN};
 pub use self::answer::{Against, Depth};
 use self::chunk::{One, in_short};
+use self::group::{Asked, compare, groups};
 use self::record::Tally;
 pub(super) use self::record::remember;
 use crate::archive::run_json::RunEntry;
@@ -261,34 +263,25 @@ impl Comparison<'_> {
         progress.left(left, None);
         let (store, share, retry, tally) =
             (self.archive.store(), self.share, self.retry, &self.tally);
-        let compared = futures::stream::iter(todo.into_iter().enumerate())
-            .map(|(at, (table, source, commit))| async move {
-                let reads = every(depth.read_again, at) || at == 0 && depth.read_again > 0.0;
-                let one = One { table, source, commit, retry };
-                let compared = if reads {
-                    one.by_rows(store, share).await
-                } else {
-                    match one.by_statistics(store, share).await {
-                        // It was different before, perhaps in a way that statistics do not show.
-                        Ok(proof) if proof.differences.is_empty() && tally.was_stale(commit) => {
-                            one.by_rows(store, share).await
-                        }
-                        compared => compared,
-                    }
-                };
-                (commit, compared)
-            })
-            .buffer_unordered(self.job.limits.concurrency);
-        let compared: Vec<_> = compared
-            .inspect(|(commit, _)| {
-                left = left.saturating_sub(1);
-                progress.add_rows(commit.rows);
-                progress.chunk_done();
+        let todo = todo.into_iter().enumerate().map(|(at, (table, source, commit))| Asked {
+            one: One { table, source, commit, retry },
+            reads: every(depth.read_again, at) || at == 0 && depth.read_again > 0.0,
+            // It was different before, perhaps in a way that statistics do not show.
+            doubts: tally.was_stale(commit),
+        });
+        let compared = futures::stream::iter(groups(todo.collect()))
+            .map(|group| async move { compare(&group, store, share).await })
+            .buffer_unordered(self.job.limits.concurrency)
+            .inspect(|group| {
+                for (commit, _) in group {
+                    left = left.saturating_sub(1);
+                    progress.add_rows(commit.rows);
+                    progress.chunk_done();
+                }
                 progress.left(left, None);
-            })
-            .collect()
-            .await;
-        for (commit, compared) in compared {
+            });
+        let compared: Vec<_> = compared.collect().await;
+        for (commit, compared) in compared.into_iter().flatten() {
             let what = format!("{} {}", commit.id(), commit.slice);
             match compared {
                 Ok(Proof { level, differences }) => {

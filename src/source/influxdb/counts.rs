@@ -24,6 +24,26 @@ pub(in crate::source) fn field_counts<'a>(
     counts
 }
 
+/// The same for each row of an answer, by its time.
+pub(in crate::source) fn counts_by_time<'a>(
+    answer: impl IntoIterator<Item = &'a Series>,
+) -> HashMap<i64, HashMap<String, u64>> {
+    let mut counts = HashMap::<i64, HashMap<String, u64>>::new();
+    for series in answer {
+        for row in &series.values {
+            let time = row.first().and_then(Value::as_i64).unwrap_or(i64::MIN);
+            let of_time = counts.entry(time).or_default();
+            for (name, value) in series.columns.iter().zip(row) {
+                let field = name.strip_prefix("count_").zip(value.as_u64());
+                if let Some((field, count)) = field {
+                    *of_time.entry(field.to_owned()).or_default() += count;
+                }
+            }
+        }
+    }
+    counts
+}
+
 /// Compares counts by the names of fields; `None` if a field has several types, of which a count covers only one.
 pub(in crate::source) fn compare_counts(
     table: &Table,

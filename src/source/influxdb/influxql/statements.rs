@@ -164,6 +164,12 @@ pub(super) fn counts(table: &Table, window: Window) -> String {
     format!("SELECT count(*::field) FROM {} WHERE {}", from(&table.id), condition(window))
 }
 
+/// Does what `counts` does for each part of a window, which begins with a part of this width.
+pub(super) fn counts_by_time(table: &Table, window: Window, width: i64) -> String {
+    let offset = window.from.rem_euclid(width);
+    format!("{} GROUP BY time({width}ns, {offset}ns) fill(none)", counts(table, window))
+}
+
 // Like `typed`, but without `Whole`, since only the existence of a value matters.
 fn fields(table: &Table, each: impl Fn(String) -> String) -> String {
     let mut fields = vec![each("*::field".to_owned())];
