@@ -41,6 +41,7 @@ pub mod hash;
 pub mod model;
 pub mod progress;
 pub mod range;
+pub mod report;
 pub mod retry;
 pub mod source;
 pub mod store;

@@ -45,13 +45,14 @@ pub struct Open {
     pub why: String,
     /// What to do about it.
     pub todo: String,
-    /// How the process ends because of it.
-    #[serde(skip)]
+    /// What kind it is, by which the process ends. A record of before has none, and is taken for the gravest.
+    #[serde(default)]
     pub kind: OpenKind,
 }
 
 /// What kind of open point it is, the gravest first.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum OpenKind {
     /// The source and the archive differ.
     #[default]
