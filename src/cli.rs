@@ -47,6 +47,10 @@ Environment:
                AWS_ENDPOINT_URL
   output       NO_COLOR, RUST_LOG";
 
+/// After the environment of an archive.
+const ENVIRONMENT_OF_SIGNATURE: &str = "\
+  signature    MOVEOUT_MINISIGN_KEY (a file with a secret key of minisign), MOVEOUT_MINISIGN_PASSWORD";
+
 const EXAMPLES: &str = "\
 Examples:
   moveout doctor --source influxdb+https://influx.example.com:8086 --archive ./archive
@@ -78,6 +82,20 @@ const EXAMPLES_OF_VERIFY: &str = "\
 Examples:
   moveout verify ./archive
   moveout verify s3://backup/shop --quick";
+
+const EXAMPLES_OF_REPORT: &str = "\
+Examples:
+  moveout report ./archive
+  moveout report s3://backup/shop --output report.html";
+
+const EXIT_OF_REPORT: &str = "\
+Exit status:
+    0  SAFE TO CANCEL
+    1  failed for good
+    2  wrong usage or configuration
+    3  NOT YET: there is no valid proof, or it has open points
+    4  NOT YET: the archive and a source differ
+  130  interrupted";
 
 const EXAMPLES_OF_RESTORE: &str = "\
 Examples:
@@ -159,7 +177,7 @@ pub enum Verb {
     Status(ArchiveArgs),
     /// Check an archive: every byte, every row, every window
     #[command(after_help = EXIT)]
-    #[command(after_long_help = format!("{EXAMPLES_OF_VERIFY}\n\n{ENVIRONMENT_OF_ARCHIVE}\n\n{EXIT}"))]
+    #[command(after_long_help = format!("{EXAMPLES_OF_VERIFY}\n\n{ENVIRONMENT_OF_ARCHIVE}\n{ENVIRONMENT_OF_SIGNATURE}\n\n{EXIT}"))]
     Verify {
         /// Which archive.
         #[command(flatten)]
@@ -187,6 +205,20 @@ pub enum Verb {
         /// Memory for decoding, such as 512MiB [default: 1GiB]
         #[arg(long, value_name = "SIZE")]
         memory: Option<String>,
+    },
+    /// Say whether it is safe to cancel, and make the page that shows why
+    ///
+    /// Reads the archive and the last verdict of `verify --against-source`, and asks no source. The page,
+    /// report.html, is put into the archive and listed in its tag manifest.
+    #[command(after_help = EXIT_OF_REPORT)]
+    #[command(after_long_help = format!("{EXAMPLES_OF_REPORT}\n\n{ENVIRONMENT_OF_ARCHIVE}\n{ENVIRONMENT_OF_SIGNATURE}\n\n{EXIT_OF_REPORT}"))]
+    Report {
+        /// Which archive.
+        #[command(flatten)]
+        archive: ArchiveArgs,
+        /// Write the page to this file, and leave the archive untouched
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
     },
     /// Write an archive back into a server, exactly, and count what is there
     #[command(after_help = EXIT)]

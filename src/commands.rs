@@ -3,6 +3,7 @@
 pub mod doctor;
 pub mod export;
 pub mod plan;
+pub mod report;
 pub mod restore;
 pub mod status;
 pub mod verify;

@@ -9,6 +9,7 @@ mod keys;
 mod location;
 mod select;
 mod server;
+mod signing;
 mod source;
 mod tunnel;
 mod units;
@@ -26,6 +27,7 @@ pub use self::server::{
     AptibleAddress, Binding, ClientCertificate, Credentials, Database, DumpProgram, DumpServer,
     DumpTls, InfluxDb, QuotaChoice, Secret, ServerKey, Tls, TlsMode, Version,
 };
+pub use self::signing::signing_key;
 use self::source::{source_of_file, source_of_url};
 pub use self::units::memory;
 use self::units::{duration, size};

@@ -7,7 +7,7 @@
 //! source.read(chunk) ─▶ record batches ─▶ Parquet encoder ─▶ hash ─▶ object store
 //!                                                            │ read back: bytes, footer, rows
 //!                                                            ▼
-//!                                                          commit ─▶ … ─▶ seal ─▶ verify
+//!                                                          commit ─▶ … ─▶ seal ─▶ verify ─▶ report
 //! ```
 //!
 //! | word | meaning |
@@ -43,6 +43,7 @@ pub mod progress;
 pub mod range;
 pub mod report;
 pub mod retry;
+pub mod signature;
 pub mod source;
 pub mod store;
 pub mod survey;

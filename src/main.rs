@@ -9,7 +9,7 @@ use std::sync::Mutex;
 
 use clap::{ColorChoice, CommandFactory, FromArgMatches, ValueEnum};
 use moveout::cli::{Cli, JobArgs, Verb};
-use moveout::commands::{doctor, export, plan, restore, status, verify};
+use moveout::commands::{doctor, export, plan, report, restore, status, verify};
 use moveout::config::{self, Flags, Job};
 use moveout::error::{Error, Exit, Result};
 use moveout::progress::{Progress, Show};
@@ -128,6 +128,15 @@ async fn run(cli: &Cli, progress: &Progress) -> Result<Exit> {
             };
             output::show(cli.json, &report, output::verify)?;
             Ok(report.exit)
+        }
+        Verb::Report { archive: of, output } => {
+            let place = config::place(of.archive.as_deref(), of.config.as_deref())?;
+            // An archive that stays untouched is not signed.
+            let key = if output.is_some() { None } else { config::signing_key()? };
+            let made = report::report(&place, output.as_deref(), key.as_ref());
+            let summary = Interrupt::new(interrupted).or(made).await?;
+            output::show(cli.json, &summary, output::report)?;
+            Ok(summary.exit())
         }
         Verb::Restore {
             archive: of,

@@ -3,6 +3,7 @@
 mod export;
 mod plan;
 mod proof;
+mod report;
 mod restore;
 
 use std::fmt;
@@ -26,6 +27,7 @@ use serde::Serialize;
 
 pub(crate) use self::export::export;
 pub(crate) use self::plan::plan;
+pub(crate) use self::report::report;
 pub(crate) use self::restore::restore;
 
 /// Lines of a kind that are shown before the rest is only counted.

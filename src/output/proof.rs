@@ -4,8 +4,7 @@ use std::io;
 
 use moveout::commands::status::VerdictStatus;
 use moveout::commands::verify::Against;
-use moveout::model::Level;
-use moveout::model::Verdict;
+use moveout::model::{Level, Open, Verdict};
 use moveout::text::several;
 
 use super::{Out, SHOWN, verdict};
@@ -30,14 +29,8 @@ pub(super) fn last(out: Out<'_>, last: &VerdictStatus) -> io::Result<()> {
 }
 
 pub(super) fn against(out: Out<'_>, against: &Against) -> io::Result<()> {
-    let levels = against.compared.iter().map(|(level, chunks)| {
-        let how = match level {
-            Level::Counts => "by the number of values of each field",
-            Level::Statistics => "by count, minimum, maximum and sum of each column",
-            Level::Rows => "row by row, read again",
-        };
-        format!("{} {how}", several(*chunks, "chunk"))
-    });
+    let levels = against.compared.iter();
+    let levels = levels.map(|(of, chunks)| format!("{} {}", several(*chunks, "chunk"), level(*of)));
     let levels: Vec<String> = levels.collect();
     if !levels.is_empty() {
         writeln!(out, "compared with the source: {}", levels.join(", "))?;
@@ -55,19 +48,7 @@ pub(super) fn against(out: Out<'_>, against: &Against) -> io::Result<()> {
     for note in &against.notes {
         writeln!(out, "  note       {note}")?;
     }
-    for open in against.open.iter().take(SHOWN) {
-        let of =
-            if open.source.is_empty() { String::new() } else { format!(" of {}", open.source) };
-        writeln!(out, "  open       {}{of}: {}", open.what, open.why)?;
-        writeln!(out, "             {}", open.todo)?;
-    }
-    if against.open.len() > SHOWN {
-        writeln!(
-            out,
-            "  open       {} more (all of them with --json)",
-            against.open.len() - SHOWN
-        )?;
-    }
+    open_points(out, &against.open)?;
     match against.verdict {
         Verdict::Safe if against.compared.keys().all(|level| *level == Level::Rows) => {
             writeln!(out, "{}", verdict(true, "SAFE TO CANCEL"))
@@ -81,5 +62,28 @@ pub(super) fn against(out: Out<'_>, against: &Against) -> io::Result<()> {
             let points = several(against.open.len() as u64, "open point");
             writeln!(out, "{}: {points}", verdict(false, "NOT YET"))
         }
+    }
+}
+
+/// How chunks were compared.
+pub(super) fn level(level: Level) -> &'static str {
+    match level {
+        Level::Counts => "by the number of values of each field",
+        Level::Statistics => "by count, minimum, maximum and sum of each column",
+        Level::Rows => "row by row, read again",
+    }
+}
+
+/// What stands in the way, each with what to do about it.
+pub(super) fn open_points(out: Out<'_>, open: &[Open]) -> io::Result<()> {
+    for open in open.iter().take(SHOWN) {
+        let of =
+            if open.source.is_empty() { String::new() } else { format!(" of {}", open.source) };
+        writeln!(out, "  open       {}{of}: {}", open.what, open.why)?;
+        writeln!(out, "             {}", open.todo)?;
+    }
+    match open.len().saturating_sub(SHOWN) {
+        0 => Ok(()),
+        more => writeln!(out, "  open       {more} more (all of them with --json)"),
     }
 }
