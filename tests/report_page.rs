@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall panic")]
 
+mod support;
+
+use std::fs;
 use std::sync::Arc;
 
 use moveout::archive::commit::{Commit, FileRecord};
@@ -14,6 +17,8 @@ use moveout::model::{
 use moveout::range::RangeText;
 use moveout::report::{Facts, Report};
 use moveout::window::{Slice, Window};
+use support::View;
+use tempfile::TempDir;
 
 const DAY: i64 = 86_400_000_000_000;
 /// 2024-01-01.
@@ -240,6 +245,56 @@ fn safe() -> Made {
         id("weather.lp", "weather", "hourly_normals"),
     ];
     Made::of(sources, &tables, 52).proved(Level::Rows)
+}
+
+/// The width of a telephone, of a tablet, and of a desk.
+const WIDTHS: [u32; 3] = [400, 800, 1280];
+
+#[test]
+fn the_page_fits_into_windows_of_any_width() {
+    let mut long = not_yet();
+    long.run.sources[0].address = format!("https://{}", "a".repeat(300));
+    long.run.warnings.push("w".repeat(500));
+    for page in [safe().page(), not_yet().page(), long.page()] {
+        for width in WIDTHS {
+            let view = View { width, dark: false };
+            let script =
+                "[innerWidth, document.documentElement.scrollWidth, document.scripts.length]";
+            let told = view.ask(&page, "", script);
+            assert_eq!(
+                told,
+                serde_json::json!([width, width, 2]),
+                "two scripts are the test's own"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_page_can_be_seen_in_light_and_dark() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("report.html");
+    fs::write(&file, not_yet().page()).unwrap();
+    for dark in [false, true] {
+        let colours = View { width: 800, dark }.colours(&file);
+        assert!(colours > 60, "{colours} different bytes in the picture");
+    }
+}
+
+#[test]
+fn the_page_is_accessible() {
+    let mut unsealed = not_yet();
+    unsealed.sealed = false;
+    for page in [safe().page(), not_yet().page(), unsealed.page()] {
+        for dark in [false, true] {
+            let Some(found) = (View { width: 1280, dark }).violations(&page) else { return };
+            assert!(found.is_empty(), "dark: {dark}\n{}", found.join("\n"));
+        }
+    }
+    // What is wrong is found.
+    let pale = safe().page().replacen("--soft: #585e64", "--soft: #c8c8c8", 1);
+    let found = View { width: 1280, dark: false }.violations(&pale).unwrap();
+    assert!(found.iter().any(|found| found.contains("color-contrast")), "{found:?}");
 }
 
 /// What a person would look at.

@@ -6,6 +6,7 @@
 
 pub(crate) mod archive;
 pub(crate) mod background;
+pub(crate) mod browser;
 pub(crate) mod http;
 pub(crate) mod influxd;
 pub(crate) mod mariadb;
@@ -27,6 +28,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 pub(crate) use archive::{Archive, files};
+pub(crate) use browser::View;
 pub(crate) use influxd::{Influxd, Options};
 pub(crate) use mariadb::{MariaDb, MySql};
 pub(crate) use model::{Model, Point, Shape, Value};
