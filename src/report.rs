@@ -5,6 +5,7 @@ mod amounts;
 mod answer;
 mod axis;
 mod coverage;
+mod facts;
 mod sources;
 mod steps;
 mod words;
@@ -19,62 +20,17 @@ use serde::Serialize;
 
 use self::amounts::Amounts;
 pub use self::answer::{Answer, Todo};
+pub use self::facts::Facts;
 pub use self::sources::{LevelCount, OutsideOf, RunOf, SourceReport};
-use crate::archive::commit::Commit;
-use crate::archive::run_json::RunEntry;
-use crate::archive::runs::RunPlan;
 use crate::archive::verdict::VerdictRecord;
 use crate::error::{Error, Result};
-use crate::model::{Level, TableId, Verdict};
+use crate::model::{Level, Verdict};
 use crate::text::escaped;
-use crate::window::Window;
 
 /// Items of a list that a page shows; what is more is only counted.
 const MOST_ITEMS: usize = 300;
 /// The longest text of others, in characters.
 const LONGEST_TEXT: usize = 2_000;
-
-/// What a report is made of.
-#[derive(Debug, Clone, Copy)]
-pub struct Facts<'a> {
-    /// Whether the archive is sealed, and nothing lies outside of the seal.
-    pub sealed: bool,
-    /// The last verdict.
-    pub record: Option<&'a VerdictRecord>,
-    /// Why the record says nothing about the archive as it is now.
-    pub invalid: Option<&'a str>,
-    /// The run that sealed the archive last.
-    pub run: Option<&'a RunEntry>,
-    /// What unfinished runs set out to do.
-    pub plans: &'a [RunPlan],
-    /// All that the archive has.
-    pub commits: &'a [Arc<Commit>],
-}
-
-impl<'a> Facts<'a> {
-    /// The record, where it is one of the archive as it is now.
-    fn valid(&self) -> Option<&'a VerdictRecord> {
-        self.record.filter(|_| self.sealed && self.invalid.is_none())
-    }
-
-    /// The time that was requested of each table.
-    fn requested(&self) -> impl Iterator<Item = (&'a TableId, Window)> + use<'a> {
-        let Self { run, plans, .. } = *self;
-        let sealed = run.into_iter().flat_map(|run| &run.requested);
-        let sealed = sealed.flat_map(|of| of.windows.iter().map(|window| (&of.table, *window)));
-        let planned = plans.iter().flat_map(|plan| &plan.tables);
-        sealed.chain(planned.filter_map(|planned| Some((&planned.id, planned.requested?))))
-    }
-
-    /// The commits by table.
-    fn sorted(&self) -> Vec<&'a Commit> {
-        let mut commits: Vec<&Commit> = self.commits.iter().map(Arc::as_ref).collect();
-        commits.sort_by_key(|commit| {
-            (&commit.source, &commit.database, &commit.schema, &commit.table, commit.slice)
-        });
-        commits
-    }
-}
 
 /// What a report says.
 #[derive(Debug)]
@@ -97,20 +53,23 @@ impl<'a> Report<'a> {
     pub fn of(facts: Facts<'a>) -> Self {
         let warnings = facts.run.iter().flat_map(|run| run.runs()).flat_map(|run| &run.warnings);
         let warnings: BTreeSet<&String> = warnings.collect();
-        let notes = facts.valid().map(|record| record.notes.clone());
+        let notes = facts.valid().into_iter().flat_map(|record| &record.notes);
+        let shown = |text: &String| escaped(text).to_string();
         let excluded = match facts.valid() {
-            Some(record) => record.excluded.clone(),
+            Some(record) => record.excluded.iter().map(shown).collect(),
             None => {
                 let excluded = facts.run.iter().flat_map(|run| &run.excluded);
-                excluded.map(|one| format!("{} of {}: {}", one.what, one.source, one.why)).collect()
+                let excluded =
+                    excluded.map(|one| format!("{} of {}: {}", one.what, one.source, one.why));
+                excluded.map(|one| shown(&one)).collect()
             }
         };
         Self {
             answer: Answer::of(&facts),
             excluded,
             sources: sources::sources(&facts),
-            warnings: warnings.into_iter().cloned().collect(),
-            notes: notes.unwrap_or_default(),
+            warnings: warnings.into_iter().map(shown).collect(),
+            notes: notes.map(shown).collect(),
             facts,
         }
     }

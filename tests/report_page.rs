@@ -5,155 +5,18 @@
 mod support;
 
 use std::fs;
-use std::sync::Arc;
 
-use moveout::archive::commit::{Commit, FileRecord};
-use moveout::archive::run_json::{Outside, Requested, RunEntry};
-use moveout::archive::verdict::{Compared, Stale, VerdictRecord};
+use moveout::archive::run_json::Outside;
+use moveout::archive::verdict::Stale;
+use moveout::column_stats::ColumnStats;
 use moveout::model::{
-    ArtifactOutcome, ArtifactStatus, Excluded, Level, Open, OpenKind, RowCount, SourceInfo,
-    TableId, Verdict,
+    ArtifactOutcome, ArtifactStatus, Excluded, Level, Open, OpenKind, Role, RowCount, TableId,
+    Verdict,
 };
-use moveout::range::RangeText;
-use moveout::report::{Facts, Report};
-use moveout::window::{Slice, Window};
-use support::View;
+use moveout::window::Slice;
+use support::made::{Made, commit, days, id, source};
+use support::{View, command, peak_memory};
 use tempfile::TempDir;
-
-const DAY: i64 = 86_400_000_000_000;
-/// 2024-01-01.
-const NEW_YEAR: i64 = 1_704_067_200_000_000_000;
-
-/// An archive by hand.
-struct Made {
-    run: RunEntry,
-    commits: Vec<Arc<Commit>>,
-    record: Option<VerdictRecord>,
-    invalid: Option<&'static str>,
-    sealed: bool,
-}
-
-fn id(source: &str, database: &str, table: &str) -> TableId {
-    TableId {
-        source: source.to_owned(),
-        database: database.to_owned(),
-        schema: "autogen".to_owned(),
-        table: table.to_owned(),
-    }
-}
-
-fn days(from: i64, to: i64) -> Window {
-    Window { from: NEW_YEAR + from * DAY, to: NEW_YEAR + to * DAY }
-}
-
-fn commit(id: &TableId, slice: Slice, rows: u64) -> Arc<Commit> {
-    let file =
-        FileRecord { key: "data/f".to_owned(), bytes: rows * 11, sha256: String::new(), rows };
-    Arc::new(Commit {
-        source: id.source.clone(),
-        database: id.database.clone(),
-        schema: id.schema.clone(),
-        table: id.table.clone(),
-        path: "data/t".to_owned(),
-        slice,
-        rows,
-        files: if rows > 0 { vec![file] } else { Vec::new() },
-        columns: Vec::new(),
-        run: "run1".to_owned(),
-        started: "2024-06-01T00:00:00Z".to_owned(),
-        elapsed_ms: 1,
-        committed: "2024-06-01T00:00:01Z".to_owned(),
-        verified: String::new(),
-        state: None,
-        snapshot: None,
-        replaces: Vec::new(),
-        dump: None,
-    })
-}
-
-fn source(name: &str, address: &str, version: &str) -> SourceInfo {
-    let (name, address, version) = (name.to_owned(), address.to_owned(), version.to_owned());
-    SourceInfo { name, address, version, identity: None }
-}
-
-impl Made {
-    fn of(sources: Vec<SourceInfo>, tables: &[TableId], chunks: i64) -> Self {
-        let windows = || (0..chunks).map(|at| days(at * 7, (at + 1) * 7));
-        let commits = tables.iter().enumerate().flat_map(|(number, id)| {
-            windows().enumerate().map(move |(at, window)| {
-                let rows = if (at + number) % 9 == 4 { 0 } else { (number + 1) as u64 * 700 };
-                commit(id, Slice::Window(window), rows + at as u64 * u64::from(rows > 0))
-            })
-        });
-        let requested = tables
-            .iter()
-            .map(|id| Requested { table: id.clone(), windows: vec![days(0, chunks * 7)] });
-        Self {
-            run: RunEntry {
-                format: 2,
-                moveout: "0.1.0".to_owned(),
-                run: "run1".to_owned(),
-                range: RangeText { from: "min".to_owned(), to: "max".to_owned() },
-                sources,
-                started: "2024-06-01T00:00:00Z".to_owned(),
-                ended: "2024-06-01T01:00:00.5Z".to_owned(),
-                excluded: Vec::new(),
-                outside: Vec::new(),
-                artifacts: Vec::new(),
-                artifact_files: None,
-                kept: Vec::new(),
-                warnings: Vec::new(),
-                requested: requested.collect(),
-                earlier: Vec::new(),
-            },
-            commits: commits.collect(),
-            record: None,
-            invalid: None,
-            sealed: true,
-        }
-    }
-
-    /// With a comparison of all chunks in which nothing is different.
-    fn proved(mut self, level: Level) -> Self {
-        let tables = self.run.requested.iter();
-        let compared = tables.map(|requested| Compared {
-            chunks: self.commits.iter().filter(|commit| commit.id() == requested.table).count()
-                as u64,
-            table: requested.table.clone(),
-            level,
-            different: 0,
-            equal: requested.windows.clone(),
-        });
-        self.record = Some(VerdictRecord {
-            format: 2,
-            moveout: "0.1.0".to_owned(),
-            archive: "ab".repeat(32),
-            verdict: Verdict::Safe,
-            started: "2024-06-02T09:00:00Z".to_owned(),
-            ended: "2024-06-02T09:41:07Z".to_owned(),
-            depth: "statistics".to_owned(),
-            sources: self.run.sources.clone(),
-            open: Vec::new(),
-            compared: compared.collect(),
-            stale: Vec::new(),
-            excluded: Vec::new(),
-            notes: Vec::new(),
-        });
-        self
-    }
-
-    fn page(&self) -> String {
-        let facts = Facts {
-            sealed: self.sealed,
-            record: self.record.as_ref(),
-            invalid: self.invalid,
-            run: Some(&self.run),
-            plans: &[],
-            commits: &self.commits,
-        };
-        Report::of(facts).page().unwrap()
-    }
-}
 
 /// Two sources, of which one has changed.
 fn not_yet() -> Made {
@@ -295,6 +158,116 @@ fn the_page_is_accessible() {
     let pale = safe().page().replacen("--soft: #585e64", "--soft: #c8c8c8", 1);
     let found = View { width: 1280, dark: false }.violations(&pale).unwrap();
     assert!(found.iter().any(|found| found.contains("color-contrast")), "{found:?}");
+}
+
+/// Names that are markup, or hide what they are, everywhere where others may put them.
+#[test]
+fn names_are_never_markup() {
+    const NAMES: [&str; 6] = [
+        "<script>alert(1)</script>",
+        "\"><img src=x onerror=alert(1)>",
+        "'><svg onload=alert(1)>",
+        "{{ 7 * 7 }}{% raw %}",
+        "a\nb\r\u{1b}[2J\0",
+        "\u{202e}txt.exe\u{2066}",
+    ];
+    let made = |name: &str| {
+        let text = || name.to_owned();
+        let mut made = Made::of(vec![source(name, name, name)], &[id(name, name, name)], 3)
+            .proved(Level::Rows);
+        made.run.run = text();
+        made.run.moveout = text();
+        made.run.started = text();
+        made.run.ended = text();
+        made.run.range.from = text();
+        made.run.warnings = vec![text()];
+        made.run.excluded = vec![Excluded { source: text(), what: text(), why: text() }];
+        made.run.outside = vec![Outside {
+            table: id(name, name, name),
+            window: days(5, 6),
+            count: RowCount { rows: 1, exact: true },
+        }];
+        let status = ArtifactOutcome::Failed(text());
+        made.run.artifacts = vec![ArtifactStatus { source: text(), kind: text(), status }];
+        let record = made.record.as_mut().unwrap();
+        record.verdict = Verdict::NotYet;
+        (record.started, record.ended, record.depth, record.archive) =
+            (text(), text(), text(), text());
+        record.moveout = text();
+        (record.notes, record.excluded) = (vec![text()], vec![text()]);
+        let kind = OpenKind::Different;
+        record.open = vec![Open { source: text(), what: text(), why: text(), todo: text(), kind }];
+        made.page()
+    };
+    let elements = "[...document.querySelectorAll('*')].map(e => e.localName + [...e.attributes].map(a => a.name).join())";
+    let view = View { width: 800, dark: false };
+    // The same page with a harmless name has the same elements with the same attributes.
+    let harmless = view.ask(&made("harmless"), "", elements);
+    for name in NAMES {
+        let page = made(name);
+        assert_eq!(view.ask(&page, "", elements), harmless, "{name:?}");
+        let is_visible =
+            |c: char| c == '\n' || !c.is_control() && !matches!(c, '\u{202e}' | '\u{2066}');
+        assert!(page.chars().all(is_visible), "{name:?}");
+    }
+    let lines = made("a\nb").lines().count();
+    assert_eq!(lines, made("harmless").lines().count(), "a line break is shown, and is none");
+}
+
+#[test]
+fn the_same_facts_make_the_same_page() {
+    assert_eq!(not_yet().page(), not_yet().page());
+}
+
+/// Many tables, or many chunks of each, with a few columns.
+fn many(tables: i64, chunks: i64) -> Made {
+    let tables: Vec<TableId> = (0..tables)
+        .map(|n| id("metrics", &format!("db{}", n % 70), &format!("table_{n:05}")))
+        .collect();
+    let sources = vec![source("metrics", "https://h:8086", "InfluxDB 1.8.10 OSS")];
+    let mut made = Made::of(sources, &tables, chunks);
+    for commit in &mut made.commits {
+        let commit = std::sync::Arc::get_mut(commit).unwrap();
+        commit.columns = (0..4)
+            .map(|n| ColumnStats {
+                name: format!("column_{n}"),
+                key: format!("column_{n}"),
+                role: Role::Field,
+                source_type: "float".to_owned(),
+                parquet_type: Some("DOUBLE".to_owned().into()),
+                nullable: None,
+                key_part: None,
+                count: commit.rows,
+                min: Some("0.25".to_owned()),
+                max: Some("1234.5".to_owned()),
+                sum: Some("123456789.5".to_owned()),
+            })
+            .collect();
+    }
+    made.proved(Level::Counts)
+}
+
+/// What it takes to make a report grows no faster than the archive, and is bounded for the largest that are promised.
+#[test]
+fn large_archives_take_little() {
+    const MIB: u64 = 1 << 20;
+    for [small, large] in [[(5_000, 1), (20_000, 1)], [(10, 2_500), (10, 10_000)]] {
+        let mut peaks = Vec::new();
+        for (tables, chunks) in [(10, 1), small, large] {
+            let folder = TempDir::new().unwrap();
+            let (archive, page) = (folder.path().join("archive"), folder.path().join("page.html"));
+            many(tables, chunks).write(&archive);
+            let arguments =
+                ["report".as_ref(), archive.as_os_str(), "--output".as_ref(), page.as_os_str()];
+            peaks.push(peak_memory(command(arguments)));
+            let size = fs::metadata(&page).unwrap().len();
+            assert!(size < 5 * MIB, "{tables} tables of {chunks} chunks: a page of {size} bytes");
+        }
+        println!("{small:?}, {large:?}: {peaks:?} MiB");
+        assert!(peaks[2] < 400.0, "{large:?}: {peaks:?} MiB");
+        let (small_growth, large_growth) = (peaks[1] - peaks[0], peaks[2] - peaks[0]);
+        assert!(large_growth < 5.0 * small_growth.max(4.0), "{large:?}: {peaks:?} MiB");
+    }
 }
 
 /// What a person would look at.

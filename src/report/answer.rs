@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use crate::error::Exit;
 use crate::model::{Open, OpenKind, Verdict};
-use crate::report::Facts;
-use crate::text::several;
+use crate::report::facts::Facts;
+use crate::text::{escaped, several};
 
 /// The answer of a report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -68,7 +68,7 @@ impl Answer {
             let why = match (facts.record, facts.invalid) {
                 (Some(record), Some(why)) => format!(
                     "The archive was compared with its sources until {}, but that says nothing now: {why}.",
-                    record.ended
+                    escaped(&record.ended)
                 ),
                 (None, Some(why)) => format!("There is no proof that can be used: {why}."),
                 (_, None) => "The archive was never compared with its sources.".to_owned(),
@@ -102,8 +102,20 @@ impl Answer {
             why,
             todo: None,
             proved: Some(record.ended.clone()),
-            open: record.open.clone(),
+            open: record.open.iter().map(shown).collect(),
             exit,
         }
+    }
+}
+
+/// The record is a file of others: what is in it cannot hide what it is.
+fn shown(open: &Open) -> Open {
+    let shown = |text: &str| escaped(text).to_string();
+    Open {
+        source: shown(&open.source),
+        what: shown(&open.what),
+        why: shown(&open.why),
+        todo: shown(&open.todo),
+        kind: open.kind,
     }
 }

@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use crate::archive::dumps::DumpEntry;
 use crate::model::{ArtifactStatus, Excluded, Level, SourceInfo};
-use crate::report::Facts;
+use crate::report::facts::Facts;
+use crate::text::escaped;
 
 /// What the archive has of one source.
 #[derive(Debug, Clone, Serialize)]
@@ -79,8 +80,7 @@ pub(super) fn sources(facts: &Facts<'_>) -> Vec<SourceReport> {
     let mut sources = BTreeMap::<&str, SourceReport>::new();
     let runs = || facts.run.iter().flat_map(|run| run.runs());
     for info in runs().flat_map(|run| &run.sources) {
-        sources.entry(&info.name).or_insert_with(|| SourceReport::new(&info.name)).info =
-            info.clone();
+        sources.insert(&info.name, SourceReport::of(info.clone()));
     }
     for info in facts.plans.iter().flat_map(|plan| &plan.sources) {
         sources.entry(&info.name).or_insert_with(|| SourceReport::of(info.clone()));
@@ -151,8 +151,10 @@ impl SourceReport {
     }
 
     fn of(info: SourceInfo) -> Self {
+        let shown = |text: &str| escaped(text).to_string();
+        let (address, version) = (shown(&info.address), shown(&info.version));
         Self {
-            info,
+            info: SourceInfo { address, version, ..info },
             tables: 0,
             rows: 0,
             bytes: 0,

@@ -9,6 +9,7 @@ use crate::model::{ArtifactOutcome, Verdict};
 use crate::report::answer::Answer;
 use crate::report::sources::SourceReport;
 use crate::report::words::short;
+use crate::text::escaped;
 
 /// How far a step is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -113,7 +114,8 @@ fn steps(
     let done = |is_done: bool| if is_done { State::Done } else { State::Open };
     let yours = |title, detail| Step { title, detail, state: State::Yours };
     let is_open = |source: &&SourceReport| {
-        answer.open.iter().any(|open| open.source.is_empty() || open.source == source.info.name)
+        let name = escaped(&source.info.name).to_string();
+        answer.open.iter().any(|open| open.source.is_empty() || open.source == name)
     };
     let is_proved =
         answer.verdict == Verdict::Safe || answer.proved.is_some() && !sources.iter().any(is_open);

@@ -9,6 +9,7 @@ pub(crate) mod background;
 pub(crate) mod browser;
 pub(crate) mod http;
 pub(crate) mod influxd;
+pub(crate) mod made;
 pub(crate) mod mariadb;
 pub(crate) mod meanwhile;
 pub(crate) mod memory;
