@@ -121,8 +121,13 @@ async fn run(cli: &Cli, progress: &Progress) -> Result<Exit> {
                 let depth = verify::Depth { read_again };
                 let (config, sources) = (of.config.clone(), sources.clone());
                 let flags = Flags { config, sources, ..Flags::default() };
-                verify::verify_against_source(&place, options, depth, flags, progress, interrupt)
-                    .await?
+                // Before the sources are asked for hours.
+                let key = config::signing_key()?;
+                let key = key.as_ref();
+                verify::verify_against_source(
+                    &place, options, depth, flags, key, progress, interrupt,
+                )
+                .await?
             } else {
                 interrupt.or(verify::verify(&place, options, progress)).await?
             };

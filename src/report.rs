@@ -24,7 +24,7 @@ pub use self::facts::Facts;
 pub use self::sources::{LevelCount, OutsideOf, RunOf, SourceReport};
 use crate::archive::verdict::VerdictRecord;
 use crate::error::{Error, Result};
-use crate::model::{Level, Verdict};
+use crate::model::Verdict;
 use crate::text::escaped;
 
 /// Items of a list that a page shows; what is more is only counted.
@@ -94,9 +94,6 @@ impl<'a> Report<'a> {
             style: include_str!("report/style.css"),
             answer: &self.answer,
             is_safe: self.answer.verdict == Verdict::Safe,
-            is_by_rows: record.is_some_and(|record| {
-                record.compared.iter().all(|compared| compared.level == Level::Rows)
-            }),
             command: self.answer.todo.map(|todo| todo.command("ARCHIVE")),
             proof: record.map(Proof::of),
             seal: run.map(|run| Sealed { run: &run.run, ended: &run.ended, format: run.format }),
@@ -127,8 +124,6 @@ struct Page<'a> {
     style: &'static str,
     answer: &'a Answer,
     is_safe: bool,
-    /// Whether all was compared row by row.
-    is_by_rows: bool,
     command: Option<String>,
     proof: Option<Proof<'a>>,
     seal: Option<Sealed<'a>>,

@@ -30,6 +30,7 @@ use crate::config::{self, Flags, Location};
 use crate::error::{Error, Exit, Result};
 use crate::progress::Progress;
 use crate::retry::{Interrupt, Retry};
+use crate::signature::SigningKey;
 use crate::source::aptible::expand;
 use crate::store::Store;
 use crate::store::reading::hash_object;
@@ -178,6 +179,7 @@ pub async fn verify_against_source(
     options: Options,
     depth: Depth,
     flags: Flags,
+    key: Option<&SigningKey>,
     progress: &Progress,
     interrupt: Interrupt,
 ) -> Result<Report> {
@@ -213,7 +215,8 @@ pub async fn verify_against_source(
     against.notes.extend(how.map(|how| format!("the archive itself was checked {how}")));
     let seen = seen.as_deref().map(|bytes| bag::read_manifest(TAG_MANIFEST, bytes)).transpose()?;
     // It is over in a moment, and half of it is no harm.
-    interrupt.or_soon(remember(&mut against, record, &archive, &seen.unwrap_or_default())).await?;
+    let seen = seen.unwrap_or_default();
+    interrupt.or_soon(remember(&mut against, record, &archive, &seen, key)).await?;
     if report.exit == Exit::Done {
         report.exit = against.exit;
     }

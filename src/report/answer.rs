@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::error::Exit;
-use crate::model::{Open, OpenKind, Verdict};
+use crate::model::{Level, Open, OpenKind, Verdict};
 use crate::report::facts::Facts;
 use crate::text::{escaped, several};
 
@@ -76,12 +76,22 @@ impl Answer {
             return not_yet(why, Todo::Prove);
         };
         // What stands in the way does so whatever the record makes of it.
-        let verdict = match record.open.is_empty() && record.stale.is_empty() {
+        let verdict = match record.open.is_empty() {
             true => record.verdict,
             false => Verdict::NotYet,
         };
         let why = match verdict {
-            Verdict::Safe => "Every table of the sources was compared with the archive, and nothing is different.".to_owned(),
+            Verdict::Safe => {
+                let by_rows = record.compared.iter().all(|compared| compared.level == Level::Rows);
+                let as_far = if by_rows {
+                    ""
+                } else {
+                    ", as far as the levels of the comparison tell: `--deep` compares every row"
+                };
+                format!(
+                    "Every table of the sources was compared with the archive, and nothing is different{as_far}."
+                )
+            }
             Verdict::NotYet => format!(
                 "The archive was compared with its sources, and {} in the way.",
                 match record.open.len() {

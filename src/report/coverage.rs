@@ -178,7 +178,7 @@ pub(super) fn tables(facts: &Facts<'_>) -> (Option<Axis>, Vec<TableFacts>) {
         }
         for stale in &record.stale {
             if let Some(known) = by_table.get_mut(&stale.table) {
-                known.stale.insert(stale.slice);
+                known.stale.insert((stale.slice, &stale.run));
             }
         }
     }
@@ -198,7 +198,7 @@ struct Known<'a> {
     requested: Vec<Window>,
     outside: Vec<Window>,
     equal: Vec<Window>,
-    stale: HashSet<Slice>,
+    stale: HashSet<(Slice, &'a str)>,
     compared: BTreeMap<Level, (u64, u64)>,
 }
 
@@ -231,7 +231,11 @@ impl Known<'_> {
             let is_equal = compared >= chunks && different == 0
                 || commit.slice.window().is_some_and(|window| contains(&equal, window));
             let cell = match commit.rows {
-                _ if self.stale.contains(&commit.slice) => Cell::Different,
+                _ if self.stale.contains(&(commit.slice, commit.run.as_str())) => Cell::Different,
+                // All were compared, and this one is not among those that are equal.
+                _ if compared >= chunks && !is_equal && commit.slice.window().is_some() => {
+                    Cell::Different
+                }
                 0 => Cell::Empty,
                 _ if is_equal => Cell::Equal,
                 _ => Cell::Exported,

@@ -272,7 +272,7 @@ impl Compared {
         let (depth, silent) = (Depth { read_again: 0.0 }, Progress::silent());
         let (options, stop) = (Options::default(), Interrupt::new(stopped));
         let place = place(store);
-        verify_against_source(&place, options, depth, self.flags(), &silent, stop).await
+        verify_against_source(&place, options, depth, self.flags(), None, &silent, stop).await
     }
 }
 

@@ -7,11 +7,12 @@ use crate::archive::catalog::to_json;
 use crate::archive::commit::{Commit, CommitKey};
 use crate::archive::keys::FORMAT;
 use crate::archive::verdict::{Compared, Stale, VerdictRecord, archive_hash};
-use crate::archive::{Archive, ArchiveIndex, REPORT, VERDICT};
+use crate::archive::{Archive, ArchiveIndex, REPORT, Sign, TAG_SIGNATURE, VERDICT};
 use crate::commands::verify::against::answer::{Against, Depth};
 use crate::coverage::Coverage;
 use crate::error::Result;
 use crate::model::{Division, Level, SourceInfo, TableId, Verdict};
+use crate::signature::{SigningKey, trusted_comment};
 
 /// What was compared, as it is counted.
 #[derive(Debug, Default)]
@@ -130,6 +131,7 @@ pub(in crate::commands::verify) async fn remember(
     mut record: VerdictRecord,
     archive: &Archive,
     seen: &Hashes,
+    key: Option<&SigningKey>,
 ) -> Result<()> {
     let state = archive.state().await?;
     if is_another(&state, seen) {
@@ -143,12 +145,28 @@ pub(in crate::commands::verify) async fn remember(
     record.excluded.clone_from(&against.excluded);
     record.notes.clone_from(&against.notes);
     let json = to_json(&record)?;
+    let comment = trusted_comment(record.verdict, Some(&record.ended));
     drop(record); // of many chunks it is large
-    match archive.amend(seen, vec![(VERDICT, json.into())], None).await {
-        Ok(()) if old_report => against.notes.push(format!(
-            "{REPORT} told of an earlier verdict and was removed; `moveout report` makes a new one"
-        )),
-        Ok(()) => {}
+    let was_signed = archive.store().look(TAG_SIGNATURE).await?.is_some();
+    // What is not safe to cancel is not vouched for.
+    let key = key.filter(|_| against.verdict == Verdict::Safe);
+    let sign = key.map(|key| move |manifest: &[u8]| key.sign(manifest, &comment));
+    let sign = sign.as_ref().map(|sign| sign as Sign<'_>);
+    match archive.amend(seen, vec![(VERDICT, json.into())], sign).await {
+        Ok(()) => {
+            if old_report {
+                against.notes.push(format!(
+                    "{REPORT} told of an earlier verdict and was removed; `moveout report` makes a new one"
+                ));
+            }
+            if key.is_some() {
+                against.notes.push(format!("the archive is signed: {TAG_SIGNATURE}"));
+            } else if was_signed {
+                against.notes.push(format!(
+                    "{TAG_SIGNATURE} was a signature of the archive before this verdict, and was removed"
+                ));
+            }
+        }
         Err(_) if is_another(archive.state().await?.as_ref(), seen) => {
             against.changed_meanwhile(archive.url());
         }
