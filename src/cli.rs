@@ -48,8 +48,8 @@ Environment:
   output       NO_COLOR, RUST_LOG";
 
 /// After the environment of an archive.
-const ENVIRONMENT_OF_SIGNATURE: &str = "\
-  signature    MOVEOUT_MINISIGN_KEY (a file with a secret key of minisign), MOVEOUT_MINISIGN_PASSWORD";
+const ENVIRONMENT_OF_SIGNATURE: &str =
+    "  signature    MOVEOUT_MINISIGN_KEY (a secret key of minisign), MOVEOUT_MINISIGN_PASSWORD";
 
 const EXAMPLES: &str = "\
 Examples:

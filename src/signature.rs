@@ -5,6 +5,7 @@ use std::fmt;
 use std::io::Cursor;
 
 use bytes::Bytes;
+use ct_codecs::{Base64, Decoder};
 use minisign::{PublicKey, SecretKey, SecretKeyBox};
 
 use crate::error::{Error, Result};
@@ -25,15 +26,21 @@ impl SigningKey {
     /// minisign's own choice.
     pub fn read(text: &str, password: Option<String>) -> Result<Self, String> {
         let locked = || SecretKeyBox::from_string(text).map_err(|error| error.to_string());
-        let key = match (locked()?.into_unencrypted_secret_key(), password) {
-            (Ok(key), _) => return Ok(Self(key)),
-            // Without a password the library would ask the terminal for it.
-            (Err(_), None) => {
+        let open = locked()?.into_unencrypted_secret_key().ok().or_else(|| without_checksum(text));
+        let key = match (open, password) {
+            (Some(key), _) => key,
+            // The library would ask the terminal for it.
+            (None, None) => {
                 return Err("it has a password, or is no secret key of minisign".to_owned());
             }
-            (Err(_), Some(password)) => locked()?.into_secret_key(Some(password)),
+            (None, Some(password)) => {
+                locked()?.into_secret_key(Some(password)).map_err(|error| error.to_string())?
+            }
         };
-        key.map(Self).map_err(|error| error.to_string())
+        let key = Self(key);
+        // One that was damaged signs what nobody can check.
+        key.sign(b"", "").map_err(|error| error.to_string())?;
+        Ok(key)
     }
 
     /// The signature of a tag manifest. The trusted comment, which is signed, too, says what the archive is.
@@ -62,4 +69,14 @@ pub fn trusted_comment(verdict: Verdict, proved: Option<&str>) -> String {
         Some(time) => format!("{verdict}, compared with the sources until {time}"),
         None => format!("{verdict}, not compared with the sources"),
     }
+}
+
+/// A key without a password as minisign 0.11 writes it: without the checksum that the library asks for.
+fn without_checksum(text: &str) -> Option<SecretKey> {
+    const LENGTH: usize = 158;
+    const CHECKSUM: usize = 32;
+    let bytes = Base64::decode_to_vec(text.lines().nth(1)?, None).ok()?;
+    let checksum = bytes.get(LENGTH - CHECKSUM..LENGTH)?;
+    let is_open = bytes.get(2..4)? == [0, 0] && checksum.iter().all(|byte| *byte == 0);
+    (is_open && bytes.len() == LENGTH).then(|| SecretKey::from_bytes(&bytes).ok())?
 }

@@ -90,6 +90,7 @@ fn help_says_what_there_is() {
     assert_snapshot!("help_doctor", help(&["doctor", "--help"]));
     assert_snapshot!("help_status", help(&["status", "--help"]));
     assert_snapshot!("help_verify", help(&["verify", "--help"]));
+    assert_snapshot!("help_report", help(&["report", "--help"]));
     assert_snapshot!("help_completions", help(&["completions", "--help"]));
     // A build may add its commit and date.
     let version = help(&["--version"]);
@@ -353,7 +354,7 @@ fn what_is_no_archive_is_said_to_be_none() {
     let missing = folder.path().join("missing");
     let mut all = String::new();
     for (what, path) in [("empty", &empty), ("another", &other), ("missing", &missing)] {
-        for verb in ["verify", "status"] {
+        for verb in ["verify", "status", "report"] {
             let run = moveout([verb, path.to_str().unwrap()]).expect(1);
             assert_eq!(run.stdout, "");
             all += &format!("--- {verb}: {what}\n{}", run.stderr);

@@ -67,7 +67,11 @@ Is it complete and undamaged? In this folder, any of:
     moveout verify .                 (also decodes each file and compares it with the catalog)
 
 These prove that the archive is as it was sealed, not that the source had nothing else: for that,
-the source has to be asked.
+the source has to be asked. If that was done, report.html says what came of it.
+
+Who has made it? If there is a file tagmanifest-sha256.txt.minisig, with the public key of its maker:
+
+    minisign -V -p KEY.pub -m tagmanifest-sha256.txt
 
 What is in it?
 
@@ -76,6 +80,8 @@ What is in it?
                               when it was read and checked; a range without rows has no file
     catalog/dumps.json        (if there are any) the output of native dump programs, such as pg_dump
     catalog/run.json          what was requested, of which sources, and what was left out and why
+    catalog/verdict.json      (if the sources were asked again) whether they had the same, and how
+                              that was compared; report.html shows it to people
     data/SOURCE/DATABASE/[SCHEMA or RETENTION POLICY/]TABLE/FROM_TO.RUN.parquet
     data/SOURCE/_artifacts/   what is not rows: retention policies, continuous queries, users, ...
 
