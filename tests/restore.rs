@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value as Json;
 use support::server::Server;
 use support::{
-    Archive, Fault, Influxd, Model, Point, Proxy, Run, Shape, Value, assert_rows, command, moveout,
-    repository, run,
+    Archive, Fault, Influxd, Model, Point, Proxy, Run, S3, Shape, Value, assert_rows, command,
+    moveout, peak_memory, repository, run,
 };
 use tempfile::TempDir;
 
@@ -359,6 +359,46 @@ fn policies_of_version_1_become_buckets_of_version_2_with_their_mappings() {
     for name in setting.model.measurements() {
         assert_rows(&archive.rows(&format!("plant.autogen.{name}")), &setting.model.rows(&name));
     }
+}
+
+#[test]
+fn an_archive_in_a_bucket_of_a_file_goes_into_a_server() {
+    let model = Model::generate(9, &Shape { edges: true, ..Shape::default() });
+    let folder = TempDir::with_prefix("restore-").unwrap();
+    let file = folder.path().join("plant.lp");
+    fs::write(&file, model.lines()).unwrap();
+    let s3 = S3::start();
+    let place = "s3://bucket/some/place";
+    let on_bucket = |args: &[&str]| {
+        let mut command = command(args);
+        command.envs(s3.env()).current_dir(folder.path()).env("XDG_STATE_HOME", folder.path());
+        run(command)
+    };
+    let source = format!("lp:{}", file.display());
+    on_bucket(&["export", "--source", &source, "--archive", place]).expect(0);
+    let target = Influxd::start();
+    let url = format!("{}/plant", target.url());
+    let summary = on_bucket(&["restore", "--json", place, "--target", &url]).expect(0).json();
+    assert_eq!(summary["status"], "complete", "{summary}");
+    let setting = Setting { source: Influxd::start(), folder, model };
+    setting.assert_exports_as(&target, "plant.autogen.");
+}
+
+#[test]
+fn memory_is_bounded_whatever_the_size_of_an_archive() {
+    let peak = |points: usize| {
+        let shape = Shape { points, step: 1_000_003, ..Shape::default() };
+        let setting = Setting::of(Model::generate(11, &shape));
+        let target = Influxd::start();
+        let mut command = setting.command(&target.url(), &[]);
+        command.args(["--memory", "64MiB"]);
+        peak_memory(command)
+    };
+    let (small, large) = (peak(3_000), peak(24_000));
+    assert!(
+        large < small * 1.5 + 16.0,
+        "{small} MiB for a small archive, {large} MiB for a large one"
+    );
 }
 
 #[test]
