@@ -199,6 +199,10 @@ fn steps(
             ),
             exported,
             proved,
+            console(
+                "Download what has no export",
+                "Backups of Tair and of Lindorm cannot be restored after the release. Databases that moveout cannot read have only those.",
+            ),
             copy,
             console(
                 "Release or unsubscribe the instance",
