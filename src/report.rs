@@ -22,6 +22,7 @@ use self::amounts::Amounts;
 pub use self::answer::{Answer, Todo};
 pub use self::facts::Facts;
 pub use self::sources::{LevelCount, OutsideOf, RunOf, SourceReport};
+use crate::archive::run_json::Gone;
 use crate::archive::verdict::VerdictRecord;
 use crate::error::{Error, Result};
 use crate::model::Verdict;
@@ -53,7 +54,10 @@ impl<'a> Report<'a> {
     pub fn of(facts: Facts<'a>) -> Self {
         let warnings = facts.run.iter().flat_map(|run| run.runs()).flat_map(|run| &run.warnings);
         let warnings: BTreeSet<&String> = warnings.collect();
-        let notes = facts.valid().into_iter().flat_map(|record| &record.notes);
+        let notes = match facts.valid() {
+            Some(record) => record.notes.clone(),
+            None => facts.run.iter().flat_map(|run| &run.gone).map(gone).collect(),
+        };
         let shown = |text: &String| escaped(text).to_string();
         let excluded = match facts.valid() {
             Some(record) => record.excluded.iter().map(shown).collect(),
@@ -69,7 +73,7 @@ impl<'a> Report<'a> {
             excluded,
             sources: sources::sources(&facts),
             warnings: warnings.into_iter().map(shown).collect(),
-            notes: notes.map(shown).collect(),
+            notes: notes.iter().map(shown).collect(),
             facts,
         }
     }
@@ -116,6 +120,13 @@ impl<'a> Report<'a> {
         render(Value::from(Serde(page)))
             .map_err(|error| Error::stop(format!("writing the report: {error}")))
     }
+}
+
+fn gone(gone: &Gone) -> String {
+    let Gone { table, since } = gone;
+    format!(
+        "table {table}: the source did not list it any more at {since}; its rows stay in the archive"
+    )
 }
 
 /// What the template reads.

@@ -6,7 +6,7 @@ mod support;
 
 use std::fs;
 
-use moveout::archive::run_json::Outside;
+use moveout::archive::run_json::{Outside, Requested};
 use moveout::archive::verdict::Stale;
 use moveout::column_stats::ColumnStats;
 use moveout::model::{
@@ -212,6 +212,71 @@ fn names_are_never_markup() {
     }
     let lines = made("a\nb").lines().count();
     assert_eq!(lines, made("harmless").lines().count(), "a line break is shown, and is none");
+}
+
+/// Of many tables those are shown that somebody has to look at, and then the largest.
+#[test]
+fn of_many_tables_the_gravest_are_shown_first() {
+    let tables: Vec<TableId> =
+        (0..20_000).map(|n| id("s", "d", &format!("table_{n:05}"))).collect();
+    let mut made =
+        Made::of(vec![source("s", "https://h", "InfluxDB 1.8")], &tables, 1).proved(Level::Counts);
+    let record = made.record.as_mut().unwrap();
+    record.verdict = Verdict::NotYet;
+    // A small one is different, another was not compared, and a third is not in the archive.
+    (record.compared[3].different, record.compared[3].equal) = (1, Vec::new());
+    (record.compared[5].chunks, record.compared[5].equal) = (0, Vec::new());
+    let missing = id("s", "d", "missing");
+    made.run.requested.push(Requested { table: missing, windows: vec![days(0, 7)] });
+    let page = made.page();
+    let place = |name: &str| {
+        page.find(&format!("row\">{name} ")).unwrap_or_else(|| panic!("{name} is not shown"))
+    };
+    assert!(place("table_00003") < place("missing"));
+    assert!(place("missing") < place("table_00005"));
+    assert!(place("table_00005") < place("table_19999"));
+    assert!(place("table_19999") < place("table_19998"));
+    assert!(!page.contains("table_00006"), "one of the smallest");
+    assert!(page.contains("18,001 more tables"), "20,001 without 2,000");
+    assert_eq!(page.matches("class=\"tag\"").count(), 2);
+}
+
+/// What a strip shows is also said in words.
+#[test]
+fn coverage_is_told_in_words() {
+    let page = not_yet().page();
+    for words in [
+        "2023-12-28 to 2024-10-03: equal to the source; 2024-10-03 to 2024-10-31: missing",
+        "different from the source",
+        "what has no time: exported, not compared",
+        "rows that were not requested",
+        "40 chunks by statistics, 1 different",
+        "40 of 41 chunks by statistics",
+        "at least 41,200",
+    ] {
+        assert!(page.contains(words), "{words}");
+    }
+    let mut unsealed = not_yet();
+    unsealed.sealed = false;
+    let page = unsealed.page();
+    assert!(!page.contains("equal to the source"), "without a seal nothing is proved");
+    assert!(page.contains("no proof"));
+}
+
+#[test]
+fn the_steps_of_each_provider_are_told() {
+    let page = not_yet().page();
+    for step in [
+        "Cancel Service",
+        "Save the Telegraf configurations <span class=\"state\">· done",
+        "Deprovision the databases <span class=\"state\">· yours to do in the console",
+        "Compare the archive with the source <span class=\"state\">· open",
+    ] {
+        assert!(page.contains(step), "{step}");
+    }
+    let mut unsaved = not_yet();
+    unsaved.run.artifacts.remove(0);
+    assert!(unsaved.page().contains("Telegraf configurations <span class=\"state\">· open"));
 }
 
 #[test]

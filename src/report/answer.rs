@@ -39,9 +39,10 @@ impl Todo {
     /// The command.
     pub fn command(self, archive: &str) -> String {
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-:+@%=".contains(c);
-        let archive = match !archive.is_empty() && archive.chars().all(is_plain) {
-            true => archive.to_owned(),
-            false => format!("'{}'", archive.replace('\'', r"'\''")),
+        let archive = if !archive.is_empty() && archive.chars().all(is_plain) {
+            archive.to_owned()
+        } else {
+            format!("'{}'", archive.replace('\'', r"'\''"))
         };
         match self {
             Self::Export => format!("moveout export --archive {archive} …"),
@@ -76,10 +77,7 @@ impl Answer {
             return not_yet(why, Todo::Prove);
         };
         // What stands in the way does so whatever the record makes of it.
-        let verdict = match record.open.is_empty() {
-            true => record.verdict,
-            false => Verdict::NotYet,
-        };
+        let verdict = if record.open.is_empty() { record.verdict } else { Verdict::NotYet };
         let why = match verdict {
             Verdict::Safe => {
                 let by_rows = record.compared.iter().all(|compared| compared.level == Level::Rows);

@@ -286,9 +286,10 @@ pub(super) fn picture(axis: Option<&Axis>, tables: &[TableFacts], is_proved: boo
     let mut groups: Vec<&[TableFacts]> =
         tables.chunk_by(|one, other| schema(one) == schema(other)).collect();
     let mut left = MOST_TABLES;
-    let share = match tables.len() <= MOST_TABLES {
-        true => MOST_TABLES,
-        false => (MOST_TABLES / groups.len()).max(LEAST_OF_GROUP),
+    let share = if tables.len() <= MOST_TABLES {
+        MOST_TABLES
+    } else {
+        (MOST_TABLES / groups.len()).max(LEAST_OF_GROUP)
     };
     if groups.len() > MOST_GROUPS {
         let worst = |tables: &[TableFacts]| tables.iter().map(TableFacts::gravity).max();

@@ -123,23 +123,19 @@ fn steps(
     let is_exported = sources.iter().all(|source| is_exported(source));
     let exported = Step {
         title: "Export everything",
-        detail: match is_exported {
-            true => {
-                "All that was requested is in this archive, in time-based batches, and the archive is sealed."
-            }
-            false => {
-                "The archive is not sealed, or lacks a part of what was requested. Run the same `moveout export` again."
-            }
+        detail: if is_exported {
+            "All that was requested is in this archive, in time-based batches, and the archive is sealed."
+        } else {
+            "The archive is not sealed, or lacks some or all of what was requested. Run the same `moveout export` again."
         },
         state: done(is_exported),
     };
     let proved = Step {
         title: "Compare the archive with the source",
-        detail: match is_proved {
-            true => "The source was asked again, and has what this archive has.",
-            false => {
-                "`moveout verify ARCHIVE --against-source` asks the source again. Do this after the writers have stopped."
-            }
+        detail: if is_proved {
+            "The source was asked again, and has what this archive has."
+        } else {
+            "`moveout verify ARCHIVE --against-source` asks the source again. Do this after the writers have stopped."
         },
         state: done(is_proved),
     };
