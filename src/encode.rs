@@ -1,5 +1,5 @@
-//! SYNC: record batches in, Parquet bytes out: hashed, counted, cut into parts of one size.
-//! Knows arrow and parquet, not where the parts go.
+//! SYNC: turns record batches into Parquet bytes, which are hashed, counted and cut into parts of one size. It does not
+//! know where the parts go.
 
 mod choose;
 mod columns;
@@ -40,31 +40,31 @@ use crate::hash::hex;
 use crate::model::Table;
 use crate::source::channel::{Batches, size_bytes};
 
-/// Rows of a row group, about. Measured on Telegraf's percentages: 12.4 bytes a row at 256 Ki, 11.5 at
-/// 512 Ki, 11.0 at 1 Mi (each group has dictionaries of its own); memory grows likewise.
+/// The approximate number of rows of a row group. Measured on Telegraf's percentages: 12.4 bytes a row at 256 Ki, 11.5 at
+/// 512 Ki and 11.0 at 1 Mi, since each group has its own dictionaries. The memory grows with the number.
 const ROW_GROUP_ROWS: usize = 512 * 1024;
-/// A dictionary larger than this is given up: 131,072 doubles.
+/// The largest dictionary, which holds 131,072 doubles. A larger one is given up.
 const DICTIONARY_BYTES: usize = 1024 * 1024;
 
-/// How many rows, and bytes in memory, are encoded together, column by column. So many values of a column in a row keep
-/// its dictionary in the cache and are worth a thread.
+/// How many rows, and bytes in memory, are encoded together, column by column. This many consecutive values of a column
+/// keep its dictionary in the cache and are worth a thread.
 const STRIPE_ROWS: usize = 64 * 1024;
 const STRIPE_BYTES: usize = 8 * 1024 * 1024;
 
 /// How to encode.
 #[derive(Debug, Clone)]
 pub struct EncodeOptions {
-    /// Encoded bytes of a row group at most: what an open file holds in memory.
+    /// The most encoded bytes of a row group, which an open file holds in memory.
     pub row_group_bytes: usize,
-    /// Bytes of a part.
+    /// The bytes of a part.
     pub part_bytes: usize,
-    /// A file that has grown beyond this many bytes is closed and the chunk goes on in the next.
+    /// When a file has this many bytes, it is closed and the chunk continues in the next one.
     pub file_bytes: u64,
     /// The cores that all encoders of a run share.
     pub cores: Cores,
 }
 
-/// What an encoder hands over, in order: the parts of a file, its end, the next file.
+/// The output of an encoder, in order: the parts of a file, its end, the next file.
 #[derive(Debug)]
 pub enum Output {
     /// The next bytes of the current file.
@@ -73,23 +73,23 @@ pub enum Output {
     FileEnd(EncodedFile),
 }
 
-/// What is known of a file when its last byte has been handed over.
+/// What is known about a complete file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EncodedFile {
-    /// Rows in it.
+    /// The number of its rows.
     pub rows: u64,
-    /// Length in bytes.
+    /// Its length in bytes.
     pub size_bytes: u64,
     /// SHA-256 of its bytes, in lower-case hex.
     pub sha256: String,
 }
 
-/// What an encoder knows when it has finished.
+/// What is known about a complete chunk.
 #[derive(Debug)]
 pub struct Encoded {
-    /// Rows of all files together.
+    /// The rows of all its files together.
     pub rows: u64,
-    /// Statistics of all columns.
+    /// The statistics of all columns.
     pub columns: Vec<ColumnStats>,
 }
 
@@ -97,7 +97,7 @@ pub struct Encoded {
 pub struct Encoder {
     schema: SchemaRef,
     parquet_schema: SchemaDescriptor,
-    /// The column of time, by which rows may be in order.
+    /// The time column, by which the rows may be sorted.
     time: Option<usize>,
     metadata: Vec<KeyValue>,
     options: EncodeOptions,
@@ -106,7 +106,7 @@ pub struct Encoder {
     waiting_rows: usize,
     waiting_bytes: usize,
     file: Option<OpenFile>,
-    /// The columns that have had values so large that no copy of one may be kept.
+    /// The columns with values so large that no copy of one may be kept.
     huge: BTreeSet<usize>,
     rows: u64,
     stats: Stats,
@@ -121,8 +121,8 @@ struct OpenFile {
 }
 
 impl Encoder {
-    /// An encoder for one chunk of a table. `metadata` goes into every file; parts go to `output`,
-    /// which blocks when it is full.
+    /// An encoder for one chunk of a table. `metadata` goes into every file. Parts go to `output`, which blocks when it is
+    /// full.
     pub fn new(
         table: &Table,
         metadata: Vec<(String, String)>,
@@ -148,14 +148,13 @@ impl Encoder {
         })
     }
 
-    /// Takes a batch, and encodes those that wait when there are enough of them. Blocks while the
-    /// parts before it wait.
+    /// Takes a batch, and encodes the waiting ones when there are enough of them. Blocks while earlier parts wait.
     pub fn write(&mut self, batch: RecordBatch) -> Result<()> {
         if batch.num_rows() == 0 {
-            return Ok(()); // a sign of life of a slow server, not a reason for a file
+            return Ok(()); // a sign of life of a slow server, for which no file is needed
         }
         let fits = |(come, listed): (&Arc<Field>, &Arc<Field>)| {
-            // The dictionary of a tag is made while it is encoded, if the source made none.
+            // If the source made no dictionary for a tag, it is made while the tag is encoded.
             let text = |kind: &DataType| match kind {
                 DataType::Dictionary(_, values) => **values == DataType::Utf8,
                 kind => *kind == DataType::Utf8,
@@ -167,10 +166,10 @@ impl Encoder {
         if schema.fields().len() != self.schema.fields().len()
             || !schema.fields().iter().zip(self.schema.fields()).all(fits)
         {
-            return Err(Error::stop("a batch has other columns than its table"));
+            return Err(Error::stop("the columns of a batch are not those of its table"));
         }
         if self.file.is_some() && huge::of(&batch).any(|at| !self.huge.contains(&at)) {
-            // How a column is encoded is decided when its file begins.
+            // The encoding of a column cannot change within a file, so a new file begins.
             self.encode_waiting()?;
             self.end_file()?;
         }
@@ -230,7 +229,7 @@ impl Encoder {
         Ok(OpenFile { writer, factory, group: None, rows: 0, order: TimeOrder::default() })
     }
 
-    /// Closes the last file. Only after the source has said that its stream ended well.
+    /// Closes the last file. This must be called only after the source has stated that its stream is complete.
     pub fn finish(mut self) -> Result<Encoded> {
         self.encode_waiting()?;
         self.end_file()?;
@@ -248,12 +247,12 @@ impl Encoder {
             group.finish(&mut file.writer, &self.options.cores).map_err(encode_error)?;
         }
         let sorted_by = self.time.filter(|_| file.order.holds());
-        // The writer now writes the end of the file, which is replaced where the footer has more to say.
+        // The writer now writes the end of the file. It is held back if the footer is to state the order of the rows.
         file.writer.inner_mut().hold(sorted_by.is_some());
         let metadata = file.writer.finish().map_err(encode_error)?;
         if metadata.file_metadata().num_rows() != file.rows as i64 {
             return Err(Error::stop(format!(
-                "the Parquet footer counts {} rows, {} were written",
+                "the Parquet footer counts {} rows, but {} were written",
                 metadata.file_metadata().num_rows(),
                 file.rows
             )));
@@ -268,7 +267,7 @@ impl Encoder {
     }
 }
 
-// zstd 3 gains 1 % of size for 20 to 60 % more CPU than zstd 1, which is the default.
+// The default is zstd 1. zstd 3 saves 1 % of the size for 20 to 60 % more CPU.
 fn properties(
     first: &RecordBatch,
     metadata: Vec<KeyValue>,
@@ -295,16 +294,17 @@ fn properties(
     properties.build()
 }
 
-/// The place among the leaves of a column, which has no parts.
+/// The position of a column among the leaves. The column must not be nested.
 fn leaf_of(schema: &SchemaDescriptor, column: usize) -> i32 {
     let place = (0..schema.num_columns()).find(|leaf| schema.get_column_root_idx(*leaf) == column);
     place.and_then(|place| i32::try_from(place).ok()).unwrap_or_default()
 }
 
-/// The footer of a file whose rows are sorted by a column, which its writer would have had to know before.
+/// The footer of a file whose rows are sorted by a column. The writer cannot write it, since it would have to know the
+/// order in advance.
 fn sorted_footer(metadata: ParquetMetaData, column_idx: i32) -> parquet::errors::Result<Vec<u8>> {
     let order = vec![SortingColumn { column_idx, descending: false, nulls_first: false }];
-    // The indexes of pages are written already; where they are stands with each column.
+    // The page indexes have been written already, and each column states where they are.
     let mut builder = metadata.into_builder().set_column_index(None).set_offset_index(None);
     let groups = builder.take_row_groups().into_iter();
     let groups =
@@ -317,24 +317,24 @@ fn sorted_footer(metadata: ParquetMetaData, column_idx: i32) -> parquet::errors:
 
 fn encode_error(error: parquet::errors::ParquetError) -> Error {
     match &error {
-        // The sink's only error: the upload has ended, and has an error of its own to show.
+        // The sink fails only if the upload has ended, which has its own error.
         parquet::errors::ParquetError::External(inner) if inner.is::<io::Error>() => upload_gone(),
         _ => Error::stop(format!("cannot encode Parquet: {error}")),
     }
 }
 
 fn upload_gone() -> Error {
-    Error::of(Class::Retry, "the upload of this chunk has ended")
+    Error::of(Class::Retry, "the upload of this chunk has failed")
 }
 
-/// Cuts what is written into parts of one size (some stores want equal parts), hashing on the way.
+/// Cuts the written bytes into parts of one size, since some stores require equal parts, and hashes them.
 struct PartSink {
     part: Vec<u8>,
     part_bytes: usize,
     size_bytes: u64,
     hash: Sha256,
     output: mpsc::Sender<Output>,
-    /// Bytes that may still change.
+    /// The bytes that are held back because they may still change.
     held: Option<Vec<u8>>,
 }
 
@@ -359,17 +359,17 @@ impl PartSink {
             .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
     }
 
-    /// Holds back whatever is written from now on, until the footer is known.
+    /// Whether to hold back what is written from now on, until the footer is known.
     fn hold(&mut self, holds: bool) {
         self.held = holds.then(Vec::new);
     }
 
-    /// Ends the file with another footer than the one that was written last.
+    /// Ends the file with this footer in place of the one that was held back.
     fn put_footer(&mut self, footer: &[u8]) -> Result<()> {
         let mut held = self.held.take().unwrap_or_default();
         let length = held.last_chunk::<FOOTER_SIZE>().map(FooterTail::try_new);
         let Some(Ok(tail)) = length else {
-            return Err(Error::stop("the Parquet file does not end in a footer"));
+            return Err(Error::stop("the Parquet file does not end with a footer"));
         };
         held.truncate(held.len().saturating_sub(FOOTER_SIZE + tail.metadata_length()));
         let written = io::Write::write_all(self, &held);
@@ -405,8 +405,8 @@ impl io::Write for PartSink {
     }
 }
 
-/// Reads batches from a channel and encodes them; for a thread that may block. `ended` says, when
-/// the channel closes, whether the source's stream ended well; if not, nothing is finished.
+/// Reads batches from a channel and encodes them, on a thread that may block. When the channel closes, `ended` says
+/// whether the source's stream is complete; if not, no file is finished.
 pub fn encode(
     mut encoder: Encoder,
     mut batches: Batches,

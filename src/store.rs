@@ -1,4 +1,4 @@
-//! A folder or a bucket as an object store, with our durability and error classes. It knows only bytes and keys. Keys
+//! A folder or a bucket as an object store, with moveout's durability and error classes. It knows only bytes and keys. Keys
 //! consist of safe characters (`archive::keys`), so that no store rewrites them.
 
 mod errors;
@@ -28,10 +28,10 @@ use self::s3::Bucket;
 use crate::config::Location;
 use crate::error::{Error, Result};
 
-/// Bytes of a file that are read at once.
+/// How many bytes of a file are read at once.
 const PIECE_BYTES: u64 = 1 << 20;
 
-/// The bytes of an object as they come.
+/// The bytes of an object as they arrive.
 pub type Pieces = BoxStream<'static, Result<Bytes>>;
 
 /// Where an archive lives.
@@ -39,7 +39,7 @@ pub type Pieces = BoxStream<'static, Result<Bytes>>;
 pub struct Store {
     objects: Arc<dyn ObjectStore>,
     kind: Kind,
-    /// The folders that were made for it, the innermost first.
+    /// The folders that were created for it, the innermost first.
     made: Arc<[PathBuf]>,
 }
 
@@ -57,9 +57,9 @@ pub struct Entry {
     pub key: String,
     /// Its length.
     pub size_bytes: u64,
-    /// When it was written, by the store's clock.
+    /// When it was written, according to the store's clock.
     pub modified: DateTime<Utc>,
-    /// Changes when the object is written again.
+    /// A version that changes whenever the object is written.
     pub version: String,
 }
 
@@ -77,16 +77,16 @@ impl From<&ObjectMeta> for Entry {
     }
 }
 
-/// An object that was begun by a process that may be dead: a half-written file, an unfinished upload.
+/// An object that a process, which may be dead, has begun to write: a half-written file or an unfinished upload.
 #[derive(Debug)]
 pub struct Staged {
-    /// The key that it was meant for.
+    /// The key for which it is meant.
     pub key: String,
     what: StagedAs,
 }
 
 impl Staged {
-    /// Its name in the folder, or the key that it was meant for.
+    /// Its name in the folder, or the key for which an upload is meant.
     pub fn name(&self) -> &str {
         match &self.what {
             StagedAs::File(path) => path
@@ -104,30 +104,30 @@ enum StagedAs {
     Upload(s3::Unfinished),
 }
 
-/// A location that is only tested.
+/// A location that is tested.
 #[derive(Debug)]
 pub struct Probe {
     /// The store.
     pub store: Store,
     /// What kind of location it is.
     pub description: String,
-    /// Free space on the disk.
+    /// The free space on the disk, if it is known.
     pub free_bytes: Option<u64>,
 }
 
 impl Probe {
-    /// Removes the folders that were made for the test.
+    /// Removes the folders that were created for the test.
     pub fn tidy(&self, prefix: &str) {
         self.store.remove_empty_folders(prefix);
         if let Kind::Folder(root) = &self.store.kind {
-            let _ = std::fs::remove_dir(root.join(".moveout")); // fails where a run is at work
+            let _ = std::fs::remove_dir(root.join(".moveout")); // it fails if a run is at work
         }
         self.store.remove_made();
     }
 }
 
 impl Store {
-    /// Opens a location for reading; an error when there is no such folder.
+    /// Opens a location for reading. It is an error if there is no such folder.
     pub fn open(place: &Location) -> Result<Self> {
         let made: Arc<[PathBuf]> = Arc::default();
         if let Some(objects) = &place.given {
@@ -139,7 +139,7 @@ impl Store {
             return Ok(Self { objects, kind: Kind::Bucket(Arc::new(bucket)), made });
         }
         let root = folder::path_of(&place.url).ok_or_else(|| {
-            Error::usage(format!("`{place}` is not a place for an archive"))
+            Error::usage(format!("`{place}` is not a location for an archive"))
                 .hint("give a path, such as --archive ./archive, or s3://BUCKET/PREFIX")
         })?;
         if !root.is_dir() {
@@ -151,7 +151,7 @@ impl Store {
         Ok(Self { objects: Arc::new(objects), kind: Kind::Folder(root), made })
     }
 
-    /// Opens a location for writing. A missing folder is made, a missing bucket is not.
+    /// Opens a location for writing. A missing folder is created, but a missing bucket is not.
     pub fn create(place: &Location) -> Result<Self> {
         let mut made = Vec::new();
         if let Some(root) = folder::path_of(&place.url).filter(|_| place.given.is_none()) {
@@ -165,27 +165,27 @@ impl Store {
         Ok(Self { made: made.into(), ..Self::open(place)? })
     }
 
-    /// Removes the folders that were made for it, as far as they are empty.
+    /// Removes the folders that were created for it, as far as they are empty.
     pub fn remove_made(&self) {
         for folder in self.made.iter() {
-            let _ = std::fs::remove_dir(folder); // fails, rightly, where something is inside
+            let _ = std::fs::remove_dir(folder); // it fails, rightly, if the folder is not empty
         }
     }
 
-    /// Opens a location to test it; nothing is left there.
+    /// Opens a location for a test.
     pub fn probe(place: &Location) -> Result<Probe> {
         let root = folder::path_of(&place.url).filter(|_| place.given.is_none());
         let store = Self::create(place)?;
         let description = match &store.kind {
             Kind::Folder(_) => "a folder".to_owned(),
-            Kind::Bucket(bucket) => format!("a bucket, as {:?} has them", bucket.preset),
-            Kind::Given => "a store of the caller's own".to_owned(),
+            Kind::Bucket(bucket) => format!("a bucket (preset {:?})", bucket.preset),
+            Kind::Given => "a store that the caller provides".to_owned(),
         };
         let free_bytes = root.as_deref().and_then(folder::free_bytes);
         Ok(Probe { store, description, free_bytes })
     }
 
-    /// Whether the store lists what killed processes left half written.
+    /// Whether the store can list what killed processes left half-written.
     pub async fn lists_staged(&self) -> Result<bool> {
         match &self.kind {
             Kind::Folder(_) | Kind::Given => Ok(true),
@@ -193,7 +193,7 @@ impl Store {
         }
     }
 
-    /// What time it is by the clock that dates its objects; `None` where that cannot be told.
+    /// The time by the clock that dates the objects; `None` if it is unknown.
     pub async fn now(&self) -> Option<DateTime<Utc>> {
         match &self.kind {
             Kind::Bucket(bucket) => bucket.now().await,
@@ -201,16 +201,16 @@ impl Store {
         }
     }
 
-    /// How long to wait before the store is looked at again for what other runs do.
+    /// How long to wait between two checks of what other runs do.
     pub fn pause(&self) -> Duration {
         match self.kind {
             Kind::Folder(_) => Duration::from_millis(250),
-            Kind::Bucket(_) => Duration::from_secs(1), // each look is billed
-            Kind::Given => Duration::ZERO,             // it lies in this process
+            Kind::Bucket(_) => Duration::from_secs(1), // each request is billed
+            Kind::Given => Duration::ZERO,             // it is in this process
         }
     }
 
-    /// Waits for so long.
+    /// Waits for the time of `pause`.
     pub async fn wait(&self) {
         match self.pause() {
             Duration::ZERO => tokio::task::yield_now().await,
@@ -218,13 +218,13 @@ impl Store {
         }
     }
 
-    /// How many threads that read objects are worth it: as many as there are cores, or more where they wait for answers.
+    /// How many threads should read objects: one for each core, or more if they wait for responses.
     pub fn readers(&self) -> usize {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         if matches!(self.kind, Kind::Bucket(_)) { cores.max(8) } else { cores }
     }
 
-    /// Bytes of a part of an upload.
+    /// The bytes of a part of an upload.
     pub fn part_bytes(&self) -> usize {
         match self.kind {
             Kind::Folder(_) => 1024 * 1024,
@@ -233,7 +233,7 @@ impl Store {
         }
     }
 
-    /// An error where a link, a pipe or a folder is in the place of the key.
+    /// Fails if a link, a pipe or a folder is at the place of the key.
     fn check_plain(&self, key: &str) -> Result<()> {
         let Kind::Folder(root) = &self.kind else { return Ok(()) };
         let found = folder::not_plain(root, key)
@@ -241,18 +241,18 @@ impl Store {
         match found {
             None => Ok(()),
             Some(what) => Err(Error::different(format!(
-                "{key} is {what}, or lies behind one: an archive holds plain files alone"
+                "{key} is {what}, or is behind one: an archive contains only plain files"
             ))
-            .hint("move it away; what belongs in its place is named by `moveout verify`")),
+            .hint("move it away; `moveout verify` shows what belongs in its place")),
         }
     }
 
-    /// The whole object; `None` where there is none.
+    /// The whole object; `None` if it does not exist.
     pub async fn get(&self, key: &str) -> Result<Option<Bytes>> {
         Ok(self.get_version(key).await?.map(|(bytes, _)| bytes))
     }
 
-    /// The whole object, and the version of it.
+    /// The whole object and its version; `None` if it does not exist.
     pub async fn get_version(&self, key: &str) -> Result<Option<(Bytes, String)>> {
         self.check_plain(key)?;
         let read = match self.objects.get(&Path::from(key)).await {
@@ -269,7 +269,7 @@ impl Store {
         }
     }
 
-    /// What the store says about one object; `None` where there is none.
+    /// What the store says about one object; `None` if it does not exist.
     pub async fn look(&self, key: &str) -> Result<Option<Entry>> {
         self.check_plain(key)?;
         match self.objects.head(&Path::from(key)).await {
@@ -279,7 +279,7 @@ impl Store {
         }
     }
 
-    /// The object's bytes as they come; `None` where there is none.
+    /// The object's bytes as they arrive; `None` if it does not exist.
     pub async fn stream(&self, key: &str) -> Result<Option<Pieces>> {
         Ok(self.stream_version(key).await?.map(|(_, pieces)| pieces))
     }
@@ -297,7 +297,7 @@ impl Store {
             let pieces = object.into_stream().map(move |b| b.map_err(|e| store_error(e, &doing)));
             return Ok(Some((version, pieces.boxed())));
         }
-        // As a stream a file comes in pieces of 8 KiB, each by way of another thread.
+        // A file's stream has pieces of 8 KiB, each of which is read on another thread.
         let (objects, path, size) = (Arc::clone(&self.objects), Path::from(key), object.meta.size);
         let pieces = futures::stream::iter((0..size).step_by(PIECE_BYTES as usize));
         let pieces = pieces.then(move |at| {
@@ -317,14 +317,14 @@ impl Store {
         read.map_err(|error| store_error(error, &format!("reading {key}")))
     }
 
-    /// Keys and sizes of all objects below a prefix (of whole path segments), sorted by key. On a disk only
-    /// plain files are objects, see [`Store::irregular`].
+    /// The keys and sizes of all objects below a prefix (of whole path segments), sorted by key. On a disk, only plain
+    /// files are objects; see [`Store::irregular`].
     pub async fn list(&self, prefix: &str) -> Result<Vec<(String, u64)>> {
         let objects = self.objects(prefix).await?;
         Ok(objects.into_iter().map(|object| (object.key, object.size_bytes)).collect())
     }
 
-    /// The same, with everything that the store says about each.
+    /// Like `list`, with everything that the store says about each object.
     pub async fn objects(&self, prefix: &str) -> Result<Vec<Entry>> {
         if matches!(self.kind, Kind::Folder(_)) {
             return Ok(self.entries(prefix, usize::MAX).await?.files);
@@ -337,13 +337,13 @@ impl Store {
         Ok(objects)
     }
 
-    /// Entries of the archive's folder that are neither plain files nor folders, or whose names are no keys: the name
+    /// The entries of the archive's folder that are neither plain files nor folders, or whose names are not keys: the name
     /// and what it is. A bucket has no such entries.
     pub async fn irregular(&self) -> Result<Vec<(String, &'static str)>> {
         Ok(self.entries("", usize::MAX).await?.irregular)
     }
 
-    /// What a folder on a disk holds; a bucket has no entries but its objects.
+    /// The entries of a folder on a disk. A bucket has only objects.
     async fn entries(&self, prefix: &str, most: usize) -> Result<folder::Entries> {
         let Kind::Folder(root) = &self.kind else { return Ok(folder::Entries::default()) };
         let (root, prefix) = (root.clone(), prefix.to_owned());
@@ -354,7 +354,7 @@ impl Store {
         walked.map_err(|error| io_error(&error, "listing the archive"))
     }
 
-    /// Some keys, a few at most; none where there is no object at all.
+    /// A few keys, or none if there is no object at all.
     pub async fn some_keys(&self) -> Result<Vec<String>> {
         if matches!(self.kind, Kind::Folder(_)) {
             let entries = self.entries("", 10).await?;
@@ -365,7 +365,7 @@ impl Store {
         objects.map_ok(|object| object.location.to_string()).try_collect().await
     }
 
-    /// What killed processes left half written, which the store does not list among its objects.
+    /// What killed processes left half-written, which the store does not list among its objects.
     pub async fn staged(&self) -> Result<Vec<Staged>> {
         Ok(match &self.kind {
             Kind::Folder(_) => {
@@ -384,7 +384,7 @@ impl Store {
         })
     }
 
-    /// Removes a half-written object and says whether that worked.
+    /// Removes a half-written object and returns whether that worked.
     pub async fn discard(&self, staged: &Staged) -> bool {
         match (&staged.what, &self.kind) {
             (StagedAs::File(path), _) => std::fs::remove_file(path).is_ok(),
@@ -400,7 +400,7 @@ impl Store {
         }
     }
 
-    /// Makes an (empty) folder; a bucket needs none.
+    /// Creates an empty folder. A bucket needs none.
     pub fn make_folder(&self, prefix: &str) -> Result<()> {
         match &self.kind {
             Kind::Folder(root) => std::fs::create_dir_all(root.join(prefix))

@@ -1,5 +1,5 @@
 //! Finds out what the sources have and which part of it is requested. This is the first step of `export` and all of
-//! `plan`. Of the rows only the first and the last of each table are read.
+//! `plan`. Only the first and the last row of each table are read.
 
 mod again;
 mod compared;
@@ -30,7 +30,7 @@ use crate::source::contact::contact;
 use crate::text::several;
 use crate::window::{Bound, DAY, Window, now_micros};
 
-/// Sources that are asked at once. Each of them may take several sessions, a thread and a listing.
+/// How many sources are asked at the same time. Each may need several sessions, a thread and the memory of a listing.
 pub const AT_ONCE: usize = 16;
 
 /// What the sources answered.
@@ -38,21 +38,21 @@ pub const AT_ONCE: usize = 16;
 pub struct Survey {
     /// The sources that answered, in the order of the job.
     pub sources: Vec<Reached>,
-    /// Those of which nothing can be had, or nothing more, where there are others.
+    /// The sources that failed, while others go on.
     pub lost: Vec<Lost>,
-    /// All tables that have rows, or may have some in the requested range.
+    /// All tables that have, or may have, rows in the requested range.
     pub tables: Vec<Surveyed>,
-    /// Tables that the archive has and of which nothing is requested: they are empty now, or have rows elsewhere alone.
+    /// Tables of the archive of which nothing is requested: they are empty now, or have rows only elsewhere.
     pub beside: Vec<Surveyed>,
-    /// The names of all tables that were there, whatever became of them.
+    /// The names of all tables that were listed, including those that are excluded or cannot be read.
     pub listed: HashSet<TableId>,
-    /// What is left out, and why.
+    /// What is excluded, and why.
     pub excluded: Vec<Excluded>,
     /// What cannot be read, and why.
     pub unreadable: Vec<(TableId, String)>,
     /// Rows outside of the requested range.
     pub outside: Vec<Outside>,
-    /// What was found out and is harmless.
+    /// Findings that need no action.
     pub notes: Vec<String>,
     /// What the user should know.
     pub warnings: Vec<String>,
@@ -63,13 +63,13 @@ pub struct Survey {
 pub struct Reached {
     /// The source, open.
     pub source: Arc<dyn Source>,
-    /// What it says of itself.
+    /// What it says about itself.
     pub info: SourceInfo,
-    /// Its place among the sources of the job.
+    /// Its position among the sources of the job.
     pub place: usize,
 }
 
-/// A source that the others go on without.
+/// A source that failed, without which the others go on.
 #[derive(Debug, Clone)]
 pub struct Lost {
     /// Its name.
@@ -78,23 +78,23 @@ pub struct Lost {
     pub error: Error,
 }
 
-/// A table, and what is requested of it.
+/// A table and the part of it that is requested.
 #[derive(Debug)]
 pub struct Surveyed {
     /// The table.
     pub table: Arc<Table>,
-    /// Number of its source.
+    /// The number of its source.
     pub source: usize,
-    /// From its first row to the first instant after its last; `None` where it is empty.
+    /// From its first row to the first instant after its last one; `None` if it is empty.
     pub bounds: Option<Window>,
-    /// The time to be covered; `None` where only rows without a time are.
+    /// The time to be covered; `None` if only the rows without a time are requested.
     pub requested: Option<Window>,
-    /// How wide its first window is, where no earlier run has learned how wide they should be.
+    /// The width of its first window, unless an earlier run has learned a better width.
     pub first_width: i64,
 }
 
 impl Surveyed {
-    /// What remains to be read: windows, and whether the rows without a time are among it.
+    /// What remains to be read: windows, and whether the rows without a time.
     pub fn remaining(&self, coverage: &Coverage) -> (Vec<Window>, bool) {
         let windows =
             self.requested.map(|requested| coverage.missing(requested)).unwrap_or_default();
@@ -103,7 +103,7 @@ impl Surveyed {
     }
 }
 
-/// What a run requests, of which sources, and what the archive has of it.
+/// What a run requests from which sources, and what the archive has of it.
 #[derive(Clone, Copy)]
 struct Asking<'a> {
     job: &'a Job,
@@ -114,9 +114,10 @@ struct Asking<'a> {
     now: i64,
 }
 
-/// Surveys all sources side by side. What the archive knows of its sources tells which of them is which.
+/// Surveys all sources at the same time. What the archive knows about its sources decides which of them is which.
 ///
-/// The error of an only source is the error of the survey. Of several, those that fail are lost, and the others go on.
+/// If there is only one source, its error is the error of the survey. If there are several, those that fail are lost and
+/// the others go on.
 pub async fn survey(
     job: &Job,
     progress: &Progress,
@@ -136,7 +137,7 @@ pub async fn survey(
             })
             .buffer_unordered(AT_ONCE);
     let reached = survey.sorted(asking, reached.collect().await)?;
-    // Nothing is listed before it is known that no server is asked twice, in whatever order they answered.
+    // Nothing is listed before it is certain that no server is named twice, in whatever order they answered.
     refuse_twins(job, &reached)?;
     let asked = stream::iter(reached)
         .map(|(reached, told)| async move {
@@ -150,7 +151,7 @@ pub async fn survey(
     Ok(survey)
 }
 
-/// Refuses one server under two addresses: its rows would come twice.
+/// Refuses a server that is named by two addresses, since its rows would be exported twice.
 fn refuse_twins(job: &Job, reached: &[(Reached, Survey)]) -> Result<()> {
     for (at, (later, _)) in reached.iter().enumerate() {
         let is_named = job.sources[later.place].named;
@@ -163,7 +164,7 @@ fn refuse_twins(job: &Job, reached: &[(Reached, Survey)]) -> Result<()> {
                 twin.address, later.info.address
             ))
             .hint(
-                "give it once, by one address; several databases of it are one `--source` each",
+                "name it only once, by one address; to export several of its databases, give one `--source` for each",
             ));
         }
     }
@@ -171,18 +172,18 @@ fn refuse_twins(job: &Job, reached: &[(Reached, Survey)]) -> Result<()> {
 }
 
 impl Survey {
-    /// What the sources say of themselves.
+    /// What the sources say about themselves.
     pub fn infos(&self) -> Vec<SourceInfo> {
         self.sources.iter().map(|reached| reached.info.clone()).collect()
     }
 
-    /// Whether nothing more is to be had from a source.
+    /// Whether a source has failed.
     pub fn is_lost(&self, source: &str) -> bool {
         self.lost.iter().any(|lost| lost.source == source)
     }
 
-    /// What came of some sources in the order of the job, without those that failed. An error where these were all
-    /// there are, and where it is not the source that failed.
+    /// The outcomes of sources, in the order of the job, without those that failed. It is an error if the only source
+    /// failed, or if the failure does not come from a source.
     fn sorted<T>(
         &mut self,
         asking: Asking<'_>,
@@ -208,7 +209,7 @@ impl Survey {
         Ok(good)
     }
 
-    /// Takes over what was surveyed of one source.
+    /// Adds the survey of one source.
     fn add(&mut self, one: Self) {
         let number = self.sources.len();
         self.sources.extend(one.sources);
@@ -225,11 +226,11 @@ impl Survey {
 }
 
 impl Asking<'_> {
-    /// Opens a source under the name that it has in the archive. The survey has what there is to tell of that.
+    /// Opens a source under its name in the archive. The survey has the notes and warnings about that.
     async fn reach(self, place: usize, spec: &SourceSpec) -> Result<(Reached, Survey)> {
         let Asking { job, limits, progress, retry, known, .. } = self;
         progress.asking(&spec.name, &format!("asking {} what it has", spec.name));
-        // Of an only source the first contact is not tried again: what fails is most often a slip in its address.
+        // If there is only one source, a failed first contact is permanent: most often its address has a mistake.
         let first = |error: Error| match error.class() {
             Class::Stop | Class::Fail => error,
             _ if job.sources.len() > 1 => error,
@@ -262,7 +263,7 @@ impl Asking<'_> {
         progress.asking(&of, &format!("asking {of} for its tables"));
         let mut listing = list(spec, source.as_ref(), retry).await?;
         survey.listed.extend(listing.ids().cloned());
-        survey.listed.shrink_to_fit(); // of many tables
+        survey.listed.shrink_to_fit(); // there may be very many tables
         survey.excluded.append(&mut listing.excluded);
         survey.warnings.append(&mut listing.warnings);
         if let Some(identity) = &mut info.identity {
@@ -294,7 +295,7 @@ impl Asking<'_> {
         Ok(survey)
     }
 
-    /// Adds a table with what is requested of it, and counts the rows outside of that and of the archive.
+    /// Adds a table with its requested part, and counts its rows that are neither in that part nor in the archive.
     async fn take(
         self,
         survey: &mut Survey,
@@ -303,7 +304,7 @@ impl Asking<'_> {
         bounds: Option<Window>,
     ) -> Result<()> {
         let Asking { job, retry, known, now, .. } = self;
-        // Rows that another run has exported are not outside of the archive.
+        // Rows that an earlier run has exported are not outside of the archive.
         let coverage = known.coverage(&table.id);
         let range = requested(&table, bounds, job.from, job.to, now)
             .map(|range| coverage.without_empty_end(range, table.resolution_nanos));
@@ -326,7 +327,7 @@ impl Asking<'_> {
                 why: match bounds {
                     None => "it has no rows".to_owned(),
                     Some(bounds) => {
-                        format!("all of its rows are outside of the requested range ({bounds})")
+                        format!("all its rows are outside of the requested range ({bounds})")
                     }
                 },
             });
@@ -339,7 +340,7 @@ impl Asking<'_> {
         let size = first_width(&table, bounds, source.size(&table.id));
         to.push(Surveyed {
             table: Arc::new(table),
-            source: 0, // until it is among the others
+            source: 0, // set when this survey is added to that of all sources
             bounds,
             requested: range,
             first_width: job.limits.window.or(size).unwrap_or(DAY),
@@ -348,10 +349,10 @@ impl Asking<'_> {
     }
 }
 
-/// Lists what a source has of what is requested. Tables that `exclude` names are among those left out.
+/// Lists the requested tables of a source. Those that `exclude` names are added to the excluded ones.
 pub async fn list(spec: &SourceSpec, source: &dyn Source, retry: &Retry) -> Result<Listing> {
     let mut listing = retry.with_retry(source.name(), || source.list()).await?;
-    // What chooses rows chooses nothing of a dump.
+    // Patterns that select tables do not apply to dumps.
     let left_out =
         |id: &TableId| !id.is_dump() && spec.select.excludes(&id.database, &id.schema, &id.table);
     let excluded: Vec<Excluded> = (listing.ids())
@@ -365,14 +366,14 @@ pub async fn list(spec: &SourceSpec, source: &dyn Source, retry: &Retry) -> Resu
     listing.excluded.extend(excluded);
     listing.unreadable.retain(|(id, _)| !left_out(id));
     if let Some(lost) = unmatched(&spec.select, &listing) {
-        return Err(Error::stop(format!("{}: it has nothing named `{lost}`", source.name()))
-            .hint("`tables`, `schemas` and `retention_policies` name what is to be exported"));
+        return Err(Error::stop(format!("the source {} has nothing that `{lost}` names", source.name()))
+            .hint("`tables`, `schemas` and `retention_policies` must name what exists; check the spelling"));
     }
     listing.tables.retain(|table| !left_out(&table.id));
     Ok(listing)
 }
 
-/// Warns that the requested range does not bound tables that have no time.
+/// Warns of tables without a time column, which are read whole although a range is requested.
 fn taken_whole(job: &Job, tables: &[Surveyed]) -> Option<String> {
     if (job.from, job.to) == (Bound::Min, Bound::Max) {
         return None;
@@ -383,8 +384,8 @@ fn taken_whole(job: &Job, tables: &[Surveyed]) -> Option<String> {
     let more = if names.len() > 5 { ", …" } else { "" };
     (!names.is_empty()).then(|| {
         format!(
-            "read whole, whatever range is requested, because no single column of time stands out whose windows are cheap \
-             to read: {} ({shown}{more}); `time_columns` in the configuration can name one",
+            "read whole, whatever range is requested, because they have no single time column whose windows are cheap to \
+             read: {} ({shown}{more}); `time_columns` in the configuration can name one",
             match names.len() {
                 1 => "1 table".to_owned(),
                 number => format!("{number} tables"),
@@ -393,8 +394,8 @@ fn taken_whole(job: &Job, tables: &[Surveyed]) -> Option<String> {
     })
 }
 
-/// A name or pattern of the selection that fits no table. It is most likely a typing error, and what it was meant
-/// for would be left out silently.
+/// A name or pattern of the selection that fits no table. It is most likely a typing mistake, because of which something
+/// would silently be left out.
 fn unmatched<'a>(select: &'a Select, listing: &Listing) -> Option<&'a String> {
     let ids = || listing.ids().filter(|id| !id.is_dump());
     let table = |pattern: &&String| !ids().any(|id| matches(pattern, &id.table));

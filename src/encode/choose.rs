@@ -1,5 +1,5 @@
-//! PURE: which encoding suits a column, measured on its first values rather than guessed from its
-//! type. Costs about a millisecond a file.
+//! PURE: chooses the encoding of a column by measuring its first values rather than by its type. This costs about a
+//! millisecond for each file.
 
 use std::collections::HashSet;
 
@@ -10,12 +10,12 @@ use arrow::datatypes::{
 };
 use parquet::basic::Encoding;
 
-/// Values to look at.
+/// How many values are measured.
 const SAMPLE: usize = 16 * 1024;
-/// A dictionary of one page (1 MiB, 131,072 doubles) pays as long as values repeat within a row group. They repeat
-/// often enough where less than this share of a sample occurs for the first time.
+/// A dictionary of one page (1 MiB, 131,072 doubles) pays off if values repeat within a row group. They repeat often
+/// enough if less than this share of a sample occurs for the first time.
 const NEW_FLOATS: f64 = 0.95;
-/// Integers that seldom repeat are counters more often than not, and those are best as differences.
+/// The same for integers. Those that seldom repeat are mostly counters, which are best stored as differences.
 const NEW_INTEGERS: f64 = 0.5;
 
 /// How to encode a column.
@@ -23,12 +23,11 @@ const NEW_INTEGERS: f64 = 0.5;
 pub(super) struct Choice {
     /// Whether to try a dictionary first.
     pub(super) dictionary: bool,
-    /// What to use without a dictionary, or when it grows too large.
+    /// The encoding without a dictionary, or when that grows too large.
     pub(super) fallback: Encoding,
 }
 
-/// The choice for a column of a file, by the first batch that goes into it; `None` where the
-/// writer's default is right.
+/// The choice for a column of a file, by the first batch that goes into it; `None` if the writer's default is right.
 pub(super) fn choose(batch: &RecordBatch, column: usize, is_time: bool) -> Option<Choice> {
     let array = batch.column(column);
     match array.data_type() {
@@ -66,8 +65,7 @@ fn integers(values: impl Iterator<Item = u64>) -> Choice {
     Choice { dictionary: new_part(values) < NEW_INTEGERS, fallback: Encoding::DELTA_BINARY_PACKED }
 }
 
-// Rounded values (two decimals, say) compress better as they are; values that use all digits, byte
-// by byte.
+// Rounded values (with two decimals, for example) compress better unchanged, values with all digits byte by byte.
 fn floats(values: &[f64]) -> Choice {
     let plain: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
     let split: Vec<u8> =
@@ -95,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_kind_of_column_gets_what_suits_it() {
+    fn each_kind_of_column_gets_a_suitable_encoding() {
         let mut random = fastrand::Rng::with_seed(7);
         let rounded: Vec<f64> = (0..SAMPLE).map(|_| (random.f64() * 1e4).round() / 100.0).collect();
         assert!(floats(&rounded).dictionary);

@@ -1,4 +1,4 @@
-//! SYNC: a row group, column by column: several threads where cores are idle, one otherwise.
+//! SYNC: encodes a row group column by column, on several threads if cores are idle.
 
 use std::io::Write;
 
@@ -16,11 +16,11 @@ use crate::encode::cores::Cores;
 /// The open row group of a file.
 pub(super) struct RowGroup {
     columns: Vec<Column>,
-    /// Rows so far.
+    /// The number of rows so far.
     pub(super) rows: usize,
 }
 
-/// A column of the schema; one of nested type has several in Parquet.
+/// A column of the schema. One of a nested type has several leaves in Parquet.
 struct Column {
     field: FieldRef,
     leaves: Vec<ArrowColumnWriter>,
@@ -40,7 +40,7 @@ impl RowGroup {
         Ok(Self { columns: columns.collect::<Result<_>>()?, rows: 0 })
     }
 
-    /// Encodes batches of the schema, and adds them to the statistics.
+    /// Encodes batches and adds them to the statistics.
     pub(super) fn write(
         &mut self,
         batches: Vec<RecordBatch>,
@@ -63,13 +63,13 @@ impl RowGroup {
         })
     }
 
-    /// How large it would be if it ended here, about.
+    /// Its approximate size if it ended here.
     pub(super) fn encoded_bytes(&self) -> usize {
         let leaves = self.columns.iter().flat_map(|column| &column.leaves);
         leaves.map(ArrowColumnWriter::get_estimated_total_bytes).sum()
     }
 
-    /// Ends it, and writes it into its file.
+    /// Ends the row group and writes it into its file.
     pub(super) fn finish<W: Write + Send>(
         self,
         file: &mut SerializedFileWriter<W>,
@@ -91,5 +91,5 @@ impl RowGroup {
 }
 
 fn panicked() -> ParquetError {
-    ParquetError::General("a thread that encodes panicked".to_owned())
+    ParquetError::General("an encoding thread panicked".to_owned())
 }

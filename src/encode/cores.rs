@@ -1,10 +1,10 @@
-//! How many threads may encode, or decode, at once: one that runs alone takes the cores that others leave idle.
+//! Limits how many threads encode or decode at the same time. Each may use the cores that the others leave idle.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-/// The cores of this machine, shared by all encoders of a run, or by all that verify.
+/// The cores of this machine, which all encoders of a run, or all verifying threads, share.
 #[derive(Debug, Clone)]
 pub struct Cores(Arc<AtomicUsize>);
 
@@ -15,16 +15,15 @@ impl Default for Cores {
 }
 
 impl Cores {
-    /// So many of them.
+    /// This many cores.
     pub fn new(count: usize) -> Self {
         Self(Arc::new(AtomicUsize::new(count)))
     }
 
-    /// Takes idle cores, at most so many; none of them may be idle. They are given back when the
-    /// value is dropped.
+    /// Takes at most this many idle cores, perhaps none. They are released when the value is dropped.
     pub fn take(&self, wanted: usize) -> Taken<'_> {
         let mut taken = 0;
-        // The closure never refuses, so what comes back is always Ok.
+        // The closure never refuses, so the result is always Ok.
         let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |idle| {
             taken = idle.min(wanted);
             Some(idle - taken)
@@ -32,13 +31,13 @@ impl Cores {
         Taken { cores: self, count: taken }
     }
 
-    /// How many there are that nobody has taken.
+    /// The number of cores that nobody has taken.
     pub fn idle(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Does all jobs, each once, on this thread and on idle cores. Ends at the first error. `held` says how many cores this
-    /// thread has taken for itself: one or none.
+    /// Does all jobs, each once, on this thread and on idle cores. Ends at the first error. `held` is the number of cores
+    /// that this thread has taken for itself: one or none.
     pub fn work<T: Send, E: Send>(
         &self,
         held: usize,
@@ -50,7 +49,7 @@ impl Cores {
         let jobs = Mutex::new(jobs);
         let run = || {
             loop {
-                // The lock is let go before the work: a guard in the condition would live as long as it.
+                // The lock must be released before the work, so the job is not taken in the condition of the `match`.
                 let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).next();
                 match job {
                     Some(job) => work(job)?,
@@ -72,7 +71,7 @@ impl Cores {
 #[derive(Debug)]
 pub struct Taken<'a> {
     cores: &'a Cores,
-    /// How many they are.
+    /// The number of cores.
     pub count: usize,
 }
 
@@ -87,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cores_are_taken_once_and_given_back() {
+    fn cores_are_taken_once_and_released() {
         let cores = Cores::new(3);
         let first = cores.take(2);
         let second = cores.take(2);

@@ -1,5 +1,5 @@
-//! PURE: columns with values of many mebibytes. What an encoder keeps of other values to save space or to help
-//! readers (a dictionary, the smallest and the largest value of each page) are whole copies of these.
+//! PURE: columns with values of many mebibytes. What an encoder keeps to save space or to help readers (a dictionary, the
+//! smallest and the largest value of each page) would be complete copies of such values.
 
 use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::{DataType, Field};
@@ -8,11 +8,11 @@ use parquet::schema::types::ColumnPath;
 
 use crate::source::channel::size_bytes;
 
-/// The size in bytes of a column of a batch from which on its values are huge. Batches are smaller, unless one value is
-/// as large.
+/// A column of a batch has huge values if it has at least this many bytes. Batches are smaller unless a single value is
+/// this large.
 const HUGE_BYTES: usize = 16 << 20;
 
-/// The columns of a batch that have values so large.
+/// The columns of a batch with huge values.
 pub(super) fn of(batch: &RecordBatch) -> impl Iterator<Item = usize> {
     let is_huge = |at: &usize| {
         let column = batch.column(*at);
@@ -21,7 +21,7 @@ pub(super) fn of(batch: &RecordBatch) -> impl Iterator<Item = usize> {
     (0..batch.num_columns()).filter(is_huge)
 }
 
-/// What Parquet calls the parts of a column between its name and its values, if these have no fixed length.
+/// The path in Parquet from a column to its values; `None` if these have a fixed length.
 fn leaf(data_type: &DataType) -> Option<Vec<String>> {
     match data_type {
         DataType::Utf8 | DataType::Binary | DataType::LargeUtf8 | DataType::LargeBinary => {
@@ -35,11 +35,11 @@ fn leaf(data_type: &DataType) -> Option<Vec<String>> {
     }
 }
 
-/// A page of such a column is made only when its row group ends and its batch is gone, because making one takes two
-/// copies.
+/// The page size of such a column. It is never reached, so that a page is made only when the row group ends and the batch
+/// is gone, because making one takes two copies of the values.
 const PAGE_BYTES: usize = 1 << 30;
 
-/// Tells the writer to keep no copy of the values of such a column.
+/// Makes the writer keep no copies of the values of such a column.
 pub(super) fn lean(properties: WriterPropertiesBuilder, field: &Field) -> WriterPropertiesBuilder {
     let Some(rest) = leaf(field.data_type()) else { return properties };
     let path = ColumnPath::new([vec![field.name().clone()], rest].concat());

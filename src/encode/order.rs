@@ -1,12 +1,12 @@
-//! PURE: whether the rows of a file are in the order of time, as seen in the rows themselves rather than promised by a
-//! source. Knows arrow; used while writing and again while verifying.
+//! PURE: checks whether the rows of a file are in order of time, by the rows themselves and not by the promise of a source.
+//! It is used while writing and again while verifying.
 
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{
     DataType, Date32Type, TimeUnit, TimestampMicrosecondType, TimestampNanosecondType,
 };
 
-/// The times of a file, one after the other.
+/// Checks the times of a file, batch by batch.
 #[derive(Debug, Clone, Copy)]
 pub struct TimeOrder {
     last: i64,
@@ -20,7 +20,7 @@ impl Default for TimeOrder {
 }
 
 impl TimeOrder {
-    /// Looks at the next times. Once they are out of order, or one is missing, no more of them are looked at.
+    /// Checks the next times, unless an earlier one was out of order or missing.
     pub fn see(&mut self, times: &ArrayRef) {
         if !self.holds || times.is_empty() {
             return;

@@ -1,4 +1,4 @@
-//! PURE: the Parquet schema of a table, and its types in Parquet's own words.
+//! PURE: the Parquet schema of a table, and the names of Parquet's types.
 
 use std::sync::Arc;
 
@@ -10,9 +10,9 @@ use parquet::schema::types::{SchemaDescriptor, Type, TypePtr};
 
 use crate::model::{Column, Logical};
 
-/// The schema of files with these columns, with the logical types that Arrow's own schema knows as extension types
-/// alone. It has none of these: Polars cannot work with such columns, some versions not even read their file, while
-/// pyarrow takes them from Parquet's.
+/// The schema of files with these columns. It has logical types that Arrow's own schema knows only as extension types. The
+/// Arrow schema in the file omits these: Polars cannot work with such columns, and some of its versions cannot even read
+/// the file, while pyarrow takes the types from Parquet's schema.
 pub(super) fn parquet_schema(arrow: &Schema, columns: &[Column]) -> Result<SchemaDescriptor> {
     let plain = ArrowSchemaConverter::new().convert(arrow)?;
     let pairs = columns.iter().zip(plain.root_schema().get_fields());
@@ -25,7 +25,7 @@ pub(super) fn parquet_schema(arrow: &Schema, columns: &[Column]) -> Result<Schem
     Ok(SchemaDescriptor::new(Arc::new(root)))
 }
 
-/// A type with the logical one, if it can be that.
+/// The type with this logical type, or unchanged if it cannot have it.
 fn annotated(arrow: &DataType, logical: Logical, plain: &TypePtr) -> Result<TypePtr> {
     let logical = match (logical, arrow, plain.is_group().then(|| plain.get_fields())) {
         (Logical::Uuid, DataType::FixedSizeBinary(16), None) => LogicalType::Uuid,
@@ -60,7 +60,7 @@ fn with_field(group: &Type, only: TypePtr) -> Result<TypePtr> {
     Ok(Arc::new(built))
 }
 
-/// A type of Parquet in its own words: `INT64 TIMESTAMP(MICROS,true)`, `LIST<BYTE_ARRAY STRING>`.
+/// The name of a Parquet type: `INT64 TIMESTAMP(MICROS,true)`, `LIST<BYTE_ARRAY STRING>`.
 pub fn type_name(found: &Type) -> String {
     let logical = found.get_basic_info().logical_type_ref();
     match found {
@@ -115,7 +115,7 @@ mod tests {
     use arrow::datatypes::{Field, TimeUnit};
 
     #[test]
-    fn each_type_has_its_words_and_what_is_known_of_a_column_its_logical_type() {
+    fn each_type_has_a_name_and_some_columns_a_logical_type() {
         let list = |kind| DataType::List(Arc::new(Field::new("element", kind, true)));
         let bytes = DataType::FixedSizeBinary(16);
         let (uuid, json) = (Some(Logical::Uuid), Some(Logical::Json));

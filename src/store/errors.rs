@@ -1,4 +1,4 @@
-//! What the errors of a disk or a bucket mean: their class, and what the user can do.
+//! The class of each error of a disk or a bucket, and what the user can do about it.
 
 use std::io::ErrorKind;
 
@@ -7,14 +7,14 @@ use object_store::client::HttpError;
 use crate::error::Error;
 use crate::store::s3::errors as s3;
 
-// A bucket that is not there is an error, an object that is not there an answer.
+// A missing bucket is an error, while a missing object is an answer.
 pub(super) fn is_absent(error: &object_store::Error) -> bool {
     matches!(error, object_store::Error::NotFound { .. }) && !s3::no_bucket(&error.to_string())
 }
 
 pub(super) fn list_error(error: object_store::Error) -> Error {
     match error {
-        // It is not a key of ours, so somebody else put it there.
+        // moveout writes no such key, so somebody else put the object there.
         object_store::Error::InvalidPath { source } => {
             Error::different(format!("listing the archive: {source}"))
                 .hint("this file does not belong there")
@@ -23,7 +23,7 @@ pub(super) fn list_error(error: object_store::Error) -> Error {
     }
 }
 
-/// What a disk says when it is full, read-only or closed to us, each with its way out.
+/// The error for a disk that fails, with what to do if it is full, read-only or not accessible.
 pub fn io_error(error: &std::io::Error, doing: &str) -> Error {
     let message = format!("{doing}: {error}");
     match error.kind() {
@@ -32,7 +32,7 @@ pub fn io_error(error: &std::io::Error, doing: &str) -> Error {
                 .hint("make room, then run the same command again; what was committed stays")
         }
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
-            Error::stop(message).hint("moveout must be able to write there")
+            Error::stop(message).hint("moveout needs the right to write there")
         }
         _ => Error::stop(message),
     }
@@ -49,7 +49,7 @@ pub(super) fn cause<E: std::error::Error + 'static>(error: &object_store::Error)
     None
 }
 
-// A broken connection is caused by an error of the operating system, too, but not by one of a disk.
+// A broken connection is also caused by an error of the operating system, but not by one of a disk.
 pub(super) fn io_cause(error: &object_store::Error) -> Option<&std::io::Error> {
     match cause::<HttpError>(error) {
         Some(_) => None,

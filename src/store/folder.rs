@@ -1,5 +1,5 @@
-//! What a folder on a disk needs besides being an object store: half-written files that no store lists,
-//! and folders that are empty. Knows paths.
+//! What a folder on a disk needs besides an object store: it finds half-written files and anything that is not a plain
+//! file, and removes empty folders.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use crate::store::Entry;
 
-/// The path that an archive's URL means; `None` where it means no folder.
+/// The path that an archive's URL means; `None` if it does not mean a folder.
 pub(super) fn path_of(url: &str) -> Option<PathBuf> {
     match url.split_once("://") {
         None | Some(("file", _)) => Some(PathBuf::from(url.strip_prefix("file://").unwrap_or(url))),
@@ -17,21 +17,21 @@ pub(super) fn path_of(url: &str) -> Option<PathBuf> {
     }
 }
 
-/// Room on a folder's disk for whoever runs this; `None` where that cannot be told.
+/// The free space on a folder's disk for this user; `None` if it is unknown.
 pub(super) fn free_bytes(root: &Path) -> Option<u64> {
     let disk = rustix::fs::statvfs(root).ok()?;
     Some(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
-/// What lies in a folder, links not followed: an archive is a tree of plain files, and what a link leads to
-/// belongs to somebody else.
+/// The entries of a folder. Links are not followed: an archive is a tree of plain files, and the target of a link belongs
+/// to somebody else.
 #[derive(Debug, Default)]
 pub(super) struct Entries {
     /// Plain files.
     pub(super) files: Vec<Entry>,
-    /// Files that a killed process left half written, by the key they were meant for.
+    /// Files that a killed process left half-written, with the keys for which they were meant.
     pub(super) staged: Vec<(String, PathBuf)>,
-    /// Everything else but folders: key, and what it is.
+    /// Everything else except folders: the key, and what it is.
     pub(super) irregular: Vec<(String, &'static str)>,
 }
 
@@ -41,7 +41,7 @@ impl Entries {
     }
 }
 
-/// Entries below a folder of the root, about `most` of them; none where there is no such folder.
+/// About `most` entries below a folder of the root, or none if there is no such folder.
 pub(super) fn entries(root: &Path, prefix: &str, most: usize) -> io::Result<Entries> {
     let mut entries = Entries::default();
     let mut folders = vec![match prefix {
@@ -49,12 +49,12 @@ pub(super) fn entries(root: &Path, prefix: &str, most: usize) -> io::Result<Entr
         prefix => root.join(prefix),
     }];
     if not_plain(root, prefix)?.is_some_and(|what| what != FOLDER) {
-        return Ok(entries); // the folder is reported where its parent is listed
+        return Ok(entries); // the entry is reported when its parent is listed
     }
     while let Some(folder) = folders.pop().filter(|_| entries.len() < most) {
         let inside = match fs::read_dir(&folder) {
             Ok(inside) => inside,
-            // Another run may have removed it meanwhile.
+            // Another run may have removed the folder meanwhile.
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
             Err(error) => return Err(error),
         };
@@ -71,7 +71,7 @@ pub(super) fn entries(root: &Path, prefix: &str, most: usize) -> io::Result<Entr
                 Some(FOLDER) => folders.push(path),
                 Some(what) => entries.irregular.push((key, what)),
                 None if relative.to_str().is_none() || key.chars().any(char::is_control) => {
-                    entries.irregular.push((key, "a file whose name is no key"));
+                    entries.irregular.push((key, "a file whose name is not a key"));
                 }
                 None => match staged_key(&key) {
                     Some(key) => entries.staged.push((key.to_owned(), path)),
@@ -85,7 +85,7 @@ pub(super) fn entries(root: &Path, prefix: &str, most: usize) -> io::Result<Entr
     Ok(entries)
 }
 
-// The version is what object_store's own ETag says, so that the two can be compared.
+// The version is the same as object_store's ETag, so that the two can be compared.
 fn object(key: String, metadata: &fs::Metadata) -> Entry {
     let modified = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
     let micros = modified.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_micros();
@@ -99,19 +99,19 @@ fn object(key: String, metadata: &fs::Metadata) -> Entry {
 
 const FOLDER: &str = "a folder";
 
-/// What an entry is that is no plain file.
+/// What an entry is if it is not a plain file.
 fn what_is(metadata: &fs::Metadata) -> Option<&'static str> {
     let kind = metadata.file_type();
     match () {
         () if kind.is_symlink() => Some("a link"),
         () if kind.is_dir() => Some(FOLDER),
         () if kind.is_file() => None,
-        () => Some("no plain file (a pipe, a socket or a device)"),
+        () => Some("not a plain file (a pipe, a socket or a device)"),
     }
 }
 
-/// Whether something other than a plain file has the place of a key, or a link that of a folder above it.
-/// Opening a pipe would wait for ever, and what lies behind a link belongs to somebody else.
+/// What is at the place of a key, or of a folder above it, if that is not a plain file or a folder. Opening a pipe would
+/// wait forever, and the target of a link belongs to somebody else.
 pub(super) fn not_plain(root: &Path, key: &str) -> io::Result<Option<&'static str>> {
     let mut path = root.to_owned();
     let mut found = None;
@@ -119,7 +119,7 @@ pub(super) fn not_plain(root: &Path, key: &str) -> io::Result<Option<&'static st
         path.push(part);
         match fs::symlink_metadata(&path) {
             Ok(metadata) => found = what_is(&metadata),
-            // A plain file in the place of a folder: there is nothing below it.
+            // If a plain file is at the place of a folder, there is nothing below it.
             Err(error)
                 if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
             {
@@ -134,7 +134,7 @@ pub(super) fn not_plain(root: &Path, key: &str) -> io::Result<Option<&'static st
     Ok(found)
 }
 
-// object_store writes to `NAME#1` and renames.
+// object_store writes to `NAME#1` and renames the file at the end.
 fn staged_key(key: &str) -> Option<&str> {
     let (key, number) = key.rsplit_once('#')?;
     let staged = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
@@ -144,10 +144,10 @@ fn staged_key(key: &str) -> Option<&str> {
 /// Removes empty folders below a folder, and the folder itself.
 pub(super) fn remove_empty(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        // Not `Path::is_dir`, which follows links.
+        // `Path::is_dir` would follow links.
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             remove_empty(&entry.path());
         }
     }
-    let _ = fs::remove_dir(folder); // fails, rightly, where something is inside
+    let _ = fs::remove_dir(folder); // it fails, rightly, if the folder is not empty
 }

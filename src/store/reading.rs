@@ -1,5 +1,4 @@
-//! SYNC: an object as a thread reads it that may wait for it. On a disk no other thread is asked, and nothing is copied
-//! twice.
+//! SYNC: reads an object on a thread that may block. On a disk, no other thread is involved and nothing is copied twice.
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -16,9 +15,9 @@ use crate::error::{Error, Result};
 use crate::hash::hex;
 use crate::store::{Kind, Store, io_error};
 
-/// Bytes of a file that are read and hashed at once: as many as stay in a near cache.
+/// How many bytes of a file are read and hashed at once, so that they stay in a near cache.
 const BUFFER_BYTES: usize = 128 << 10;
-/// Pieces of an object that wait to be hashed at most.
+/// The most pieces of an object that wait to be hashed.
 const PIECES: usize = 4;
 
 /// An object that is being read.
@@ -35,8 +34,7 @@ enum From {
 }
 
 impl Store {
-    /// Opens an object on a thread for work that blocks; `None` where there is no such file. Of a bucket nothing is asked
-    /// yet.
+    /// Opens an object, on a thread that may block; `None` if there is no such file. A bucket is not asked yet.
     pub fn reading(&self, key: &str) -> Result<Option<Reading>> {
         self.check_plain(key)?;
         let from = match &self.kind {
@@ -52,7 +50,7 @@ impl Store {
 }
 
 impl Reading {
-    /// Some bytes of it; an error where it does not have them.
+    /// Some bytes of the object. It is an error if it does not have them.
     pub fn range(&self, range: Range<u64>) -> Result<Bytes> {
         match &self.from {
             From::Objects(store, handle) => handle.block_on(store.range(&self.key, range)),
@@ -65,7 +63,7 @@ impl Reading {
         }
     }
 
-    /// Its hash and its size in bytes; `None` where there is no such object.
+    /// The hash and the size in bytes; `None` if there is no such object.
     pub fn hash(&self) -> Result<Option<(String, u64)>> {
         let file = match &self.from {
             From::Objects(store, handle) => return handle.block_on(hash_stream(store, &self.key)),
@@ -90,8 +88,8 @@ impl Reading {
     }
 }
 
-/// Hashes an object as it stands in the store; `None` where there is none. Returns hash and size in bytes. Work is on
-/// threads, so that several objects are hashed on all cores.
+/// Hashes an object as it is in the store and returns the hash and the size in bytes; `None` if it does not exist. The work
+/// is done on threads, so that several objects are hashed on all cores.
 pub async fn hash_object(store: &Store, key: &str) -> Result<Option<(String, u64)>> {
     if !matches!(store.kind, Kind::Folder(_)) {
         return hash_stream(store, key).await;
@@ -104,7 +102,7 @@ pub async fn hash_object(store: &Store, key: &str) -> Result<Option<(String, u64
     hashing.await.map_err(|error| Error::stop(format!("hashing {key}: {error}")))?
 }
 
-/// The same, as the bytes come. What comes in several pieces is hashed on a thread of its own.
+/// Hashes an object as its bytes arrive. If they arrive in several pieces, a separate thread hashes them.
 async fn hash_stream(store: &Store, key: &str) -> Result<Option<(String, u64)>> {
     let Some(mut stream) = store.stream(key).await? else { return Ok(None) };
     let mut hash = Sha256::new();
@@ -126,7 +124,7 @@ async fn hash_stream(store: &Store, key: &str) -> Result<Option<(String, u64)>> 
     while let Some(piece) = next {
         size += piece.len() as u64;
         if sender.send(piece).await.is_err() {
-            break; // the thread has ended, which its result says
+            break; // the thread has failed, and its result says why
         }
         next = stream.next().await.transpose()?;
     }

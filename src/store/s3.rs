@@ -1,5 +1,5 @@
-//! A bucket of an S3-compatible service as an object store: the habits of each service, unfinished
-//! uploads, and what the service's errors mean. Knows bytes and keys only.
+//! A bucket of an S3-compatible service as an object store: the differences between the services, unfinished uploads, and
+//! the meaning of the services' errors.
 
 pub(super) mod errors;
 
@@ -22,23 +22,23 @@ use self::errors::explain;
 use crate::config::{Preset, S3Options};
 use crate::error::{Class, Error, Result};
 
-/// Bytes of a part: the least that S3 takes, all alike since R2 wants that. A file of 10,000 parts has
-/// 48 GiB, and files are closed long before.
+/// The bytes of a part: the least that S3 accepts. All parts have this size, since R2 requires equal parts. With the limit
+/// of 10,000 parts a file could have 48 GiB, and files are closed long before.
 pub(super) const PART_BYTES: usize = 5 << 20;
 
-/// A request fails after this time without a byte; a part has to be sent within it.
+/// A request fails after this time without a byte. A part must be sent within it.
 const IDLE: Duration = Duration::from_secs(120);
-/// Attempts at a request. If half of all attempts fail, one request in eight thousand is given up.
+/// How often a request is repeated. Even if half of all attempts fail, only one request in eight thousand is given up.
 const RETRIES: usize = 12;
 
 /// How a service differs from S3 itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Habits {
-    /// The bucket is a part of the host name, not of the path.
+    /// Whether the bucket is a part of the host name, and not of the path.
     virtual_hosted: bool,
-    /// `If-None-Match: *` is worth a try. Nothing rests on it: Garage takes it and overwrites.
+    /// Whether to try `If-None-Match: *`. Correctness does not depend on it: Garage accepts it and overwrites all the same.
     conditional_put: bool,
-    /// Region where none is given.
+    /// The region if none is given.
     region: Option<&'static str>,
 }
 
@@ -49,12 +49,12 @@ fn habits(preset: Preset) -> Habits {
         Preset::R2 => Habits { region: Some("auto"), ..usual },
         Preset::Garage => Habits { conditional_put: false, region: Some("garage"), ..usual },
         Preset::Gcs => Habits { conditional_put: false, region: Some("auto"), ..usual },
-        // Refuses the bucket in the path, and answers 501 to conditions.
+        // OSS refuses a bucket in the path, and answers 501 to conditions.
         Preset::Oss => Habits { virtual_hosted: true, conditional_put: false, ..usual },
     }
 }
 
-/// The service that an endpoint belongs to, where its name tells.
+/// The service of an endpoint, if its name shows it.
 fn preset_of(endpoint: &Url) -> Option<Preset> {
     let host = endpoint.host_str()?;
     let known = [
@@ -68,7 +68,7 @@ fn preset_of(endpoint: &Url) -> Option<Preset> {
     known.into_iter().find(|(domain, _)| is(domain)).map(|(_, preset)| preset)
 }
 
-/// Region of an endpoint of Alibaba Cloud: `s3.oss-cn-hangzhou-internal.aliyuncs.com`.
+/// The region of an endpoint of Alibaba Cloud, such as `s3.oss-cn-hangzhou-internal.aliyuncs.com`.
 fn oss_region(endpoint: &Url) -> Option<&str> {
     let host = endpoint.host_str()?.strip_suffix(".aliyuncs.com")?;
     let region = host.rsplit('.').next()?.strip_prefix("oss-")?;
@@ -76,7 +76,7 @@ fn oss_region(endpoint: &Url) -> Option<&str> {
     (region != "accelerate").then_some(region)
 }
 
-/// Where the bucket is, as requests name it.
+/// The URL of the bucket in requests.
 fn bucket_url(endpoint: &Url, bucket: &str, virtual_hosted: bool) -> Url {
     let mut url = endpoint.clone();
     let path = endpoint.path().trim_end_matches('/').to_owned();
@@ -84,60 +84,59 @@ fn bucket_url(endpoint: &Url, bucket: &str, virtual_hosted: bool) -> Url {
     if !virtual_hosted {
         url.set_path(&format!("{path}/{bucket}"));
     } else if host.ends_with(".aliyuncs.com") && !host.starts_with(&format!("{bucket}.")) {
-        // Any other host is a domain that somebody bound to the bucket.
-        // Alibaba's own name speaks its own protocol; S3's is below `s3.`.
+        // Any other host is a domain that somebody bound to the bucket. Alibaba's plain host speaks its own protocol; the
+        // host for S3 begins with `s3.`.
         let s3 = if host.starts_with("oss-") { "s3." } else { "" };
-        let _ = url.set_host(Some(&format!("{bucket}.{s3}{host}"))); // stays as it is where it cannot
+        let _ = url.set_host(Some(&format!("{bucket}.{s3}{host}"))); // the host stays unchanged if it cannot be set
     }
     url
 }
 
-/// A bucket, open.
+/// An open bucket.
 #[derive(Debug)]
 pub(super) struct Bucket {
     client: AmazonS3,
-    /// Begin of every key, without a slash at the end.
+    /// The prefix of every key, without a slash at the end.
     prefix: Path,
     url: Url,
     region: String,
     http: reqwest::Client,
     pub(super) conditional_put: bool,
-    /// For people: which service this was taken for.
+    /// The service that this was taken for.
     pub(super) preset: Preset,
 }
 
-/// An upload that was begun and neither completed nor aborted.
+/// An upload that was neither completed nor aborted.
 #[derive(Debug, Clone)]
 pub(super) struct Unfinished {
-    /// Key below the prefix.
+    /// The key, below the prefix.
     pub(super) key: String,
     id: String,
 }
 
 impl Bucket {
-    /// Opens `s3://BUCKET/PREFIX`; asks nothing yet. What the options leave out comes from the usual
-    /// `AWS_*` variables, credentials also from web identities, containers and instances.
+    /// Opens `s3://BUCKET/PREFIX` without sending anything yet. What the options leave out comes from the usual `AWS_*`
+    /// variables, and credentials also from web identities, containers and instances.
     pub(super) fn open(text: &str, options: &S3Options) -> Result<Self> {
         let wrong = |why: &str| {
-            Error::usage(format!("`{text}` is not a place for an archive: {why}")).hint(
-                "write s3://BUCKET/PREFIX, and set AWS_ENDPOINT_URL where it is not AWS itself",
-            )
+            Error::usage(format!("`{text}` is not a location for an archive: {why}"))
+                .hint("write s3://BUCKET/PREFIX, and set AWS_ENDPOINT_URL unless it is AWS itself")
         };
-        // The parser of URLs would resolve them without a word, and another prefix be meant.
+        // The parser of URLs would silently resolve such parts, so that another prefix would be used.
         let dots =
             |part: &str| [".", ".."].contains(&part.to_lowercase().replace("%2e", ".").as_str());
         if text.split(['/', '\\']).any(dots) {
-            return Err(wrong("a prefix has no part `.` or `..`"));
+            return Err(wrong("a prefix must not have a part `.` or `..`"));
         }
         let url = Url::parse(text).map_err(|error| wrong(&error.to_string()))?;
         if !url.username().is_empty() || url.password().is_some() || url.port().is_some() {
-            return Err(Error::usage("an s3:// URL holds a bucket and a prefix, nothing else")
+            return Err(Error::usage("an s3:// URL contains only a bucket and a prefix")
                 .hint("keys come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"));
         }
         let bucket = url.host_str().filter(|host| !host.is_empty());
         let bucket = bucket.ok_or_else(|| wrong("it names no bucket"))?.to_owned();
         if url.query().is_some() || url.fragment().is_some() {
-            return Err(wrong("a prefix has no `?` or `#`"));
+            return Err(wrong("a prefix must not have `?` or `#`"));
         }
         let prefix = Path::from_url_path(url.path()).map_err(|error| wrong(&error.to_string()))?;
 
@@ -183,14 +182,14 @@ impl Bucket {
             Some(endpoint) => preset_of(endpoint),
             None => Some(Preset::Aws),
         });
-        // An endpoint that nobody knows is most likely a MinIO or something that is like it.
+        // An unknown endpoint is most likely a MinIO or something like it.
         let preset = preset.unwrap_or(Preset::Minio);
         let habits = habits(preset);
         region = region
             .or_else(|| endpoint.as_ref().and_then(oss_region).map(str::to_owned))
             .or_else(|| habits.region.map(str::to_owned));
         if region.is_none() && preset == Preset::Aws {
-            return Err(Error::usage("the region of the bucket is not known")
+            return Err(Error::usage("the region of the bucket is unknown")
                 .hint("set AWS_REGION, or `region` in the configuration"));
         }
         let region = region.unwrap_or_else(|| "us-east-1".to_owned());
@@ -203,7 +202,7 @@ impl Bucket {
         builder = builder
             .with_bucket_name(&bucket)
             .with_region(&region)
-            .with_virtual_hosted_style_request(true) // the endpoint has the bucket in it, either way
+            .with_virtual_hosted_style_request(true) // the endpoint contains the bucket in either style
             .with_endpoint(base.as_str().trim_end_matches('/'))
             .with_config(AmazonS3ConfigKey::S3Endpoint, base.as_str().trim_end_matches('/'))
             .with_allow_http(base.scheme() == "http")
@@ -250,7 +249,7 @@ impl Bucket {
         })
     }
 
-    /// Its objects, by keys below the prefix.
+    /// The objects of the bucket, by their keys below the prefix.
     pub(super) fn objects(&self) -> Arc<dyn ObjectStore> {
         match self.prefix.as_ref() {
             "" => Arc::new(self.client.clone()),
@@ -258,7 +257,7 @@ impl Bucket {
         }
     }
 
-    /// Uploads below the prefix that are not finished; `None` where the service cannot list them.
+    /// The unfinished uploads below the prefix; `None` if the service cannot list them.
     pub(super) async fn unfinished(&self) -> Result<Option<Vec<Unfinished>>> {
         let mut found = Vec::new();
         let mut marker = None;
@@ -268,7 +267,7 @@ impl Bucket {
                 "" => String::new(),
                 prefix => format!("{prefix}/"),
             };
-            // Some services list more than the prefix that was asked for.
+            // Some services list more than the requested prefix.
             found.extend(page.uploads.into_iter().filter_map(|upload| {
                 let key = upload.key.strip_prefix(&prefix)?.to_owned();
                 Some(Unfinished { key, id: upload.id })
@@ -320,7 +319,7 @@ impl Bucket {
         Ok(None)
     }
 
-    /// What time it is there, as the `Date` of an answer says, whatever else is answered.
+    /// The service's time, by the `Date` of a response, whatever its status.
     pub(super) async fn now(&self) -> Option<DateTime<Utc>> {
         let mut url = self.url.clone();
         url.query_pairs_mut().append_pair("list-type", "2").append_pair("max-keys", "1");
@@ -349,21 +348,21 @@ impl Bucket {
         Ok((status, headers, body))
     }
 
-    /// Takes an unfinished upload back, so that its parts cost nothing any more.
+    /// Aborts an unfinished upload, so that its parts are no longer billed.
     pub(super) async fn abort(&self, upload: &Unfinished) -> object_store::Result<()> {
         let key = match self.prefix.as_ref() {
             "" => Path::from(upload.key.as_str()),
             prefix => Path::from(format!("{prefix}/{}", upload.key)),
         };
         match self.client.abort_multipart(&key, &upload.id).await {
-            Err(object_store::Error::NotFound { .. }) => Ok(()), // somebody else did
+            Err(object_store::Error::NotFound { .. }) => Ok(()), // somebody else has aborted it
             done => done,
         }
     }
 }
 
 fn client_options(allow_http: bool) -> ClientOptions {
-    // A time limit for a whole request would cut what is merely long.
+    // A time limit for whole requests would end those that are merely long.
     ClientOptions::new()
         .with_allow_http(allow_http)
         .with_timeout_disabled()
@@ -401,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn services_are_told_by_their_endpoints() {
+    fn services_are_recognized_by_their_endpoints() {
         for (endpoint, preset) in [
             ("https://s3.eu-west-1.amazonaws.com", Some(Preset::Aws)),
             ("https://abc.r2.cloudflarestorage.com", Some(Preset::R2)),

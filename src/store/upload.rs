@@ -1,4 +1,4 @@
-//! An upload in parts of one size, with a bounded number on their way. Knows bytes and keys only.
+//! An upload in parts of one size, a bounded number of which are in flight.
 
 use bytes::Bytes;
 use object_store::path::Path;
@@ -9,10 +9,10 @@ use crate::error::{Error, Result};
 use crate::store::Store;
 use crate::store::errors::store_error;
 
-/// Parts of one upload that may be on their way at once.
+/// The most parts of one upload that are in flight.
 const PARTS_IN_FLIGHT: usize = 2;
 
-/// One object on its way. Must end in `complete` or `abort`.
+/// An object that is being uploaded. It must be ended by `complete` or `abort`.
 #[derive(Debug)]
 pub struct Upload {
     store: Store,
@@ -29,13 +29,12 @@ struct Parts {
 }
 
 impl Upload {
-    /// Nothing is asked of the store before there is a second part: what fits into one is put whole.
+    /// Begins an upload. Nothing is sent before there is a second part, since a single part is put as a whole.
     pub fn new(store: Store, key: &str) -> Self {
         Self { store, key: key.to_owned(), first: None, parts: None, size_bytes: 0 }
     }
 
-    /// Adds a part; waits while as many as allowed are on their way. All parts but the last must be
-    /// of one size.
+    /// Adds a part, and waits while too many are in flight. All parts except the last must have the same size.
     pub async fn write(&mut self, part: Bytes) -> Result<()> {
         self.size_bytes += part.len() as u64;
         if self.parts.is_none() {
@@ -73,23 +72,23 @@ impl Upload {
         }
         if result.is_ok() {
             result = parts.upload.complete().await.map(|_| ());
-            // It may have been completed although the answer was lost; asked again, a store knows the
-            // upload no more. What is there is read back anyway.
+            // The upload may be complete although the response was lost, and a store that is asked again does not know it
+            // any more. The object is read back in any case.
             if result.is_err() && self.store.has(&self.key, self.size_bytes).await {
                 return Ok(());
             }
         }
         if result.is_err() {
-            let _ = parts.upload.abort().await; // the first error is the one to show
+            let _ = parts.upload.abort().await; // the first error is the one that is shown
         }
         result.map_err(|error| self.error(error))
     }
 
-    /// Gives up: nothing of it stays.
+    /// Gives the upload up, so that nothing of it stays.
     pub async fn abort(mut self) {
         if let Some(mut parts) = self.parts.take() {
             parts.in_flight.shutdown().await;
-            let _ = parts.upload.abort().await; // there is already an error to show
+            let _ = parts.upload.abort().await; // the caller has an error already
         }
     }
 

@@ -1,4 +1,4 @@
-//! Small objects: written, read back and removed.
+//! Writes small objects, reads them back and removes them.
 
 use std::io::ErrorKind;
 
@@ -12,37 +12,39 @@ use crate::store::errors::{io_cause, is_absent, store_error};
 use crate::store::s3::errors::not_implemented;
 use crate::store::{Kind, PIECE_BYTES, Store};
 
-/// Objects that are removed at once.
+/// How many objects are removed at the same time.
 const DELETES: usize = 16;
-/// How often a small object is written before the store counts as one that does not keep it.
+/// How often a small object is written before the store is considered not to keep it.
 const WRITES: usize = 3;
 
 impl Store {
-    /// Writes a small object, durable when this returns; replaces what was there, atomically.
+    /// Writes a small object, which is durable when this returns. An existing object is replaced atomically.
     pub async fn put(&self, key: &str, bytes: impl Into<Bytes>) -> Result<()> {
         self.check_plain(key)?;
         let put = self.put_as(key, bytes.into(), PutMode::Overwrite).await;
         put.map_err(|error| store_error(error, &format!("writing {key}")))
     }
 
-    /// Writes a small object and reads it back, since a store may acknowledge what it does not keep, or keep
-    /// other bytes. Returns its version.
+    /// Writes a small object and reads it back, since a store may acknowledge an object and not keep it, or keep other
+    /// bytes. Returns its version.
     pub async fn put_checked(&self, key: &str, bytes: impl Into<Bytes>) -> Result<String> {
         let bytes = bytes.into();
         for _ in 0..WRITES {
             let put = self.put(key, bytes.clone()).await;
             match (self.holds(key, &bytes).await, put) {
-                // If only the answer was lost, the object is there.
+                // If only the response was lost, the object is there.
                 (Ok(Some(version)), _) => return Ok(version),
                 (_, Err(error)) | (Err(error), _) => return Err(error),
                 (Ok(_), Ok(())) => {}
             }
         }
-        Err(Error::incomplete(format!("{key}: the store does not keep the bytes that are written"))
-            .hint("look at the disk or the bucket, then run the same command again"))
+        Err(Error::incomplete(format!(
+            "{key}: the store does not keep the bytes that are written to it"
+        ))
+        .hint("check the disk or the bucket, then run the same command again"))
     }
 
-    /// The version of an object that is these bytes, which need not be in memory twice.
+    /// The version of an object if it consists of these bytes. A large one is compared piece by piece.
     async fn holds(&self, key: &str, bytes: &[u8]) -> Result<Option<String>> {
         if bytes.len() as u64 <= PIECE_BYTES {
             let there = self.get_version(key).await?;
@@ -57,9 +59,9 @@ impl Store {
         Ok(left.is_empty().then_some(version))
     }
 
-    /// Writes a small object only if there is none; `false` where there was one. A store that takes no conditions, or
-    /// ignores them, may overwrite the object of another run that writes at the same moment. Correctness must never
-    /// rest on this alone.
+    /// Writes a small object only if it does not exist; returns `false` if it does. A store that knows no conditions, or
+    /// ignores them, may overwrite the object of another run that writes at the same moment, so correctness must never
+    /// depend on this alone.
     pub async fn put_if_absent(&self, key: &str, bytes: Bytes) -> Result<bool> {
         self.check_plain(key)?;
         let doing = || format!("writing {key}");
@@ -83,14 +85,14 @@ impl Store {
         }
     }
 
-    /// Whether an object of this size is there.
+    /// Whether there is an object of this size.
     pub(super) async fn has(&self, key: &str, size_bytes: u64) -> bool {
         let object = self.objects.head(&Path::from(key)).await;
         object.is_ok_and(|object| object.size == size_bytes)
     }
 
-    // Another run may remove an empty folder, or a file that is staged here for an instant, as the remains of a dead
-    // run. In that case the object is written once more.
+    // Another run may remove an empty folder, or the file that is half-written here for an instant, because it considers
+    // them left over from a dead run. Then the object is written once more.
     async fn put_as(&self, key: &str, bytes: Bytes, mode: PutMode) -> object_store::Result<()> {
         let (key, payload) = (Path::from(key), PutPayload::from(bytes));
         for _ in 0..3 {
@@ -104,7 +106,7 @@ impl Store {
         self.objects.put_opts(&key, payload, PutOptions::from(mode)).await.map(|_| ())
     }
 
-    /// Removes an object; no error when it is gone already.
+    /// Removes an object. It is not an error if it is gone already.
     pub async fn delete(&self, key: &str) -> Result<()> {
         self.check_plain(key)?;
         match self.objects.delete(&Path::from(key)).await {
@@ -114,7 +116,7 @@ impl Store {
         }
     }
 
-    /// Removes objects, several at once; the first error ends it.
+    /// Removes objects, several at the same time, until the first error.
     pub async fn delete_all(&self, keys: impl Iterator<Item = &str>) -> Result<()> {
         let deleted = futures::stream::iter(keys).map(|key| self.delete(key));
         deleted.buffer_unordered(DELETES).try_collect().await

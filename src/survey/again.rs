@@ -1,7 +1,7 @@
-//! PURE: finds what the archive has and the source may have changed since. Nothing proves cheaply that a table without
-//! windows is unchanged: counters of a server are reset, unlogged tables are emptied by a crash, and a log can be
-//! switched off. Only the hash of a file proves it. So every run over a sealed archive reads all other tables that
-//! were read whole again, and takes each native dump again.
+//! PURE: finds the slices that are in the archive but may have changed in the source. Nothing proves cheaply that a table
+//! without windows is unchanged: a server's counters are reset, unlogged tables are emptied by a crash, and a log can be
+//! switched off. Only the hash of a file proves it. So every run over a sealed archive reads all other tables without
+//! windows again, and takes each native dump again.
 
 use crate::archive::commit::Commit;
 use crate::model::{ReadMode, Table};
@@ -11,15 +11,15 @@ use crate::window::Slice;
 /// What an archive has of a table that a run may have to read again.
 #[derive(Debug, Default)]
 pub struct Again<'a> {
-    /// What was read whole and has been sealed since.
+    /// The sealed commits of tables or dumps that were read whole.
     pub stale: Vec<&'a Commit>,
-    /// Sealed windows, which are not compared with the source.
+    /// The number of sealed windows, which are not compared with the source.
     pub windows: u64,
 }
 
 impl<'a> Known<'a> {
-    /// What is sealed of a table, divided by whether it is read again. What an unfinished run has read is not part of
-    /// it, because this run continues that one.
+    /// The sealed slices of a table, divided by whether they are read again. The slices of an unfinished run are not among
+    /// them, because this run continues that one.
     pub fn again(&self, table: &Table) -> Again<'a> {
         let mut again = Again::default();
         if table.read_mode == ReadMode::OnePass {

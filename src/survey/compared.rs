@@ -1,4 +1,4 @@
-//! Compares the tables of a source with those of the archive, where the source has no identity that could decide.
+//! Compares the tables of a source with those of the archive, for sources without an identity that could decide.
 
 use crate::config::{Job, SourceSpec};
 use crate::error::{Class, Error, Result};
@@ -8,7 +8,7 @@ use crate::source::Source;
 use crate::survey::same::{Comparison, Known, Sign};
 use crate::window::Window;
 
-/// How many tables have a window counted in the search for one that is unchanged.
+/// In how many tables a window is counted to find one that is unchanged.
 const COUNTED: usize = 3;
 
 /// A source whose tables have been listed, and what the archive has of it.
@@ -24,11 +24,11 @@ pub(super) struct Compared<'a> {
 }
 
 impl Compared<'_> {
-    /// Says what has changed of what was exported. An error where the source may be another one than its name says,
-    /// or may be one that the archive has under another name.
+    /// Warnings about what has changed since it was exported. It is an error if the source may be another one than its name
+    /// says, or if the archive may have it under another name.
     pub(super) async fn warnings(&self, unreadable: &[(TableId, String)]) -> Result<Vec<String>> {
         let name = self.source.name();
-        // Where both have an identity, these have been compared already.
+        // If both have an identity, the identities have been compared already.
         let known_both = |name| self.has_identity && self.known.has_identity(name);
         if self.known.names().any(|known| known == name) {
             let own = self.known.compare(name, self.spec, self.tables, unreadable);
@@ -38,12 +38,12 @@ impl Compared<'_> {
                 && !self.counts_agree(name, &own).await?
             {
                 return Err(Error::stop(format!(
-                    "nothing that the archive holds of `{name}` is unchanged: another server may have its address \
-                     now, or its rows may be gone: {}",
+                    "nothing that the archive has of `{name}` is unchanged: another server may have its address now, or \
+                     its rows may be gone: {}",
                     own.changes().join("; ")
                 ))
                 .hint(format!(
-                    "if it is the same source, say so with `--name {name}`; if it is another, give another `--name`"
+                    "if it is the same source, confirm it with `--name {name}`; if it is another, give another `--name`"
                 )));
             }
             return Ok(own
@@ -64,7 +64,7 @@ impl Compared<'_> {
                 let why = if comparison.is_same() {
                     "which begin with the same row"
                 } else {
-                    "and nothing tells them apart"
+                    "and nothing distinguishes them"
                 };
                 return Err(Error::stop(format!(
                     "`{name}` may be the source that the archive calls `{other}`: it has tables of the same names, \
@@ -79,8 +79,8 @@ impl Compared<'_> {
         Ok(Vec::new())
     }
 
-    /// Whether a window of any of some tables has as many rows as the archive has of it. Where old rows expire, the
-    /// first rows prove nothing.
+    /// Whether a window of some table has as many rows as in the archive. If old rows expire, the first rows prove
+    /// nothing.
     async fn counts_agree(&self, other: &str, comparison: &Comparison) -> Result<bool> {
         let changed = comparison.signs.iter().filter(|(_, sign)| matches!(sign, Sign::Changed(_)));
         for (id, _) in changed.take(COUNTED) {
@@ -101,7 +101,7 @@ impl Compared<'_> {
             {
                 Ok(count) if count.exact && count.rows == rows => return Ok(true),
                 Err(error) if error.class() == Class::Stop => return Err(error),
-                _ => {} // what cannot be counted proves nothing
+                _ => {} // a window that cannot be counted proves nothing
             }
         }
         Ok(false)

@@ -1,9 +1,9 @@
-//! PURE: whether a table is still divided into slices as the archive has it.
+//! PURE: checks whether a table is still divided into slices as it is in the archive.
 
 use crate::error::{Error, Result};
 use crate::model::{Division, Table};
 
-/// Checks that a table means the same by its slices as the commits do. `committed` is what one of them says.
+/// Checks that the slices of a table mean the same as in its commits. `committed` is the division in one of them.
 pub fn same_division(table: &Table, committed: Option<&str>) -> Result<()> {
     let then =
         committed.map(|text| text.parse::<Division>().unwrap_or_else(|never| match never {}));
@@ -17,16 +17,16 @@ pub fn same_division(table: &Table, committed: Option<&str>) -> Result<()> {
             table.id
         ))
         .hint("export it into a new archive"),
-        // An index came or went. What one way calls a window the other does not.
+        // An index was created or dropped, so windows have another meaning.
         _ => Error::stop(format!(
-            "{} was exported {} and would now be read {}: rows could come twice, or not at all",
+            "{} was exported {} and would now be read {}: rows could be exported twice, or not at all",
             table.id,
             in_words(&then),
             in_words(now)
         ))
         .hint(
-            "name the column of before in `time_columns` of the configuration (\"\" reads a table whole), or export \
-             into a new archive",
+            "name the earlier column in `time_columns` of the configuration (\"\" reads a table whole), or export into a \
+             new archive",
         ),
     })
 }

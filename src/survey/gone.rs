@@ -1,5 +1,5 @@
-//! PURE: tables that the archive has and their sources do not list any more. That a table is not in a list says so only
-//! where it would be: nobody left it out, its source answered, and it was asked for all that it has of the kind.
+//! PURE: finds tables that the archive has but their sources do not list any more. The absence from a list proves that
+//! only if the table would be in the list: nobody excluded it, its source answered, and the list was to contain it.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,19 +7,19 @@ use crate::config::{Job, Select};
 use crate::model::TableId;
 use crate::survey::Survey;
 
-/// What is known of a table of the archive that no listing has.
+/// Why no listing has a table of the archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Absent {
     /// Its source would list it if it were there.
     Gone,
-    /// What was asked for does not include it, by the configuration or the address.
+    /// The configuration or the address does not request it.
     NotAsked,
-    /// It is left out by a rule, of the user or of the source.
+    /// A rule of the user or of the source excludes it.
     LeftOut,
 }
 
 impl Survey {
-    /// What became of the tables that are not listed, of sources that answered. Dumps are not listed as tables are.
+    /// Why tables are not listed, for the sources that answered. Dumps are not considered, since they are not tables.
     pub fn absent<'a>(
         &self,
         job: &Job,

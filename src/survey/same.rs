@@ -1,6 +1,6 @@
-//! PURE: which source of an archive a source of this run is. Its address does not tell: a tunnel has another
-//! port each time, and another server may stand behind the port of before. The server's own identity
-//! decides; where there is none, the tables are compared.
+//! PURE: decides which source of the archive a source of this run is. Its address does not show that: a tunnel has another
+//! port each time, and another server may have an earlier port. The server's own identity decides; without one, the tables
+//! are compared.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -16,14 +16,14 @@ use crate::source::registry::takes_database;
 use crate::survey::division::same_division;
 use crate::window::{Window, rfc3339};
 
-/// Tables that a message names before the rest is only counted.
+/// How many tables a message names; the others are only counted.
 const NAMED: usize = 10;
 
-/// What an archive has of its sources.
+/// What an archive knows about its sources.
 #[derive(Debug, Default)]
 pub struct Known<'a> {
     identities: BTreeMap<&'a str, Option<ServerIdentity>>,
-    /// Keys of commits that no seal has taken in.
+    /// The keys of the commits that are not sealed.
     loose: HashSet<&'a str>,
     tables: HashMap<TableId, Vec<&'a Commit>>,
 }
@@ -32,13 +32,13 @@ pub struct Known<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Named {
     pub(super) name: String,
-    /// What the user should know of it.
+    /// What the user should know about it.
     pub(super) note: Option<String>,
     pub(super) warning: Option<String>,
 }
 
 impl<'a> Known<'a> {
-    /// By the records of the runs that sealed the archive, the plans of those that did not, and the commits.
+    /// Collects it from the records of the runs that sealed the archive, the plans of those that did not, and the commits.
     pub fn of(state: &'a ArchiveIndex, plans: &'a [RunPlan]) -> Self {
         let runs = state.run.iter().flat_map(|run| run.runs());
         let infos = runs.flat_map(|run| &run.sources);
@@ -48,7 +48,7 @@ impl<'a> Known<'a> {
             match (known, &info.identity) {
                 (Some(known), Some(found)) => {
                     for (database, id) in &found.databases {
-                        // What was exported first is what all else must fit to.
+                        // Everything else must fit to the database that was exported first.
                         known.databases.entry(database.clone()).or_insert_with(|| id.clone());
                     }
                 }
@@ -67,17 +67,17 @@ impl<'a> Known<'a> {
         self.tables.get(table).map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// Whether a commit has been in an archive that was sealed.
+    /// Whether a commit is sealed.
     pub(super) fn is_sealed(&self, commit: &Commit) -> bool {
         self.loose.is_empty() || !self.loose.contains(commit_key(commit).as_str())
     }
 
-    /// What is committed of a table.
+    /// The committed slices of a table.
     pub fn coverage(&self, table: &TableId) -> Coverage {
         self.commits(table).iter().map(|commit| commit.slice).collect()
     }
 
-    /// Names of sources whose identity is this server's.
+    /// The names of the sources that have the identity of this server.
     fn names_of(&self, identity: &ServerIdentity) -> Vec<&'a str> {
         let same = |known: &Option<ServerIdentity>| {
             known.as_ref().is_some_and(|known| known.server == identity.server)
@@ -89,7 +89,7 @@ impl<'a> Known<'a> {
         self.tables.keys().any(|id| id.source == source && id.database == database)
     }
 
-    /// The name of a source, by what its server says of itself. Refuses another server under a known name.
+    /// The name of a source by its server's identity. Another server under a known name is refused.
     pub(super) fn name_of(&self, spec: &SourceSpec, info: &SourceInfo) -> Result<Named> {
         let mut named = Named { name: spec.name.clone(), note: None, warning: None };
         let Some(identity) = &info.identity else { return Ok(named) };
@@ -105,18 +105,18 @@ impl<'a> Known<'a> {
                     quoted(same.iter().copied())
                 ))
                 .hint(
-                    "say by `--name`, or by `name` in the configuration, which one to go on with",
+                    "choose the one to continue with `--name`, or with `name` in the configuration",
                 ));
             }
             if spec.named {
                 named.warning = Some(format!(
-                    "the server of `{}` has the identity of `{other}`, which the archive holds already: unless it \
-                     is a copy, its rows come twice; the name `{other}` goes on with what is there",
+                    "the server of `{}` has the identity of `{other}`, which the archive has already: unless it is a \
+                     copy, its rows are exported twice; the name `{other}` continues what is there",
                     spec.name
                 ));
             } else {
                 named.note = Some(format!(
-                    "{} is the server that the archive calls `{other}`: it goes on under that name",
+                    "{} is the server that the archive calls `{other}`: its export continues under that name",
                     info.address
                 ));
                 named.name = (*other).to_owned();
@@ -136,8 +136,7 @@ impl<'a> Known<'a> {
         info: &SourceInfo,
     ) -> Result<()> {
         let hint = format!(
-            "to export it besides, give it a name of its own: `--name`, or `name` in the configuration, other \
-             than `{name}`"
+            "to export it as well, give it a name other than `{name}`, with `--name` or with `name` in the configuration"
         );
         if before.server != now.server {
             return Err(Error::stop(format!(
@@ -160,7 +159,7 @@ impl<'a> Known<'a> {
         }
     }
 
-    /// Holds the tables of a source against those of a known one. `other` is its name in the archive.
+    /// Compares the tables of a source with those of the source that the archive calls `other`.
     pub(super) fn compare(
         &self,
         other: &str,
@@ -212,45 +211,45 @@ fn key(id: &TableId) -> (&str, &str, &str) {
     (&id.database, &id.schema, &id.table)
 }
 
-/// What a table says of whether it is the one that was exported.
+/// What a table shows about whether it is the one that was exported.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Sign {
     /// It begins with the same row, or its file has the same hash.
     Same,
-    /// It says nothing.
+    /// It shows nothing.
     None,
-    /// It has what the other has not, or the other way round; the words say what.
+    /// One of the two has something that the other lacks, as the text says.
     Changed(String),
-    /// It is not there.
+    /// The source does not have it.
     Missing,
 }
 
-/// The tables of a source beside those of the archive.
+/// The tables of a source, compared with those of the archive.
 #[derive(Debug, Default)]
 pub(super) struct Comparison {
     pub(super) signs: Vec<(TableId, Sign)>,
-    /// Tables whose columns are others, each with what is.
+    /// Messages about tables with other columns.
     columns: Vec<String>,
 }
 
 impl Comparison {
-    /// Whether any table says that it is the same source.
+    /// Whether any table shows that it is the same source.
     pub(super) fn is_same(&self) -> bool {
         self.signs.iter().any(|(_, sign)| *sign == Sign::Same)
     }
 
-    /// Whether the tables say that it is another.
+    /// Whether all tables show that it is another source.
     pub(super) fn is_other(&self) -> bool {
         let other = |sign: &Sign| matches!(sign, Sign::Changed(_) | Sign::Missing);
         !self.signs.is_empty() && self.signs.iter().all(|(_, sign)| other(sign))
     }
 
-    /// Whether it has tables of the same names.
+    /// Whether it has tables with the same names.
     pub(super) fn has_common(&self) -> bool {
         self.signs.iter().any(|(_, sign)| *sign != Sign::Missing)
     }
 
-    /// What the archive has and the source has not any more, in words.
+    /// What the archive has and the source does not have any more, for people.
     pub(super) fn changes(&self) -> Vec<String> {
         let missing = self.signs.iter().filter(|(_, sign)| *sign == Sign::Missing);
         let mut changes: Vec<String> = missing
@@ -264,13 +263,13 @@ impl Comparison {
         let more = changes.len().saturating_sub(NAMED);
         changes.truncate(NAMED);
         if more > 0 {
-            changes.push(format!("{more} other tables have changed like that"));
+            changes.push(format!("{more} other tables have changed likewise"));
         }
         changes
     }
 }
 
-/// Times of the first row that the archive has, by the statistics of its commits.
+/// The time of the first row in the archive, by the statistics of the commits.
 fn first_row(table: &Table, commits: &[&Commit]) -> Option<i64> {
     let of_time = |commit: &&Commit| {
         let column = commit.columns.iter().find(|column| match &table.time_column {
@@ -284,12 +283,12 @@ fn first_row(table: &Table, commits: &[&Commit]) -> Option<i64> {
 
 fn sign(table: &Table, bounds: Option<Window>, commits: &[&Commit]) -> Sign {
     match table.read_mode {
-        // What was read in one pass is known by its hash.
+        // A table that was read in one pass is recognized by its hash.
         ReadMode::OnePass => {
             if commits.iter().all(|c| same_division(table, c.state.as_deref()).is_ok()) {
                 Sign::Same
             } else {
-                Sign::Changed("is of another file".to_owned())
+                Sign::Changed("is from another file".to_owned())
             }
         }
         ReadMode::Whole | ReadMode::Dump => Sign::None,
@@ -308,7 +307,7 @@ fn sign(table: &Table, bounds: Option<Window>, commits: &[&Commit]) -> Sign {
                     rfc3339(now.from)
                 )),
                 Some(now) if covers(&coverage, now.from) => Sign::Changed(format!(
-                    "has rows from {} on, in a window that was exported before they were there",
+                    "has rows from {} on, in a window that was exported before they existed",
                     rfc3339(now.from)
                 )),
                 Some(_) => Sign::None,
@@ -321,11 +320,11 @@ fn covers(coverage: &Coverage, time: i64) -> bool {
     coverage.windows().iter().any(|window| window.contains(time))
 }
 
-/// Whether rows that were exported are of other columns than the table has now.
+/// A message if the exported rows have other columns than the table has now.
 fn columns_changed(table: &Table, bounds: Option<Window>, commits: &[&Commit]) -> Option<String> {
     let in_windows = matches!(table.read_mode, ReadMode::Windows | ReadMode::WindowsAndNullTime);
     if !in_windows {
-        return None; // read again, or known by its hash
+        return None; // the table is read again, or recognized by its hash
     }
     let coverage: Coverage = commits.iter().filter_map(|commit| commit.slice.window()).collect();
     let is_whole = bounds.is_none_or(|bounds| coverage.missing(bounds).is_empty());
@@ -340,7 +339,7 @@ fn columns_changed(table: &Table, bounds: Option<Window>, commits: &[&Commit]) -
         .map(|column| (column.key.as_str(), column.source_type.as_str()))
         .collect();
     let gone = quoted(before.difference(&now).map(|(key, _)| *key));
-    // A field of InfluxDB comes with the rows that have it; a column of a relation is in all rows.
+    // In InfluxDB, a new field belongs to the rows that have it, while a new column of a relation is in all rows.
     let may_be_of_old_rows = is_whole || table.time_column.is_some();
     let new = if may_be_of_old_rows {
         quoted(now.difference(&before).map(|(key, _)| *key))
@@ -352,11 +351,11 @@ fn columns_changed(table: &Table, bounds: Option<Window>, commits: &[&Commit]) -
         ("", "") => None,
         (gone, "") => Some(format!("{id} has lost or altered the columns {gone}")),
         ("", new) => Some(format!(
-            "{id} has the new columns {new}, which the windows that were exported before are without"
+            "{id} has the new columns {new}, which the windows that were exported before do not have"
         )),
         (gone, new) => Some(format!(
             "{id} has lost or altered the columns {gone} and has the new columns {new}, which the windows that were \
-             exported before are without"
+             exported before do not have"
         )),
     }
 }

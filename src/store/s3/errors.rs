@@ -1,25 +1,25 @@
-//! What a service that speaks S3 says when it refuses: its class, and what the user can do.
+//! The class of each error of an S3-compatible service, and what the user can do about it.
 
 use crate::error::Class;
 use crate::error::Error;
 
-/// The text between two tags of an XML answer.
+/// The text between two tags of an XML response.
 pub(in crate::store) fn tag<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = text.split_once(&format!("<{name}>"))?;
     rest.split_once(&format!("</{name}>")).map(|(inside, _)| inside)
 }
 
-/// Whether a bucket, not an object, is what is missing.
+/// Whether the bucket is missing, and not an object.
 pub(in crate::store) fn no_bucket(text: &str) -> bool {
     text.contains("NoSuchBucket")
 }
 
-/// Whether the service does not know what was asked for.
+/// Whether the service does not support the request.
 pub(in crate::store) fn not_implemented(text: &str) -> bool {
     text.contains("NotImplemented") || text.contains("501 Not Implemented")
 }
 
-/// What an error of the service means, with its way out.
+/// The error for an error text of the service, with what to do about it.
 pub(in crate::store) fn explain(text: &str) -> Error {
     let code = tag(text, "Code").unwrap_or_default();
     let said = match (code, tag(text, "Message")) {
@@ -29,13 +29,13 @@ pub(in crate::store) fn explain(text: &str) -> Error {
     let has = |words: &[&str]| words.iter().any(|word| code == *word || text.contains(word));
     if has(&["PublicEndpointForbidden"]) {
         return Error::stop(said).hint(
-            "Alibaba Cloud serves this bucket only inside of its region or by a domain of your own: \
+            "Alibaba Cloud serves this bucket only within its region or by your own domain: \
              use the internal endpoint (https://s3.oss-REGION-internal.aliyuncs.com) from an instance there, \
              or bind a custom domain to the bucket and give that as the endpoint",
         );
     }
     if has(&["NoSuchBucket"]) {
-        return Error::stop(said).hint("make the bucket first; moveout makes none");
+        return Error::stop(said).hint("create the bucket first: moveout does not create buckets");
     }
     if has(&["RequestTimeTooSkewed"]) {
         return Error::stop(said).hint("set this machine's clock");
@@ -50,7 +50,7 @@ pub(in crate::store) fn explain(text: &str) -> Error {
     }
     if has(&["SecondLevelDomainForbidden"]) {
         return Error::stop(said)
-            .hint("this service wants the bucket in the host name: set `preset = \"oss\"`");
+            .hint("this service requires the bucket in the host name: set `preset = \"oss\"`");
     }
     if has(&["QuotaExceeded", "XMinioStorageFull", "InsufficientStorage", "507 "]) {
         return Error::incomplete(said)
@@ -75,7 +75,7 @@ pub(in crate::store) fn explain(text: &str) -> Error {
             .hint("set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY");
     }
     if not_implemented(text) || has(&["400 Bad Request"]) && code != "RequestTimeout" {
-        return Error::stop(said).hint("`moveout doctor` tries what the store can do");
+        return Error::stop(said).hint("`moveout doctor` tests what the store can do");
     }
     Error::of(Class::Retry, said)
 }
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_service_says_gets_a_class_and_a_way_out() {
+    fn each_error_of_a_service_has_a_class_and_a_hint() {
         let xml = |status: &str, code: &str| {
             explain(&format!(
                 "Server returned non-2xx status code: {status}: <Error><Code>{code}</Code><Message>m</Message></Error>"
