@@ -13,7 +13,7 @@ Exit status:
     0  done
     1  failed for good
     2  wrong usage or configuration
-    3  incomplete, run again to go on (`verify`: the archive is not sealed)
+    3  incomplete, run again to continue (`verify`: the archive is not sealed)
     4  a difference was found
   130  interrupted; what was committed stays";
 

@@ -34,7 +34,7 @@ pub enum Exit {
     Failed = 1,
     /// Wrong usage or configuration.
     Usage = 2,
-    /// Incomplete: run again to go on. For `verify` also: an archive without a seal.
+    /// Incomplete: run again to continue. For `verify` also: an archive without a seal.
     Incomplete = 3,
     /// Verification found a difference.
     Different = 4,
@@ -93,7 +93,7 @@ impl Error {
     /// The user wanted it to stop: exit status 130.
     pub fn interrupted() -> Self {
         Self::new(Class::Stop, Exit::Interrupted, "interrupted")
-            .hint("run the same command again to go on; what was committed stays")
+            .hint("run the same command again to continue; what was committed stays")
     }
 
     /// An error of the given class that leaves the run incomplete if nothing helps.

@@ -1,7 +1,7 @@
-//! Carrying out an export: what is to be done (`prepare`), in which order and windows (`queue`, `window_sizing`), a
-//! chunk from its source to durable files (`chunk_writer`, `dump_writer`, `dump_reader`, `worker`, `permits`), and what
-//! has to be true before the archive is
-//! sealed (`run`, `relist`, `recheck`). `stale` says what is read again although it is there.
+//! Carries out an export: finds out what is to be done (`prepare`) and what is to be read again although it is there
+//! (`again`, `stale`), divides it into chunks (`queue`, `window_sizing`), brings each chunk from its source into durable
+//! files (`chunk_writer`, `dump_writer`, `dump_reader`, `worker`, `permits`), and checks what must be true before the
+//! archive is sealed (`run`, `relist`, `recheck`).
 
 mod again;
 pub mod chunk_writer;

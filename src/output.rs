@@ -140,7 +140,7 @@ fn failed(out: Out<'_>, failed: &[Failed]) -> io::Result<()> {
 
 pub(crate) fn status(out: Out<'_>, status: &Status) -> io::Result<()> {
     let state = match (status.sealed, status.covers) {
-        (false, _) => "not sealed: run the export again to go on".to_owned(),
+        (false, _) => "not sealed: run the export again to continue".to_owned(),
         (true, None) => "sealed".to_owned(),
         (true, Some(window)) => covers(window),
     };

@@ -178,7 +178,7 @@ impl Retry {
                 for_people(failing)
             ))
             .hint(
-                "run the same command again to go on; `patience` in the configuration says for how long it is \
+                "run the same command again to continue; `patience` in the configuration says for how long it is \
                  tried",
             ))
         }

@@ -228,7 +228,7 @@ impl Archive {
         match self.store.look(MANIFEST).await? {
             Some(_) => Ok(true),
             None => Err(Error::incomplete("the seal was taken off again by somebody else")
-                .hint("run the same command again to go on; what was committed stays")),
+                .hint("run the same command again to continue; what was committed stays")),
         }
     }
 

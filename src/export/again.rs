@@ -1,5 +1,5 @@
-//! Slices that earlier runs read whole are read again, and this says what became of them. The earlier commits stay
-//! until the seal, so that a run that stops half-way loses nothing.
+//! Decides which slices of earlier runs are read again, and whether they have changed. The earlier commits stay until the
+//! seal, so that a run that stops halfway loses nothing.
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,7 +10,7 @@ use crate::export::summary::NotCompared;
 use crate::survey::{Known, Survey};
 use crate::window::Slice;
 
-/// What a run reads again.
+/// The slices that a run reads again.
 #[derive(Debug, Default)]
 pub(super) struct Again {
     /// The earlier commit, by the index of its table in the survey.
@@ -19,14 +19,14 @@ pub(super) struct Again {
     pub(super) changed: HashSet<usize>,
 }
 
-/// What is left as it was.
+/// The slices that a run does not read again.
 #[derive(Debug, Default)]
 pub(super) struct Left {
     pub(super) kept: Vec<Kept>,
     pub(super) not_compared: NotCompared,
 }
 
-/// Decides what of the archive is read again and what is left as it was; with `keep` nothing is read again.
+/// Divides the archive into what is read again and what stays as it is. With `keep`, nothing is read again.
 pub(super) fn divide(survey: &Survey, known: &Known<'_>, keep: bool) -> (Again, Left) {
     let (mut again, mut left) = (Again::default(), Left::default());
     for (at, surveyed) in survey.tables.iter().enumerate() {
@@ -60,7 +60,7 @@ pub(super) fn is_alike(before: &Commit, now: &Commit) -> bool {
         && before.columns.iter().zip(&now.columns).all(|(one, other)| same(one, other))
 }
 
-/// Floats are added in the order in which the rows come, and with several streams that order differs.
+/// Floats are added in the order in which the rows arrive, which differs if there are several streams.
 fn same_sum(one: Option<&str>, other: Option<&str>) -> bool {
     if one == other {
         return true;

@@ -1,5 +1,5 @@
-//! One chunk from its source to a commit: read, encode on a thread, upload, read back. All or
-//! nothing: whatever fails leaves no file behind.
+//! Brings one chunk from its source to a commit: it is read, encoded on a thread, uploaded and read back. A failure leaves
+//! no file behind.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,8 +23,8 @@ use crate::store::reading::hash_object;
 use crate::store::upload::Upload;
 use crate::window::{now, rfc3339};
 
-/// The most batches between source and encoder. As many are encoded together, where there is memory, so that the next
-/// ones arrive while these are encoded. A server's batches have 8,192 rows, about a MiB.
+/// The most batches between source and encoder. If there is memory, as many are encoded together, so that the next ones
+/// arrive while these are encoded. A server's batches have 8,192 rows, about a MiB.
 const BATCHES: usize = 8;
 const BATCH_BYTES: usize = 2 << 20;
 /// The most files of a chunk that are read back while the next one is written.
@@ -35,24 +35,24 @@ const FILES_READ_BACK: usize = 2;
 pub struct ChunkWriter {
     /// Where files go.
     pub store: Store,
-    /// Short id of the run.
+    /// The short id of the run.
     pub run: String,
-    /// How fast to take rows, where that is limited.
+    /// How fast to take rows, if that is limited.
     pub pace: Option<Pace>,
     /// How to encode.
     pub options: EncodeOptions,
-    /// Where to count.
+    /// Where rows and bytes are counted.
     pub progress: Progress,
     /// The user's wish to stop.
     pub interrupt: Interrupt,
 }
 
-/// Why a chunk was not written, and whose fault that is.
+/// Why a chunk was not written, and where the failure comes from.
 #[derive(Debug)]
 pub enum Failure {
-    /// The source's, or that of what it sent.
+    /// From the source, or from what it sent.
     OfSource(Error),
-    /// The archive's, or that of this process.
+    /// From the archive, or from this process.
     OfRun(Error),
 }
 
@@ -63,9 +63,9 @@ impl From<Error> for Failure {
 }
 
 impl ChunkWriter {
-    /// Brings a chunk into the store and reads it back. What is returned is durable, but counts only once it is
-    /// committed. The permit is released when everything is written: while the chunk is only read back, its source and
-    /// its memory are free for another chunk.
+    /// Brings a chunk into the store and reads it back. The files of the returned commit are durable, but count only once
+    /// the commit is written. The permit is released when everything is written: while the chunk is only read back, its
+    /// source and its memory are free for another chunk.
     pub async fn write(
         &self,
         source: &dyn Source,
@@ -101,7 +101,7 @@ impl ChunkWriter {
             Arc::clone(&counted),
         ));
 
-        // The channel must not close before it is known whether the stream ended well.
+        // The channel must not close before it is known whether the stream is complete.
         let open = batch_sender.clone();
         let read = self.interrupt.or(source.read(chunk, batch_sender)).await;
         ended.store(read.is_ok(), Ordering::Release);
@@ -111,11 +111,11 @@ impl ChunkWriter {
         let (Uploaded { files, checks }, uploaded) = match uploading.await {
             Ok(outcome) => outcome,
             Err(error) => {
-                (Uploaded::default(), Err(Error::stop(format!("the upload ended: {error}"))))
+                (Uploaded::default(), Err(Error::stop(format!("the upload failed: {error}"))))
             }
         };
         drop(permit);
-        // The error nearest to the disk comes first, because it makes the others fail.
+        // The error nearest to the disk takes precedence, because it makes the others fail.
         let outcome = match uploaded.map(|()| read_first(encoded, read)) {
             Ok(Ok((encoded, done))) => {
                 let checked = read_back_all(checks, &files, encoded.rows).await;
@@ -128,7 +128,7 @@ impl ChunkWriter {
             Ok(outcome) => outcome,
             Err(failure) => {
                 for file in &files {
-                    let _ = self.store.delete(&file.key).await; // a sweep finds what is left
+                    let _ = self.store.delete(&file.key).await; // a sweep finds the rest
                 }
                 counted.uncount(&self.progress);
                 return Err(failure);
@@ -191,16 +191,16 @@ impl ChunkWriter {
     }
 }
 
-/// A file as it stands in the store, not as it was sent: bytes, footer, rows.
+/// Checks a file as it is in the store, and not as it was sent: its bytes, its footer and its rows.
 async fn read_back(store: Store, file: FileRecord) -> Result<()> {
     let differs =
         |what: String| Err(Error::of(Class::Retry, format!("{}: read back, {what}", file.key)));
     match hash_object(&store, &file.key).await? {
         Some((hash, bytes)) if hash == file.sha256 && bytes == file.bytes => {}
         Some((_, bytes)) => {
-            return differs(format!("{bytes} bytes differ from the {} written", file.bytes));
+            return differs(format!("its {bytes} bytes differ from the {} written", file.bytes));
         }
-        None => return differs("it is not there".to_owned()),
+        None => return differs("it does not exist".to_owned()),
     }
     match footer_rows(&store, &file).await? {
         stored if stored == file.rows => Ok(()),
@@ -221,7 +221,7 @@ async fn read_back_all(
     if sum == rows {
         Ok(())
     } else {
-        Err(Error::stop(format!("{sum} rows in files, {rows} were encoded")))
+        Err(Error::stop(format!("the files have {sum} rows, but {rows} were encoded")))
     }
 }
 
@@ -238,11 +238,11 @@ impl Counted {
 }
 
 fn joined<T>(outcome: std::result::Result<Result<T>, tokio::task::JoinError>) -> Result<T> {
-    outcome.unwrap_or_else(|error| Err(Error::stop(format!("a task of the chunk ended: {error}"))))
+    outcome.unwrap_or_else(|error| Err(Error::stop(format!("a task of the chunk failed: {error}"))))
 }
 
-// A failed encoder makes the read fail ("the writer has ended"); a failed read makes the encoder
-// end without a result, and without an error.
+// A failed encoder makes the read fail ("the writer of this chunk has ended"), while a failed read makes the encoder end
+// without a result and without an error.
 fn read_first(
     encoded: Result<Option<crate::encode::Encoded>>,
     read: Result<ReadSummary>,
@@ -254,16 +254,16 @@ fn read_first(
     }
 }
 
-/// What the store has of a chunk.
+/// The files of a chunk in the store.
 #[derive(Debug, Default)]
 struct Uploaded {
-    /// Files that are complete; also when a later one fails, so that they can be removed.
+    /// The complete files. They are kept here even if a later one fails, so that they can be removed.
     files: Vec<FileRecord>,
-    /// Those that are still being read back.
+    /// The checks of those that are still being read back.
     checks: JoinSet<Result<()>>,
 }
 
-/// Writes the parts of each file under its key, and begins to read back what is complete.
+/// Writes the parts of each file under its key, and begins to read back complete files.
 async fn upload_files(
     writer: ChunkWriter,
     path: String,
@@ -275,7 +275,7 @@ async fn upload_files(
     let mut open = None;
     let key = |number| file_key(&path, chunk.slice, &writer.run, number);
     let result = upload_parts(&writer, key, outputs, &counted, &mut done, &mut open).await;
-    // No end of the file came, or it failed.
+    // The file has no end, or failed.
     if let Some(upload) = open {
         upload.abort().await;
     }
@@ -318,7 +318,7 @@ async fn upload_parts(
     Ok(())
 }
 
-/// Rows that the footer of a stored file counts.
+/// The number of rows in the footer of a stored file.
 async fn footer_rows(store: &Store, file: &FileRecord) -> Result<u64> {
     let broken = |error: &dyn std::fmt::Display| {
         Error::of(Class::Retry, format!("{}: read back, its footer is broken: {error}", file.key))

@@ -1,4 +1,4 @@
-//! The end of a run, or of what it reads of one source: what it tells of itself, in the numbers of the archive.
+//! The end of a run, or of its work on one source: collects its results, in the numbers of the archive.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::export::summary::{ExportStatus, Failed, Missing, OfSource, SourceStat
 use crate::survey::Lost;
 
 impl Run<'_> {
-    /// Goes on without a source. An error where there is no other, and where the user wants to stop.
+    /// Goes on without a source. It is an error if there is no other source, or if the user wants to stop.
     pub(super) fn lose(&mut self, source: &str, error: Error) -> Result<()> {
         if self.job.sources.len() == 1 || self.retry.interrupt().came() {
             return Err(error);
@@ -29,13 +29,13 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Removes the heartbeat and counts what the archive holds.
+    /// Removes the heartbeat and counts what the archive has.
     pub(super) async fn leave(&mut self) -> Result<()> {
         if let Some(beating) = self.beating.take() {
             beating.stop().await;
         }
         self.archive.forget_heartbeat(&self.writer.run).await?;
-        // A commit that was to be replaced and was not still counts.
+        // A commit that was to be replaced, but was not, still counts.
         self.archive.keep(self.again.before.values()).await;
         let state = self.archive.state().await?;
         self.summary.rows_total = state.commits.iter().map(|commit| commit.rows).sum();
@@ -60,7 +60,7 @@ impl Run<'_> {
         }
     }
 
-    /// What this run committed, as the archive has it: another run may have been first with the same chunk.
+    /// Counts what this run committed by what the archive has, since another run may have committed a chunk first.
     fn count_what_stays(&mut self, state: &ArchiveIndex) {
         let is_mine =
             |commit: &&Arc<Commit>| commit.run == self.writer.run && commit.dump.is_none();
@@ -73,7 +73,7 @@ impl Run<'_> {
         summary.tables_written = written.collect::<HashSet<_>>().len();
     }
 
-    /// What became of each source, those with something to do first.
+    /// The outcome of each source. Those that need action come first.
     fn sources(&self, state: &ArchiveIndex) -> Vec<OfSource> {
         let reached = self.survey.sources.iter().map(|reached| reached.info.name.as_str());
         let lost = self.survey.lost.iter().map(|lost| lost.source.as_str());
@@ -101,16 +101,16 @@ impl Run<'_> {
             }
         }
         let mut sources: Vec<OfSource> = sources.into_values().collect();
-        sources.sort_by_key(|source| source.status); // those of one status stay in the order of their names
+        sources.sort_by_key(|source| source.status); // the sort is stable: within a status, the order is that of the names
         sources
     }
 
-    /// Says in the plan, for `status`, which sources the run went on without.
+    /// Records in the plan, for `status`, without which sources the run went on.
     async fn plan_what_was_lost(&mut self) -> Result<()> {
         if self.idle || self.survey.lost.len() == self.lost_as_planned {
             return Ok(());
         }
-        // It is not kept in memory, where it would take as much as all names of tables.
+        // The plan is not kept in memory, since it has the names of all tables.
         let mut plans = self.archive.plans().await?.into_iter();
         let Some(mut plan) = plans.find(|plan| plan.run == self.writer.run) else { return Ok(()) };
         plan.lost = planned(&self.survey.lost);
@@ -141,7 +141,7 @@ impl Run<'_> {
             .map(|lost| {
                 if lost.dump.is_some() {
                     return format!(
-                        "the {} was taken again because its file was missing or had changed",
+                        "the {} was made again because its file was missing or had changed",
                         lost.id()
                     );
                 }
@@ -149,8 +149,8 @@ impl Run<'_> {
                 let again = commits.iter().filter(|c| c.takes_over(lost));
                 let rows: u64 = again.map(|commit| commit.rows).sum();
                 format!(
-                    "{} {} was read again because files of it were missing or had changed: it had {} rows, and the \
-                     source gave {rows}",
+                    "{} {} was read again because some of its files were missing or had changed: it had {} rows, and the \
+                     source now gave {rows}",
                     lost.id(),
                     lost.slice,
                     lost.rows
@@ -160,7 +160,7 @@ impl Run<'_> {
         told.into_iter().for_each(|warning| self.warn(warning));
     }
 
-    /// Warns of what dead runs had requested beyond the range of this run and did not commit.
+    /// Warns of what dead runs had requested, but neither they nor this run have committed.
     pub(super) async fn warn_of_abandoned(&mut self, state: &ArchiveIndex) -> Result<()> {
         let committed = state.by_table();
         for planned in self.archive.plans().await?.into_iter().flat_map(|plan| plan.tables) {
@@ -170,7 +170,7 @@ impl Run<'_> {
                 planned.requested.into_iter().flat_map(|requested| coverage.missing(requested))
             {
                 let warning = format!(
-                    "{} {gap} was requested by an earlier run that did not end, and it is not in the archive",
+                    "{} {gap} was requested by an earlier run that did not finish, and is not in the archive",
                     planned.id
                 );
                 self.warn(warning);
@@ -179,8 +179,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Warns where the rows of a database were read from several snapshots: they fit together only if nobody wrote
-    /// between these.
+    /// Warns if the rows of a database were read from several snapshots, which are consistent with each other only if
+    /// nobody wrote in between.
     pub(super) fn warn_of_moments(&mut self, state: &ArchiveIndex) {
         let mut moments = BTreeMap::<(&str, &str), BTreeSet<&str>>::new();
         for commit in &state.commits {
@@ -191,25 +191,25 @@ impl Run<'_> {
             self.warn(format!(
                 "{database} of {source}: its rows were read at {} moments, and somebody wrote between these: the chunks of \
                  each moment are consistent, but all of them together may not be; `snapshot` in \
-                 catalog/chunks.parquet tells them apart",
+                 catalog/chunks.parquet names the moment of each",
                 moments.len()
             ));
         }
     }
 
-    /// The archive is sealed.
+    /// Notes that the archive is sealed.
     pub(super) fn complete(&mut self) {
         let unsaved = Failed::unsaved(&self.summary.artifacts);
         if unsaved.is_empty() {
             self.summary.status = ExportStatus::Complete;
             self.summary.exit = Exit::Done;
         } else {
-            // The archive is sealed with all of its rows; the next run saves the definitions.
+            // The archive is sealed with all its rows; the next run tries to save the definitions.
             self.summary.status = ExportStatus::CompleteExceptForDefinitions;
             self.summary.failed = unsaved;
             self.summary.hint = Some(
-                    "every row is in the archive, which is sealed; remove the cause and run the same command again to save \
-                     the definitions"
+                    "every row is in the sealed archive; remove the cause and run the same command again to save the \
+                 definitions"
                         .to_owned(),
                 );
         }

@@ -1,5 +1,5 @@
-//! The bytes of a dump on their way: hashed and read to their end by the format's own signs, before they are compressed
-//! and again as they are stored. Work on threads; memory is a few pieces.
+//! Hashes the bytes of a dump and checks them to their end by the signs of their format: before they are compressed, and
+//! again as they are stored. The work is done on threads, with memory for a few pieces.
 
 use std::io::{self, BufRead, Read};
 
@@ -16,40 +16,40 @@ use crate::model::DumpFormat;
 use crate::source::dump::format::{Defect, DumpParser, Whole};
 use crate::store::Store;
 
-/// Pieces that wait between two threads.
+/// How many pieces wait between two threads.
 pub(super) const PIECES: usize = 4;
-/// Bytes that are decompressed at once.
+/// How many bytes are decompressed at once.
 const PIECE_BYTES: usize = 256 << 10;
-/// What a compressed stream begins with, and the bit of the byte after it that says that its content has a checksum.
+/// The beginning of a compressed stream, and the bit of the next byte which says that the content has a checksum.
 const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 const HAS_CHECKSUM: u8 = 4;
 
-/// What is known of a dump when all of its bytes have passed.
+/// What is known about a dump when all its bytes have passed.
 #[derive(Debug)]
 pub struct Passed {
-    /// How many.
+    /// The number of bytes.
     pub bytes: u64,
-    /// Their SHA-256, where somebody wants to know it.
+    /// Their SHA-256, if it was requested.
     pub sha256: String,
-    /// What the format says of them.
+    /// The result of the check by the format.
     pub whole: Result<Whole, Defect>,
-    /// Whether not all of them were taken: after a fault the rest is of no use.
+    /// Whether not all bytes were taken, because they are useless after a defect or nobody wants them.
     pub gave_up: bool,
 }
 
-/// A dump as it stands in the store.
+/// A dump as it is in the store.
 #[derive(Debug)]
 pub struct Stored {
-    /// Bytes of the object.
+    /// The bytes of the object.
     pub bytes: u64,
     /// Their SHA-256.
     pub sha256: String,
-    /// What it is when it is decompressed.
+    /// The decompressed content.
     pub raw: Passed,
 }
 
-/// Reads what passes, on a thread, and hands it on. Where nothing is to be handed on it goes on after a fault, so that
-/// the hash is one of all bytes.
+/// Checks passing bytes on a thread and passes them on. Without a receiver, it continues after a defect, so that the hash
+/// covers all bytes.
 pub(super) fn pass(
     mut pieces: Receiver<Bytes>,
     next: Option<Sender<Bytes>>,
@@ -71,7 +71,7 @@ pub(super) fn pass(
             if let Some(next) = &next
                 && (fault.is_some() || next.blocking_send(piece).is_err())
             {
-                gave_up = true; // which ends the program
+                gave_up = true; // this ends the program
                 break;
             }
         }
@@ -84,8 +84,8 @@ pub(super) fn pass(
     })
 }
 
-/// Reads a dump as it stands in the store, decompressed, to its end; `None` where it is not there. Of the decompressed
-/// bytes the hash is made only on request: the object's own hash and zstd's checksum bind them already.
+/// Reads a dump in the store, decompressed, to its end; `None` if it does not exist. The decompressed bytes are hashed only
+/// on request, since the hash of the object and zstd's checksum already determine them.
 pub async fn read_stored(
     store: &Store,
     key: &str,
@@ -99,7 +99,7 @@ pub async fn read_stored(
     let passing = pass(raw, None, format, is_hashed);
     while let Some(piece) = stream.next().await {
         if sender.send(piece?).await.is_err() {
-            break; // the thread has ended, which its result says
+            break; // the thread has failed, and its result says why
         }
     }
     drop(sender);
@@ -112,12 +112,12 @@ pub async fn read_stored(
     Ok(Some(Stored { bytes, sha256, raw }))
 }
 
-/// Decompresses what comes, and hashes all of it as it came.
+/// Decompresses the pieces and hashes all of them as they arrived.
 fn decompress(stored: Receiver<Bytes>, to: &Sender<Bytes>) -> (u64, String, io::Result<()>) {
     let mut incoming =
         Incoming { pieces: stored, piece: Bytes::new(), bytes: 0, hash: Sha256::new() };
     let decompressed = decompress_to(&mut incoming, to);
-    // The hash is of all bytes, also of those that nobody could decompress.
+    // The hash covers all bytes, including those that could not be decompressed.
     let rest = io::copy(&mut incoming, &mut io::sink());
     (incoming.bytes, hex(&incoming.hash.finalize()), decompressed.and(rest.map(drop)))
 }
@@ -126,7 +126,7 @@ fn decompress_to(incoming: &mut Incoming, to: &Sender<Bytes>) -> io::Result<()> 
     let begin = incoming.fill_buf()?;
     if begin.get(..4) != Some(&MAGIC) || begin.get(4).is_none_or(|flags| flags & HAS_CHECKSUM == 0)
     {
-        return Err(io::Error::other("it is no zstd with a checksum"));
+        return Err(io::Error::other("it is not zstd with a checksum"));
     }
     let mut decoder = zstd::stream::read::Decoder::with_buffer(incoming)?;
     loop {
@@ -138,7 +138,7 @@ fn decompress_to(incoming: &mut Incoming, to: &Sender<Bytes>) -> io::Result<()> 
     }
 }
 
-/// Pieces as they come from the store, hashed when they are taken.
+/// The pieces from the store, which are hashed when they are taken.
 struct Incoming {
     pieces: Receiver<Bytes>,
     piece: Bytes,

@@ -1,6 +1,6 @@
-//! One native dump from its program to a commit: read to its end, compressed and hashed on threads, uploaded, read back
-//! and read to its end once more. The upload is completed only when everything else is known: until then nothing of the
-//! dump can be seen.
+//! Brings one native dump from its program to a commit: it is checked to its end, compressed and hashed on threads,
+//! uploaded, read back and checked to its end once more. The upload is completed only when the dump is known to be
+//! complete; until then it is not visible.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -27,24 +27,24 @@ use crate::source::dump::format::Whole;
 use crate::store::upload::Upload;
 use crate::window::{now, rfc3339};
 
-/// How hard zstd tries: its own default, which keeps up with the programs.
+/// The level of zstd: its own default, which keeps up with the programs.
 const LEVEL: i32 = 3;
-/// Bytes of a dump that are compressed as one frame: far more than zstd looks back at this level.
+/// The bytes of a dump in one frame, which are far more than zstd's window at this level.
 const FRAME_BYTES: usize = 4 << 20;
-/// The most frames that are made at once.
+/// The most frames that are made at the same time.
 const FRAMES: usize = 4;
 /// How many tables a message names.
 const NAMED: usize = 5;
 
-/// What became of the bytes on their way to the store.
+/// The compressed bytes that went to the store.
 struct Compressed {
     bytes: u64,
     sha256: String,
 }
 
 impl ChunkWriter {
-    /// Brings a dump into the store and reads it back. What is returned is durable, but counts only once it is
-    /// committed.
+    /// Brings a dump into the store and reads it back. The file of the returned commit is durable, but counts only once
+    /// the commit is written.
     pub(super) async fn write_dump(
         &self,
         source: &dyn Source,
@@ -64,7 +64,7 @@ impl ChunkWriter {
         let Compressed { bytes, sha256 } = compressed;
         let file = FileRecord { key, bytes, sha256, rows: 0 };
         if let Err(error) = self.interrupt.or(self.read_back(&file, &plan, &passed, &whole)).await {
-            let _ = self.store.delete(&file.key).await; // a sweep finds what is left
+            let _ = self.store.delete(&file.key).await; // a sweep finds the rest
             self.progress.uncount(0, file.bytes);
             return Err(error.into());
         }
@@ -100,7 +100,7 @@ impl ChunkWriter {
         })
     }
 
-    /// Brings the bytes into the store, where they are seen only if all is well.
+    /// Brings the bytes into the store, where they become visible only if the dump is complete.
     async fn store_dump(
         &self,
         source: &dyn Source,
@@ -124,7 +124,7 @@ impl ChunkWriter {
         let (upload, sent) = uploading.await.map_err(lost)?;
         let (bytes, known) = match sent {
             Ok(bytes) => (bytes, all_is_well(compressed, passed, dumped)),
-            // It makes the others fail.
+            // A failed upload makes the others fail.
             Err(error) => (0, Err(error.into())),
         };
         let known = match known {
@@ -151,7 +151,7 @@ impl ChunkWriter {
         (upload, Ok(bytes))
     }
 
-    /// A dump as it stands in the store, not as it was sent.
+    /// Checks a dump as it is in the store, and not as it was sent.
     async fn read_back(
         &self,
         file: &FileRecord,
@@ -162,7 +162,7 @@ impl ChunkWriter {
         let differs =
             |what: &str| Err(Error::of(Class::Retry, format!("{}: read back, {what}", file.key)));
         let Some(stored) = read_stored(&self.store, &file.key, &plan.format, false).await? else {
-            return differs("it is not there");
+            return differs("it does not exist");
         };
         match &stored.raw.whole {
             _ if (stored.bytes, &stored.sha256) != (file.bytes, &file.sha256) => {
@@ -170,15 +170,15 @@ impl ChunkWriter {
             }
             Err(fault) => differs(&format!("the dump {fault}")),
             Ok(found) if found != whole || stored.raw.bytes != sent.bytes => {
-                differs("it is another dump")
+                differs("it is not the dump that was written")
             }
             Ok(_) => Ok(()),
         }
     }
 }
 
-/// What is known of a dump before it may be seen: its program ended with exit status 0, its end was seen, and it has
-/// what it must have.
+/// Checks everything that must be known before a dump becomes visible: its program ended with exit status 0, the dump is
+/// complete by its format, and it has the tables that it must have.
 fn all_is_well(
     compressed: Result<io::Result<Compressed>, JoinError>,
     passed: Result<Passed, JoinError>,
@@ -191,7 +191,7 @@ fn all_is_well(
     let whole = std::mem::replace(&mut passed.whole, Err(String::new()));
     let of_source = |what: String| Failure::OfSource(Error::of(Class::Retry, what));
     let whole = whole.map_err(|fault| of_source(format!("the dump {fault}")));
-    // A program whose output is not taken any more fails because of that.
+    // If the output is not taken any more, the program fails only because of that.
     let dumped =
         if passed.gave_up { Dumped::default() } else { dumped.map_err(Failure::OfSource)? };
     let whole = whole?;
@@ -208,7 +208,7 @@ fn all_is_well(
     Ok((compressed, passed, whole))
 }
 
-/// Hands on what comes no faster than that.
+/// Passes the pieces on no faster than the pace.
 fn paced(mut pieces: Receiver<Bytes>, pace: Pace) -> Receiver<Bytes> {
     let (slowed, taken) = mpsc::channel(1);
     tokio::spawn(async move {
@@ -223,11 +223,11 @@ fn paced(mut pieces: Receiver<Bytes>, pace: Pace) -> Receiver<Bytes> {
 }
 
 fn lost(error: JoinError) -> Error {
-    Error::stop(format!("a task of the dump ended: {error}"))
+    Error::stop(format!("a task of the dump failed: {error}"))
 }
 
-/// Compresses what comes, into parts of one size. Frames are made side by side, since one thread is slower than some
-/// programs, and follow each other in the order of their content: any zstd reads them as one.
+/// Compresses the pieces into parts of one size. Several frames are made at the same time, since one thread is slower than
+/// some programs. They follow each other in the order of their content, and every zstd reads them as one stream.
 fn compress(
     mut pieces: Receiver<Bytes>,
     parts: Sender<Bytes>,
@@ -248,7 +248,7 @@ fn compress(
                 content.push(piece);
             }
             is_more = bytes >= FRAME_BYTES;
-            // What is empty is one frame, too.
+            // An empty dump is one frame as well.
             if bytes > 0 || is_first {
                 is_first = false;
                 frames.push_back(threads.spawn_blocking(move || frame(&content, bytes)));
@@ -273,7 +273,7 @@ fn frame(content: &[Bytes], bytes: usize) -> io::Result<Vec<u8>> {
     encoder.finish()
 }
 
-/// Gathers bytes until they make a part.
+/// Gathers bytes into parts.
 struct Parts {
     parts: Sender<Bytes>,
     part: Vec<u8>,

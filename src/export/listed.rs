@@ -1,4 +1,4 @@
-//! A source as it is listed again while a run is at work, and the chunks that wait for it.
+//! Lists a source again while a run is at work, and the chunks that wait for that.
 
 use std::sync::Arc;
 
@@ -8,14 +8,14 @@ use crate::retry::Retry;
 use crate::source::Source;
 use crate::window::Window;
 
-/// What a source has now; with the bounds of its tables, where there is reason to ask for them.
+/// What a source has now, with the bounds of its tables if there is a reason to ask for them.
 pub(super) type Listed = (Listing, Option<Vec<Option<Window>>>);
 
 /// Lists a source again.
 pub(super) async fn list_again(source: Arc<dyn Source>, retry: Retry) -> Result<Listed> {
     let of = source.name();
     let listing = retry.with_retry(of, || source.list()).await?;
-    // Listing may have given a source with snapshots a newer one; of other sources the bounds are costly to ask.
+    // A source with snapshots may have a newer one after the listing. For other sources, the bounds are costly to find.
     let bounds = if listing.tables.iter().any(|table| table.time_column.is_some()) {
         Some(retry.with_retry(of, || source.bounds(&listing.tables)).await?)
     } else {
@@ -30,6 +30,6 @@ pub(super) struct Relisting {
     /// The number of its table in the queue.
     pub(super) at: usize,
     pub(super) chunk: Chunk,
-    /// Why the listing is not the right one any more.
+    /// Why the listing is no longer valid.
     pub(super) error: Error,
 }

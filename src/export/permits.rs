@@ -1,5 +1,6 @@
-//! Who may read now: so many chunks at once, shared fairly between the sources. A source that does not answer holds
-//! its permits until a time-out, so the others must not stand in line behind all of its chunks.
+//! Permits to read: they limit the number of chunks that are read at the same time, and are shared fairly between the
+//! sources. A source that does not answer holds its permits until a time-out, so the others must not have to wait for all
+//! its chunks.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,17 +17,17 @@ pub(super) struct Permits(Arc<Mutex<State>>);
 struct State {
     free: usize,
     sources: HashMap<String, Share>,
-    /// How many permits have been given.
+    /// How many permits have been given so far.
     given: u64,
-    /// Who waits, the first to come at the front.
+    /// The waiting requests, with the oldest at the front.
     waiting: VecDeque<Waiting>,
 }
 
-/// What a source has of the permits. The one with the least comes first.
+/// The share that a source has of the permits. The source with the smallest share comes first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Share {
     held: usize,
-    /// When it was last given one, counted in permits.
+    /// When it was last given one, counted in permits given.
     last: u64,
 }
 
@@ -37,7 +38,7 @@ struct Waiting {
     give: oneshot::Sender<Permit>,
 }
 
-/// The right to read one chunk of a source, given back on drop.
+/// The right to read one chunk of a source. It is returned on drop.
 #[derive(Debug)]
 pub(super) struct Permit {
     permits: Permits,
@@ -45,15 +46,15 @@ pub(super) struct Permit {
 }
 
 impl Permits {
-    /// So many at once.
+    /// Permits for this many chunks at the same time.
     pub(super) fn new(most: usize) -> Self {
         let state =
             State { free: most, sources: HashMap::new(), given: 0, waiting: VecDeque::new() };
         Self(Arc::new(Mutex::new(state)))
     }
 
-    /// Waits for a permit for any of some sources. Of all that wait, the source that holds the fewest comes first, then
-    /// the one that was given its last one the longest time ago, then who came first.
+    /// Waits for a permit for any of some sources. Of all waiting sources, the one that holds the fewest permits comes
+    /// first, then the one that got its last one the longest time ago, then the oldest request.
     pub(super) async fn acquire(&self, sources: Vec<String>) -> Result<Permit> {
         let (give, given) = oneshot::channel();
         self.state().waiting.push_back(Waiting { sources, give });
@@ -61,7 +62,7 @@ impl Permits {
         given.await.map_err(|_| Error::stop("the workers have ended"))
     }
 
-    /// Gives what is free to those that wait.
+    /// Gives the free permits to waiting requests.
     fn give(&self) {
         loop {
             let mut state = self.state();
@@ -73,7 +74,7 @@ impl Permits {
             let share = state.sources.entry(source.clone()).or_default();
             *share = Share { held: share.held + 1, last: given };
             drop(state);
-            // Whoever does not wait any more has dropped the other end, and the permit with it.
+            // If nobody waits any more, the other end has been dropped, and this drops the permit.
             let _ = waiting.give.send(Permit { permits: self.clone(), source });
         }
     }
@@ -84,7 +85,7 @@ impl Permits {
 }
 
 impl State {
-    /// Who is next, and for which source; `None` where nobody is, or nothing is free.
+    /// The next request and its source; `None` if there is no request, or no free permit.
     fn next(&mut self) -> Option<(usize, String)> {
         self.waiting.retain(|waiting| !waiting.give.is_closed());
         if self.free == 0 {
@@ -129,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn who_holds_the_fewest_comes_first() {
+    fn the_source_that_holds_the_fewest_comes_first() {
         let permits = Permits::new(3);
         let both = ["a", "b"];
         let held: Vec<Permit> = (0..3).map(|_| now(&permits, &both).unwrap()).collect();
@@ -140,9 +141,9 @@ mod tests {
         assert!(now(&permits, &["a"]).is_some(), "whoever has gone away leaves nothing behind");
     }
 
-    /// A source that never answers has more chunks that wait than the other.
+    /// A source that never answers has more waiting chunks than the other.
     #[test]
-    fn a_source_that_hangs_does_not_keep_the_other_from_its_turn() {
+    fn a_source_that_hangs_does_not_hold_up_the_other() {
         let permits = Permits::new(1);
         let hangs = now(&permits, &["hangs"]).unwrap();
         let acquire = |source: &str| Box::pin(permits.acquire(vec![source.to_owned()]));
@@ -159,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn those_of_one_source_come_in_their_order() {
+    fn requests_of_one_source_are_served_in_their_order() {
         let permits = Permits::new(1);
         let held = now(&permits, &["a"]).unwrap();
         let mut waiting: Vec<_> =

@@ -1,5 +1,5 @@
-//! Finds out what a run has to do by comparing a survey of the sources with what the archive has. Nothing is
-//! written before that is known, so that a sealed archive stays as it is.
+//! Finds out what a run has to do, by comparing a survey of the sources with what the archive has. Nothing is written
+//! before that is known, so that a sealed archive stays as it is.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::AtomicUsize;
@@ -33,7 +33,7 @@ use crate::survey::{Known, Lost, Survey, Surveyed, survey};
 use crate::text::several;
 use crate::window::{Slice, now, rfc3339};
 
-/// Surveys the sources, holds them against the archive, and says what is to be done.
+/// Surveys the sources, compares them with the archive, and returns a run that knows what to do.
 pub async fn prepare<'a>(
     job: &'a Job,
     archive: &Archive,
@@ -46,11 +46,11 @@ pub async fn prepare<'a>(
     let state = archive.state().await?;
     for other in state.living(&run).filter(|run| !run.amends) {
         progress.note(&format!(
-            "another run is at work on this archive: {} since {} (process {}); the two do no harm, but they do the work twice",
+            "another run is at work on this archive: {} since {} (process {}); this does no harm, but the work is done twice",
             other.run, other.started, other.pid
         ));
     }
-    // This may refuse. Nothing is written before, so that a sealed archive stays as it is.
+    // This may refuse the archive. Nothing was written before, so a sealed archive stays as it is.
     let found = archive.inspect().await?;
     let plans = archive.plans().await?;
     let known = Known::of(&state, &plans);
@@ -63,11 +63,11 @@ pub async fn prepare<'a>(
             several(stale, "chunk")
         ));
     }
-    // The archive is looked at again because the survey takes time and another run may have ended in the meantime.
+    // The archive is read again, because the survey takes time and another run may have ended meanwhile.
     let state = archive.state().await?;
     request_uncovered(&mut survey, &state);
     let gone = gone(job, &survey, &state, &started);
-    // This may refuse, too.
+    // This may refuse the archive as well.
     let (again, left) = divide(&survey, &Known::of(&state, &[]), job.keep);
     let Planned { queue, paths, surveyed, mut plan } =
         plan(job, &mut survey, progress, &state, &again, &run)?;
@@ -75,7 +75,7 @@ pub async fn prepare<'a>(
     let sealed = state.sealed && !state.uncatalogued && state.superseded.is_empty();
     let requested = state.run.iter().flat_map(|run| &run.requested);
     let known: HashSet<&TableId> = requested.map(|requested| &requested.table).collect();
-    // Definitions that the last run could not save are tried again.
+    // Definitions that the last run could not save are to be saved now.
     let last = state.run.iter().flat_map(|run| &run.artifacts);
     let unsaved = last
         .filter(|artifact| matches!(artifact.status, ArtifactOutcome::Failed(_)))
@@ -97,7 +97,7 @@ pub async fn prepare<'a>(
         if swept > 0 {
             tracing::info!("removed {swept} files that an interrupted run left");
         }
-        // This comes after the sweep, for which the commits that are read again still count.
+        // This comes after the sweep, for which the commits that are read again must still count.
         archive.read_again(again.before.values()).await;
     }
     progress.left(queue.chunks_left(), None);
@@ -174,13 +174,13 @@ pub async fn prepare<'a>(
     })
 }
 
-/// About how many rows there are to be read, where the sources know it of every table.
+/// The estimated number of rows to read, if the sources know it for every table.
 fn expected_rows(survey: &Survey, surveyed: &[usize]) -> Option<u64> {
     let with_rows = surveyed.iter().filter(|at| !survey.tables[**at].table.is_dump());
     let of_table = with_rows.map(|at| {
         let Surveyed { table, source, bounds, requested, .. } = &survey.tables[*at];
         let rows = survey.sources[*source].source.size(&table.id).rows? as f64;
-        // The estimate is of the whole table.
+        // The source's estimate is for the whole table.
         let part = match (bounds, requested) {
             (Some(bounds), Some(requested)) => {
                 let part = bounds.intersect(requested).map_or(0, |part| part.width());
@@ -193,8 +193,8 @@ fn expected_rows(survey: &Survey, surveyed: &[usize]) -> Option<u64> {
     of_table.sum::<Option<u64>>().filter(|rows| *rows > 0)
 }
 
-// Half of the memory of a chunk is for the open row group, which the writer holds encoded; the rest is for batches,
-// for parts and for the answer of the source.
+// Half of a chunk's memory is for the open row group, which the writer holds encoded. The rest is for batches, parts and
+// the answer of the source.
 fn encode_options(job: &Job, part_bytes: usize) -> EncodeOptions {
     let of_chunk = job.limits.memory_bytes / job.limits.concurrency;
     EncodeOptions {
@@ -212,7 +212,7 @@ struct Planned {
     plan: RunPlan,
 }
 
-/// Sources that a run goes on without, as its plan has them.
+/// The sources without which a run goes on, as they are recorded in its plan.
 pub(super) fn planned(lost: &[Lost]) -> Vec<PlannedLoss> {
     let planned =
         |lost: &Lost| PlannedLoss { source: lost.source.clone(), why: lost.error.to_string() };
@@ -260,7 +260,7 @@ fn plan(
         }
         let coverage: Coverage = stay().map(|commit| commit.slice).collect();
         let (todo, mut null_time) = surveyed_table.remaining(&coverage);
-        // This is read again even if no row is without a time any more.
+        // The slice is read again even if every row has a time now.
         null_time |= is_again(Slice::NullTime);
         if !todo.is_empty() || null_time {
             queue.add(

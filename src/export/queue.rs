@@ -1,5 +1,4 @@
-//! PURE: tables and what is left of them become chunks, oldest first, in windows whose width is
-//! learned. Knows no source and no archive.
+//! PURE: divides what remains of the tables into chunks, oldest first, in windows whose width is learned.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
@@ -11,11 +10,11 @@ use crate::export::window_sizing::WindowSizing;
 use crate::model::{Chunk, Table};
 use crate::window::{DAY, MIN_WIDTH, Slice, Window};
 
-/// What is left to do, over all tables.
+/// The remaining work, for all tables.
 #[derive(Debug, Default)]
 pub struct Queue {
     tables: Vec<TableQueue>,
-    /// By the name of their source, what is left of its tables.
+    /// For each source, its tables with remaining work, the oldest first.
     oldest: BTreeMap<String, BinaryHeap<Reverse<(i64, usize)>>>,
 }
 
@@ -26,13 +25,12 @@ struct TableQueue {
     todo: VecDeque<Window>,
     data_ranges: Vec<Window>,
     sizing: WindowSizing,
-    /// Rows and width of what was read of it.
+    /// The rows and the width of its windows that were read.
     seen: (u64, u64),
 }
 
 impl Queue {
-    /// Adds a table with what is left of it: windows, and the rows without a time or not. Returns its
-    /// number here.
+    /// Adds a table with what remains of it: windows, and perhaps the rows without a time. Returns its number in the queue.
     pub fn add(
         &mut self,
         table: Arc<Table>,
@@ -58,15 +56,15 @@ impl Queue {
         at
     }
 
-    /// The oldest chunk that is left of any source, with the number of its table.
+    /// Takes the oldest remaining chunk of all sources. Returns it with the number of its table.
     pub fn take(&mut self) -> Option<(usize, Chunk)> {
-        // The heaps have the greatest in front, which is the oldest.
+        // The greatest entry of a heap is at its front, and is the oldest.
         let fronts = self.oldest.iter().filter_map(|(source, heap)| Some((heap.peek()?, source)));
         let source = fronts.max()?.1.clone();
         self.take_of(&source)
     }
 
-    /// The oldest chunk that is left of a source, with the number of its table.
+    /// Takes the oldest remaining chunk of a source. Returns it with the number of its table.
     pub fn take_of(&mut self, source: &str) -> Option<(usize, Chunk)> {
         let heap = self.oldest.get_mut(source)?;
         let Reverse((_, at)) = heap.pop()?;
@@ -84,18 +82,18 @@ impl Queue {
         let chunk = Chunk { table: Arc::clone(&table.table), slice };
         heap.extend(table.oldest(at));
         if table.todo.is_empty() {
-            table.todo.shrink_to_fit(); // of many tables
+            table.todo.shrink_to_fit(); // there may be very many tables
         }
         Some((at, chunk))
     }
 
-    /// The sources of which something is left.
+    /// The sources with remaining work.
     pub fn sources(&self) -> impl Iterator<Item = &str> {
         let left = self.oldest.iter().filter(|(_, heap)| !heap.is_empty());
         left.map(|(source, _)| source.as_str())
     }
 
-    /// Forgets what is left of a source.
+    /// Forgets the remaining work of a source.
     pub fn drop_source(&mut self, source: &str) {
         self.oldest.remove(source);
         for table in self.tables.iter_mut().filter(|table| table.table.id.source == source) {
@@ -104,7 +102,7 @@ impl Queue {
         }
     }
 
-    /// Gives slices back to be done again.
+    /// Puts slices of a table back into the queue.
     pub fn requeue(&mut self, at: usize, slices: &[Slice]) {
         let table = &mut self.tables[at];
         for slice in slices {
@@ -116,20 +114,19 @@ impl Queue {
                 }
             }
         }
-        // Entries of the heap that are no longer the front's are stale, not wrong: the front is
-        // what gets done.
+        // The table may have an entry with its former oldest window, which is replaced.
         let heap = self.oldest.entry(table.table.id.source.clone()).or_default();
         heap.retain(|Reverse((_, other))| *other != at);
         heap.extend(table.oldest(at));
     }
 
-    /// Forgets what was left of a table; this is left of it now.
+    /// Replaces the remaining work of a table.
     pub fn restart(&mut self, at: usize, todo: Vec<Window>, null_time: bool) {
         (self.tables[at].todo, self.tables[at].null_time) = (todo.into(), null_time);
         self.requeue(at, &[]);
     }
 
-    /// Halves a chunk that was too much, and remembers the width. `false` when it is too narrow.
+    /// Halves a chunk that was too much and learns from its width. Returns `false` if it is too narrow.
     pub fn split(&mut self, at: usize, chunk: &Chunk) -> bool {
         let Slice::Window(window) = chunk.slice else { return false };
         if chunk.table.read_mode.is_one_pass() {
@@ -152,8 +149,7 @@ impl Queue {
             && self.tables[at].core(window).halves(MIN_WIDTH).is_some()
     }
 
-    /// Learns from a chunk that is done. `most_rows` is what a chunk should have at most, where there is a
-    /// quota.
+    /// Learns from a chunk that is done. `most_rows` is the most rows that a chunk should have under a quota.
     pub fn learn(
         &mut self,
         at: usize,
@@ -183,24 +179,24 @@ impl Queue {
         &self.tables[at].table
     }
 
-    /// Replaces the tables by newly listed ones, where columns were added meanwhile.
+    /// Replaces the tables by those of a new listing.
     pub fn relisted(&mut self, listed: &[Arc<Table>]) {
         let listed: HashMap<_, _> = listed.iter().map(|table| (&table.id, table)).collect();
         for queue in &mut self.tables {
             if let Some(table) = listed.get(&queue.table.id) {
                 queue.table = Arc::clone(table);
-                // There may be rows where there were none.
+                // There may be rows in ranges that had none.
                 queue.data_ranges.clone_from(&table.data_ranges);
             }
         }
     }
 
-    /// About how many chunks are left at the widths learned so far.
+    /// The estimated number of remaining chunks, at the widths learned so far.
     pub fn chunks_left(&self) -> u64 {
         self.tables.iter().map(TableQueue::chunks_left).sum()
     }
 
-    /// The same for each source.
+    /// The estimated number of remaining chunks for each source.
     pub fn chunks_left_by_source(&self) -> BTreeMap<&str, u64> {
         let mut left = BTreeMap::new();
         for table in &self.tables {
@@ -209,7 +205,7 @@ impl Queue {
         left
     }
 
-    /// About how many rows are left, where the tables that are read are as dense as they were so far.
+    /// The estimated number of remaining rows of the tables that have been read in part, if these are evenly dense.
     pub fn rows_left(&self) -> Option<u64> {
         let of_table = |table: &TableQueue| {
             let (rows, width) = table.seen;
@@ -219,14 +215,14 @@ impl Queue {
         self.tables.iter().filter_map(of_table).reduce(u64::saturating_add)
     }
 
-    /// Whether nothing is left.
+    /// Whether no work remains.
     pub fn is_empty(&self) -> bool {
         self.oldest.values().all(BinaryHeap::is_empty)
     }
 }
 
 impl TableQueue {
-    /// Its place among the others; `None` when nothing is left.
+    /// Its entry in the heap; `None` if nothing remains of it.
     fn oldest(&self, at: usize) -> Option<Reverse<(i64, usize)>> {
         match (self.null_time, self.todo.front()) {
             (true, _) => Some(Reverse((i64::MIN, at))),
@@ -234,15 +230,15 @@ impl TableQueue {
         }
     }
 
-    /// The part of a window that can hold rows, which alone matters for its width.
+    /// The part of a window that can have rows. Only this part matters for the width.
     fn core(&self, window: Window) -> Window {
         let first = self.data_ranges.first().map_or(window.from, |w| w.from);
         let last = self.data_ranges.last().map_or(window.to, |w| w.to);
         Window::new(first, last).and_then(|all| window.intersect(&all)).unwrap_or(window)
     }
 
-    /// Where the window that begins what is left should end. Time without rows costs no window of
-    /// its own: it is read together with the rows after it, or with the last ones.
+    /// Where the next window should end, given the remaining time. Time without rows gets no window of its own: it is read
+    /// together with the rows after it, or with the last ones.
     fn end(&self, left: Window) -> i64 {
         if self.table.read_mode.is_one_pass() {
             return left.to;
@@ -254,8 +250,7 @@ impl TableQueue {
         let Some(first) = first_from(left.from).filter(|first| *first < left.to) else {
             return left.to;
         };
-        // Aligned to midnight whatever the width; widths below a day that divide it are aligned to
-        // their own multiples as well.
+        // Windows are aligned to midnight. If their width divides a day, they are aligned to its multiples.
         let unit = i128::from(self.sizing.width().min(DAY));
         let end = i128::from(first).div_euclid(unit) * unit + i128::from(self.sizing.width());
         let mut end = i64::try_from(end).map_or(left.to, |end| end.min(left.to));
@@ -268,7 +263,7 @@ impl TableQueue {
         }
     }
 
-    /// How much of a window can hold rows.
+    /// How much of a window can have rows.
     fn width_of_rows(&self, window: &Window) -> u64 {
         let ranges = self.data_ranges.iter().filter_map(|range| range.intersect(window));
         ranges.map(|range| range.width().unsigned_abs()).fold(0, u64::saturating_add)
@@ -394,14 +389,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn chunks_cover_what_is_left_exactly_once(
+        fn chunks_cover_the_remaining_time_exactly_once(
             todo in windows(1000),
             data_ranges in windows(1000),
             cuts in prop::collection::btree_set(0i64..1000, 0..5),
             width in 1i64..300,
             splits in prop::collection::vec(any::<bool>(), 0..40),
         ) {
-            // One unit is a second here, so that windows are wide enough to be halved.
+            // In this test one unit is a second, so that windows are wide enough to be halved.
             let scale = |w: &Window| window(w.from * SECOND, w.to * SECOND);
             let todo: Vec<Window> = todo.iter().map(scale).collect();
             let data_ranges: Vec<Window> = data_ranges.iter().map(scale).collect();

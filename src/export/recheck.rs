@@ -1,5 +1,5 @@
-//! Before the seal the sources are listed again: a change of a table may have hidden rows from a read that ended
-//! well. Whatever may have missed rows is read again.
+//! Lists the sources again before the seal. A change of a table may have hidden rows from a read that ended without an
+//! error, so every slice that may lack rows is read again.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ const ROUNDS: u32 = 5;
 const NAMED: usize = 5;
 
 impl Run<'_> {
-    /// Lists all sources again. `true` where something was taken out of the archive and queued again.
+    /// Lists all sources again. Returns `true` if something was taken out of the archive and queued again.
     pub(super) async fn retract_what_changed(&mut self, state: &ArchiveIndex) -> Result<bool> {
         self.writer.progress.doing("listing the sources again");
         let mut doubted = Vec::new();
@@ -38,7 +38,7 @@ impl Run<'_> {
             let id = &self.survey.tables[*first].table.id;
             let (source, rounds) = (id.source.clone(), self.change_rounds);
             let error = Error::incomplete(format!(
-                "{id} was read {rounds} times, and its columns keep changing, so that rows may be missing each time"
+                "{id} was read {rounds} times, but its columns keep changing, so rows may be missing each time"
             ));
             let error = error.hint("stop the writers first; then run the same command again");
             return self.lose(&source, error).map(|()| false);
@@ -67,7 +67,7 @@ impl Run<'_> {
         }
     }
 
-    /// Queues slices in the windows that were used before, each of which was neither too wide nor too narrow.
+    /// Queues slices with the widths of before, which were neither too wide nor too narrow.
     fn queue_again(&mut self, surveyed: usize, slices: &[Slice]) {
         let Surveyed { table, bounds, first_width, .. } = &self.survey.tables[surveyed];
         let mut windows: Vec<Window> = slices.iter().filter_map(|slice| slice.window()).collect();
@@ -78,8 +78,7 @@ impl Run<'_> {
         self.surveyed.push(surveyed);
     }
 
-    /// The commits of a source that may lack rows of the tables as they are listed now. The survey takes over the
-    /// new listing.
+    /// The commits of a source that may lack rows of the tables as they are listed now. The survey gets the new listing.
     async fn doubted(
         &mut self,
         number: usize,
@@ -99,15 +98,15 @@ impl Run<'_> {
                 continue;
             }
             let Some(now) = now.remove(&surveyed.table.id) else { continue };
-            // The chunks keep what they were read as: the same is not to be held twice.
+            // The chunks keep the tables as which they were read. Equal tables must not be in memory twice.
             let now =
                 if now == *surveyed.table { Arc::clone(&surveyed.table) } else { Arc::new(now) };
-            // The chunks of a table were read under few different listings.
+            // The chunks of a table were read under only a few different listings.
             let mut missed = Vec::<(Arc<Table>, Vec<Window>)>::new();
             for commit in committed.get(&now.id).into_iter().flatten() {
                 let read = match self.committed.get(&(at, commit.slice)) {
                     Some(read) => Arc::clone(read),
-                    // The commit is of a run that ended before it came to its seal; sealed commits stay as they are.
+                    // The commit belongs to a run that ended before its seal. Sealed commits stay as they are.
                     None if loose.contains(&commit_key(&commit.path, commit.slice))
                         && !state.living(&self.writer.run).any(|run| run.run == commit.run) =>
                     {
@@ -140,8 +139,8 @@ impl Run<'_> {
         Ok(doubted)
     }
 
-    /// Warns of tables that were added in the meantime, which are not in the archive, and of those that were removed,
-    /// of which the archive may have only a part.
+    /// Warns of tables that were created during the run, which are not in the archive, and of tables that were dropped, of
+    /// which the archive may have only a part.
     fn warn_of_tables(&mut self, number: usize, listing: &Listing) {
         let select = &self.job.sources[self.survey.sources[number].place].select;
         let is_new = |id: &&TableId| {
@@ -157,8 +156,7 @@ impl Run<'_> {
         let went = surveyed.map(|table| &table.table.id).filter(|id| !there.contains(id));
         let went = named(went).map(|names| {
             format!(
-                "not in the source any more, so the archive may have only the part of them that had been read \
-                 before: {names}"
+                "not in the source any more, so the archive may have only the part that had been read before: {names}"
             )
         });
         for warning in came.into_iter().chain(went) {
@@ -169,7 +167,7 @@ impl Run<'_> {
     }
 }
 
-/// A table as a commit says that it was read.
+/// The table as which a commit was read.
 fn as_read(now: &Table, commit: &Commit) -> Table {
     let columns = commit.columns.iter().map(|column| {
         let same = |now: &&crate::model::Column| {

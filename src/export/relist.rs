@@ -1,5 +1,5 @@
-//! A table turned out to differ from what was listed while the run is at work: the source is listed again, and what
-//! was read under the old listing is read again.
+//! Handles a table that turns out to differ from the listing: its source is listed again, and what was read under the old
+//! listing is read again if necessary.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -19,11 +19,11 @@ use crate::window::{Slice, now_micros};
 const STRIKES: u32 = 5;
 
 impl Run<'_> {
-    /// A table differs from what was listed: it has a new column, a type was too narrow, or another table has its name.
-    /// Its source is to be listed again, and nothing new is read of it until then.
+    /// Notes that a table differs from the listing: it has a new column, a type was too narrow, or another table has its
+    /// name. Its source is to be listed again, and nothing new is read of it before that.
     pub(super) fn relist(&mut self, at: usize, chunk: Chunk, error: Error) {
         if self.queue.table(at).columns != chunk.table.columns {
-            // Another chunk has caused a new listing already; this one was still read under the old listing.
+            // Another chunk has already caused a new listing, while this one was still read under the old one.
             self.queue.requeue(at, &[chunk.slice]);
             return;
         }
@@ -31,7 +31,7 @@ impl Run<'_> {
         self.relisting.entry(source).or_default().push(Relisting { at, chunk, error });
     }
 
-    /// Takes over a new listing of a source. What was read under the old one is queued again.
+    /// Takes over a new listing of a source, and queues again what must be read again.
     pub(super) async fn relisted(&mut self, source: &str, listed: Result<Listed>) -> Result<()> {
         let waiting = self.relisting.remove(source).unwrap_or_default();
         if self.survey.is_lost(source) {
@@ -51,7 +51,7 @@ impl Run<'_> {
             let Some(&found) = places.get(&surveyed.table.id) else { continue };
             let table = &tables[found];
             surveyed.table = Arc::clone(table);
-            // In a newer snapshot there may be rows beyond the old bounds; the seal looks for gaps.
+            // A newer snapshot may have rows beyond the old bounds, for which the seal looks.
             if let Some(bounds) = bounds.as_ref().map(|bounds| bounds[found]) {
                 let requested = requested(table, bounds, self.job.from, self.job.to, now_micros());
                 surveyed.requested = union(surveyed.requested, requested);
@@ -76,7 +76,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Gives a chunk back that waited for a new listing.
+    /// Puts a chunk that waited for a new listing back into the queue.
     fn go_on_with(
         &mut self,
         at: usize,
@@ -87,7 +87,7 @@ impl Run<'_> {
     ) -> Result<()> {
         if !places.contains_key(&chunk.table.id) {
             let unreadable = listing.unreadable.iter().find(|(id, _)| *id == chunk.table.id);
-            let why = unreadable.map_or("it is not there any more", |(_, why)| why);
+            let why = unreadable.map_or("the table does not exist any more", |(_, why)| why);
             let lost = Error::fail(format!("{error}; {why}"));
             self.fail(
                 chunk,
@@ -98,25 +98,26 @@ impl Run<'_> {
         }
         self.queue.requeue(at, &[chunk.slice]);
         if self.queue.table(at).columns == chunk.table.columns {
-            // The listing has not changed, so the next attempt may fail in the same way: this must end some time.
+            // The listing has not changed, so the next attempt may fail in the same way. The number of attempts is limited.
             let strikes = self.strikes.entry(chunk.table.id.clone()).or_default();
             *strikes += 1;
             if *strikes > STRIKES {
-                let error =
-                    error.context(chunk).hint("stop the writers first: its columns keep changing");
+                let error = error
+                    .context(chunk)
+                    .hint("the columns of the table keep changing: stop the writers first");
                 return self.lose(&chunk.table.id.source, error);
             }
         }
         Ok(())
     }
 
-    /// Another table has the name of this one. What this run has read of the old one says nothing about the new one,
-    /// so all of the new one is read. Chunks in flight are thrown away when they end. A table may have several
-    /// entries in the queue; the first one gets all of the work.
+    /// Another table has the name of this one. What this run has read of the old one says nothing about the new one, so
+    /// all of the new one is read. Chunks in flight are discarded when they end. A table may have several entries in the
+    /// queue, the first of which gets all the work.
     async fn restart(&mut self, at: usize, is_first: bool) -> Result<()> {
         let table = Arc::clone(self.queue.table(at));
         self.writer.progress.note(&format!(
-            "{}: the table was replaced, altered or rewritten while the run was at work; it is read anew",
+            "{}: the table was replaced, altered or rewritten during the run; it is read from the beginning",
             table.id
         ));
         self.retract(at, &table.id).await?;
@@ -128,7 +129,7 @@ impl Run<'_> {
             let coverage: Coverage = earlier.iter().map(|commit| commit.slice).collect();
             (todo, null_time) = self.survey.tables[self.surveyed[at]].remaining(&coverage);
         }
-        // Earlier runs may have divided the table in another way; windows of both ways would overlap.
+        // Earlier runs may have divided the table differently, so that windows of both divisions would overlap.
         let divided =
             earlier.iter().try_for_each(|commit| same_division(&table, commit.state.as_deref()));
         if let Err(error) = divided {
@@ -140,14 +141,14 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Takes back what this run has committed of a table and returns the slices. All files that a run writes of a
-    /// table have one schema and come from one table.
+    /// Removes what this run has committed of a table and returns the slices. All files that a run writes of a table must
+    /// have one schema and come from one table.
     async fn retract(&mut self, at: usize, table: &TableId) -> Result<Vec<Slice>> {
         let state = self.archive.state().await?;
         let surveyed = self.surveyed[at];
         let mut slices = Vec::new();
         for commit in state.commits.iter().filter(|commit| commit.id() == *table) {
-            // A commit whose outcome has not been handled yet is taken back when it is.
+            // A commit whose outcome has not been handled yet is removed when it is handled.
             if self.committed.contains_key(&(surveyed, commit.slice)) {
                 self.uncount(surveyed, commit).await?;
                 slices.push(commit.slice);
@@ -168,12 +169,12 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Lets a commit replace an earlier one of the same slice. `false` where it does not: the table is empty now, and
-    /// the archive may hold the only copy of its rows.
+    /// Lets a commit replace an earlier one of the same slice. Returns `false` if it does not, because the table is empty
+    /// now and the archive may have the only copy of its rows.
     pub(super) async fn take_over(&mut self, at: usize, commit: &Commit) -> Result<bool> {
         let at = self.surveyed[at];
         let Some(before) = self.again.before.get(&(at, commit.slice)) else { return Ok(true) };
-        // A dump is another each time: it says when it was taken, or by which token it ends.
+        // No two dumps are equal: they contain the time at which they were made, or a random token.
         if commit.dump.is_some() {
             return Ok(true);
         }

@@ -1,5 +1,5 @@
-//! A run from its plan to its seal: chunks in flight, what becomes of each, and what has to be looked at again before
-//! the archive is sealed.
+//! A run from its plan to its seal: keeps chunks in flight, acts on their outcomes, and checks everything again before the
+//! archive is sealed.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -43,7 +43,7 @@ pub struct Run<'a> {
     /// The folder of each table in the archive, in the order of the survey.
     pub(super) paths: Vec<String>,
     pub(super) queue: Queue,
-    /// For each table of the queue, its place in the survey.
+    /// For each table of the queue, its position in the survey.
     pub(super) surveyed: Vec<usize>,
     pub(super) summary: Summary,
     pub(super) shared: Arc<Shared>,
@@ -54,24 +54,24 @@ pub struct Run<'a> {
     pub(super) committed: HashMap<(usize, Slice), Arc<Table>>,
     /// How often gaps were found although everything had been committed.
     pub(super) gap_rounds: u32,
-    /// How often a table had changed since it was read.
+    /// How often a check before the seal found that a table had changed.
     pub(super) change_rounds: u32,
-    /// About how many rows there are to be read, where the sources know it.
+    /// The estimated number of rows to read, if the sources know it.
     pub(super) expected_rows: Option<u64>,
-    /// Whether the archive is sealed and holds everything that was requested.
+    /// Whether the archive is sealed and has everything that was requested.
     pub(super) idle: bool,
-    /// How many sources were lost when it began.
+    /// How many sources were lost when the run began.
     pub(super) lost_as_planned: usize,
-    /// Chunks that are read again because some of their files were missing or had changed.
+    /// The chunks that are read again because some of their files were missing or had changed.
     pub(super) damaged: Vec<Arc<Commit>>,
-    /// By the names of their sources, chunks that wait for a new listing.
+    /// The chunks that wait for a new listing, by the names of their sources.
     pub(super) relisting: HashMap<String, Vec<Relisting>>,
-    /// How often each table was listed again without any change that explains why.
+    /// How often each table was listed again without a change that would explain the error.
     pub(super) strikes: HashMap<TableId, u32>,
     pub(crate) beating: Option<Beating>,
 }
 
-/// What has ended of what was in flight.
+/// Something in flight that has ended.
 enum Done {
     /// Work on a chunk, with the number of its table in the queue.
     Chunk(usize, Chunk, Outcome),
@@ -90,11 +90,11 @@ impl Run<'_> {
         }
     }
 
-    /// Does the work, and seals.
+    /// Does the work and seals the archive.
     pub async fn run(mut self) -> Result<Summary> {
         let mut outcome = self.work().await;
         while outcome.is_ok() && self.summary.failed.is_empty() {
-            // The seal may be dropped at any point: the next run completes it, as it does after a kill.
+            // The seal may be interrupted at any point: the next run completes it, as after a kill.
             let interrupt = self.retry.interrupt().clone();
             match interrupt.or(self.finish()).await {
                 Ok(true) => break,
@@ -115,9 +115,9 @@ impl Run<'_> {
         if self.summary.exit != Exit::Done {
             let lost_for_good = self.summary.exit == Exit::Failed && !self.survey.lost.is_empty();
             let hint = if lost_for_good {
-                "see to the sources that failed, then run the same command again: it reads only what is missing"
+                "fix the sources that failed, then run the same command again: it reads only what is missing"
             } else {
-                "run the same command again to go on; what was committed stays"
+                "run the same command again to continue; what was committed stays"
             };
             self.summary.hint.get_or_insert_with(|| hint.to_owned());
         }
@@ -129,7 +129,7 @@ impl Run<'_> {
         };
         match left {
             Err(error) if self.summary.exit == Exit::Done => return Err(error),
-            Err(error) => tracing::warn!("counting what the archive holds: {error}"),
+            Err(error) => tracing::warn!("counting what the archive has: {error}"),
             Ok(()) => {}
         }
         self.summary.elapsed_seconds = self.began.elapsed().as_secs_f64();
@@ -137,22 +137,22 @@ impl Run<'_> {
         Ok(self.summary)
     }
 
-    /// Keeps the allowed number of chunks in flight, of each source the oldest first, until none is left.
+    /// Keeps the allowed number of chunks in flight, the oldest of each source first, until none remains.
     async fn work(&mut self) -> Result<()> {
         let mut flight = JoinSet::new();
         let mut of_source = HashMap::<String, usize>::new();
         let mut ticks = tokio::time::interval(Duration::from_millis(250));
         let mut end = Ok(());
-        // Besides the chunks that are read, as many may be read back.
+        // In addition to the chunks that are read, as many may be read back.
         let most = 2 * self.job.limits.concurrency;
         loop {
             let more = end.is_ok() && !self.queue.is_empty();
             if flight.is_empty() && !more {
                 return end;
             }
-            // A chunk is taken from the queue only when it can be read, because the one before it may change the
-            // width of the window. Chunks that wait for their source do not count, so that the others can go on; but
-            // each source has so many in flight at most.
+            // A chunk is taken from the queue only when it can be read, because the one before it may change the width of
+            // the window. Chunks that wait for their source do not count, so that the other sources can go on, but they do
+            // count for their own source.
             let waiting = self.shared.waiting.load(Ordering::Relaxed);
             let room = more && flight.len().saturating_sub(waiting) < most;
             let has_room = |source: &&str| {
@@ -166,7 +166,7 @@ impl Run<'_> {
                 biased;
                 Some(joined) = flight.join_next() => match joined {
                     Ok(done) => done,
-                    Err(error) => return Err(Error::stop(format!("a worker ended: {error}"))),
+                    Err(error) => return Err(Error::stop(format!("a worker failed: {error}"))),
                 },
                 Ok(permit) = permits.acquire(sources), if room => {
                     if let Some((at, chunk)) = self.queue.take_of(permit.source()) {
@@ -188,7 +188,7 @@ impl Run<'_> {
                     }
                     let listing = self.relisting.contains_key(&source);
                     let handled = self.handle_outcome(at, chunk, outcome).await;
-                    // The others go on while one source is listed again.
+                    // The other sources go on while this one is listed again.
                     if end.is_ok() && !listing && self.relisting.contains_key(&source) {
                         let (source, retry) = (Arc::clone(self.source(at)), self.retry.clone());
                         flight.spawn(async move {
@@ -210,7 +210,7 @@ impl Run<'_> {
                 end = Err(error);
             }
             if self.survey.is_lost(&source) {
-                self.queue.drop_source(&source); // whatever was given back
+                self.queue.drop_source(&source); // forgets the chunks that were put back
             }
         }
     }
@@ -221,7 +221,7 @@ impl Run<'_> {
             Outcome::Stop(error) => return Err(error),
             Outcome::Lost(error) => return self.lose(&chunk.table.id.source, error),
             Outcome::Committed(commit) => Outcome::Committed(commit),
-            // It has been told already why.
+            // The reason has been reported already.
             _ if self.survey.is_lost(&chunk.table.id.source) => return Ok(()),
             outcome => outcome,
         };
@@ -307,12 +307,12 @@ impl Run<'_> {
         }
     }
 
-    /// Everything is committed: looks at the store once more, then seals. `false` when the store shows that
+    /// Checks the store once more when everything is committed, and seals. Returns `false` if the store shows that
     /// something is still to be done.
     async fn finish(&mut self) -> Result<bool> {
         let me = self.writer.run.clone();
         if self.idle {
-            // Runs that died during their survey may have left files beside the seal; only these are removed.
+            // Runs that died during their survey may have left files beside the seal. Only these are removed.
             self.archive.clear_work(&me).await?;
             self.complete();
             return Ok(true);
@@ -327,15 +327,15 @@ impl Run<'_> {
                 return match self.gap_rounds {
                     1..=3 => Ok(false),
                     _ => Err(Error::incomplete(format!(
-                        "{gap} had been committed and has disappeared: something else changes the archive"
+                        "{gap} was committed but has disappeared: something else changes the archive"
                     ))),
                 };
             }
             if let Some((table, time)) = state.uncovered().first_key_value() {
                 let slice = time.windows().first().copied().map_or(Slice::NullTime, Slice::from);
                 return Err(Error::incomplete(format!(
-                    "{table} {slice} was committed by a run that has ended, it overlaps an earlier commit of another run, and no source of \
-                     this run has that table"
+                    "{table} {slice} was committed by a run that has ended, but it overlaps an earlier commit of another \
+                     run, and no source of this run has that table"
                 ))
                 .hint("run the command that exports this table again"));
             }
@@ -356,8 +356,8 @@ impl Run<'_> {
         }
     }
 
-    /// Seals the archive. `false` where another run has committed in the meantime, so that the archive has to be
-    /// looked at again.
+    /// Seals the archive. Returns `false` if another run has committed meanwhile, so that the archive must be checked
+    /// again.
     async fn seal(
         &mut self,
         state: &ArchiveIndex,
@@ -390,8 +390,8 @@ impl Run<'_> {
         }
     }
 
-    /// A commit of this run that overlaps an earlier commit of another run does not count. What is missing
-    /// because of that is queued again, in windows that fit. Returns one of the gaps.
+    /// Queues what is missing because a commit of this run overlaps an earlier commit of another run and therefore does not
+    /// count, in windows that fit. Returns one of the gaps.
     fn queue_gaps(&mut self, state: &ArchiveIndex) -> Option<String> {
         let (committed, uncovered) = (state.by_table(), state.uncovered());
         let mut found = None;
@@ -400,7 +400,7 @@ impl Run<'_> {
             let commits = committed.get(&table.id).map(Vec::as_slice).unwrap_or_default();
             let coverage: Coverage = commits.iter().map(|commit| commit.slice).collect();
             let (mut gaps, mut null_time) = surveyed.remaining(&coverage);
-            // Time that another run had committed and that does not count because this run was earlier.
+            // This includes time in commits of another run that do not count because this run was earlier.
             if let Some(uncovered) = uncovered.get(&table.id) {
                 let all: Coverage = gaps.iter().chain(uncovered.windows()).copied().collect();
                 gaps = all.windows().to_vec();
@@ -418,8 +418,8 @@ impl Run<'_> {
         found
     }
 
-    /// What the archive answers for: what this run requested, and what unfinished earlier runs had committed of
-    /// other tables.
+    /// What the archive claims to have: what this run requested, and what unfinished earlier runs committed of other
+    /// tables.
     fn requested(&self, state: &ArchiveIndex) -> Vec<Requested> {
         let mut requested: BTreeMap<TableId, Coverage> = BTreeMap::new();
         for surveyed in &self.survey.tables {
@@ -434,7 +434,7 @@ impl Run<'_> {
         requested.map(|(table, all)| Requested { table, windows: all.windows().to_vec() }).collect()
     }
 
-    /// The records of runs that did not end, because commits of theirs name them.
+    /// The records of the runs that died, since commits name them.
     async fn unsealed(&self, state: &ArchiveIndex) -> Result<Vec<RunEntry>> {
         let me = &self.writer.run;
         let plans = self.archive.plans().await?.into_iter();

@@ -1,5 +1,5 @@
-//! Chunks that are committed and read again all the same: files of them are missing or have changed, or the last proof
-//! found that the source has other rows now. And tables that the source does not list any more.
+//! Finds committed chunks that must be read again, because their files are missing or have changed, or because the last
+//! proof found that the source has other rows now. Finds tables that the source no longer lists, too.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -16,20 +16,20 @@ use crate::survey::gone::Absent;
 use crate::text::several;
 use crate::window::{Slice, Window};
 
-/// Marks chunks whose files are missing or have changed to be read again; an error where no source of this run has
-/// the table.
+/// Marks chunks whose files are missing or have changed to be read again. It is an error if no source of this run has the
+/// table.
 pub(super) async fn read_damaged(
     archive: &Archive,
     survey: &mut Survey,
     damaged: &[Arc<Commit>],
 ) -> Result<()> {
-    // A source that does not answer has the tables all the same, and this run does not seal without it.
+    // A source that does not answer may have the table, and this run does not seal without that source.
     let (lost, damaged): (Vec<_>, Vec<_>) =
         damaged.iter().partition(|commit| survey.is_lost(&commit.source));
     if !lost.is_empty() {
         let lost = several(lost.len() as u64, "chunk");
         survey.warnings.push(format!(
-            "files of {lost} are missing or have changed, whose sources cannot be read now"
+            "files of {lost} are missing or have changed, but the sources cannot be read now"
         ));
     }
     let times = damaged.iter().map(|commit| (commit.id(), commit.slice.window()));
@@ -48,8 +48,8 @@ pub(super) async fn read_damaged(
     Ok(())
 }
 
-/// Marks the chunks to be read again that the last proof found different, as far as this run has their tables. Returns
-/// how many there are.
+/// Marks the chunks that the last proof found different to be read again, if this run has their tables. Returns their
+/// number.
 pub(super) async fn read_stale(
     archive: &Archive,
     survey: &mut Survey,
@@ -59,14 +59,14 @@ pub(super) async fn read_stale(
     let stale = stale(archive, state, keep).await?;
     let times = stale.iter().map(|commit| (commit.id(), commit.slice.window()));
     let unknown = request(survey, times.collect());
-    let stale = stale.iter().filter(|commit| unknown.is_empty() || !unknown.contains(&commit.id()));
+let stale = stale.iter().filter(|commit| !unknown.contains(&commit.id()));
     let stale: Vec<&Commit> = stale.map(|commit| &**commit).collect();
     archive.read_again(stale.iter().copied()).await;
     Ok(stale.len() as u64)
 }
 
-/// The chunks that the last proof found different and that nothing has replaced since. With `keep`, what was read whole
-/// is left as it was.
+/// The chunks that the last proof found different and that nothing has replaced since. With `keep`, tables that were read
+/// completely are left as they are.
 pub async fn stale(
     archive: &Archive,
     state: &ArchiveIndex,
@@ -87,8 +87,8 @@ pub async fn stale(
     Ok(state.commits.iter().filter(is_stale).cloned().collect())
 }
 
-/// Requests what was committed by a run that was killed before it had replaced all of a chunk, of tables of which
-/// nothing else is requested.
+/// Requests the windows that a killed run had begun to replace but not replaced completely, for tables of which nothing
+/// else is requested.
 pub(super) fn request_uncovered(survey: &mut Survey, state: &ArchiveIndex) {
     let times = state.uncovered().into_iter().map(|(id, time)| {
         let all = time.windows().iter().copied().reduce(|one, other| Window {
@@ -103,7 +103,7 @@ pub(super) fn request_uncovered(survey: &mut Survey, state: &ArchiveIndex) {
     request(survey, times);
 }
 
-/// Requests these times of these tables, too. Returns the tables that no source has.
+/// Requests these windows of these tables in addition. Returns the tables that no source has.
 fn request(survey: &mut Survey, times: Vec<(TableId, Option<Window>)>) -> HashSet<TableId> {
     let mut wanted = HashMap::<TableId, Option<Window>>::new();
     for (id, time) in times {
@@ -123,8 +123,8 @@ fn request(survey: &mut Survey, times: Vec<(TableId, Option<Window>)>) -> HashSe
     wanted.into_keys().collect()
 }
 
-/// The tables that their sources do not list any more, with when that was found first. What is known of sources that were
-/// not asked, or not asked for them, stays known.
+/// The tables that their sources no longer list, with the time when that was first found. Records about sources that were
+/// not asked, or not asked for these tables, are kept.
 pub(super) fn gone(job: &Job, survey: &Survey, state: &ArchiveIndex, now: &str) -> Vec<Gone> {
     let recorded = state.run.iter().flat_map(|run| &run.gone);
     let mut since: BTreeMap<&TableId, &str> =
@@ -140,7 +140,7 @@ pub(super) fn gone(job: &Job, survey: &Survey, state: &ArchiveIndex, now: &str) 
     gone.map(|(id, since)| Gone { table: id.clone(), since: since.to_owned() }).collect()
 }
 
-/// Whether the archive records other tables as gone than these.
+/// Whether the archive records a different set of tables as gone.
 pub(super) fn records_others(state: &ArchiveIndex, gone: &[Gone]) -> bool {
     let recorded = state.run.iter().flat_map(|run| &run.gone).map(|gone| &gone.table);
     !recorded.eq(gone.iter().map(|gone| &gone.table))

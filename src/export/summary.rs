@@ -1,4 +1,4 @@
-//! What an export did, as it is told to people and to programs.
+//! The summary of an export, for people and for programs.
 
 use serde::Serialize;
 
@@ -17,62 +17,62 @@ pub struct Summary {
     pub command: &'static str,
     /// How it ended.
     pub status: ExportStatus,
-    /// Where the archive is.
+    /// The location of the archive.
     pub archive: String,
-    /// Short id of the run.
+    /// The short id of the run.
     pub run: String,
-    /// What became of each source, those with something to do first.
+    /// The outcome of each source. Those that need action come first.
     pub sources: Vec<OfSource>,
-    /// Tables asked for.
+    /// The number of requested tables.
     pub tables: usize,
-    /// Tables with rows in this run.
+    /// The number of tables of which this run has written rows.
     pub tables_written: usize,
-    /// Chunks committed by this run.
+    /// The number of chunks that this run has committed.
     pub chunks: u64,
-    /// Rows in them.
+    /// The rows in these chunks.
     pub rows: u64,
-    /// Bytes of their files.
+    /// The bytes of their files.
     pub bytes: u64,
-    /// Chunks that were there before.
+    /// The number of chunks that the archive had before.
     pub chunks_before: u64,
-    /// Rows of the whole archive.
+    /// The rows of the whole archive.
     pub rows_total: u64,
-    /// Bytes of all of its data files.
+    /// The bytes of all its data files.
     pub bytes_total: u64,
-    /// What earlier runs had read whole, and this one has read again.
+    /// The tables that earlier runs had read whole and this one has read again.
     pub read_again: ReadAgain,
-    /// The same, where it was left as it was.
+    /// The slices that earlier runs had read whole and this one has not read again.
     pub kept: Vec<Kept>,
     /// Tables that their sources do not list any more, and whose rows stay in the archive.
     pub gone: Vec<Gone>,
-    /// What earlier runs exported in windows.
+    /// The windows of earlier runs, which were not compared with the source.
     pub not_compared: NotCompared,
-    /// Seconds it took.
+    /// How many seconds the run took.
     pub elapsed_seconds: f64,
     /// Rows outside of the requested range.
     pub outside: Vec<Outside>,
-    /// What was left out, and why.
+    /// What was excluded, and why.
     pub excluded: Vec<Excluded>,
-    /// The native dumps in the archive, of the sources of this run.
+    /// The native dumps in the archive that belong to the sources of this run.
     pub dumps: Vec<DumpEntry>,
-    /// What became of each kind of artifact.
+    /// The outcome of each kind of artifact.
     pub artifacts: Vec<ArtifactStatus>,
-    /// What was found out and is no reason to worry.
+    /// Findings that need no action.
     pub notes: Vec<String>,
-    /// From the first to the last instant that the archive covers, where rows are known outside of that.
+    /// From the first to the last instant that the archive covers, if rows outside of it are known.
     pub covers: Option<Window>,
     /// What the user should know.
     pub warnings: Vec<String>,
-    /// What is not in the archive yet, where the run did not complete it.
+    /// What is not in the archive yet, if the run did not complete it.
     pub missing: Vec<Missing>,
     /// What failed, each with the reason.
     pub failed: Vec<Failed>,
     /// The error that ended the run early, if one did.
     pub error: Option<String>,
-    /// How the process ends.
+    /// The exit status of the process.
     #[serde(skip)]
     pub exit: Exit,
-    /// What the reader can do about it.
+    /// What the user can do next.
     pub hint: Option<String>,
 }
 
@@ -91,7 +91,7 @@ pub enum ExportStatus {
     Interrupted,
 }
 
-/// A table of which something that was requested is not in the archive.
+/// A table of which a requested part is not in the archive.
 #[derive(Debug, Serialize)]
 pub struct Missing {
     /// The table.
@@ -107,53 +107,53 @@ pub struct Missing {
 pub struct ReadAgain {
     /// How many.
     pub tables: u64,
-    /// Those of which the rows, the columns or their statistics are others now.
+    /// How many of them have other rows, columns or statistics now.
     pub changed: u64,
     /// Chunks, whole or not, that were read again since the last proof found them different.
     pub stale: u64,
 }
 
-/// Windows that were exported before and were not compared with the source.
+/// The windows that were exported before and were not compared with the source.
 #[derive(Debug, Default, Serialize)]
 pub struct NotCompared {
     /// How many.
     pub windows: u64,
-    /// Of how many tables.
+    /// To how many tables they belong.
     pub tables: u64,
 }
 
-/// What became of one of the sources.
+/// The outcome of one source.
 #[derive(Debug, Serialize)]
 pub struct OfSource {
     /// Its name.
     pub source: String,
     /// How it ended.
     pub status: SourceStatus,
-    /// Tables asked for.
+    /// The number of requested tables.
     pub tables: u64,
-    /// Rows of it that this run committed.
+    /// The rows that this run has committed.
     pub rows: u64,
-    /// Bytes of their files.
+    /// The bytes of their files.
     pub bytes: u64,
-    /// Rows of it in the archive.
+    /// Its rows in the archive.
     pub rows_total: u64,
-    /// Bytes of their files.
+    /// The bytes of their files.
     pub bytes_total: u64,
-    /// What failed first.
+    /// The first failure.
     pub error: Option<String>,
     /// What to do about it.
     pub todo: Option<String>,
 }
 
-/// How a source ended. What is to be done something about comes first.
+/// How a source ended. A status that needs action comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SourceStatus {
-    /// Something of it cannot be had as long as nobody does something about it.
+    /// Something of it cannot be exported until somebody acts.
     Failed,
-    /// Something of it is not in the archive; another run may get it.
+    /// Something of it is not in the archive, but another run may export it.
     Incomplete,
-    /// All that was requested of it is in the archive.
+    /// Everything that was requested of it is in the archive.
     Complete,
 }
 
@@ -200,16 +200,16 @@ impl OfSource {
     }
 }
 
-/// A chunk, a table, a kind of definitions or a whole source that could not be had.
+/// A chunk, a table, a kind of definitions or a whole source that could not be exported.
 #[derive(Debug, Clone, Serialize)]
 pub struct Failed {
-    /// The source that it is of.
+    /// The source to which it belongs.
     pub source: String,
-    /// Table and window, or what else it is.
+    /// The table and the window, or what else failed.
     pub chunk: String,
     /// Why.
     pub error: String,
-    /// What to do about it, where that is known.
+    /// What to do about it, if that is known.
     #[serde(skip)]
     pub todo: Option<String>,
     /// Whether it is the whole source.
@@ -219,14 +219,13 @@ pub struct Failed {
     pub(super) exit: Exit,
 }
 
-/// What helps where something cannot be read, if there is something.
+/// What to do if tables cannot be read; `None` if all unreadable ones are dumps, whose reasons already say that.
 pub fn unreadable_hint(unreadable: &[(TableId, String)]) -> Option<String> {
-    // Why a dump cannot be made says what to do.
     unreadable.iter().any(|(id, _)| !id.is_dump()).then(|| UNREADABLE.to_owned())
 }
 
-/// What helps where tables cannot be read.
-pub const UNREADABLE: &str = "give the user the rights, or leave these tables out by `exclude`";
+/// What to do if tables cannot be read.
+pub const UNREADABLE: &str = "grant the user the rights, or leave these tables out by `exclude`";
 
 impl Failed {
     fn new(source: &str, chunk: String, error: String, exit: Exit, todo: Option<&str>) -> Self {
@@ -239,14 +238,14 @@ impl Failed {
         Self::new(source, chunk.to_string(), error.to_string(), error.exit(), error.hint_text())
     }
 
-    /// A source that the others go on without.
+    /// A source without which the others go on.
     pub fn source(source: &str, error: &Error) -> Self {
         let chunk = format!("source {source}");
         let failed = Self::new(source, chunk, error.to_string(), error.exit(), error.hint_text());
         Self { is_source: true, ..failed }
     }
 
-    /// Sources that the others go on without, and tables that are there and cannot be read.
+    /// The sources without which the others go on, and the tables that exist but cannot be read.
     pub fn of_survey(lost: &[Lost], tables: &[(TableId, String)]) -> Vec<Self> {
         let lost = lost.iter().map(|lost| Self::source(&lost.source, &lost.error));
         let unreadable = tables.iter().map(|(table, why)| {
@@ -256,7 +255,7 @@ impl Failed {
         lost.chain(unreadable).collect()
     }
 
-    /// How a run ends because of these: for good, where one of them is.
+    /// The exit status for these failures: the run has failed if one of them is permanent.
     pub fn exit(all: &[Self]) -> Exit {
         match all {
             [] => Exit::Done,

@@ -1,6 +1,6 @@
-//! PURE: how wide the next window of a table is. What a window took says how wide one should be that takes a few
-//! seconds; the speeds of the widths that were tried say whether a wider one is worth it; what was too much for the
-//! server is a ceiling, which rises again once narrower windows have passed.
+//! PURE: chooses the width of the next window of a table. The time that a window took shows how wide one should be that
+//! takes a few seconds. The speeds of the widths that were tried show whether a wider one pays off. A width that was too
+//! much for the server sets a ceiling, which rises again once narrower windows have passed.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -9,45 +9,45 @@ use crate::archive::commit::Commit;
 use crate::model::{Size, Table};
 use crate::window::{DAY, MIN_WIDTH, Window};
 
-/// What a chunk should take: long enough that what it costs besides its rows does not matter, short
-/// enough that a stop loses little.
+/// How long a chunk should take, and how many rows it should have: enough that its overhead does not matter, few enough
+/// that a stop loses little.
 const TARGET_ELAPSED: Duration = Duration::from_secs(5);
 const TARGET_ROWS: u64 = 2_000_000;
-/// What the first chunks of a table should have: rows, and bytes of the source.
+/// How many rows, and bytes in the source, the first chunks of a table should have.
 const FIRST_ROWS: u64 = TARGET_ROWS / 4;
 const FIRST_BYTES: u64 = 128 << 20;
-/// So many rows tell how fast a width is.
+/// This many rows show how fast a width is.
 const TELLING_ROWS: u64 = 10_000;
-/// A width that is slower than this part of another's speed is not worth it.
+/// A width pays off only if its speed is at least this part of another's.
 const SLOWER: f64 = 0.85;
-/// How much wider the next window is at most, once rows tell.
+/// How much wider the next window is at most, once the speed is known.
 const STRIDE: i64 = 4;
-/// A window that takes so long is worth the question whether half of it would be faster.
+/// If a window takes this long, it is worth trying whether half of it would be faster.
 const SLOW: Duration = Duration::from_secs(3);
-/// How many windows must pass before one wider than what was once too much is tried: at first, and
-/// at most, where that keeps failing.
+/// How many windows must pass before one is tried that is wider than the ceiling: at first, and at most, if this keeps
+/// failing.
 const FIRST_PATIENCE: u32 = 2;
 const LAST_PATIENCE: u32 = 64;
-/// Growth from one window to the next at most.
+/// The largest growth from one window to the next.
 const MAX_GROWTH: f64 = 64.0;
 
-/// What is known of the widths of one table.
+/// What is known about the widths for one table.
 #[derive(Debug)]
 pub struct WindowSizing {
     width: i64,
-    /// What was too much halves it; windows that pass raise it again, since a server that was slow
-    /// for a minute must not make the rest of a run slow.
+    /// A window that was too much lowers the ceiling, and windows that pass raise it again, since a server that was slow for
+    /// a minute must not make the rest of a run slow.
     ceiling: i64,
     passed: u32,
     patience: u32,
     probing: bool,
-    /// Rows per second, by the binary logarithm of the width. A server that merges all files of a query
-    /// may be 25 times as fast by the day as by the month.
+    /// The rows per second, by the binary logarithm of the width. A server that merges all files of a query may be 25 times
+    /// as fast with windows of a day as with windows of a month.
     speeds: HashMap<u32, f64>,
 }
 
 impl WindowSizing {
-    /// Nothing is known yet: this is where the width starts, in nanoseconds.
+    /// Begins with this width in nanoseconds.
     pub fn new(width: i64) -> Self {
         Self {
             width,
@@ -64,7 +64,7 @@ impl WindowSizing {
         self.width
     }
 
-    /// A window of a width was too much for the server.
+    /// Notes that a window of this width was too much for the server.
     pub fn was_too_much(&mut self, width: i64) {
         self.ceiling = self.ceiling.min(width / 2).max(MIN_WIDTH);
         if self.probing {
@@ -74,8 +74,8 @@ impl WindowSizing {
         self.width = self.width.min(self.ceiling);
     }
 
-    /// A window was read. `core_width` is the width of the part of it that can hold rows, `None` where none can.
-    /// `most_rows` is what a chunk should have at most, where there is a quota.
+    /// Learns from a window that was read. `core_width` is the width of its part that can have rows, or `None` if it has no
+    /// such part. `most_rows` is the most rows that a chunk should have under a quota.
     pub fn learn(
         &mut self,
         core_width: Option<i64>,
@@ -102,7 +102,7 @@ impl WindowSizing {
             .clamp(MIN_WIDTH, self.ceiling.max(MIN_WIDTH));
     }
 
-    /// The width to take instead of a target, by the speed of those that were tried.
+    /// The width to use in place of the target, according to the speeds of the widths that were tried.
     fn faster(&mut self, used: i64, target: i64, rows: u64, elapsed: Duration) -> i64 {
         if rows < TELLING_ROWS {
             return target;
@@ -125,16 +125,16 @@ impl WindowSizing {
         if !half_is_known && narrower.is_none() && elapsed >= SLOW {
             return target.min(used / 2);
         }
-        // Of those that are wider, the nearest that was tried.
+        // The next wider width that was tried.
         let wider =
             self.speeds.iter().filter(|(other, _)| **other > step).min_by_key(|(other, _)| **other);
         let most = match wider.map(|(wider, there)| (*wider - step, *there < SLOWER * speed)) {
-            // Step by step: what is far beyond the best width takes minutes to find out.
+            // The width grows step by step, since a window far beyond the best width takes minutes.
             None => used.saturating_mul(STRIDE),
             Some((doublings, false)) => used.saturating_mul(1 << doublings.min(8)),
-            // Between this and one that is too wide there may be a better one.
+            // There may be a better width between this one and the one that is too wide.
             Some((2.., true)) => used.saturating_mul(2),
-            // The width matters here: half of it may be better still.
+            // The width matters for this table, so half of it may be even better.
             Some((_, true)) if !half_is_known => used / 2,
             Some((_, true)) => used,
         };
@@ -142,9 +142,9 @@ impl WindowSizing {
     }
 }
 
-/// The width of the first window of a table of which so much is known: its part of all rows, if they lie evenly,
-/// is smaller than that of a chunk that took as long as it should, since nobody knows yet how fast it is, and since
-/// several are read at once. A power of two times a day, so that edges stay on days.
+/// The width of the first window of a table of known size. If the rows lie evenly, it has fewer rows than a chunk should
+/// have, since the speed is unknown yet and several chunks are read at the same time. The width is a day times a power of
+/// two, so that edges stay on days.
 pub fn first_width(table: &Table, bounds: Option<Window>, size: Size) -> Option<i64> {
     let known = |count: Option<u64>| count.filter(|count| *count > 0);
     let of_rows = known(size.rows).map(|rows| rows.div_ceil(FIRST_ROWS));
@@ -156,12 +156,12 @@ pub fn first_width(table: &Table, bounds: Option<Window>, size: Size) -> Option<
     let here = table.data_ranges.iter().filter_map(|window| window.intersect(&bounds?));
     let span = here.map(|window| window.width()).fold(0, i64::saturating_add);
     let narrowest = DAY >> 4;
-    // Of all of time 20 doublings, so that nothing is shifted out.
+    // All of time has about 20 doublings, so no bit is shifted out.
     Some(narrowest << (span / chunks / narrowest).max(1).ilog2())
 }
 
-/// The width that would have taken the target, from one that took `elapsed` for `rows`; a power of
-/// two times the old one, so that edges stay on days.
+/// The width that would have met the target, given one that took `elapsed` for `rows`. It is the old width times a power
+/// of two, so that edges stay on days.
 pub fn learned_width(width: i64, rows: u64, elapsed: Duration, most_rows: Option<u64>) -> i64 {
     let by_time = TARGET_ELAPSED.as_secs_f64() / elapsed.as_secs_f64().max(1e-3);
     let target_rows = most_rows.map_or(TARGET_ROWS, |most| most.min(TARGET_ROWS));
@@ -170,13 +170,12 @@ pub fn learned_width(width: i64, rows: u64, elapsed: Duration, most_rows: Option
     let doublings = factor.log2().floor() as i32;
     match doublings {
         0.. => width.saturating_mul(1 << doublings).min(i64::MAX / 4),
-        -1 => width, // between half and the whole of the target is good enough
+        -1 => width, // anything between half of the target and the target is good enough
         _ => (width / 2).max(MIN_WIDTH),
     }
 }
 
-/// The width that earlier runs learned, from the last of the commits of a table that had rows; `first` where they
-/// learned none.
+/// The width that earlier runs have learned, from the last commit of a table that has rows; `first` if there is none.
 pub fn width_after(commits: &[&Commit], first: i64) -> i64 {
     let with_rows = commits.iter().filter(|commit| commit.rows > 0);
     let last = with_rows.max_by(|a, b| a.committed.cmp(&b.committed));

@@ -1,4 +1,4 @@
-//! One chunk in flight: its attempts, and what follows from the class of an error.
+//! Works on one chunk in flight: makes attempts, and acts on the class of an error.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -23,18 +23,18 @@ const FAILED_CHUNKS: u32 = 5;
 /// The name of the archive in messages about waiting.
 const ARCHIVE: &str = "the archive";
 
-/// What the chunks in flight share.
+/// What all chunks in flight share.
 #[derive(Debug)]
 pub(super) struct Shared {
-    /// One for each chunk that may be read at once.
+    /// One permit for each chunk that may be read at the same time.
     pub(super) permits: Permits,
-    /// How many of the chunks in flight only wait: for their source, its quota, or a permit.
+    /// How many chunks in flight only wait: for their source, its quota, or a permit.
     pub(super) waiting: AtomicUsize,
-    /// By the name of the source, the weighted number of halved windows and failed chunks since the last success.
+    /// For each source, the weighted number of halved windows and failed chunks since its last success.
     pub(super) failures: Mutex<HashMap<String, u32>>,
 }
 
-/// Counts a chunk for as long as it only waits.
+/// Counts a chunk while it only waits.
 struct Waiting<'a>(&'a Shared);
 
 impl<'a> Waiting<'a> {
@@ -53,18 +53,18 @@ impl Drop for Waiting<'_> {
 /// How work on a chunk ended.
 pub(super) enum Outcome {
     Committed(Box<Commit>),
-    /// Another run was first.
+    /// Another run has committed the chunk first.
     TakenBy,
     Split(Error),
     Relist(Error),
     Failed(Error),
-    /// Nothing more is to be had from the source.
+    /// The source has failed.
     Lost(Error),
     /// The run cannot go on.
     Stop(Error),
 }
 
-/// One chunk in flight, with its attempts.
+/// Works on one chunk in flight.
 pub(super) struct Worker {
     pub(super) archive: Archive,
     pub(super) writer: ChunkWriter,
@@ -84,7 +84,7 @@ impl Worker {
         }
     }
 
-    /// An error ends the run, or what is read of the source.
+    /// The error of this method ends the run, or the work on the source.
     async fn attempts(
         &self,
         source: &dyn Source,
@@ -101,7 +101,7 @@ impl Worker {
                 Some(permit) => permit,
                 None => retry.interrupt().or(self.waiting(self.permit(of))).await?,
             };
-            // A quota may have been used up while this waited for its permit, which the others need in the meantime.
+            // The quota may have been used up during the wait for the permit, which others need meanwhile.
             if retry.is_paused(of) {
                 drop(permit);
                 self.waiting(retry.wait_for_quota(of)).await?;
@@ -140,7 +140,7 @@ impl Worker {
             failures += 1;
             let failing_since = *failing.get_or_insert_with(Instant::now);
             if split {
-                // If the source is away, narrow windows fail like wide ones.
+                // If the source is unreachable, narrow windows fail like wide ones.
                 let splits = self.count_failure(1, of, chunk, &error)?;
                 if splits % SPLITS_A_PROBE == 0
                     && self.waiting(self.was_away(source, chunk)).await?
@@ -155,7 +155,7 @@ impl Worker {
                 self.waiting(retry.wait_after(failures, &told)).await?;
                 continue;
             }
-            // If nothing else has worked in the meantime, the cause may not be this chunk.
+            // If nothing else has worked meanwhile, the cause may not be this chunk.
             if is_last || retry.has_worked_since(of, failing_since) {
                 let weight = retry.attempts() * SPLITS_A_FAILURE;
                 self.count_failure(weight, of, chunk, &error)?;
@@ -164,7 +164,7 @@ impl Worker {
             if self.waiting(self.was_away(source, chunk)).await? {
                 (failures, failing) = (0, None)
             } else {
-                // It may have come back just before it was asked.
+                // The source may have come back just before it was asked.
                 is_last = true
             }
         }
@@ -174,7 +174,7 @@ impl Worker {
         self.shared.permits.acquire(vec![of.to_owned()]).await
     }
 
-    /// Waits. Meanwhile the chunk takes no other's place.
+    /// Waits. Meanwhile the chunk is counted as waiting, so that another one can be in flight.
     async fn waiting<T>(&self, wait: impl Future<Output = T>) -> T {
         let _waiting = Waiting::new(&self.shared);
         wait.await
@@ -194,8 +194,8 @@ impl Worker {
         }
     }
 
-    /// Probes the source and the store until both answer, or until the patience is over. `true` when one of them did
-    /// not answer at once.
+    /// Probes the source and the store until both answer, or until the patience is exhausted. Returns `true` if one of them
+    /// did not answer at once.
     async fn was_away(&self, source: &dyn Source, chunk: &Chunk) -> Result<bool, Failure> {
         let asked = AtomicU32::new(0);
         let ask_source = || async {
@@ -209,7 +209,7 @@ impl Worker {
         };
         match self.retry.with_retry(source.name(), ask_source).await {
             Ok(_) => {}
-            // This is an answer, too; the chunk's own error says what is wrong with the table.
+            // This is an answer as well. The chunk's own error says what is wrong with the table.
             Err(error) if error.class() == Class::Fail => {}
             Err(error) => return Err(Failure::OfSource(error)),
         }
@@ -217,8 +217,8 @@ impl Worker {
         Ok(asked.load(Ordering::Relaxed) > 2)
     }
 
-    /// Counts a failure although the source answers. An error when so much has failed without any success that nothing
-    /// works any more. Halving a wide window down to a narrow one takes many steps, so these weigh less.
+    /// Counts a failure of a source that answers. It is an error if so much has failed without any success that the source
+    /// is given up. Halving a wide window down to a narrow one takes many steps, so these weigh less.
     fn count_failure(
         &self,
         weight: u32,
@@ -232,7 +232,8 @@ impl Worker {
             *failures
         });
         if failures > FAILED_CHUNKS * self.retry.attempts() * SPLITS_A_FAILURE {
-            let given_up = Error::incomplete(format!("nothing works any more: {chunk}: {error}"));
+            let given_up =
+                Error::incomplete(format!("everything fails, most recently {chunk}: {error}"));
             Err(Failure::OfSource(given_up))
         } else {
             Ok(failures)

@@ -47,7 +47,7 @@ impl Rejects {
                 "writing {}, which names the rejected rows: {error}",
                 self.path.display()
             ))
-            .hint("give another place by `--rejects FILE`, and run the same command again to go on")
+            .hint("give another place by `--rejects FILE`, and run the same command again to continue")
         };
         let file = match &mut *file {
             Some(file) => file,
