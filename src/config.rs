@@ -34,7 +34,7 @@ use self::units::{duration, size};
 use crate::error::{Error, Result};
 use crate::window::{Bound, now_micros};
 
-/// What the command line gives; it wins over the file.
+/// What the command line gives. It takes precedence over the file.
 #[derive(Debug, Default)]
 pub struct Flags {
     /// `--config`.
@@ -43,7 +43,7 @@ pub struct Flags {
     pub sources: Vec<String>,
     /// `--name`.
     pub name: Option<String>,
-    /// The sources of an archive: the name of each there, and its URLs. They count where nobody names any other.
+    /// The sources of an archive, each with its name there and its URLs. They are used where no other source is named.
     pub recorded: Vec<(String, Vec<String>)>,
     /// `--archive`.
     pub archive: Option<String>,
@@ -63,7 +63,7 @@ pub struct Flags {
     pub bandwidth: Option<String>,
 }
 
-/// Reads the file and the environment, puts the flags over them, and checks the whole.
+/// Reads the file and the environment, lets the flags take precedence, and checks the result.
 pub fn load(flags: Flags) -> Result<Job> {
     let (file, folder) = file_of(flags.config.as_deref())?;
     let mut warnings = Vec::new();
@@ -119,8 +119,8 @@ pub fn load(flags: Flags) -> Result<Job> {
             (only.name, only.named) = (name.clone(), true);
         }
         (Some(_), _) => {
-            return Err(Error::usage("`--name` names the source of one `--source`")
-                .hint("several sources are named in the configuration"));
+            return Err(Error::usage("`--name` needs exactly one source, given with `--source`")
+                .hint("name several sources in the configuration file"));
         }
     }
     refuse_same_names(&sources)?;
@@ -134,7 +134,7 @@ pub fn load(flags: Flags) -> Result<Job> {
     );
     match bounds {
         (Bound::Max, _) | (_, Bound::Min) => {
-            return Err(Error::usage("`max` can only be an end, `min` only a begin"));
+            return Err(Error::usage("`--from` cannot be `max`, and `--to` cannot be `min`"));
         }
         (Bound::At(begin), Bound::At(end)) if begin >= end => {
             return Err(Error::usage(if begin == end {
@@ -157,7 +157,7 @@ pub fn load(flags: Flags) -> Result<Job> {
     if limits.memory_bytes / limits.concurrency < 2 << 20 {
         return Err(Error::usage("`memory` must be at least 2MiB for each of `concurrency`"));
     }
-    // The least that S3 takes for a part is 5 MiB, of which a chunk holds three, besides a row group.
+    // S3 accepts no part below 5 MiB, and a chunk holds three parts besides a row group.
     if archive.as_ref().is_some_and(Location::is_bucket)
         && limits.memory_bytes / limits.concurrency < 24 << 20
     {
@@ -181,18 +181,18 @@ pub fn load(flags: Flags) -> Result<Job> {
     })
 }
 
-/// Refuses two sources of one name, whose tables could not be told apart.
+/// Refuses two sources with the same name, whose tables could not be told apart.
 pub fn refuse_same_names(sources: &[SourceSpec]) -> Result<()> {
     let mut names: Vec<&str> = sources.iter().map(|source| source.name.as_str()).collect();
     names.sort_unstable();
     match names.windows(2).find(|pair| pair[0] == pair[1]) {
         None => Ok(()),
         Some(pair) => Err(Error::usage(format!("two sources have the name `{}`", pair[0]))
-            .hint("name them apart in the configuration")),
+            .hint("give each source its own name in the configuration")),
     }
 }
 
-/// A source that an archive names. Its credentials are those of the environment.
+/// A source that an archive names. Its credentials come from the environment.
 fn source_of_archive(
     name: &str,
     urls: &[String],
@@ -207,8 +207,8 @@ fn source_of_archive(
         }
     }
     let found = found.ok_or_else(|| {
-        Error::usage(format!("the archive does not say how `{name}` is reached"))
-            .hint("name it: --source URL, or --config FILE")
+        Error::usage(format!("the archive does not record the address of the source `{name}`"))
+            .hint("give it with --source URL or --config FILE")
     })?;
     Ok(SourceSpec { name: name.to_owned(), named: true, ..found })
 }
@@ -240,20 +240,20 @@ fn limits(flags: &Flags, file: &File) -> Result<Limits> {
     })
 }
 
-/// Where an archive is that a verb names, or else the configuration, which also says how a bucket is reached.
+/// The archive that a verb names, or else the configuration, which also says how a bucket is reached.
 pub fn place(archive: Option<&str>, config: Option<&Path>) -> Result<Location> {
     let (file, folder) = file_of(config)?;
     let archive = archive_of(archive, &file, &folder).ok_or_else(|| {
-        Error::usage("there is no archive to look at")
-            .hint("give its path or s3://BUCKET/PREFIX, or set MOVEOUT_ARCHIVE")
+        Error::usage("no archive is given")
+            .hint("give the path of the archive or s3://BUCKET/PREFIX, or set MOVEOUT_ARCHIVE")
     })?;
     place_of(&archive, &file.s3, &folder)
 }
 
-/// What the command line says wins over the environment, and that over the file.
+/// The command line takes precedence over the environment, and the environment over the file.
 fn archive_of(given: Option<&str>, file: &File, folder: &Path) -> Option<String> {
     let of_env = || env::var("MOVEOUT_ARCHIVE").ok().filter(|archive| !archive.is_empty());
-    // A path in the file is meant from where the file is.
+    // A path in the file is relative to the folder of the file.
     let of_file = || {
         file.archive.as_ref().map(|archive| {
             if archive.contains("://") {
@@ -284,7 +284,7 @@ fn place_of(url: &str, s3: &FileS3, folder: &Path) -> Result<Location> {
     };
     match (&place.s3.access_key_id, &place.s3.secret_access_key) {
         (Some(_), None) | (None, Some(_)) => {
-            Err(Error::usage("`access_key_id` and `secret_access_key` belong together"))
+            Err(Error::usage("`access_key_id` and `secret_access_key` must be given together"))
         }
         _ => Ok(place),
     }
@@ -294,12 +294,8 @@ fn place_of(url: &str, s3: &FileS3, folder: &Path) -> Result<Location> {
 mod tests {
     use super::*;
 
-    fn job(flags: Flags) -> Result<Job> {
-        load(flags)
-    }
-
     fn of(source: &str) -> Result<Job> {
-        job(Flags { sources: vec![source.to_owned()], ..Flags::default() })
+        load(Flags { sources: vec![source.to_owned()], ..Flags::default() })
     }
 
     #[test]
@@ -313,7 +309,7 @@ mod tests {
     fn urls_that_differ_in_the_database_alone_are_one_source() {
         let of = |sources: &[&str]| {
             let sources = sources.iter().map(|source| (*source).to_owned()).collect();
-            job(Flags { sources, ..Flags::default() })
+            load(Flags { sources, ..Flags::default() })
         };
         for scheme in ["postgres://me@h:1", "mysql://h", "influxdb+http://h:8086"] {
             let url = |database: &str| format!("{scheme}/{database}");
@@ -324,7 +320,7 @@ mod tests {
             assert!(job.sources[0].select.databases.is_empty(), "{scheme}: all of them");
         }
         assert_eq!(of(&["mysql://h/a", "mysql://i/a"]).unwrap().sources.len(), 2);
-        // Who asks sees another part of it.
+        // Another user sees another part of the server.
         assert!(of(&["mysql://me@h/a", "mysql://you@h/b"]).is_err());
         assert!(of(&["lp:x", "lp:x"]).is_err());
     }
@@ -333,7 +329,7 @@ mod tests {
     fn one_source_can_be_named() {
         let of = |sources: &[&str], name: &str| {
             let sources = sources.iter().map(|source| (*source).to_owned()).collect();
-            job(Flags { sources, name: Some(name.to_owned()), ..Flags::default() })
+            load(Flags { sources, name: Some(name.to_owned()), ..Flags::default() })
         };
         let job = of(&["mysql://h/a", "mysql://h/b"], "shop").unwrap();
         assert!(job.sources[0].name == "shop" && job.sources[0].named);
@@ -362,7 +358,7 @@ mod tests {
     #[test]
     fn nonsense_is_refused() {
         let range = |from: &str, to: &str| {
-            job(Flags {
+            load(Flags {
                 sources: vec!["lp:x".into()],
                 from: Some(from.into()),
                 to: Some(to.into()),
@@ -372,7 +368,7 @@ mod tests {
         assert!(range("2024-01-02", "2024-01-01").is_err());
         assert!(range("max", "min").is_err());
         assert!(range("min", "max").is_ok());
-        assert!(job(Flags::default()).is_err());
+        assert!(load(Flags::default()).is_err());
         for size_text in ["", "MiB", "12XB", "-1", "99999999999999999999", "0"] {
             assert!(size("memory", Some(size_text.into()), 1).is_err(), "{size_text}");
         }

@@ -1,5 +1,5 @@
-//! What a run shows while it works, on standard error: a bar on a terminal, a line now and then elsewhere, JSON lines
-//! for programs, or nothing. The only file that draws.
+//! What a run shows on standard error while it works: a bar on a terminal, a line now and then elsewhere, JSON lines
+//! for programs, or nothing. This is the only file that draws.
 
 mod sources;
 mod terminal;
@@ -21,38 +21,38 @@ use self::terminal::{Narrower, Part, fitting};
 use crate::error::Error;
 use crate::text::several;
 
-/// How to show it.
+/// How the progress is shown.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Show {
-    /// A bar on a terminal, else lines.
+    /// A bar on a terminal, and lines elsewhere.
     #[default]
     Auto,
-    /// A bar on a terminal, else nothing.
+    /// A bar on a terminal, and nothing elsewhere.
     Bar,
     /// A line now and then.
     Plain,
-    /// An object a line.
+    /// A JSON object per line.
     Json,
-    /// Warnings alone.
+    /// Only warnings.
     None,
 }
 
-/// Time between two lines for people, and for programs.
+/// The time between two lines for people, and between two objects for programs.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 const JSON_EVERY: Duration = Duration::from_secs(1);
-/// The rate is that of so much time.
+/// The rate is the average over this time.
 const RECENT: Duration = Duration::from_secs(15);
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
-/// Less time says nothing of a rate.
+/// No rate is derived from less time than this.
 const TELLING: Duration = Duration::from_secs(3);
-/// After so long without data people are told that there is none.
+/// After this time without data, the line says so.
 const STALL: Duration = Duration::from_secs(10);
-/// How often a bar moves by itself.
+/// How often the spinner moves.
 const SPIN: Duration = Duration::from_millis(200);
-/// Signs of a bar.
+/// The width of a bar in characters.
 const BAR: usize = 12;
 
-/// Counts of a run and their display. Cheap to clone; clones share everything.
+/// The counts of a run and their display. Clones are cheap and share everything.
 #[derive(Debug, Clone)]
 pub struct Progress(Arc<Inner>);
 
@@ -72,23 +72,23 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Doing {
     what: String,
-    /// The tables of the chunks in flight with their sources, the one that was begun first at the front.
+    /// The tables of the chunks in flight with their sources, in the order in which the chunks were begun.
     tables: Vec<(u64, String, String)>,
     begun: u64,
     rows_left: Option<u64>,
     waiting: Option<(Instant, String)>,
     last_line: Option<Instant>,
-    /// Rows and bytes at some moments of the last seconds, the oldest first.
+    /// Rows and bytes at some instants of the last seconds, the oldest first.
     samples: VecDeque<(Instant, u64, u64)>,
     /// When rows or bytes were last seen to change.
     last_data: Option<(Instant, u64, u64)>,
     stopping: bool,
-    /// What each source does, where there are several.
+    /// What each source does, if there are several.
     sources: Sources,
 }
 
 impl Doing {
-    /// The table that is read for the longest time, and its source.
+    /// The table whose chunk was begun first, and its source.
     fn table(&self) -> Option<(String, String)> {
         self.tables.first().map(|(_, table, source)| (table.clone(), source.clone()))
     }
@@ -107,7 +107,7 @@ impl Drop for Reading {
     }
 }
 
-/// What there is to say at a moment.
+/// The counts and rates at an instant.
 struct Moment {
     done: u64,
     left: u64,
@@ -122,13 +122,13 @@ struct Moment {
 }
 
 impl Progress {
-    /// Begins to show.
+    /// Starts the display.
     pub fn new(show: Show) -> Self {
         let is_terminal = io::stderr().is_terminal();
         let bar = (is_terminal && matches!(show, Show::Auto | Show::Bar)).then(|| {
             let terminal = Box::new(Narrower(Term::stderr()));
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::term_like(terminal));
-            // What is too wide is cut; what matters most comes first.
+            // A line that is too wide is cut at its end, so the most important part comes first.
             if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg}") {
                 bar.set_style(style);
             }
@@ -152,12 +152,12 @@ impl Progress {
         }))
     }
 
-    /// Nothing at all.
+    /// A progress that shows nothing.
     pub fn silent() -> Self {
         Self::new(Show::None)
     }
 
-    /// Says what is being done now, which is not to work on chunks.
+    /// Says what is being done now, other than work on chunks.
     pub fn doing(&self, what: &str) {
         tracing::info!("{what}");
         self.0.left.store(0, Ordering::Relaxed);
@@ -168,7 +168,7 @@ impl Progress {
         self.tick();
     }
 
-    /// There are several sources, and each of them has a line of its own.
+    /// Says that there are several sources, each of which gets a line of its own.
     pub fn sources<'a>(&self, names: impl Iterator<Item = &'a str>) {
         self.with(|doing| doing.sources = Sources::new(names));
         if let Some(bar) = &self.0.bar
@@ -189,12 +189,12 @@ impl Progress {
         self.tick();
     }
 
-    /// A source has answered all that there is to ask before its rows are read.
+    /// Says that a source has answered everything that is asked before its rows are read.
     pub fn asked(&self, source: &str) {
         self.with(|doing| doing.sources.asked(source));
     }
 
-    /// The others go on without a source.
+    /// Says that a source has failed and that the others continue without it.
     pub fn lost(&self, source: &str, error: &Error) {
         self.with(|doing| doing.sources.lost(source));
         self.note(&format!("failed: {source}: {error}"));
@@ -205,7 +205,7 @@ impl Progress {
         self.with(|doing| doing.sources.left(left));
     }
 
-    /// Says which table is being read, until what is returned is dropped.
+    /// Says which table is being read, until the returned value is dropped.
     pub fn reading(&self, table: &str, source: &str) -> Reading {
         let number = self.with(|doing| {
             doing.begun += 1;
@@ -215,16 +215,16 @@ impl Progress {
         Reading { progress: self.clone(), number }
     }
 
-    /// Says what is being waited for, until when.
+    /// Says what is being waited for, and until when.
     pub fn waiting(&self, until: Instant, what: &str) {
         self.with(|doing| doing.waiting = Some((until, what.to_owned())));
         self.tick();
     }
 
-    /// The user wants to stop.
+    /// Says that the user wants to stop.
     pub fn stopping(&self) {
         self.with(|doing| doing.stopping = true);
-        self.note("stopping; once more to stop at once");
+        self.note("stopping; interrupt once more to stop at once");
         self.tick();
     }
 
@@ -238,7 +238,7 @@ impl Progress {
         self.0.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Rows so far, those of chunks in flight included.
+    /// The rows so far, including those of chunks in flight.
     pub fn rows(&self) -> u64 {
         self.0.rows.load(Ordering::Relaxed)
     }
@@ -254,13 +254,13 @@ impl Progress {
         self.with(|doing| doing.sources.chunk_done(source, rows));
     }
 
-    /// Says about how many chunks are left, those in flight included, and about how many rows, where that is known.
+    /// Says about how many chunks are left, including those in flight, and about how many rows, if that is known.
     pub fn left(&self, chunks: u64, rows: Option<u64>) {
         let had = self.0.left.swap(chunks, Ordering::Relaxed);
         self.with(|doing| {
             doing.rows_left = rows;
             if had == 0 {
-                // The time before is not that of reading.
+                // No rows were read before, so that time must not lower the rate.
                 doing.samples.clear();
                 doing.last_data = None;
             }
@@ -268,18 +268,18 @@ impl Progress {
         self.tick();
     }
 
-    /// Rows of a chunk that failed do not count.
+    /// Takes back the rows and bytes of a chunk that failed.
     pub fn uncount(&self, rows: u64, bytes: u64) {
         self.0.rows.fetch_sub(rows, Ordering::Relaxed);
         self.0.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// A line for people, above the bar: a warning or a turn of events.
+    /// Prints a line for people above the bar: a warning or an event.
     pub fn note(&self, line: &str) {
         self.line_of("note", line);
     }
 
-    /// A line on standard error that does not tear the bar; for programs an object.
+    /// Prints a line on standard error without damaging the bar, or an object for programs.
     pub fn line_of(&self, event: &str, line: &str) {
         match (&self.0.bar, self.0.show) {
             (Some(bar), _) => bar.suspend(|| print_line(line)),
@@ -288,7 +288,7 @@ impl Progress {
         }
     }
 
-    /// Redraws; called often, draws seldom.
+    /// Redraws. It is called often and draws seldom.
     pub fn tick(&self) {
         if self.0.show == Show::None || self.0.ended.load(Ordering::Relaxed) {
             return;
@@ -319,7 +319,7 @@ impl Progress {
         }
     }
 
-    /// The sources that are at work, a line each.
+    /// A line for each source that is at work.
     fn lines_of_sources(&self) -> Vec<String> {
         self.with(|doing| {
             let reading = doing.tables.iter().map(|(_, table, source)| (&**source, &**table));
@@ -336,7 +336,7 @@ impl Progress {
         lines.iter().map(cut).collect::<Vec<_>>().join("\n")
     }
 
-    /// Clears the bar. Nothing is shown any more.
+    /// Clears the bar. Nothing is shown afterwards.
     pub fn end(&self) {
         let had_ended = self.0.ended.swap(true, Ordering::Relaxed);
         match &self.0.bar {
@@ -381,7 +381,7 @@ impl Progress {
                 left,
                 rows,
                 bytes,
-                // It is never full while there is work left.
+                // The bar is never full while there is work left.
                 fraction: rows_left.map_or_else(|| share(done, left), |l| share(rows, l)).min(0.99),
                 rows_per_second,
                 bytes_per_second: since.map(|(span, then)| rate(bytes, then.2, span)),
@@ -398,7 +398,7 @@ impl Progress {
         fitting(&self.parts(), usize::MAX)
     }
 
-    /// What there is to say, what matters most first.
+    /// The parts of the line, the most important first.
     fn parts(&self) -> Vec<Part> {
         let now = self.moment();
         let (what, table, stopping) =
@@ -468,7 +468,7 @@ impl Progress {
     }
 }
 
-// A closed standard error is no reason to end an export.
+// Errors are ignored, since a closed standard error must not end an export.
 fn print_line(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }

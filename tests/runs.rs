@@ -296,7 +296,7 @@ fn an_interrupted_run_says_how_to_go_on() {
     let run = ended(child);
     assert_eq!(run.status, 130, "{}{}", run.stdout, run.stderr);
     assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
-    assert!(run.stderr.contains("once more to stop at once"), "{}", run.stderr);
+    assert!(run.stderr.contains("interrupt once more to stop at once"), "{}", run.stderr);
     assert!(
         run.stdout.contains("interrupted") && run.stdout.contains("run the same command again"),
         "{}",

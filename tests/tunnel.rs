@@ -559,8 +559,8 @@ fn what_is_wrong_with_its_keys_is_said() {
     let folder = TempDir::with_prefix("tunnel-").unwrap();
     let path = folder.path().join("config.toml");
     for (url, tunnel, said) in [
-        ("postgres://h", "{ command = [\"ssh\", \"bastion\"] }", "does not say {port}"),
-        ("postgres://h", "{ command = [] }", "does not say {port}"),
+        ("postgres://h", "{ command = [\"ssh\", \"bastion\"] }", "does not contain {port}"),
+        ("postgres://h", "{ command = [] }", "does not contain {port}"),
         ("postgres://h", "{ ready = \"x\" }", "needs the key `command`"),
         ("postgres://h", "{ comand = [] }", "did you mean `command`?"),
         (
@@ -571,15 +571,15 @@ fn what_is_wrong_with_its_keys_is_said() {
         (
             "postgres://h",
             "{ command = [\"{port}\"], ready = \"(\" }",
-            "`ready` is no regular expression",
+            "`ready` is not a regular expression",
         ),
-        (
-            "postgres://h",
-            "{ command = [\"{port}\"], ready_timeout = \"soon\" }",
-            "not a length of time",
-        ),
+        ("postgres://h", "{ command = [\"{port}\"], ready_timeout = \"soon\" }", "not a duration"),
         ("lp:x.lp", "{ command = [\"{port}\"] }", "not for a line-protocol file"),
-        ("influxdb+https://192.0.2.1/d", "{ command = [\"{port}\"] }", "the server needs a name"),
+        (
+            "influxdb+https://192.0.2.1/d",
+            "{ command = [\"{port}\"] }",
+            "needs the name of the server",
+        ),
     ] {
         let text = format!(
             "archive = \"a\"\n[[source]]\nname = \"s\"\nurl = {url:?}\ntunnel = {tunnel}\n"

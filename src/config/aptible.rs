@@ -8,7 +8,7 @@ use crate::config::select::Select;
 use crate::config::server::{AptibleAddress, Secret};
 use crate::error::{Error, Result};
 
-/// What there is on Aptible. A name has no effect: each database has one of its own.
+/// The databases on Aptible that an address means. A name in the file has no effect, since each database has its own.
 pub(super) fn aptible(
     text: &str,
     file: Option<&FileSource>,
@@ -25,9 +25,11 @@ pub(super) fn aptible(
         Some((environment, handle)) => (Some(environment), Some(handle)),
     };
     for name in environment.iter().chain(&handle) {
-        // The CLI would take it for a flag.
+        // The CLI would take a leading `-` for a flag.
         if name.is_empty() || name.starts_with('-') || name.contains(['/', '@']) {
-            return Err(bad("a name in it is missing, or cannot be one"));
+            return Err(bad(
+                "the name of the environment or of the database is missing or invalid",
+            ));
         }
     }
     if let Some(file) = file {
@@ -46,25 +48,11 @@ pub(super) fn aptible(
     Ok(Some(SourceSpec { name: text.to_owned(), named: true, kind, select }))
 }
 
-/// What cannot be meant of databases of many kinds.
+/// Refuses the keys that have no single meaning for databases of many kinds.
 fn refuse_others(file: &FileSource) -> Result<()> {
-    let given = [
-        ("username", file.username.is_some()),
-        ("password", file.password.is_some()),
-        ("token", file.token.is_some()),
-        ("databases", !file.databases.is_empty()),
-        ("retention_policies", !file.retention_policies.is_empty()),
-        ("tables", !file.tables.is_empty()),
-        ("schemas", !file.schemas.is_empty()),
-        ("tunnel", file.tunnel.is_some()),
-        ("precision", file.precision.is_some()),
-        ("quota", file.quota.is_some()),
-    ];
-    match given.iter().find(|(_, is_given)| *is_given) {
-        None => Ok(()),
-        Some((key, _)) => Err(Error::usage(format!("`{key}` is not for a source of this kind"))
-            .hint("of `aptible:` the key `exclude` says what is left out: HANDLE, ENVIRONMENT.HANDLE, or tables")),
-    }
+    file.refuse_keys_but(&["exclude", "time_columns", "lock"]).map_err(|error| {
+        error.hint("to leave databases or tables of `aptible:` out, list them in `exclude`: HANDLE, ENVIRONMENT.HANDLE, or tables")
+    })
 }
 
 #[cfg(test)]
@@ -72,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_meant_is_taken_and_nonsense_refused() {
+    fn addresses_of_one_and_of_all_environments_are_parsed_and_nonsense_is_refused() {
         let of = |text: &str| aptible(text, None, Select::default());
         let asked = |text: &str| match of(text).unwrap().unwrap().kind {
             SourceKind::Aptible(asked) => (asked.environment, asked.handle),

@@ -1,22 +1,22 @@
-//! The URL of a relational database as its own clients take it, with the usual variables, becomes a
+//! Parses the URL of a relational database, in the form of its own clients, and the usual variables into a
 //! `Database`. Reads the environment.
 
 use std::env;
 use std::path::{Path, PathBuf};
 
-use percent_encoding::percent_decode_str;
 use url::Url;
 
 use crate::config::file::{FileDump, FileSource};
 use crate::config::keys::closest;
 use crate::config::select::Select;
 use crate::config::server::{
-    Binding, ClientCertificate, Database, Secret, ServerKey, Tls, TlsMode, without_password,
+    Binding, ClientCertificate, Database, Secret, ServerKey, Tls, TlsMode, decoded,
+    without_password,
 };
 use crate::config::tunnel::tunnel;
 use crate::error::{Error, Result};
 
-/// What the clients of a server are used to.
+/// The conventions of the clients of a server.
 pub(super) struct Dialect {
     name: &'static str,
     port: u16,
@@ -54,8 +54,8 @@ fn var(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !name.is_empty() && !value.is_empty())
 }
 
-/// `SCHEME://[USER[:PASSWORD]@][HOST][:PORT][/DATABASE][?sslmode=…&sslrootcert=…]`. Without a database all
-/// of them are meant. Returns the name of the source as well.
+/// Parses `SCHEME://[USER[:PASSWORD]@][HOST][:PORT][/DATABASE][?sslmode=…&sslrootcert=…]`, which means all databases
+/// where it names none. Returns the name of the source as well.
 pub(super) fn database(
     dialect: &Dialect,
     text: &str,
@@ -65,7 +65,7 @@ pub(super) fn database(
     warnings: &mut Vec<String>,
 ) -> Result<(String, Database)> {
     let bad = |why: &str| {
-        // libpq takes a password among the parameters, too, and in one there may be any character.
+        // libpq also accepts a password among the parameters, and a password may contain any character.
         let shown = without_password(text);
         let shown = shown.split(['?', '#']).next().unwrap_or_default();
         let shown = if text.contains("password=") { dialect.name } else { shown };
@@ -76,22 +76,21 @@ pub(super) fn database(
     if url.fragment().is_some() {
         return Err(bad("there is a `#` after the database"));
     }
-    let decoded = |text: &str| {
-        let decoded = percent_decode_str(text).decode_utf8();
-        decoded.map(String::from).map_err(|_| bad("a name in it is not UTF-8"))
-    };
+    let decoded = |text: &str| decoded(text, &bad);
     let host = match url.host_str().unwrap_or_default() {
         "" => var(dialect.host_var).unwrap_or_else(|| "localhost".to_owned()),
         host => decoded(host.trim_start_matches('[').trim_end_matches(']'))?,
     };
     if host.starts_with('/') || host.contains(',') {
-        return Err(bad("it needs one host, reached by TCP"));
+        return Err(bad("it must name exactly one host, which is reached by TCP"));
     }
     let port = match (url.port(), var(dialect.port_var)) {
         (Some(port), _) => port,
         (None, Some(text)) => {
             let port = text.parse();
-            port.map_err(|_| Error::usage(format!("{} is not a port", dialect.port_var)))?
+            port.map_err(|_| {
+                Error::usage(format!("the value of {} is not a port", dialect.port_var))
+            })?
         }
         (None, None) => dialect.port,
     };
@@ -152,7 +151,7 @@ fn tls(
             "server-public-key-path" if !is_postgres => {
                 server_key = file(&value).map(ServerKey::File);
             }
-            // MySQL's own client has the one, JDBC the other. A file that is named is better.
+            // MySQL's own client uses the first name, JDBC the second. A named file is safer and takes precedence.
             "get-server-public-key" | "allowPublicKeyRetrieval" if !is_postgres => {
                 let fetch = (value == "true").then_some(ServerKey::Fetch);
                 server_key = server_key.or(fetch);
@@ -162,9 +161,9 @@ fn tls(
             "sslcert" | "ssl-cert" => certificate = file(&value),
             "sslkey" | "ssl-key" => key = file(&value),
             "channel_binding" if is_postgres => binding = Some(value.into_owned()),
-            // JDBC writes it so.
+            // This is how JDBC spells it.
             "ssl" if value == "true" => mode = mode.or(Some("require".to_owned())),
-            // The addresses that providers give out carry these, and they change nothing here.
+            // The addresses that providers hand out carry these parameters, which have no effect here.
             "application_name"
             | "connect_timeout"
             | "gssencmode"
@@ -191,24 +190,24 @@ fn tls(
     let mode = match mode.as_deref() {
         None | Some("prefer" | "preferred" | "allow") => TlsMode::Prefer,
         Some("disable" | "disabled") => TlsMode::Disable,
-        // libpq does the same: whoever names an authority wants it asked.
+        // libpq does the same: whoever names an authority wants the certificate to be checked.
         Some("require" | "required") if ca.is_some() => TlsMode::VerifyCa,
         Some("require" | "required") => TlsMode::Require,
         Some("verify-ca") => TlsMode::VerifyCa,
         Some("verify-full" | "verify-identity") => TlsMode::VerifyFull,
         Some(other) => {
             return Err(bad(&format!(
-                "sslmode is disable, prefer, require, verify-ca or verify-full, not `{other}`"
+                "sslmode must be disable, prefer, require, verify-ca or verify-full, not `{other}`"
             )));
         }
     };
     let ca = ca.filter(|ca| ca.as_os_str() != "system");
-    // Anybody may have a certificate of a public authority, for a name of his own.
+    // Anybody can get a certificate from a public authority for a name of their own, so only the host's name proves it.
     let mode = if mode == TlsMode::VerifyCa && ca.is_none() { TlsMode::VerifyFull } else { mode };
     let client = match (certificate, key) {
         (Some(certificate), Some(key)) => Some(ClientCertificate { certificate, key }),
         (None, None) => None,
-        _ => return Err(bad("a client's certificate needs both `sslcert` and `sslkey`")),
+        _ => return Err(bad("a client certificate needs both `sslcert` and `sslkey`")),
     };
     let binding = match binding.as_deref() {
         None | Some("prefer") => Binding::Prefer,
@@ -218,7 +217,7 @@ fn tls(
         }
         Some("require") => Binding::Require,
         Some(other) => {
-            let why = format!("channel_binding is disable, prefer or require, not `{other}`");
+            let why = format!("channel_binding must be disable, prefer or require, not `{other}`");
             return Err(bad(&why));
         }
     };

@@ -1,17 +1,16 @@
-//! Sources of which only a native dump is taken: the URL of a Redis or a MongoDB with the usual variables, and programs
-//! whose output is the dump. Reads the environment.
+//! Sources that are exported only as a native dump: Redis and MongoDB, by their URL and the usual variables, and
+//! programs whose output is the dump. Reads the environment.
 
 use std::env;
 use std::path::{Path, PathBuf};
 
-use percent_encoding::percent_decode_str;
 use url::Url;
 
 use crate::config::file::{FileProgram, FileSource};
 use crate::config::job::{SourceKind, SourceSpec};
 use crate::config::select::Select;
 use crate::config::server::{
-    ClientCertificate, DumpProgram, DumpServer, DumpTls, Secret, without_password,
+    ClientCertificate, DumpProgram, DumpServer, DumpTls, Secret, decoded, without_password,
 };
 use crate::config::tunnel::tunnel;
 use crate::error::{Error, Result};
@@ -21,7 +20,7 @@ pub(super) fn program(source: &FileSource, program: &FileProgram) -> Result<Sour
     if source.name.is_empty() {
         return Err(Error::usage("a source needs a name"));
     }
-    refuse_more(source, &[])?;
+    source.refuse_keys_but(&["precision", "quota"])?;
     let FileProgram { command, ends_with } = program;
     if command.first().is_none_or(String::is_empty) {
         return Err(Error::usage("`command` needs a program"));
@@ -29,7 +28,7 @@ pub(super) fn program(source: &FileSource, program: &FileProgram) -> Result<Sour
     let ends_with = ends_with.trim().to_owned();
     if ends_with.is_empty() {
         return Err(Error::usage(
-            "`ends_with` is empty: nothing would prove that the output is whole",
+            "`ends_with` is empty: nothing would prove that the output is complete",
         ));
     }
     Ok(SourceSpec {
@@ -40,7 +39,7 @@ pub(super) fn program(source: &FileSource, program: &FileProgram) -> Result<Sour
     })
 }
 
-/// `redis://[USER[:PASSWORD]@]HOST[:PORT]`, `rediss://` with TLS. Returns the name of the source as well.
+/// Parses `redis://[USER[:PASSWORD]@]HOST[:PORT]`, or `rediss://` for TLS. Returns the name of the source as well.
 pub(super) fn redis(
     text: &str,
     file: Option<&FileSource>,
@@ -49,9 +48,9 @@ pub(super) fn redis(
 ) -> Result<(String, SourceKind)> {
     refuse_selection(file, false)?;
     let mut address = Address::of(text, 6379, "redis://[USER@]HOST[:PORT]")?;
-    // All databases of a server are in one file.
+    // A dump holds all databases of a server, so the number of one of them has no effect.
     if address.path.parse::<u32>().is_err() && !address.path.is_empty() {
-        return Err(address.bad("the path is no number of a database"));
+        return Err(address.bad("the path must be the number of a database"));
     }
     let tls = if address.url.scheme() == "rediss" {
         Some(tls(&mut address, file.map(|_| folder), None)?)
@@ -66,7 +65,8 @@ pub(super) fn redis(
     Ok((name, SourceKind::Redis(server)))
 }
 
-/// `mongodb://[USER[:PASSWORD]@]HOST[:PORT][/DATABASE][?authSource=…&tls=true]`. Returns the name of the source as well.
+/// Parses `mongodb://[USER[:PASSWORD]@]HOST[:PORT][/DATABASE][?authSource=…&tls=true]`. Returns the name of the source
+/// as well.
 pub(super) fn mongodb(
     text: &str,
     file: Option<&FileSource>,
@@ -79,7 +79,7 @@ pub(super) fn mongodb(
     let database = match (address.path.as_str(), select.databases.as_slice()) {
         ("", []) => None,
         ("", [only]) => Some(only.clone()),
-        ("", _) => return Err(address.bad("mongodump takes one database, or all of them")),
+        ("", _) => return Err(address.bad("mongodump dumps either one database or all of them")),
         (path, []) => Some(path.to_owned()),
         _ => return Err(address.bad("the database is in the URL and in `databases`")),
     };
@@ -99,7 +99,7 @@ pub(super) fn mongodb(
     Ok((name, SourceKind::MongoDb(server)))
 }
 
-/// A URL by its parts.
+/// The parts of a URL.
 struct Address {
     url: Url,
     shown: String,
@@ -122,7 +122,7 @@ impl Address {
         let host = url.host_str().unwrap_or_default();
         let host = decoded(host.trim_start_matches('[').trim_end_matches(']'), &bad)?;
         if host.is_empty() || host.contains(',') {
-            return Err(bad("it needs one host: of a replica set, one member"));
+            return Err(bad("it must name exactly one host; for a replica set, name one member"));
         }
         let path = decoded(url.path().trim_start_matches('/'), &bad)?;
         let pairs = url.query_pairs();
@@ -143,7 +143,7 @@ impl Address {
         self.bad(&format!("it has the unknown parameter `{}`", name.escape_debug()))
     }
 
-    /// The value of a parameter by any of its names, which is not among the others any more.
+    /// Removes a parameter, which may have any of these names, and returns its value.
     fn take(&mut self, names: &[&str]) -> Option<String> {
         let same = |name: &str| names.iter().any(|known| known.eq_ignore_ascii_case(name));
         let at = self.parameters.iter().position(|(name, _)| same(name))?;
@@ -181,12 +181,7 @@ fn refused(shown: &str, form: &str, why: &str) -> Error {
     Error::usage(format!("`{shown}` is not a source: {why}")).hint(format!("write {form}"))
 }
 
-fn decoded(text: &str, bad: &dyn Fn(&str) -> Error) -> Result<String> {
-    let decoded = percent_decode_str(text).decode_utf8();
-    decoded.map(String::from).map_err(|_| bad("a name in it is not UTF-8"))
-}
-
-/// The parameters of TLS, by the names that the URLs of other sources have, and by those of MongoDB.
+/// The parameters for TLS, which may have the names that the other sources use, or those of MongoDB.
 fn tls(address: &mut Address, folder: Option<&Path>, insecure: Option<bool>) -> Result<DumpTls> {
     let file = |value: String| folder.unwrap_or(Path::new("")).join(value);
     let mode = address.take(&["sslmode"]);
@@ -196,49 +191,29 @@ fn tls(address: &mut Address, folder: Option<&Path>, insecure: Option<bool>) -> 
         (Some("require"), None) => ca.is_some(),
         (Some("verify-ca"), None) => true,
         (Some("verify-full"), None) if address.url.scheme() == "rediss" => {
-            return Err(address.bad("redis-cli compares no names: the most is sslmode=verify-ca"));
+            return Err(address.bad("redis-cli does not check the name in a certificate: sslmode can be verify-ca at most"));
         }
         (Some("verify-full"), None) => true,
-        _ => return Err(address.bad("sslmode is require, verify-ca or verify-full")),
+        _ => return Err(address.bad("sslmode must be require, verify-ca or verify-full")),
     };
     let certificate = address.take(&["sslcert", "tlsCertificateKeyFile"]).map(file);
     let key = address.take(&["sslkey"]).map(file);
     let client = match (certificate, key) {
         (Some(certificate), Some(key)) => Some(ClientCertificate { certificate, key }),
-        // MongoDB has both in one file.
+        // MongoDB keeps the certificate and the key in one file.
         (Some(both), None) if address.url.scheme() == "mongodb" => {
             Some(ClientCertificate { key: both.clone(), certificate: both })
         }
         (None, None) => None,
-        _ => return Err(address.bad("a client's certificate needs both `sslcert` and `sslkey`")),
+        _ => return Err(address.bad("a client certificate needs both `sslcert` and `sslkey`")),
     };
     Ok(DumpTls { verify, ca, client, name: None })
 }
 
-/// What chooses rows chooses nothing of a dump.
+/// Refuses the keys that choose rows, since they choose nothing within a dump.
 fn refuse_selection(file: Option<&FileSource>, has_databases: bool) -> Result<()> {
     let Some(file) = file else { return Ok(()) };
-    let mut known = vec!["username", "password", "tunnel"];
+    let mut known = vec!["username", "password", "tunnel", "precision", "quota"];
     known.extend(has_databases.then_some("databases"));
-    refuse_more(file, &known)
-}
-
-fn refuse_more(file: &FileSource, known: &[&str]) -> Result<()> {
-    let given = [
-        ("username", file.username.is_some()),
-        ("password", file.password.is_some()),
-        ("token", file.token.is_some()),
-        ("databases", !file.databases.is_empty()),
-        ("retention_policies", !file.retention_policies.is_empty()),
-        ("tables", !file.tables.is_empty()),
-        ("schemas", !file.schemas.is_empty()),
-        ("exclude", !file.exclude.is_empty()),
-        ("time_columns", !file.time_columns.is_empty()),
-        ("lock", file.lock.is_some()),
-        ("tunnel", file.tunnel.is_some()),
-    ];
-    match given.iter().find(|(key, is_given)| *is_given && !known.contains(key)) {
-        Some((key, _)) => Err(Error::usage(format!("`{key}` is not for a source of this kind"))),
-        None => Ok(()),
-    }
+    file.refuse_keys_but(&known)
 }

@@ -1,5 +1,4 @@
-//! The configuration file as it is written: its keys, and secrets that it only refers to. Reads files.
-
+///! The configuration file as it is written: its keys, and the secrets that it refers to. Reads files.
 use std::collections::BTreeMap;
 use std::env;
 use std::path::{Path, PathBuf};
@@ -47,7 +46,7 @@ pub(super) struct FileS3 {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct FileSource {
-    /// Empty where databases on Aptible are meant, which have names of their own.
+    /// Empty for databases on Aptible, which have names of their own.
     #[serde(default)]
     pub(super) name: String,
     pub(super) url: Option<String>,
@@ -76,7 +75,7 @@ pub(super) struct FileSource {
     pub(super) price_per_gigabyte: Option<f64>,
 }
 
-/// A native dump: beside the rows of a server, or the output of a program that is a source by itself.
+/// A native dump, which is taken beside the rows of a server, or is the output of a program that is a source by itself.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 pub(super) enum FileDump {
@@ -103,7 +102,7 @@ pub(super) struct FileTunnel {
 #[serde(untagged)]
 pub(super) enum SecretRef {
     Of(SecretPlace),
-    /// Most likely the secret itself, which no error may show.
+    /// Most likely the secret itself, which no error message may show.
     Other(IgnoredAny),
 }
 
@@ -112,6 +111,36 @@ pub(super) enum SecretRef {
 pub(super) struct SecretPlace {
     pub(super) env: Option<String>,
     pub(super) file: Option<PathBuf>,
+}
+
+impl FileSource {
+    /// Refuses all keys but these among those that not every kind of source has.
+    pub(super) fn refuse_keys_but(&self, known: &[&str]) -> Result<()> {
+        let given = [
+            ("username", self.username.is_some()),
+            ("password", self.password.is_some()),
+            ("token", self.token.is_some()),
+            ("databases", !self.databases.is_empty()),
+            ("retention_policies", !self.retention_policies.is_empty()),
+            ("tables", !self.tables.is_empty()),
+            ("schemas", !self.schemas.is_empty()),
+            ("exclude", !self.exclude.is_empty()),
+            ("time_columns", !self.time_columns.is_empty()),
+            ("lock", self.lock.is_some()),
+            ("tunnel", self.tunnel.is_some()),
+            ("precision", self.precision.is_some()),
+            ("quota", self.quota.is_some()),
+        ];
+        match given.iter().find(|(key, is_given)| *is_given && !known.contains(key)) {
+            Some((key, _)) => Err(misplaced(key)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The error for a key that not every kind of source has.
+pub(super) fn misplaced(key: &str) -> Error {
+    Error::usage(format!("`{key}` does not apply to a source of this kind"))
 }
 
 impl SecretRef {
@@ -138,11 +167,11 @@ impl SecretRef {
     }
 }
 
-/// Read where no other file is named.
+/// The file that is read where no other is named.
 const USUAL: &str = "moveout.toml";
 
-/// The file, and the folder that its paths are relative to; nothing without one. It is the one that is named, by a flag
-/// or `MOVEOUT_CONFIG`, or else `moveout.toml` in the working directory.
+/// The configuration, and the folder that its paths are relative to; both are empty where there is no file. The file is
+/// the one that a flag or `MOVEOUT_CONFIG` names, or else `moveout.toml` in the working directory.
 pub(super) fn file_of(config: Option<&Path>) -> Result<(File, PathBuf)> {
     let of_env =
         || env::var_os("MOVEOUT_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
@@ -157,7 +186,7 @@ pub(super) fn file_of(config: Option<&Path>) -> Result<(File, PathBuf)> {
 fn read_file(path: &Path) -> Result<File> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| Error::usage(format!("reading {}: {error}", path.display())))?;
-    // The line itself is not shown, but for its key: there may be a secret in it.
+    // Only the key of the line is shown, because its value may be a secret.
     let wrong = |at: Option<usize>, what: &str| {
         let before = at.and_then(|at| text.get(..at)).unwrap_or_default();
         let line = before.matches('\n').count() + 1;

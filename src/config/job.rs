@@ -1,4 +1,4 @@
-//! What a run needs to know, in one validated value.
+//! The settings of a run, as one validated value.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -22,54 +22,54 @@ pub const MAX_CONCURRENCY: usize = 64;
 /// Everything that a run needs to know.
 #[derive(Debug, Clone)]
 pub struct Job {
-    /// What to leave.
+    /// The sources to export.
     pub sources: Vec<SourceSpec>,
-    /// Where to; `plan` can do without.
+    /// The archive; `plan` works without one.
     pub archive: Option<Location>,
-    /// Begin of the requested range.
+    /// The start of the requested range.
     pub from: Bound,
-    /// Its end.
+    /// The end of the requested range.
     pub to: Bound,
-    /// Both in the user's words.
+    /// Both in the words of the user.
     pub range: (String, String),
-    /// Whether what earlier runs read whole is left as it is.
+    /// Whether the windows that earlier runs read completely are left as they are.
     pub keep: bool,
-    /// How to work.
+    /// The limits.
     pub limits: Limits,
-    /// Whole sources that are left out, and why.
+    /// Whole sources that are left out, with the reasons.
     pub excluded: Vec<Excluded>,
-    /// What the user should be told before the run.
+    /// Warnings for the user before the run.
     pub warnings: Vec<String>,
 }
 
-/// How much at once, and for how long.
+/// How much is done at once, and for how long it is tried.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Width of the first window of each table, in nanoseconds; `None` where the size of a table tells.
+    /// Width of the first window of each table, in nanoseconds; if it is `None`, the size of the table decides.
     pub window: Option<i64>,
     /// Chunks in flight.
     pub concurrency: usize,
-    /// All buffers together, in bytes.
+    /// The size of all buffers together, in bytes.
     pub memory_bytes: usize,
-    /// The most bytes of rows that all chunks together take in a second, as they lie in memory.
+    /// The bytes of rows, as they lie in memory, that all chunks together read per second at most.
     pub bandwidth_bytes: Option<u64>,
-    /// Size from which on a chunk goes on in another file, in bytes.
+    /// The size of a file from which on the chunk continues in another one, in bytes.
     pub file_bytes: u64,
-    /// After how long without a byte an answer counts as broken.
+    /// The time without a byte after which an answer counts as broken.
     pub idle_timeout: Duration,
     /// Attempts at a chunk that cannot be split, before the run gives up on it.
     pub attempts: u32,
-    /// For how long a source or store that has worked may fail at everything before the run gives up.
+    /// For how long every request to a source or store that has worked may fail before the run gives up.
     pub patience: Duration,
-    /// Pause after a failure, doubled after each that follows it.
+    /// The pause after a failure, which is doubled after each further failure.
     pub first_pause: Duration,
 }
 
-/// A source does not work with less memory than this.
+/// The least memory that a source works with.
 const LEAST_SHARE: usize = 16 << 20;
 
 impl Limits {
-    /// The limits of one of so many sources, which share the memory.
+    /// The limits of one source, where so many share the memory.
     pub fn shared_by(&self, sources: usize) -> Self {
         let share = (self.memory_bytes / sources.max(1)).max(LEAST_SHARE);
         Self { memory_bytes: share.min(self.memory_bytes), ..self.clone() }
@@ -97,23 +97,23 @@ impl Default for Limits {
 pub struct SourceSpec {
     /// Its name in the archive.
     pub name: String,
-    /// Whether the user gave that name. Otherwise it is the address, which may lead to another server
-    /// tomorrow, and the same server may have another one.
+    /// Whether the user gave that name. Otherwise it is the address, which may lead to another server tomorrow, as the
+    /// same server may have other addresses.
     pub named: bool,
-    /// What it is.
+    /// The kind of source, with its address and credentials.
     pub kind: SourceKind,
-    /// Which part of it.
+    /// Which part of it is exported.
     pub select: Select,
 }
 
-/// What a source is.
+/// The kind of a source, with its address and credentials.
 #[derive(Debug, Clone)]
 pub enum SourceKind {
     /// An InfluxDB of any version.
     InfluxDb(InfluxDb),
-    /// A PostgreSQL.
+    /// A PostgreSQL server.
     Postgres(Database),
-    /// A MySQL or MariaDB.
+    /// A MySQL or MariaDB server.
     MySql(Database),
     /// A line-protocol file.
     LineProtocol {
@@ -126,13 +126,13 @@ pub enum SourceKind {
         /// Nanoseconds in one unit of its timestamps.
         precision: i64,
     },
-    /// Databases on Aptible, each of which becomes a source once its CLI was asked which there are.
+    /// Databases on Aptible. Each becomes a source once the CLI has listed them.
     Aptible(AptibleAddress),
-    /// A source whose address and credentials are known only once the way to it is open.
+    /// A source whose address and credentials are known only once its tunnel is open.
     Behind(Arc<dyn Behind>),
-    /// A Redis, of which a native dump is taken.
+    /// A Redis server, which is exported as a native dump.
     Redis(DumpServer),
-    /// A MongoDB, of which a native dump is taken.
+    /// A MongoDB server, which is exported as a native dump.
     MongoDb(DumpServer),
     /// The output of a program.
     Program(DumpProgram),
@@ -140,10 +140,10 @@ pub enum SourceKind {
     Given(Arc<dyn Source>),
 }
 
-/// What is known only once the way to it is open.
+/// A source that is known only once its tunnel is open.
 #[async_trait]
 pub trait Behind: fmt::Debug + Send + Sync {
-    /// Opens the way, and says what is there.
+    /// Opens the tunnel and returns what it leads to.
     async fn found(&self) -> Result<SourceKind>;
 
     /// Its address for people.
@@ -165,13 +165,13 @@ impl SourceKind {
         }
     }
 
-    /// Whether both are one server, asked in one way.
+    /// Whether both are the same server, reached in the same way.
     pub(super) fn is_server_of(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::InfluxDb(one), Self::InfluxDb(other)) => one == other,
             (Self::Postgres(one), Self::Postgres(other))
             | (Self::MySql(one), Self::MySql(other)) => one == other,
-            // A database is a part of what a dump is of, and no part of a server that is read.
+            // Here, the database is part of the server, since it decides what the dump holds.
             (Self::Redis(one), Self::Redis(other)) | (Self::MongoDb(one), Self::MongoDb(other)) => {
                 one == other
             }

@@ -1,20 +1,20 @@
-//! PURE: the keys of the configuration file and what each of them holds, so that what is wrong is told in the words of
-//! the file and with its line. No value is shown: it may be a secret.
+//! PURE: the keys of the configuration file and what each of them holds, so that an error names the key and its line.
+//! No value is shown, because it may be a secret.
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// What a key holds.
+/// The kind of value that a key holds.
 enum Kind {
     Text,
     Texts,
-    /// Texts by names.
+    /// A table of strings.
     Named,
     Count,
     Number,
     Flag,
     OneOf(&'static [&'static str]),
-    /// Anything but a reference is refused where it is read, since it may be the secret itself.
+    /// A reference. Anything else is refused where it is read, since it may be the secret itself.
     Secret,
     /// True or false, or a table.
     FlagOr(Keys),
@@ -23,11 +23,11 @@ enum Kind {
 }
 
 struct Keys {
-    /// What has these keys.
+    /// The table with these keys, for messages.
     of: &'static str,
     known: &'static [(&'static str, Kind)],
     needed: &'static [&'static str],
-    /// A key that is needed unless another holds a table.
+    /// A key that is needed unless another key holds a table.
     unless: Option<(&'static str, &'static str)>,
 }
 
@@ -114,17 +114,17 @@ const FILE: Keys = Keys {
     unless: None,
 };
 
-/// What is wrong with a file, and where.
+/// An error in a configuration file.
 pub(super) struct Wrong {
-    /// Where it begins, in bytes.
+    /// The position of the error, in bytes.
     pub(super) at: usize,
-    /// What it is.
+    /// The description of the error.
     pub(super) what: String,
-    /// What would be right.
+    /// The advice for the user.
     pub(super) hint: Option<String>,
 }
 
-/// Looks at every key and at the kind of its value.
+/// Checks every key and the kind of its value.
 pub(super) fn check(table: &Spanned<DeTable<'_>>) -> Result<(), Wrong> {
     check_table(&FILE, table.get_ref(), table.span().start)
 }
@@ -188,10 +188,10 @@ fn check_value(name: &str, kind: &Kind, value: &DeValue<'_>, at: usize) -> Resul
         (Kind::Tables(keys), DeValue::Array(tables)) => {
             tables.iter().try_for_each(|one| match one.get_ref() {
                 DeValue::Table(table) => check_table(keys, table, one.span().start),
-                _ => wrong("tables, each below a line [[source]] with two brackets"),
+                _ => wrong("tables, each under a line [[source]] with two brackets"),
             })
         }
-        (Kind::Text, _) => wrong("a text in quotes"),
+        (Kind::Text, _) => wrong("a string in quotes"),
         (Kind::Number, _) => wrong("a number"),
         (Kind::Flag, _) => wrong("true or false"),
         (Kind::FlagOr(_), _) => {
@@ -199,17 +199,17 @@ fn check_value(name: &str, kind: &Kind, value: &DeValue<'_>, at: usize) -> Resul
         }
         (Kind::Count, _) => wrong("a whole number"),
         (Kind::OneOf(known), _) => wrong(&format!("one of \"{}\"", known.join("\", \""))),
-        (Kind::Texts, _) => wrong("a list of texts, such as [\"one\", \"two\"]"),
-        (Kind::Named, _) => wrong("texts by names, such as { \"one\" = \"two\" }"),
+        (Kind::Texts, _) => wrong("a list of strings, such as [\"one\", \"two\"]"),
+        (Kind::Named, _) => wrong("a table of strings, such as { \"one\" = \"two\" }"),
         (Kind::Table(keys), _) => {
             let keys: Vec<_> = keys.known.iter().map(|(key, _)| format!("`{key}`")).collect();
             wrong(&format!("a table with the keys {}", keys.join(", ")))
         }
-        (Kind::Tables(_), _) => wrong("tables, each below a line [[source]] with two brackets"),
+        (Kind::Tables(_), _) => wrong("tables, each under a line [[source]] with two brackets"),
     }
 }
 
-/// The known word that somebody most likely meant.
+/// The known word that the user most likely meant.
 pub(super) fn closest<'a>(
     wrong: &str,
     known: impl IntoIterator<Item = &'a str>,

@@ -15,7 +15,7 @@ pub struct Location {
     pub url: String,
     /// How a bucket is reached.
     pub s3: S3Options,
-    /// The store itself, where the caller of the library has one; the URL is then only its name.
+    /// The store itself, if the caller of the library brings one. The URL is then only its name.
     pub given: Option<Arc<dyn ObjectStore>>,
 }
 
@@ -37,31 +37,31 @@ impl Location {
         self.given.is_none() && self.url.starts_with("s3://")
     }
 
-    /// A store that the caller of the library has made, under a name for messages.
+    /// A store that the caller of the library brings, with a name for messages.
     pub fn given(name: &str, store: Arc<dyn ObjectStore>) -> Self {
         Self { url: name.to_owned(), given: Some(store), ..Self::default() }
     }
 }
 
-/// How a bucket is reached; what is `None` comes from the usual `AWS_*` variables, which the store's
-/// library reads itself.
+/// How a bucket is reached. What is `None` comes from the usual `AWS_*` variables, which the library of the store
+/// reads itself.
 #[derive(Debug, Clone, Default)]
 pub struct S3Options {
-    /// The kind of service; told from the endpoint where it is `None`.
+    /// The kind of service; where it is `None`, the endpoint tells.
     pub preset: Option<Preset>,
     /// `https://HOST[:PORT]`, without the bucket.
     pub endpoint: Option<String>,
-    /// As the service names it.
+    /// The name of the region at the service.
     pub region: Option<String>,
-    /// Not a secret.
+    /// The name of the key, which is not a secret.
     pub access_key_id: Option<String>,
-    /// The key itself.
+    /// The secret part of the key.
     pub secret_access_key: Option<Secret>,
-    /// Of temporary keys.
+    /// The token that belongs to temporary keys.
     pub session_token: Option<Secret>,
 }
 
-/// Services that speak S3's protocol, each with habits of its own.
+/// Services that speak S3's protocol, each with peculiarities of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Preset {
@@ -69,11 +69,11 @@ pub enum Preset {
     Aws,
     /// Cloudflare R2.
     R2,
-    /// MinIO, and whatever else is like S3.
+    /// MinIO, and every other service that behaves like S3.
     Minio,
     /// Garage.
     Garage,
-    /// Google Cloud Storage by its S3 form, with HMAC keys.
+    /// Google Cloud Storage through its S3 interface, with HMAC keys.
     Gcs,
     /// Alibaba Cloud OSS.
     Oss,

@@ -14,7 +14,7 @@ pub struct Select {
 }
 
 impl Select {
-    /// Takes these databases as well; an empty list means all of them.
+    /// Adds databases. An empty list means all databases.
     pub(super) fn add_databases(&mut self, more: Vec<String>) {
         if self.databases.is_empty() || more.is_empty() {
             self.databases.clear()

@@ -1,4 +1,4 @@
-//! How a server is reached, and what it asks of those who come.
+//! How a server is reached, and which credentials it gets.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use percent_encoding::percent_decode_str;
 use url::Url;
 
+use crate::error::{Error, Result};
 use crate::model::Prices;
 use crate::source::tunnel::Tunnel;
 
@@ -24,83 +26,83 @@ pub struct Database {
     pub password: Option<Secret>,
     /// How the connection is protected.
     pub tls: Tls,
-    /// The column of time by tables: `SCHEMA.TABLE` or a pattern, to the column's name.
+    /// The name of the time column by table, which is `SCHEMA.TABLE` or a pattern.
     pub time_columns: BTreeMap<String, String>,
-    /// Keep all writers out while the snapshots are taken (MySQL, MariaDB).
+    /// Whether all writers are locked out while the snapshots are taken (MySQL, MariaDB).
     pub lock: bool,
     /// Whether a native dump is taken besides the rows.
     pub dump: bool,
-    /// The server's public key, for a password that is wanted itself without TLS (MySQL).
+    /// The server's public key, which encrypts the password where there is no TLS (MySQL).
     pub server_key: Option<ServerKey>,
     /// What leads there, where the address alone does not.
     pub tunnel: Option<Arc<Tunnel>>,
 }
 
-/// Where the public RSA key of a MySQL comes from.
+/// Where the public RSA key of a MySQL server comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ServerKey {
     /// A file, in PEM.
     File(PathBuf),
-    /// The server itself, in clear: whoever stands in its place could send his own.
+    /// The server itself, unencrypted: an impostor could send a key of its own.
     Fetch,
 }
 
 /// How a connection is protected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tls {
-    /// As the servers' own clients call it.
+    /// The mode, as the clients of the servers name it.
     pub mode: TlsMode,
     /// File of the authorities to trust, in PEM; the system's where there is none.
     pub ca: Option<PathBuf>,
     /// What the client proves who it is with, where the server asks for that.
     pub client: Option<ClientCertificate>,
-    /// Whether the password is tied to the connection's certificate.
+    /// Whether the login is bound to the certificate of the connection.
     pub binding: Binding,
 }
 
 /// Files of a client's certificate, in PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientCertificate {
-    /// The certificate, followed by those of its authorities, if the server needs them.
+    /// The certificate, followed by the certificates of its authorities if the server needs them.
     pub certificate: PathBuf,
     /// Its private key, without a password.
     pub key: PathBuf,
 }
 
-/// What is asked of a login, as libpq's `channel_binding` has it.
+/// What a login requires, as in libpq's `channel_binding`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Binding {
-    /// Never.
+    /// The login is never bound to the certificate.
     Disable,
-    /// Where the server offers it.
+    /// The login is bound where the server offers it.
     Prefer,
-    /// Else no login.
+    /// There is no login without it.
     Require,
 }
 
-/// What is asked of a connection, as libpq's `sslmode` has it.
+/// What a connection requires, as in libpq's `sslmode`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TlsMode {
     /// No TLS.
     Disable,
-    /// TLS if the server has it; nobody is verified.
+    /// TLS if the server offers it; its certificate is not verified.
     Prefer,
-    /// TLS; nobody is verified.
+    /// TLS; the certificate of the server is not verified.
     Require,
-    /// TLS, and a certificate by an authority that is trusted.
+    /// TLS with a certificate from a trusted authority.
     VerifyCa,
-    /// That, and the certificate is the host's.
+    /// TLS with a certificate from a trusted authority for the name of the host.
     VerifyFull,
 }
 
-/// A server of which a native dump is taken and no rows: Redis, MongoDB.
+/// A server that is exported only as a native dump: Redis or MongoDB.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DumpServer {
     /// Name or address.
     pub host: String,
     /// TCP port.
     pub port: u16,
-    /// Who asks; some servers know no users.
+    /// The user; some servers have no users.
     pub user: Option<String>,
     /// How to be let in.
     pub password: Option<Secret>,
@@ -114,16 +116,16 @@ pub struct DumpServer {
     pub tunnel: Option<Arc<Tunnel>>,
 }
 
-/// TLS of a program that takes a dump.
+/// The TLS settings of a program that takes a dump.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DumpTls {
-    /// Whether the server must prove who it is.
+    /// Whether the certificate of the server is verified.
     pub verify: bool,
     /// File of the authorities to trust, in PEM; the system's where there is none.
     pub ca: Option<PathBuf>,
     /// What the client proves who it is with, where the server asks for that.
     pub client: Option<ClientCertificate>,
-    /// The name that the server has in its certificate, where it is not the host.
+    /// The name in the certificate of the server, where it is not the host.
     pub name: Option<String>,
 }
 
@@ -132,7 +134,7 @@ pub struct DumpTls {
 pub struct DumpProgram {
     /// The program and its arguments.
     pub command: Vec<String>,
-    /// The very end of its output, trailing white space aside.
+    /// The text that its output ends with, apart from trailing white space.
     pub ends_with: String,
 }
 
@@ -143,13 +145,13 @@ pub struct InfluxDb {
     pub base: Url,
     /// How to be let in.
     pub credentials: Credentials,
-    /// Which one it is, where the user says so.
+    /// The version, if the user names it.
     pub version: Option<Version>,
-    /// How much may be read in a window of time.
+    /// How much may be read within a period.
     pub quota: QuotaChoice,
-    /// What reading costs.
+    /// The prices of reading.
     pub prices: Prices,
-    /// Whether the server must prove who it is, where it has TLS.
+    /// Whether the certificate of the server is verified where there is TLS.
     pub verify: bool,
     /// What leads there, where the address alone does not.
     pub tunnel: Option<Arc<Tunnel>>,
@@ -169,23 +171,23 @@ pub enum Version {
 /// Where a quota comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QuotaChoice {
-    /// The server's own limits.
+    /// The limits that the server reports.
     Ask,
-    /// The user's word.
+    /// The limit that the user gives.
     Bytes {
-        /// Bytes of answers in a window.
+        /// Bytes of answers within a period.
         bytes: u64,
-        /// Its length, where it is not the plan's.
+        /// The length of the period, where it is not that of the plan.
         window: Option<Duration>,
     },
-    /// There is none.
+    /// There is no quota.
     None,
 }
 
 /// How to be let in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Credentials {
-    /// Without.
+    /// No credentials.
     None,
     /// HTTP Basic.
     Password {
@@ -205,13 +207,13 @@ pub struct AptibleAddress {
     pub environment: Option<String>,
     /// The database; `None` for all of the environment.
     pub handle: Option<String>,
-    /// Column of time by table, for PostgreSQL and MySQL.
+    /// The name of the time column by table, for PostgreSQL and MySQL.
     pub time_columns: BTreeMap<String, String>,
-    /// Keep all writers out while the snapshots are taken (MySQL).
+    /// Whether all writers are locked out while the snapshots are taken (MySQL).
     pub lock: bool,
     /// Whether a native dump is taken besides the rows (PostgreSQL, MySQL).
     pub dump: bool,
-    /// For an InfluxDB 2.x, which may not take the password.
+    /// A token for an InfluxDB 2.x, which may refuse the password.
     pub influx_token: Option<Secret>,
 }
 
@@ -220,12 +222,12 @@ pub struct AptibleAddress {
 pub struct Secret(pub(super) String);
 
 impl Secret {
-    /// A secret that a program has said.
+    /// Wraps a secret.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// The secret itself, for the wire alone.
+    /// The secret itself, which is only for the wire.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -237,9 +239,15 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// A URL as it may be shown, also one that is none because it was mistyped.
+/// A URL as it may be shown, even if it was mistyped and cannot be parsed.
 pub(super) fn without_password(text: &str) -> String {
     let Some(at) = text.rfind('@') else { return text.to_owned() };
     let from = text.find("://").map(|scheme| scheme + 3).filter(|from| *from <= at).unwrap_or(0);
     format!("{}***{}", &text[..from], &text[at..])
+}
+
+/// The text of a percent-encoded part of a URL.
+pub(super) fn decoded(text: &str, bad: &dyn Fn(&str) -> Error) -> Result<String> {
+    let decoded = percent_decode_str(text).decode_utf8();
+    decoded.map(String::from).map_err(|_| bad("a name in it is not UTF-8"))
 }

@@ -1,22 +1,21 @@
-//! The URL of a source, what the file says of it, and the usual variables become one `SourceSpec`. Reads
-//! the environment.
+//! Combines the URL of a source, its entry in the file, and the usual variables into one `SourceSpec`. Reads the
+//! environment.
 
 use std::env;
 use std::path::Path;
 use std::time::Duration;
 
-use percent_encoding::percent_decode_str;
 use url::{Host, Url};
 
 use crate::config::aptible::aptible;
 use crate::config::database::{MYSQL, POSTGRES, database};
 use crate::config::dump;
-use crate::config::file::{FileDump, FileSource};
+use crate::config::file::{FileDump, FileSource, misplaced};
 use crate::config::job::{SourceKind, SourceSpec};
 use crate::config::keys::closest;
 use crate::config::select::Select;
 use crate::config::server::{
-    Credentials, InfluxDb, QuotaChoice, Secret, Version, without_password,
+    Credentials, InfluxDb, QuotaChoice, Secret, Version, decoded, without_password,
 };
 use crate::config::tunnel::tunnel;
 use crate::config::units::{duration, size};
@@ -26,9 +25,9 @@ use crate::model::Prices;
 const SOURCES: &str = "a source is influxdb+https://HOST[:PORT]/DATABASE, postgres://…, mysql://…, redis://…, mongodb://…, aptible:…, lp:FILE, or a name \
                        from the configuration";
 
-/// A source of the file.
+/// A source that the file describes.
 pub(super) fn source_of_file(source: &FileSource, folder: &Path) -> Result<SourceSpec> {
-    // The process list does not show a file, so a password in a URL there needs no warning.
+    // The process list does not show the file, so a password in a URL there needs no warning.
     let spec = match (&source.url, &source.dump) {
         (Some(url), _) => source_of_url(url, Some(source), folder, &mut Vec::new()),
         (None, Some(FileDump::Program(program))) => dump::program(source, program),
@@ -37,7 +36,7 @@ pub(super) fn source_of_file(source: &FileSource, folder: &Path) -> Result<Sourc
     spec.map_err(|error| error.context(format!("source `{}`", source.name)))
 }
 
-/// A source by its URL, with what the file says of it besides.
+/// A source by its URL, with its entry in the file if it has one.
 pub(super) fn source_of_url(
     text: &str,
     file: Option<&FileSource>,
@@ -79,7 +78,9 @@ pub(super) fn source_of_url(
         let only_dump = matches!(kind, SourceKind::Redis(_) | SourceKind::MongoDb(_));
         let why = match dump {
             FileDump::Program(_) => "`dump = { command = … }` is for a source without `url`",
-            FileDump::Beside(false) if only_dump => "a dump is all that there is of this source",
+            FileDump::Beside(false) if only_dump => {
+                "`dump = false` is impossible: this source is exported only as a dump"
+            }
             FileDump::Beside(true) if !relational && !only_dump => {
                 "`dump = true` is for PostgreSQL and MySQL"
             }
@@ -90,7 +91,7 @@ pub(super) fn source_of_url(
         }
     }
     if let Some(file) = file {
-        let misplaced = match relational {
+        let wrong_key = match relational {
             true if !file.retention_policies.is_empty() => Some("retention_policies"),
             true if file.token.is_some() => Some("token"),
             true if file.quota.is_some() => Some("quota"),
@@ -99,8 +100,8 @@ pub(super) fn source_of_url(
             false if !file.time_columns.is_empty() => Some("time_columns"),
             _ => None,
         };
-        if let Some(key) = misplaced {
-            return Err(Error::usage(format!("`{key}` is not for a source of this kind")));
+        if let Some(key) = wrong_key {
+            return Err(misplaced(key));
         }
     }
     let is_file = matches!(kind, SourceKind::LineProtocol { .. });
@@ -130,7 +131,9 @@ fn line_protocol(
         "ms" => 1_000_000,
         "s" => 1_000_000_000,
         other => {
-            return Err(Error::usage(format!("`precision` is ns, us, ms or s, not `{other}`")));
+            return Err(Error::usage(format!(
+                "`precision` must be ns, us, ms or s, not `{other}`"
+            )));
         }
     };
     let path = folder.join(path);
@@ -165,7 +168,7 @@ fn influxdb(
         Error::usage(format!("`{}` is not a source: {why}", without_password(text))).hint(hint)
     };
     let bad = |why: &str| refused(why, None);
-    // A `+` may stand in a password, too.
+    // A password may contain a `+` as well.
     let scheme = text.split_once("://").map(|(scheme, _)| scheme);
     let product = text.split_once('+').filter(|(product, _)| !product.contains(':'));
     let (product, address) = product.ok_or_else(|| match scheme {
@@ -174,9 +177,9 @@ fn influxdb(
             refused(&format!("this version cannot read `{scheme}://`"), right)
         }
         None if Path::new(text).is_file() => {
-            refused("it is a file, and no URL", Some(format!("lp:{text}")))
+            refused("it is a file and not a URL", Some(format!("lp:{text}")))
         }
-        None => bad("there is no such name in the configuration, and it is no URL"),
+        None => bad("it is neither a URL nor the name of a source in the configuration"),
     })?;
     let version = match product {
         "influxdb" => None,
@@ -190,19 +193,16 @@ fn influxdb(
         }
     };
     let mut url = Url::parse(address).map_err(|error| bad(&error.to_string()))?;
-    // A URL without a host, or without its slashes, is read as another one.
+    // The parser takes a URL without a host or without its slashes for a different URL.
     let rest = address.get(url.scheme().len()..).and_then(|rest| rest.strip_prefix("://"));
     let has_host = url.host_str().is_some() && rest.is_some_and(|r| !r.starts_with(['/', '\\']));
     if !matches!(url.scheme(), "http" | "https") || !has_host {
         return Err(bad("it needs +https://HOST or +http://HOST"));
     }
     if url.query().is_some() || url.fragment().is_some() {
-        return Err(bad("there is something after the database"));
+        return Err(bad("nothing may follow the database"));
     }
-    let decoded = |text: &str| {
-        let decoded = percent_decode_str(text).decode_utf8();
-        decoded.map(String::from).map_err(|_| bad("a name in it is not UTF-8"))
-    };
+    let decoded = |text: &str| decoded(text, &bad);
     let database = decoded(url.path().trim_start_matches('/'))?;
     if !database.is_empty() {
         if !select.databases.is_empty() {
@@ -230,17 +230,17 @@ fn influxdb(
     let host = url.host_str().unwrap_or_default();
     let name = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
     let (quota, prices) = quota_and_prices(file)?;
-    let port = url.port_or_known_default().unwrap_or_default(); // neither scheme is without one
+    let port = url.port_or_known_default().unwrap_or_default(); // both schemes have a default port
     let tunnel = tunnel(file, folder, host.trim_start_matches('[').trim_end_matches(']'), port)?;
     if tunnel.is_some() && url.scheme() == "https" && !matches!(url.host(), Some(Host::Domain(_))) {
-        return Err(bad("with TLS through a tunnel, the server needs a name"));
+        return Err(bad("TLS through a tunnel needs the name of the server, not its IP address"));
     }
     let influxdb =
         InfluxDb { base: url, credentials, version, quota, prices, verify: true, tunnel };
     Ok((name, SourceKind::InfluxDb(influxdb)))
 }
 
-/// The scheme that somebody most likely meant by one that there is not.
+/// The scheme that the user most likely meant by an unknown one.
 fn meant_by(scheme: &str) -> Option<&'static str> {
     match scheme {
         "http" => Some("influxdb+http"),
@@ -259,7 +259,7 @@ fn quota_and_prices(file: Option<&FileSource>) -> Result<(QuotaChoice, Prices)> 
     let window = window.transpose()?.map(|nanos| Duration::from_nanos(nanos.unsigned_abs()));
     let quota = match file.quota.as_deref() {
         None if window.is_some() => {
-            return Err(Error::usage("`quota_window` without `quota`"));
+            return Err(Error::usage("`quota_window` needs `quota`"));
         }
         None => QuotaChoice::Ask,
         Some("none") => QuotaChoice::None,
@@ -281,7 +281,7 @@ fn quota_and_prices(file: Option<&FileSource>) -> Result<(QuotaChoice, Prices)> 
     Ok((quota, prices))
 }
 
-// What the file names wins over the usual variables.
+// The file takes precedence over the usual variables.
 fn named_credentials(
     file: Option<&FileSource>,
     folder: &Path,
@@ -294,7 +294,7 @@ fn named_credentials(
         }
         if let Some(password) = &file.password {
             let user = file.username.clone().or(user).or_else(|| var("INFLUX_USERNAME"));
-            let user = user.ok_or_else(|| Error::usage("`password` without `username`"))?;
+            let user = user.ok_or_else(|| Error::usage("`password` needs `username`"))?;
             let password = password.read(folder, "password")?;
             return Ok(Credentials::Password { user, password });
         }
@@ -307,9 +307,9 @@ fn named_credentials(
         }
         (Some(token), _, _) => Credentials::Token(Secret(token)),
         (None, Some(_), None) => {
-            // The user is not shown: in a URL a token may stand in its place.
+            // The user is not shown, because somebody may have put a token in its place in the URL.
             return Err(Error::usage("there is a user but no password")
-                .hint("set INFLUX_PASSWORD; a token belongs in INFLUX_TOKEN, not into the URL"));
+                .hint("set INFLUX_PASSWORD; put a token in INFLUX_TOKEN and not in the URL"));
         }
         (None, None, _) => Credentials::None,
     })

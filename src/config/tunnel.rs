@@ -1,4 +1,4 @@
-//! What the file says of a tunnel becomes one that is not open yet.
+//! Turns the entry of a tunnel in the file into a tunnel that is not open yet.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::config::units::duration;
 use crate::error::{Error, Result};
 use crate::source::tunnel::{PATIENCE, Plain, Settings, Tunnel};
 
-/// The tunnel to the server of a source, where the file has one.
+/// The tunnel to the server of a source, if the file has one.
 pub(super) fn tunnel(
     file: Option<&FileSource>,
     folder: &Path,
@@ -20,18 +20,18 @@ pub(super) fn tunnel(
 ) -> Result<Option<Arc<Tunnel>>> {
     let Some(tunnel) = file.and_then(|file| file.tunnel.as_ref()) else { return Ok(None) };
     if !tunnel.command.iter().any(|part| part.contains("{port}")) {
-        return Err(Error::usage("the command of `tunnel` does not say {port}").hint(
+        return Err(Error::usage("the command of `tunnel` does not contain {port}").hint(
             "moveout picks the local port: [\"ssh\", \"-N\", \"-L\", \"{port}:{host}:{remote_port}\", \"bastion\"]",
         ));
     }
     let mut command = tunnel.command.clone();
-    // As for all files that the configuration names; a bare name is looked for on PATH.
+    // A path is relative to the configuration file, as everywhere in it; a bare name is searched on PATH.
     if command[0].contains('/') {
         command[0] = folder.join(PathBuf::from(&command[0])).to_string_lossy().into_owned();
     }
     let ready = tunnel.ready.as_deref().map(Regex::new).transpose();
     let ready = ready
-        .map_err(|error| Error::usage(format!("`ready` is no regular expression: {error}")))?;
+        .map_err(|error| Error::usage(format!("`ready` is not a regular expression: {error}")))?;
     let usual = PATIENCE.as_nanos() as i64;
     let patience = duration("ready_timeout", tunnel.ready_timeout.clone(), usual)?;
     Ok(Some(Arc::new(Tunnel::new(Settings {

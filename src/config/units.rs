@@ -1,4 +1,4 @@
-//! PURE: lengths of time and sizes in the user's words.
+//! PURE: parses durations and sizes.
 
 use crate::error::{Error, Result};
 use crate::window::parse_duration;
@@ -6,12 +6,12 @@ use crate::window::parse_duration;
 pub(super) fn duration(key: &str, text: Option<String>, default: i64) -> Result<i64> {
     let Some(text) = text else { return Ok(default) };
     parse_duration(&text).ok_or_else(|| {
-        Error::usage(format!("`{key}`: `{text}` is not a length of time"))
+        Error::usage(format!("`{key}`: `{text}` is not a duration"))
             .hint("write 1d, 12h, 30m, 10s or 500ms")
     })
 }
 
-/// The size that `--memory` says, in bytes.
+/// Parses the value of `--memory`, in bytes.
 pub fn memory(text: &str) -> Result<usize> {
     size("memory", Some(text.to_owned()), 0).map(|bytes| bytes as usize)
 }

@@ -1,4 +1,4 @@
-//! PURE: what each of several sources does, for the lines of the progress.
+//! PURE: what each of several sources does, for their lines in the progress.
 
 use std::collections::BTreeMap;
 
@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 use crate::text::several;
 
-/// Lines of sources that are shown before the rest is only counted.
+/// The number of sources with a line; the others are only counted.
 const SHOWN: usize = 12;
 
-/// The sources of a run by their names; empty where there is only one.
+/// The sources of a run by name; empty if there is only one.
 #[derive(Debug, Default)]
 pub(super) struct Sources(BTreeMap<String, Tally>);
 
@@ -75,8 +75,8 @@ impl Sources {
         act(self.0.entry(source.to_owned()).or_default());
     }
 
-    /// A line for each source that is being asked or read, and one for the number of the others. `reading` are the
-    /// sources of the chunks in flight with their tables, the one that was begun first at the front.
+    /// A line for each source that is being asked or read, and one for the number of the others. `reading` holds the
+    /// sources of the chunks in flight with their tables, in the order in which the chunks were begun.
     pub(super) fn lines<'a>(
         &self,
         reading: impl Iterator<Item = (&'a str, &'a str)>,
@@ -106,7 +106,7 @@ impl Sources {
         lines
     }
 
-    /// All of them for programs; null where there is only one.
+    /// All of them for programs; null if there is only one.
     pub(super) fn object(&self) -> Value {
         if self.0.is_empty() {
             return Value::Null;

@@ -1,17 +1,17 @@
-//! The terminal that the bar is drawn on, and what fits a line of it.
+//! The terminal that the bar is drawn on, and how a line is fitted to its width.
 
 use std::io;
 
 use console::Term;
 use indicatif::TermLike;
 
-/// Columns that stay free for the `^C` that a terminal shows: on another line it would keep this one from being cleared.
+/// Columns that stay free for the `^C` that a terminal shows. If it wrapped to another line, this one would not be cleared.
 pub(super) const MARGIN: u16 = 4;
 
-/// Fewer columns of a table's name do not tell it from others.
+/// A table's name is not cut to fewer columns than this, since it could not be told from others.
 const NAME: usize = 12;
 
-/// A terminal without its last columns.
+/// A terminal whose last columns are not used.
 #[derive(Debug)]
 pub(super) struct Narrower(pub(super) Term);
 
@@ -55,14 +55,14 @@ impl TermLike for Narrower {
 
 /// A part of the line.
 pub(super) enum Part {
-    /// It is of use when its end is cut off.
+    /// It may be cut at its end.
     Text(String),
-    /// Without its end it would say something else.
+    /// It must not be cut, because it would say something else without its end.
     Whole(String),
 }
 
-/// As many parts as a line of so many columns takes. What does not fit is cut or left out, so that the line never ends in
-/// the middle of a number.
+/// A line of at most so many columns. Parts that do not fit are cut or left out, so that the line never ends in the
+/// middle of a number.
 pub(super) fn fitting(parts: &[Part], columns: usize) -> String {
     let mut line = String::new();
     for part in parts {

@@ -1,9 +1,9 @@
-//! What is said of a run at work.
+//! Tests of the lines about a run at work.
 
 use super::*;
 
 #[test]
-fn it_is_never_full_while_work_is_left() {
+fn the_bar_is_never_full_while_work_is_left() {
     let progress = Progress::silent();
     progress.add_rows(1000);
     for _ in 0..1000 {
@@ -18,7 +18,7 @@ fn it_is_never_full_while_work_is_left() {
 }
 
 #[test]
-fn what_is_not_known_is_not_said() {
+fn the_line_holds_only_what_is_known() {
     let progress = Progress::silent();
     progress.doing("sealing the archive");
     assert_eq!(progress.line(), "sealing the archive");
@@ -37,7 +37,7 @@ fn what_is_not_known_is_not_said() {
 }
 
 #[test]
-fn the_rate_is_the_recent_one_and_a_stall_is_told() {
+fn the_rate_is_the_recent_one_and_a_stall_is_reported() {
     let progress = Progress::silent();
     progress.add_rows(10_000);
     progress.left(2, Some(10_000));
@@ -55,7 +55,7 @@ fn the_rate_is_the_recent_one_and_a_stall_is_told() {
 }
 
 #[test]
-fn a_line_holds_whole_parts_alone_at_any_width() {
+fn a_line_holds_only_complete_parts_at_any_width() {
     let whole = |text: &str| Part::Whole(text.to_owned());
     let text = |text: &str| Part::Text(text.to_owned());
     let parts = [
