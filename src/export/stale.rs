@@ -59,7 +59,7 @@ pub(super) async fn read_stale(
     let stale = stale(archive, state, keep).await?;
     let times = stale.iter().map(|commit| (commit.id(), commit.slice.window()));
     let unknown = request(survey, times.collect());
-let stale = stale.iter().filter(|commit| !unknown.contains(&commit.id()));
+    let stale = stale.iter().filter(|commit| !unknown.contains(&commit.id()));
     let stale: Vec<&Commit> = stale.map(|commit| &**commit).collect();
     archive.read_again(stale.iter().copied()).await;
     Ok(stale.len() as u64)
