@@ -109,6 +109,14 @@ impl Thrift<'_> {
         Some(byte)
     }
 
+    /// Steps over bytes, all of which must exist: otherwise a list that claims to have billions of numbers would be walked
+    /// beyond the end of the page.
+    fn step(&mut self, bytes: u64) -> Option<()> {
+        let end = self.at.checked_add(usize::try_from(bytes).ok()?)?;
+        self.at = Some(end).filter(|end| *end <= self.bytes.len())?;
+        Some(())
+    }
+
     fn varint(&mut self) -> Option<u64> {
         let mut value = 0;
         for shift in (0..64).step_by(7) {
@@ -147,10 +155,10 @@ impl Thrift<'_> {
             1 | 2 => {} // a boolean stands in the type
             3 => drop(self.byte()?),
             4..=6 => drop(self.varint()?),
-            7 => self.at = self.at.checked_add(8)?,
+            7 => self.step(8)?,
             8 => {
-                let length = usize::try_from(self.varint()?).ok()?;
-                self.at = self.at.checked_add(length)?;
+                let length = self.varint()?;
+                self.step(length)?;
             }
             9 | 10 => {
                 let head = self.byte()?;
@@ -234,6 +242,13 @@ mod tests {
         // In the dictionary this value stands once.
         let large = of(&vec!["a".repeat(1 << 20); 50]);
         assert!((1..=8).contains(&large), "{large}");
+    }
+
+    #[test]
+    fn a_list_that_claims_more_numbers_than_there_are_bytes_is_not_walked() {
+        // The first field is a list of 2^63 - 1 doubles, of which none is there.
+        let endless = [&[0x19, 0xf7][..], &[0xff; 8], &[0x7f]].concat();
+        assert!(page_header(&endless).is_none());
     }
 
     proptest! {
