@@ -1,6 +1,6 @@
-//! The archive, by its parts: `keys` (the names of everything), `commit`, `index` (every commit, read once), `runs`
-//! (heartbeats and plans), `open` (open it, commit a chunk), `seal`, `sweep` (whose a file is), `catalog`, `dumps`, `bag` and
-//! `verdict` (what a sealed archive says of itself), `tags` (what is made after the seal).
+//! The archive: `keys` (the names of all files), `commit`, `index` (every commit, read once), `runs` (heartbeats and
+//! plans), `open` (opening the archive and committing chunks), `seal`, `sweep` (to which run a file belongs), `catalog`,
+//! `dumps`, `bag` and `verdict` (the records of a sealed archive), and `tags` (files that are made after the seal).
 
 pub mod bag;
 pub mod catalog;

@@ -1,4 +1,4 @@
-//! Flags and their help; touches nothing else.
+//! The flags and their help. This module does nothing else.
 
 use std::path::PathBuf;
 use std::sync::LazyLock;
@@ -19,13 +19,13 @@ Exit status:
 
 const SOURCES: &str = "\
 Sources:
-  influxdb+https://HOST[:PORT][/DATABASE]   InfluxDB 1, 2 or 3, which is found out
+  influxdb+https://HOST[:PORT][/DATABASE]   InfluxDB 1, 2 or 3; moveout detects which
                                             (influxdb+http:// without TLS)
   postgres://USER@HOST[:PORT][/DATABASE]    PostgreSQL
   mysql://USER@HOST[:PORT][/DATABASE]       MySQL or MariaDB
   lp:FILE                                   line protocol, plain, gzip or zstd
   NAME                                      a source of the configuration
-  Without a database, all databases are meant.";
+  Without a database, all databases are exported.";
 
 const ENVIRONMENT: &str = "\
 Environment:
@@ -102,7 +102,7 @@ Examples:
   moveout restore ./archive --target influxdb+http://localhost:8086 --dry-run
   moveout restore s3://backup/plant --target influxdb+http://localhost:8086 --map plant=plant_2024";
 
-/// What was built, where whoever built it has said so.
+/// The version, with the commit and the date if they were given at build time.
 static VERSION: LazyLock<String> = LazyLock::new(|| {
     let version = env!("CARGO_PKG_VERSION");
     match (option_env!("MOVEOUT_COMMIT"), option_env!("MOVEOUT_DATE")) {
@@ -114,7 +114,7 @@ static VERSION: LazyLock<String> = LazyLock::new(|| {
 
 /// Take everything out of a hosted database before you cancel it
 ///
-/// Exports in time-based batches, as Parquet; can be stopped at any moment and goes on when it is
+//// Exports in time-based batches, as Parquet; can be stopped at any moment and continues when it is
 /// run again; the archive can be checked without moveout.
 #[derive(Debug, Parser)]
 #[command(version = VERSION.as_str(), max_term_width = 100, arg_required_else_help = true)]
@@ -123,23 +123,23 @@ pub struct Cli {
     /// What to do
     #[command(subcommand)]
     pub verb: Verb,
-    /// Say more on standard error (-vv: all that is known)
+    /// Log more on standard error (-vv: everything)
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     #[arg(help_heading = "Output", display_order = 101)]
     pub verbose: u8,
-    /// No progress on standard error, warnings alone
+    /// Show only warnings on standard error, and no progress
     #[arg(short, long, global = true, help_heading = "Output", display_order = 102)]
     pub quiet: bool,
-    /// The summary as one JSON object
+    /// Print the summary as one JSON object
     #[arg(long, global = true, help_heading = "Output", display_order = 100)]
     pub json: bool,
     /// Progress on standard error: auto (a bar on a terminal, else lines), bar, plain (a line every
-    /// ten seconds), json (an object a line) or none
+    /// ten seconds), json (an object per line) or none
     #[arg(long, global = true, value_name = "HOW", default_value = "auto")]
     #[arg(hide_possible_values = true, hide_default_value = true)]
     #[arg(help_heading = "Output", display_order = 103)]
     pub progress: Show,
-    /// A file for the log, which it is added to; all that is known, unless -v says how much
+    /// Append the log to this file, in full detail unless -v is given
     #[arg(long, global = true, value_name = "FILE", help_heading = "Output", display_order = 104)]
     pub log_file: Option<PathBuf>,
     /// Colours: auto (where there is a terminal), always or never
@@ -152,7 +152,7 @@ pub struct Cli {
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Export, or go on where it stopped
+    /// Export, or continue where an earlier run stopped
     #[command(after_help = format!("{SOURCES}\n\n{EXIT}"))]
     #[command(after_long_help = format!("{EXAMPLES_OF_EXPORT}\n\n{SOURCES}\n\n{ENVIRONMENT}\n\n{EXIT}"))]
     Export {
@@ -191,7 +191,7 @@ pub enum Verb {
         /// Ask the sources, too, whether they have what the archive holds, and nothing else: is it safe to cancel?
         #[arg(long, help_heading = "Against the source")]
         against_source: bool,
-        /// Read all rows again and compare their fingerprints; otherwise each source computes statistics
+        /// Read all rows again and compare their fingerprints; without it, each source computes statistics
         #[arg(long, requires = "against_source", help_heading = "Against the source")]
         deep: bool,
         /// Read only this part of the chunks again, such as 10%
@@ -294,17 +294,17 @@ pub struct JobArgs {
     /// Name of the source in the archive, where one `--source` is a URL [default: its address]
     #[arg(long, value_name = "NAME", help_heading = "What and where to")]
     pub name: Option<String>,
-    /// Path of the archive, or s3://BUCKET/PREFIX; made where there is none
+    /// Path of the archive, or s3://BUCKET/PREFIX; created if it does not exist
     #[arg(long, value_name = "ARCHIVE", help_heading = "What and where to")]
     pub archive: Option<String>,
-    /// Begin of the range: RFC 3339, a date, "2024-01-31 12:00" (UTC), `now-30d`, or `min` (each
+    /// Start of the range: RFC 3339, a date, "2024-01-31 12:00" (UTC), `now-30d`, or `min` (each
     /// table's first row) [default: min]
     #[arg(long, value_name = "TIME", help_heading = "What and where to")]
     pub from: Option<String>,
     /// End of the range, exclusive: the same, `now`, or `max` (after each table's last row) [default: max]
     #[arg(long, value_name = "TIME", help_heading = "What and where to")]
     pub to: Option<String>,
-    /// Leave as it is what an earlier run read whole, instead of reading it again
+    /// Keep tables that an earlier run read whole as they are, instead of reading them again
     #[arg(long, help_heading = "What and where to")]
     pub keep: bool,
     /// Width of a table's first window, which adapts [default: by its size]
@@ -316,7 +316,7 @@ pub struct JobArgs {
     /// Memory for all buffers together [default: 256MiB]
     #[arg(long, value_name = "SIZE", help_heading = "How")]
     pub memory: Option<String>,
-    /// Bytes of rows to take in a second, all chunks together, such as 20MB [default: no limit]
+    /// Bytes of rows to read per second, all chunks together, such as 20MB [default: no limit]
     #[arg(long, value_name = "SIZE", help_heading = "How")]
     pub bandwidth: Option<String>,
 }

@@ -1,5 +1,5 @@
-//! PURE: what a commit says of each column: count of values, minimum, maximum and sum, in the way
-//! that a source can compute too. Knows arrow; used while writing and again while verifying.
+//! PURE: the statistics of each column in a commit: number of values, minimum, maximum and sum, defined so that a source
+//! can compute them too. This module knows arrow, and is used while writing and again while verifying.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -47,7 +47,7 @@ pub struct ColumnStats {
     pub sum: Option<String>,
 }
 
-/// What an archive records of a slice.
+/// The record of a slice in an archive.
 #[derive(Debug, Clone, Copy)]
 pub struct Recorded<'a> {
     /// Its rows.
@@ -57,13 +57,13 @@ pub struct Recorded<'a> {
 }
 
 impl ColumnStats {
-    /// The column alone, without any statistics.
+    /// The statistics of the values, without the properties that only the source knows.
     pub fn values_alone(self) -> Self {
         Self { parquet_type: None, nullable: None, key_part: None, ..self }
     }
 }
 
-/// A type of Parquet in its own words. There are few of them and many columns, so that each is in memory once.
+/// The name of a type of Parquet. Since there are few types and many columns, each name is in memory only once.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub struct ParquetType(Arc<str>);
@@ -101,34 +101,34 @@ pub struct Stats {
     gathered: Vec<Gathered>,
 }
 
-/// What is known of one column so far.
+/// The statistics of one column so far.
 #[derive(Debug)]
 pub enum Gathered {
-    /// Times in units of so many nanoseconds.
+    /// Times, and the nanoseconds in their unit.
     Time(Range<i64>, i128),
     /// With the sum.
     Integer(Range<i64>, i128),
     /// With the sum.
     Unsigned(Range<u64>, u128),
-    /// Keys of the values (see `order`), and the sum.
+    /// Keys of the values (see `order`), and their sum.
     Float(Range<i64>, f64),
-    /// With so many digits after the point.
+    /// Decimals, with their precision and scale.
     Decimal(Range<i128>, u8, i8),
-    /// Values, and those that are true.
+    /// Booleans.
     Boolean {
         /// Values.
         count: u64,
-        /// Those that are true.
+        /// Values that are true.
         trues: u64,
     },
-    /// Values of which only the number is known.
+    /// Values that are only counted.
     Other {
         /// Values.
         count: u64,
     },
 }
 
-/// Count and ends of values.
+/// The number of values, the smallest and the largest.
 #[derive(Debug)]
 pub struct Range<T> {
     count: u64,
@@ -142,7 +142,7 @@ impl<T: Copy + Ord> Range<T> {
 
     fn add(&mut self, values: impl Iterator<Item = T> + Clone) {
         self.count += values.clone().count() as u64;
-        // Two passes over what is in the cache: each of them is one that compilers vectorise.
+        // The values are in the cache, and compilers vectorise each of these two passes but not a combined one.
         let (Some(min), Some(max)) = (values.clone().min(), values.max()) else { return };
         self.ends = Some(match self.ends {
             None => (min, max),
@@ -155,16 +155,16 @@ impl<T: Copy + Ord> Range<T> {
     }
 }
 
-/// An integer which is ordered as `f64::total_cmp` orders the value; its own inverse.
+/// An integer whose order is that of `f64::total_cmp`. The function is its own inverse.
 #[inline]
 fn order(bits: i64) -> i64 {
     bits ^ (((bits >> 63).cast_unsigned() >> 1).cast_signed())
 }
 
-/// The number of values that are taken at once: as many as stay in the nearest cache between two passes.
+/// The number of values in a run, which stay in the nearest cache between two passes.
 const RUN: usize = 1024;
 
-/// The values that are not null, in runs, in their order.
+/// Passes on the values that are not null, in runs and in their order.
 fn runs<P: ArrowPrimitiveType>(array: &PrimitiveArray<P>, mut add: impl FnMut(&[P::Native])) {
     let values = array.values();
     match array.nulls().filter(|nulls| nulls.null_count() > 0) {
@@ -175,7 +175,7 @@ fn runs<P: ArrowPrimitiveType>(array: &PrimitiveArray<P>, mut add: impl FnMut(&[
     }
 }
 
-/// The values in the widest type of their kind, in which each of them has a place.
+/// The values in the widest type of their kind, which can represent each of them.
 fn widened(array: &ArrayRef, wide: &DataType) -> ArrayRef {
     if array.data_type() == wide {
         Arc::clone(array)
@@ -211,14 +211,14 @@ impl Gathered {
             DataType::UInt8 | DataType::UInt16 | DataType::UInt32 | DataType::UInt64 => {
                 Self::Unsigned(Range::new(), 0)
             }
-            // The sum begins at -0.0, since adding that leaves any first value as it is.
+            // The sum starts at -0.0, because adding to it leaves any first value as it is.
             DataType::Float32 | DataType::Float64 => Self::Float(Range::new(), -0.0),
             DataType::Boolean => Self::Boolean { count: 0, trues: 0 },
             _ => Self::Other { count: 0 },
         }
     }
 
-    /// Adds the next values of the column, one after the other, so that a sum of floats does not
+    /// Adds the next values of the column one after the other, so that a sum of floats does not
     /// depend on where batches end.
     pub fn add(&mut self, array: &ArrayRef) {
         match self {
@@ -263,7 +263,7 @@ impl Gathered {
 }
 
 impl Stats {
-    /// Nothing gathered yet.
+    /// Empty statistics.
     pub fn new(columns: &[Column]) -> Self {
         let gathered = columns.iter().map(|column| Gathered::new(&column.data_type));
         Self { gathered: gathered.collect(), columns: columns.to_vec() }
@@ -343,7 +343,7 @@ mod tests {
     ) -> (u64, Option<String>, Option<String>, Option<String>) {
         let column = Column::new("c", "c", Role::Field, "", kind.clone());
         let mut stats = Stats::new(&[column]);
-        // In two batches: what came before must not matter.
+        // The values come in two batches, because the result must not depend on the division.
         let half = array.len() / 2;
         for part in [array.slice(0, half), array.slice(half, array.len() - half)] {
             stats.columns().for_each(|gathered| gathered.add(&part));

@@ -1,4 +1,4 @@
-//! One file for each verb of the command line. They alone know sources and archives.
+//! The verbs of the command line, each in a file of its own. Only they know both sources and archives.
 
 pub mod doctor;
 pub mod export;

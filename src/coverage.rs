@@ -3,8 +3,7 @@
 
 use crate::window::{Slice, Window, align_down};
 
-/// A set of instants as sorted windows that neither touch nor overlap, and whether the rows without a
-/// time are in it.
+/// A set of instants as sorted windows that neither touch nor overlap, which may also contain the rows without a time.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Coverage {
     windows: Vec<Window>,
@@ -12,7 +11,7 @@ pub struct Coverage {
 }
 
 impl Coverage {
-    /// Adds a window; what was there already stays.
+    /// Adds a window. Everything that was in the set stays.
     pub fn insert(&mut self, window: Window) {
         let first = self.windows.partition_point(|w| w.to < window.from);
         let last = self.windows.partition_point(|w| w.from <= window.to);
@@ -48,7 +47,7 @@ impl Coverage {
         self.windows.get(next).is_some_and(|w| w.overlaps(window))
     }
 
-    /// What the set lacks of `requested`, oldest first.
+    /// The parts of `requested` that are not in the set, oldest first.
     pub fn missing(&self, requested: Window) -> Vec<Window> {
         let mut gaps = Vec::new();
         let mut from = requested.from;
@@ -60,8 +59,8 @@ impl Coverage {
         gaps
     }
 
-    /// The requested window without its end, where the set reaches so close to that end that no instant of the source's
-    /// clock lies between the two.
+    /// The requested window without its end, if the set reaches so close to that end that no instant at the resolution
+    /// of the source lies between the two.
     pub fn without_empty_end(&self, asked: Window, resolution_nanos: i64) -> Window {
         match self.missing(asked).last() {
             Some(gap) if gap.to == asked.to && gap.from > asked.from => {
@@ -118,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_that_can_hold_nothing_is_not_asked_for() {
+    fn an_end_that_can_hold_no_row_is_not_requested() {
         let coverage: Coverage = [Window { from: 0, to: 5_001 }].into_iter().collect();
         let end =
             |to, resolution| coverage.without_empty_end(Window { from: 0, to }, resolution).to;

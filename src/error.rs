@@ -1,24 +1,24 @@
-//! The one error type: what happened, what may be done about it (its class), how the program ends
-//! because of it (its exit status), and a hint for the person who reads it. Knows no protocol.
+//! The only error type: what happened, what a run may do about it (its class), how the program ends because of it (its
+//! exit status), and a hint for the user. It knows no protocol.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What a run may do about an error. Decided where the protocol is known, acted on in `export`.
+/// What a run may do about an error. The code that knows the protocol decides it, and `export` acts on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
-    /// Merely broken (a cut connection, a 503): try again with back-off.
+    /// Only the transport failed (a cut connection, a 503): try again with back-off.
     Retry,
-    /// The answer was cut or never came: try again, and halve the window when it repeats.
+    /// The answer was cut or never came: try again, and halve the window if that happens again.
     RetryThenSplit,
-    /// Too much at once (a time-out, a limit): halve the window.
+    /// The request was too large (a time-out, a limit): halve the window.
     Split,
-    /// A quota: wait, for as long as the server said, without counting a failure.
+    /// A quota is used up: wait for as long as the server says, without counting a failure.
     Wait(Option<Duration>),
     /// The table has columns that the listing did not show: list it again, then retry.
     SchemaChanged,
-    /// This chunk cannot be had, ever; others can. The run goes on and ends as failed.
+    /// This chunk can never be exported, but others can. The run goes on and ends as failed.
     Fail,
     /// Nothing will help (credentials, no such database, disk full): end the run.
     Stop,
@@ -54,10 +54,10 @@ pub struct Error {
     cause: Option<Cause>,
 }
 
-/// An error of a library, which several errors of ours may share.
+/// An error of a library, which several of our errors may share.
 type Cause = Arc<dyn std::error::Error + Send + Sync>;
 
-/// The result of everything in this crate that can fail, with an error of its own kind where one is named.
+/// The result of everything in this crate that can fail, unless another type of error is named.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
@@ -75,7 +75,7 @@ impl Error {
         Self::new(Class::Stop, Exit::Failed, message)
     }
 
-    /// The run ends, but a later one can go on: exit status 3.
+    /// The run ends, but a later one can continue: exit status 3.
     pub fn incomplete(message: impl fmt::Display) -> Self {
         Self::new(Class::Stop, Exit::Incomplete, message)
     }
@@ -90,13 +90,13 @@ impl Error {
         Self::new(Class::Fail, Exit::Failed, message)
     }
 
-    /// The user wanted it to stop: exit status 130.
+    /// The user interrupted the run: exit status 130.
     pub fn interrupted() -> Self {
         Self::new(Class::Stop, Exit::Interrupted, "interrupted")
             .hint("run the same command again to continue; what was committed stays")
     }
 
-    /// An error of the given class that leaves the run incomplete if nothing helps.
+    /// An error of the given class, which leaves the run incomplete if nothing helps.
     pub fn of(class: Class, message: impl fmt::Display) -> Self {
         Self::new(class, Exit::Incomplete, message)
     }
@@ -108,21 +108,21 @@ impl Error {
         self
     }
 
-    /// Says what the reader can do about it. The first hint (the nearest to the cause) stays.
+    /// Adds what the user can do about it, unless there is a hint already: the first one is the nearest to the cause.
     #[must_use]
     pub fn hint(mut self, hint: impl fmt::Display) -> Self {
         self.hint.get_or_insert_with(|| hint.to_string());
         self
     }
 
-    /// Keeps the library's error of which the message says what matters, for whoever looks into it.
+    /// Keeps the error of a library that led to this one, for debugging.
     #[must_use]
     pub fn caused_by(mut self, cause: impl std::error::Error + Send + Sync + 'static) -> Self {
         self.cause = Some(Arc::new(cause));
         self
     }
 
-    /// The same error where nobody tries again: exit status 1.
+    /// The same error, but it is not tried again: exit status 1.
     #[must_use]
     pub fn for_good(self) -> Self {
         Self { class: Class::Stop, exit: Exit::Failed, ..self }
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_cause_of_an_error_stays_whatever_is_said_of_it() {
+    fn the_cause_of_an_error_survives_context_and_hint() {
         let cause = std::io::Error::other("the disk is on fire");
         let error = Error::stop("it burns").caused_by(cause).context("writing x").hint("run");
         assert_eq!(error.to_string(), "writing x: it burns");

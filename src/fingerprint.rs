@@ -1,8 +1,8 @@
-//! PURE: a fingerprint of rows that depends on their values, and neither on their order nor on how they are encoded. It
-//! tells whether what a source has now is what an archive holds, without anything being sorted.
+//! PURE: a fingerprint of rows that depends on their values, but neither on their order nor on their encoding. It tells
+//! whether a source still has the rows that an archive holds, without any sorting.
 //!
-//! The fingerprint is the number of rows and the sum, modulo 2^128, of a hash of each. A sum is taken instead of an
-//! exclusive or, since two equal rows would cancel each other there.
+//! The fingerprint consists of the number of rows and the sum, modulo 2^128, of a hash of each row. It is a sum and not
+//! an exclusive or, in which two equal rows would cancel each other.
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::cast;
@@ -18,14 +18,14 @@ use crate::model::{Column, Role};
 /// The fingerprint of some rows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Fingerprint {
-    /// How many they are.
+    /// The number of rows.
     pub rows: u64,
     sum: u128,
 }
 
 impl Fingerprint {
-    /// Adds the rows of a batch with these columns. A value that is null counts as one that is not there, so that a
-    /// column that came later changes no row without a value of it.
+    /// Adds the rows of a batch with these columns. Nulls are ignored, so that a column that was added later does not
+    /// change the rows without a value in it.
     pub fn add(&mut self, columns: &[Column], batch: &RecordBatch) -> Result<(), ArrowError> {
         let mut rows = vec![0u128; batch.num_rows()];
         for (column, array) in columns.iter().zip(batch.columns()) {
@@ -36,20 +36,20 @@ impl Fingerprint {
             })?;
         }
         self.rows += rows.len() as u64;
-        // Mixed once more: otherwise two rows could exchange values without a trace.
+        // Each row is hashed once more. Otherwise two rows could exchange values unnoticed.
         let mixed = rows.iter().map(|row| xxh3_128(&row.to_le_bytes()));
         self.sum = mixed.fold(self.sum, u128::wrapping_add);
         Ok(())
     }
 
-    /// Takes in the rows of another part.
+    /// Adds the rows of another part.
     pub fn merge(&mut self, other: Self) {
         self.rows += other.rows;
         self.sum = self.sum.wrapping_add(other.sum);
     }
 }
 
-/// A column is known by its name in the source: its name in the archive may depend on its neighbours.
+/// A seed from the name of the column in the source, since its name in the archive may depend on the other columns.
 fn seed(column: &Column) -> u64 {
     let role = match column.role {
         Role::Time => 1,
@@ -60,7 +60,7 @@ fn seed(column: &Column) -> u64 {
     xxh3_64_with_seed(column.key.as_bytes(), role)
 }
 
-/// What a value is; two types whose values are the same share one.
+/// The kinds of values. Types whose values can be equal share a kind.
 mod kind {
     pub(super) const INTEGER: u8 = 1;
     pub(super) const UNSIGNED: u8 = 2;
@@ -75,7 +75,7 @@ mod kind {
     pub(super) const NESTED: u8 = 11;
 }
 
-/// Gives the place, the kind and the canonical bytes of each value that is not null.
+/// Passes on the index, the kind and the canonical bytes of each value that is not null.
 fn each(array: &ArrayRef, give: &mut dyn FnMut(usize, u8, &[u8])) -> Result<(), ArrowError> {
     macro_rules! primitive {
         ($array:expr, $type:ty, $kind:expr) => {{
@@ -114,7 +114,7 @@ fn each(array: &ArrayRef, give: &mut dyn FnMut(usize, u8, &[u8])) -> Result<(), 
             primitive!(array, TimestampNanosecondType, kind::TIME);
         }
         DataType::Timestamp(unit, _) => {
-            // In nanoseconds, which a time far away needs more than 64 bits for.
+            // The times become nanoseconds, for which a distant time needs more than 64 bits.
             let nanos: i128 = match unit {
                 TimeUnit::Second => 1_000_000_000,
                 TimeUnit::Millisecond => 1_000_000,
@@ -192,7 +192,7 @@ fn each(array: &ArrayRef, give: &mut dyn FnMut(usize, u8, &[u8])) -> Result<(), 
     Ok(())
 }
 
-/// Each value of the dictionary is given as often as a row has it.
+/// Hashes each value of the dictionary once, and passes it on for every row that has it.
 fn dictionary(array: &ArrayRef, give: &mut dyn FnMut(usize, u8, &[u8])) -> Result<(), ArrowError> {
     let dictionary = array.as_any_dictionary();
     let mut values = vec![None; dictionary.values().len()];
@@ -207,7 +207,7 @@ fn dictionary(array: &ArrayRef, give: &mut dyn FnMut(usize, u8, &[u8])) -> Resul
     Ok(())
 }
 
-/// A list by the hash of its elements, each of which counts with its place; nulls count, too.
+/// Passes on the hashes of the elements of each list, in their order and including nulls.
 fn nested(
     values: &ArrayRef,
     rows: impl Iterator<Item = Option<std::ops::Range<usize>>>,
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_the_same_has_the_same_fingerprint_however_it_is_encoded() {
+    fn equal_rows_have_the_same_fingerprint_in_every_encoding() {
         let texts = vec![Some("a"), None, Some(""), Some("a")];
         let dictionary: DictionaryArray<Int32Type> = texts.iter().copied().collect();
         assert_eq!(one(StringArray::from(texts)), one(dictionary));
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_column_without_values_changes_nothing_and_a_null_is_no_value() {
+    fn a_column_without_values_and_a_null_change_nothing() {
         let v: ArrayRef = Arc::new(Int64Array::from(vec![Some(1), None]));
         let w: ArrayRef = Arc::new(Int64Array::from(vec![None::<i64>, None]));
         let alone = of(&[("v", Role::Field, Arc::clone(&v))]);
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_that_keep_count_sum_and_ends_are_seen() {
+    fn changes_that_keep_count_sum_and_extremes_are_seen() {
         let v: ArrayRef = Arc::new(Int64Array::from(vec![1, 2, 3, 4]));
         let row = |w: Vec<i64>| -> Fingerprint {
             of(&[
@@ -294,12 +294,12 @@ mod tests {
         assert_ne!(before, row(vec![10, 30, 20, 40]), "two rows exchanged a value");
         assert_ne!(before, row(vec![10, 21, 29, 40]));
         assert_ne!(one(Float64Array::from(vec![0.0])), one(Float64Array::from(vec![-0.0])));
-        // Two equal rows are not none.
+        // Two equal rows must not cancel each other.
         assert_ne!(one(Int64Array::from(vec![5, 5, 1])), one(Int64Array::from(vec![6, 6, 1])));
     }
 
     #[test]
-    fn lists_count_with_their_order_their_nulls_and_their_ends() {
+    fn lists_differ_by_their_order_their_nulls_and_their_boundaries() {
         let list = |rows: Vec<Option<Vec<Option<i32>>>>| {
             one(ListArray::from_iter_primitive::<Int32Type, _, _>(rows))
         };

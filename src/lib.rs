@@ -1,5 +1,5 @@
 //! moveout exports everything from a hosted database in time-based batches, as Parquet, into an archive that can be
-//! checked without it, and can be stopped at any moment.
+//! checked without moveout. An export can be stopped at any moment.
 //!
 //! ```text
 //! source ──list──▶ tables ──plan (requested − coverage)──▶ chunks, oldest first
@@ -12,7 +12,7 @@
 //!
 //! | word | meaning |
 //! |---|---|
-//! | source | one system to leave: an InfluxDB, a PostgreSQL, a MySQL, a file of line protocol ([`source::Source`]) |
+//! | source | one system to leave: an InfluxDB, PostgreSQL or MySQL server, a line-protocol file ([`source::Source`]) |
 //! | table | a measurement or a relation ([`model::Table`]) |
 //! | window | a half-open time range `[from, to)` in nanoseconds UTC ([`window::Window`]) |
 //! | slice | what one query reads of a table: a window, the rows whose time is null, or the whole ([`window::Slice`]) |
@@ -25,7 +25,7 @@
 //! | identity | what must not change about a table between runs ([`model::Identity`]) |
 //! | snapshot | the named state of a source that a chunk was read from |
 //!
-//! `docs/architecture.md` says where things are and what holds at any time.
+//! `docs/architecture.md` explains the layout of the code and its invariants.
 
 pub mod archive;
 pub mod cli;

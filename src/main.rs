@@ -1,4 +1,4 @@
-//! Parse, run, print, exit. The only place that prints results and that exits.
+//! Parses the command line, runs the command, prints the result and exits. No other module prints results or exits.
 
 mod output;
 
@@ -29,14 +29,14 @@ fn main() -> ExitCode {
     if let Err(error) = log(&cli, &progress) {
         return fail(&cli, &progress, &error);
     }
-    // One TLS stack with one provider, for every client in the process.
+    // All clients in the process share one TLS stack with one provider.
     if rustls::crypto::ring::default_provider().install_default().is_err() {
         tracing::debug!("a TLS provider was installed already");
     }
-    // Each chunk in flight takes two threads that may block; the store needs some besides.
+    // Each chunk in flight takes two threads that may block. The store needs some more.
     let threads = 4 * config::MAX_CONCURRENCY + 64;
-    // Work is on those threads; these only move bytes, and the fewer they are, the less often they
-    // wake each other: a fifth of the CPU time at two cores.
+    // The work is done on those threads, and these only move bytes. The fewer there are, the less often they wake each
+    // other, which saves a fifth of the CPU time on two cores.
     let movers = std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -50,18 +50,18 @@ fn main() -> ExitCode {
         }
     };
     let outcome = runtime.block_on(run(&cli, &progress));
-    // Whatever has ended the run: no bar may stay behind.
+    // However the run has ended, no bar may stay behind.
     progress.end();
     let exit = match outcome {
         Ok(exit) => ExitCode::from(exit as u8),
         Err(error) => fail(&cli, &progress, &error),
     };
-    // A thread may still wait for a server that does not answer; there is nothing left to wait for.
+    // A thread may still wait for a server that does not answer, but nothing needs its result.
     runtime.shutdown_background();
     exit
 }
 
-/// The flags. Whatever is wrong with them is told in the colours that they ask for.
+/// Parses the flags. An error in them is already shown in the colours that they ask for.
 fn parse() -> Cli {
     let args: Vec<String> = std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect();
     let pairs = args.iter().zip(args.iter().skip(1));
@@ -184,7 +184,7 @@ async fn run(cli: &Cli, progress: &Progress) -> Result<Exit> {
             Ok(restored.exit)
         }
         Verb::Completions { shell } => {
-            // In memory first: a reader that goes away must not make it panic.
+            // The script is made in memory first, because clap panics if the reader goes away.
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "moveout", &mut script);
             output::print(&script)?;
@@ -193,10 +193,10 @@ async fn run(cli: &Cli, progress: &Progress) -> Result<Exit> {
     }
 }
 
-/// A server takes no more rows by more requests at once: measured with one and with two cores.
+/// More requests at once did not make a server take rows faster, measured with one core and with two.
 const RESTORE_AT_ONCE: usize = 2;
 
-/// The time between two bounds; `None` for all of it.
+/// The window between two bounds; `None` for all of time.
 fn window_of(from: Bound, to: Bound) -> Option<Window> {
     let at = |bound: Bound, usual: i64| match bound {
         Bound::At(time) => time,
@@ -222,17 +222,17 @@ fn load(args: &JobArgs, progress: &Progress) -> Result<Job> {
         ..Flags::default()
     };
     let job = config::load(flags)?;
-    // At once: the run may not live to its summary.
+    // The warnings are shown at once, because the run may not reach its summary.
     job.warnings.iter().for_each(|warning| progress.note(&format!("warning: {warning}")));
     Ok(job)
 }
 
-/// Turns true at the first Ctrl-C (or SIGTERM); the second ends the process at once.
+/// A channel that turns true at the first Ctrl-C (or SIGTERM). The second ends the process at once.
 fn interrupts(progress: &Progress) -> watch::Receiver<bool> {
     let (sender, receiver) = watch::channel(false);
     let progress = progress.clone();
     tokio::spawn(async move {
-        // One listener for both: a second that comes at once must find it there.
+        // One listener receives both signals, so that a second one that follows at once is not lost.
         let mut signals = Signals::new();
         signals.next().await;
         progress.stopping();
@@ -244,7 +244,7 @@ fn interrupts(progress: &Progress) -> watch::Receiver<bool> {
     receiver
 }
 
-#[expect(clippy::exit, reason = "the user asked twice; what was committed stays")]
+#[expect(clippy::exit, reason = "the user asked twice, and everything that was committed stays")]
 fn end_now() {
     std::process::exit(Exit::Interrupted as i32)
 }
@@ -270,7 +270,7 @@ fn fail(cli: &Cli, progress: &Progress, error: &Error) -> ExitCode {
     let hint = error.hint_text().map(|hint| format!("\n\nhint: {hint}")).unwrap_or_default();
     progress.line_of("error", &format!("error: {error}{hint}"));
     if cli.json {
-        let _ = output::error(error); // nowhere is left to complain to
+        let _ = output::error(error); // there is nowhere left to report a failure
     }
     ExitCode::from(error.exit() as u8)
 }
@@ -301,7 +301,7 @@ fn log(cli: &Cli, progress: &Progress) -> Result<()> {
     Ok(())
 }
 
-/// Each event of the log is written at once, as a line.
+/// A writer that prints each event of the log as a line.
 struct LogLines(Progress);
 
 impl Write for LogLines {

@@ -1,5 +1,5 @@
-//! PURE: the values that sources, the archive and an export share: tables with their columns, chunks, what a source says
-//! about itself. This module knows no source, no file and no network.
+//! PURE: the values that sources, the archive and an export share: tables with their columns, chunks, and the
+//! description of a source. This module knows no source, no file and no network.
 
 mod artifacts;
 mod dumps;
@@ -47,7 +47,7 @@ impl TableId {
     }
 }
 
-/// For people: `db.autogen.cpu`; `dump db of source`.
+/// The form for people: `db.autogen.cpu`; `dump db of source`.
 impl fmt::Display for TableId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match self.schema.as_str() {
@@ -55,7 +55,7 @@ impl fmt::Display for TableId {
             "" => format!("{}.{}", self.database, self.table),
             schema => format!("{}.{schema}.{}", self.database, self.table),
         };
-        // A name comes from a database.
+        // The name comes from a database, so it may contain anything.
         write!(f, "{}", escaped(&name))
     }
 }
@@ -89,26 +89,26 @@ impl Role {
 /// A column of the archive: its name there, and what it is in the source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Column {
-    /// Name in the Parquet files; unique in its table, also when case is folded.
+    /// Name in the Parquet files, which is unique in its table even if case is ignored.
     pub name: String,
     /// Name in the source; several columns may share one.
     pub key: String,
-    /// What the source calls it.
+    /// The role of the column in its source.
     pub role: Role,
     /// Type in the source's own words.
     pub source_type: String,
     /// Type in the archive.
     pub data_type: DataType,
-    /// What its values are besides, or their elements, where a reader should know it.
+    /// The logical type of its values or of their elements, if a reader needs it.
     pub logical: Option<Logical>,
-    /// Whether it may be null, where the source says so.
+    /// Whether it may be null, if the source says so.
     pub nullable: Option<bool>,
     /// Its place in the table's primary key, counted from 1.
     pub key_part: Option<u16>,
 }
 
 impl Column {
-    /// A column of which no more than its type is known.
+    /// A column of which only the type is known.
     pub fn new(
         name: impl Into<String>,
         key: impl Into<String>,
@@ -122,7 +122,7 @@ impl Column {
     }
 }
 
-/// What bytes or text are, as a logical type of Parquet says it.
+/// The meaning of bytes or text, which becomes a logical type in Parquet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Logical {
     /// The 16 bytes of a UUID.
@@ -142,8 +142,8 @@ pub struct Table {
     pub data_ranges: Vec<Window>,
     /// The column whose values are the time, where the source has no time of its own.
     pub time_column: Option<String>,
-    /// Nanoseconds between two times at least, whatever the table is altered to: the last row's time and so much
-    /// is the first instant after it.
+    /// The least number of nanoseconds between two times, however the table may be altered. The first instant after the
+    /// last row is its time plus this.
     pub resolution_nanos: i64,
     /// Instants that no window may cross.
     pub split_points: SplitPoints,
@@ -154,7 +154,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// A native dump, which is listed and planned like a table that is read whole.
+    /// The table that stands for a native dump, which is listed and planned like a table that is read whole.
     pub fn of_dump(source: &str, name: &str) -> Self {
         Self {
             id: TableId::dump(source, name),
@@ -173,15 +173,15 @@ impl Table {
         self.read_mode == ReadMode::Dump
     }
 
-    /// The place of the column whose values are the time, if it has one.
+    /// The index of the column whose values are the time, if it has one.
     pub fn time_place(&self) -> Option<usize> {
         self.columns.iter().position(|column| {
             column.role == Role::Time || Some(&column.key) == self.time_column.as_ref()
         })
     }
 
-    /// Whether this is not the table that `other` was, or is divided in another way. What was read of the one then says
-    /// nothing about the other.
+    /// Whether this is a different table than `other`, or is divided in a different way. In that case the rows that were
+    /// read of the one say nothing about the other.
     pub fn is_another(&self, other: &Self) -> bool {
         self.identity != other.identity
     }
@@ -216,13 +216,13 @@ pub enum ReadMode {
     /// Any window, cheaply.
     #[default]
     Windows,
-    /// Any window, and the rows whose time is null besides.
+    /// Any window, and also the rows whose time is null.
     WindowsAndNullTime,
     /// Reading any window costs a scan of the whole table, so the table is read only once.
     OnePass,
-    /// The table has no time: it is read whole, whatever range is requested.
+    /// The table has no time, so it is read whole, whatever range is requested.
     Whole,
-    /// It is no table but the output of a program, which is taken whole, too.
+    /// It is not a table but the output of a program, which is taken whole as well.
     Dump,
 }
 
@@ -233,8 +233,7 @@ impl ReadMode {
     }
 }
 
-/// Instants that no window of a table may cross, because the source answers exactly only between
-/// two of them.
+/// Instants that no window of a table may cross, because the source answers exactly only between two neighbours of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum SplitPoints {
     /// Any window will do.
@@ -247,7 +246,7 @@ pub enum SplitPoints {
 }
 
 impl SplitPoints {
-    /// The first of these instants after another one.
+    /// The first of these instants after the given one.
     pub fn next(&self, after: i64) -> Option<i64> {
         const YEAR_ONE: i128 = -62_135_596_800 * 1_000_000_000;
         match self {
@@ -282,27 +281,27 @@ impl fmt::Display for Chunk {
     }
 }
 
-/// What a source has, and what it has that will not be exported.
+/// The tables of a source, including those that are not exported.
 #[derive(Debug, Default)]
 pub struct Listing {
     /// The tables to export.
     pub tables: Vec<Table>,
     /// What was left out, and why.
     pub excluded: Vec<Excluded>,
-    /// Tables that are there and cannot be read, and why: each is a failure of the run.
+    /// Tables that exist but cannot be read, with the reasons. Each is a failure of the run.
     pub unreadable: Vec<(TableId, String)>,
-    /// What the user should know before trusting the result.
+    /// Warnings that the user should know before trusting the result.
     pub warnings: Vec<String>,
 }
 
 impl Listing {
-    /// The names of all tables that are there, readable or not.
+    /// The names of all tables, readable or not.
     pub fn ids(&self) -> impl Iterator<Item = &TableId> {
         self.tables.iter().map(|table| &table.id).chain(self.unreadable.iter().map(|(id, _)| id))
     }
 }
 
-/// Something that a source has and the archive will not, with the reason.
+/// Something of a source that is not exported, with the reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Excluded {
     /// Which source.
@@ -318,11 +317,11 @@ pub struct Excluded {
 pub struct RowCount {
     /// Rows.
     pub rows: u64,
-    /// `false` where there may be more.
+    /// `false` if there may be more.
     pub exact: bool,
 }
 
-/// About how large a table is in its source.
+/// The estimated size of a table in its source.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Size {
     /// Rows.
@@ -331,29 +330,29 @@ pub struct Size {
     pub bytes: Option<u64>,
 }
 
-/// What a source says of itself.
+/// The description of a source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceInfo {
     /// Name in the archive.
     pub name: String,
     /// Address without any secret.
     pub address: String,
-    /// Product and version, as far as it says.
+    /// Product and version, as far as the source reports them.
     pub version: String,
-    /// What tells it from all others, where it has that.
+    /// The identity of the server, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<ServerIdentity>,
 }
 
 impl SourceInfo {
-    /// Whether both are certainly one server.
+    /// Whether both are certainly the same server.
     pub fn is_same_server(&self, other: &Self) -> bool {
         let pair = self.identity.as_ref().zip(other.identity.as_ref());
         pair.is_some_and(|(one, other)| one.server == other.server)
     }
 }
 
-/// What tells a server from all others, whatever address leads to it.
+/// The identity of a server, which does not depend on its address.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerIdentity {
     /// The identifier that the server gave itself, with the product before it. A copy of the server's files shares it.
@@ -385,13 +384,13 @@ impl fmt::Display for Quota {
     }
 }
 
-/// What reading costs, in the currency of the bill. The defaults are the list prices of the usage plan of
+/// The prices of reading, in the currency of the bill. The defaults are the list prices of the usage plan of
 /// InfluxDB Cloud in US dollars.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Prices {
-    /// Of a query execution.
+    /// The price of a query execution.
     pub per_query: f64,
-    /// Of a gigabyte (10⁹ bytes) of answers.
+    /// The price of a gigabyte (10⁹ bytes) of answers.
     pub per_gigabyte: f64,
 }
 
@@ -404,17 +403,17 @@ impl Default for Prices {
 /// The terms under which a source is read.
 #[derive(Debug, Clone, Copy)]
 pub struct Metering {
-    /// How much may be read in which time.
+    /// The quota, if there is one.
     pub quota: Option<Quota>,
-    /// What it costs.
+    /// The prices.
     pub prices: Prices,
 }
 
-/// What a source says about a read that ended well.
+/// What a source reports about a read that succeeded.
 #[derive(Debug, Clone, Default)]
 pub struct ReadSummary {
-    /// The name of the snapshot that was read, where the source has snapshots. Chunks with equal names were read as of
-    /// one moment.
+    /// The name of the snapshot that was read, if the source has snapshots. Chunks with equal names were read as of the
+    /// same instant.
     pub snapshot: Option<String>,
     /// How long the query waited in the server's queue, which says nothing about the width of its window.
     pub queued: Duration,
@@ -423,5 +422,5 @@ pub struct ReadSummary {
 /// The reason for leaving out a table that `exclude` names.
 pub(crate) const LEFT_OUT: &str = "left out by `exclude`";
 
-/// The reason for leaving out what the configuration or the URL does not name.
+/// The reason for leaving out tables that the configuration or the URL does not request.
 pub(crate) const NOT_REQUESTED: &str = "not requested";

@@ -30,15 +30,15 @@ pub(crate) use self::plan::plan;
 pub(crate) use self::report::report;
 pub(crate) use self::restore::restore;
 
-/// Lines of a kind that are shown before the rest is only counted.
+/// The number of lines of a kind that are shown; the others are only counted.
 const SHOWN: usize = 20;
 
 type Out<'a> = &'a mut dyn Write;
 
-/// Whether verdicts have colours.
+/// Whether verdicts are coloured.
 static COLOURS: OnceLock<bool> = OnceLock::new();
 
-/// Says whether verdicts have colours.
+/// Sets whether verdicts are coloured.
 pub(crate) fn colours(choice: ColorChoice) {
     let auto = || {
         let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
@@ -51,7 +51,7 @@ pub(crate) fn colours(choice: ColorChoice) {
     });
 }
 
-/// A verdict: green where all is well, red where it is not.
+/// A verdict, which is green if it is good and red otherwise.
 fn verdict(good: bool, text: impl fmt::Display) -> String {
     let code = if good { 32 } else { 31 };
     match COLOURS.get() {
@@ -60,7 +60,7 @@ fn verdict(good: bool, text: impl fmt::Display) -> String {
     }
 }
 
-/// Prints a summary, as JSON if asked for.
+/// Prints a summary, as JSON if that is requested.
 pub(crate) fn show<T: Serialize>(
     json: bool,
     summary: &T,
@@ -76,14 +76,14 @@ pub(crate) fn show<T: Serialize>(
     })
 }
 
-/// Prints what is ready as it is.
+/// Prints bytes as they are.
 pub(crate) fn print(bytes: &[u8]) -> Result<()> {
     finish(io::stdout().lock().write_all(bytes))
 }
 
 fn finish(printed: io::Result<()>) -> Result<()> {
     match printed {
-        // A reader that has seen enough, such as `head`, is no failure.
+        // It is not a failure if a reader such as `head` has seen enough.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Error::stop(format!("writing to standard output: {error}")))
         }
@@ -91,7 +91,7 @@ fn finish(printed: io::Result<()>) -> Result<()> {
     }
 }
 
-/// An error as a JSON object.
+/// Prints an error as a JSON object.
 pub(crate) fn error(error: &Error) -> io::Result<()> {
     let json = serde_json::json!({
         "status": "error",
@@ -186,7 +186,7 @@ pub(crate) fn status(out: Out<'_>, status: &Status) -> io::Result<()> {
     )
 }
 
-/// The head of what an archive has of a source.
+/// The heading of a source in the status of an archive.
 fn source_state(out: Out<'_>, state: &SourceState, sources: usize) -> io::Result<()> {
     write!(out, "{}", state.info.name.escape_debug())?;
     if !state.info.version.is_empty() {
@@ -252,7 +252,7 @@ pub(crate) fn verify(out: Out<'_>, report: &Report) -> io::Result<()> {
     }
 }
 
-/// Rows are known that are not in the archive.
+/// The state of a sealed archive that lacks rows which are known.
 fn covers(window: Window) -> String {
     format!("sealed; covers {} to {}", rfc3339(window.from), rfc3339(window.to))
 }
@@ -265,7 +265,7 @@ fn seconds(seconds: f64) -> String {
     }
 }
 
-/// A native dump that is in the archive.
+/// The line of a native dump.
 fn dump(out: Out<'_>, dump: &DumpEntry) -> io::Result<()> {
     writeln!(
         out,

@@ -1,4 +1,4 @@
-//! PURE: the range that was requested of a table, and what of the table lies outside of it.
+//! PURE: the range that was requested of a table, and the parts of the table outside of it.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +14,7 @@ pub struct RangeText {
     pub to: String,
 }
 
-/// The range that is requested of one table, given its true bounds; `None` where that is empty.
+/// The range that is requested of one table, given its true bounds; `None` if it is empty.
 pub fn requested(
     table: &Table,
     bounds: Option<Window>,
@@ -35,7 +35,7 @@ pub fn requested(
         _ => bounds?.from,
     };
     let to = match to {
-        // Time that lies in the future must not be covered: a later run has to find it missing.
+        // The future must not count as covered, so that a later run finds it missing.
         Bound::At(time) if !one_pass => time.min(bounds.map_or(now, |bounds| bounds.to.max(now))),
         Bound::At(time) => time,
         _ => bounds?.to,
@@ -51,7 +51,7 @@ pub fn outside(bounds: Window, requested: Option<Window>) -> Vec<Window> {
     before.into_iter().chain(after).collect()
 }
 
-/// The window from the earlier beginning to the later end.
+/// The window from the earlier start to the later end.
 pub fn union(one: Option<Window>, other: Option<Window>) -> Option<Window> {
     match (one, other) {
         (Some(one), Some(other)) => {
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_yet_is_not_covered() {
+    fn the_future_is_not_covered() {
         let table = table(vec![Window::ALL], SplitPoints::None);
         let to = Bound::At(100 * DAY);
         let at = |bounds| requested(&table, bounds, Bound::At(0), to, 50 * DAY);

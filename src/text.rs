@@ -1,4 +1,4 @@
-//! PURE: text of others, as it may reach a terminal, and counts of things in words.
+//! PURE: makes foreign text safe for a terminal, and prints counts with their nouns.
 
 use std::fmt::{self, Write};
 
@@ -9,7 +9,7 @@ pub fn several(count: u64, what: &str) -> String {
     format!("{} {what}{}", HumanCount(count), if count == 1 { "" } else { "s" })
 }
 
-/// Shows text whose control characters could move the cursor, or hide what stands before them.
+/// Text with its control characters escaped, since they could move the cursor or hide the text before them.
 pub(crate) fn escaped(text: &str) -> impl fmt::Display + '_ {
     Escaped(text)
 }
@@ -33,7 +33,7 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-/// Controls also turn the direction of writing, or cannot be seen.
+/// Characters that change the direction of writing or are invisible do as much harm as control characters.
 fn is_harmless(c: char) -> bool {
     !c.is_control()
         && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_terminal_obeys_is_shown() {
+    fn characters_that_a_terminal_obeys_are_escaped() {
         assert_eq!(escaped("a\x1b[2J\n\u{202e}ü").to_string(), "a\\u{1b}[2J\\n\\u{202e}ü");
     }
 }

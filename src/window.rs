@@ -1,5 +1,5 @@
 //! PURE: windows of time and slices of tables: parsing, printing, aligning, halving.
-//! All times are nanoseconds since 1970 UTC in an `i64`, all windows are half-open.
+//! All times are nanoseconds since 1970 UTC in an `i64`, and all windows are half-open.
 
 use std::fmt;
 use std::str::FromStr;
@@ -30,7 +30,7 @@ impl Window {
     /// All of time.
     pub const ALL: Self = Self { from: i64::MIN, to: i64::MAX };
 
-    /// `None` where the window would be empty.
+    /// A window; `None` if it would be empty.
     pub fn new(from: i64, to: i64) -> Option<Self> {
         (from < to).then_some(Self { from, to })
     }
@@ -55,7 +55,7 @@ impl Window {
         self.to.saturating_sub(self.from)
     }
 
-    /// The two halves, cut at the roundest instant near the middle; `None` below two `min_width`.
+    /// The two halves, cut at the roundest instant near the middle; `None` if the window is narrower than twice `min_width`.
     pub fn halves(&self, min_width: i64) -> Option<(Self, Self)> {
         if self.width() / 2 < min_width.max(1) {
             return None;
@@ -83,7 +83,7 @@ pub enum Slice {
     Window(Window),
     /// The rows whose time is null.
     NullTime,
-    /// All of the table, where the source cannot serve a window cheaply.
+    /// The whole table, if the source cannot serve a window cheaply.
     All,
 }
 
@@ -97,7 +97,7 @@ impl Slice {
         }
     }
 
-    /// Its name with all nine digits of each fraction, as it has always been in the keys of commits.
+    /// Its name with nine digits in each fraction, which is the form in the keys of commits.
     pub fn long_name(&self) -> String {
         match self {
             Self::Window(window) => {
@@ -122,7 +122,7 @@ impl From<Window> for Slice {
     }
 }
 
-/// As in file names: `20240101T000000Z_20240102T000000Z`, `all`, `null-time`.
+/// The form in file names: `20240101T000000Z_20240102T000000Z`, `all`, `null-time`.
 impl fmt::Display for Slice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -165,7 +165,7 @@ impl<'de> serde::Deserialize<'de> for Slice {
     }
 }
 
-/// For people: `2024-01-01T00:00:00Z..2024-01-02T00:00:00Z`.
+/// The form for people: `2024-01-01T00:00:00Z..2024-01-02T00:00:00Z`.
 impl fmt::Display for Window {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if *self == Self::ALL {
@@ -212,7 +212,7 @@ struct WindowText {
     to: String,
 }
 
-/// `20240101T000000Z`, with a fraction only where there is one, of microseconds where these do.
+/// `20240101T000000Z`, with a fraction only if there is one, in microseconds if these suffice.
 fn compact(time: i64) -> String {
     if time % SECOND == 0 || time % MICROSECOND != 0 {
         return with_nine_digits(time);
@@ -220,7 +220,7 @@ fn compact(time: i64) -> String {
     DateTime::from_timestamp_nanos(time).format("%Y%m%dT%H%M%S%.6fZ").to_string()
 }
 
-/// The same, where a fraction has nine digits.
+/// The same, but a fraction always has nine digits.
 fn with_nine_digits(time: i64) -> String {
     let format = if time % SECOND == 0 { "%Y%m%dT%H%M%SZ" } else { "%Y%m%dT%H%M%S%.9fZ" };
     DateTime::from_timestamp_nanos(time).format(format).to_string()
@@ -252,7 +252,7 @@ pub fn parse_time(text: &str) -> Option<i64> {
     nanos(DateTime::parse_from_rfc3339(text).ok()?.with_timezone(&Utc))
 }
 
-/// Reads a date and a time as people write them: `2024-01-31 12:00`, with seconds, with a zone, with a `T`. Without a
+/// Reads a date and a time as people write them: `2024-01-31 12:00`, also with seconds, a zone or a `T`. Without a
 /// zone it is UTC.
 fn parse_plain(text: &str) -> Option<i64> {
     let text = text.replacen('T', " ", 1);
@@ -271,12 +271,12 @@ pub fn now() -> i64 {
     nanos(Utc::now()).unwrap_or(i64::MAX)
 }
 
-/// The present in whole microseconds, as the end of a range: every source has such an instant.
+/// The present in whole microseconds, for the end of a range, because every source can represent such an instant.
 pub fn now_micros() -> i64 {
     align_down(now(), MICROSECOND)
 }
 
-/// Reads a length of time: `1d`, `12h`, `30m`, `10s`, `500ms`, `2w`.
+/// Reads a duration: `1d`, `12h`, `30m`, `10s`, `500ms`, `2w`.
 pub fn parse_duration(text: &str) -> Option<i64> {
     let digits = text.find(|c: char| !c.is_ascii_digit())?;
     let count: i64 = text[..digits].parse().ok()?;
@@ -292,7 +292,7 @@ pub fn parse_duration(text: &str) -> Option<i64> {
     count.checked_mul(unit).filter(|nanos| *nanos > 0)
 }
 
-/// Prints a length of time in its largest whole unit.
+/// Prints a duration in the largest unit in which it is a whole number.
 pub fn duration_text(nanos: i64) -> String {
     let units =
         [(DAY, "d"), (3600 * SECOND, "h"), (60 * SECOND, "m"), (SECOND, "s"), (1_000_000, "ms")];

@@ -11,13 +11,13 @@ pub const BAGIT_TXT: &str = "BagIt-Version: 1.0\nTag-File-Character-Encoding: UT
 /// Hashes (lower-case hex SHA-256) by key.
 pub type Hashes = BTreeMap<String, String>;
 
-/// Content of a manifest: `HASH  KEY` a line, sorted by key.
+/// Content of a manifest: lines of the form `HASH  KEY`, sorted by key.
 pub fn manifest(hashes: &Hashes) -> String {
     hashes.iter().map(|(key, hash)| format!("{hash}  {key}\n")).collect()
 }
 
-/// Reads a manifest. Whatever `manifest` would not have written is named: a cut or odd line is only
-/// a warning to `sha256sum`, and here it is an error.
+/// Reads a manifest. A line that `manifest` would not have written is an error here, though it is only a warning for
+/// `sha256sum`.
 pub fn parse_manifest(text: &str) -> Result<Hashes, String> {
     let mut hashes = Hashes::new();
     for (number, line) in text.lines().enumerate() {
@@ -38,12 +38,12 @@ pub fn parse_manifest(text: &str) -> Result<Hashes, String> {
     }
 }
 
-/// The same, for one that must be whole before anything is done with the archive.
+/// The same, for a manifest that must be intact before anything is done with the archive.
 pub fn read_manifest(key: &str, bytes: &[u8]) -> crate::error::Result<Hashes> {
     let text = std::str::from_utf8(bytes).map_err(|error| error.to_string());
     text.and_then(parse_manifest).map_err(|error| {
         Error::different(format!("{key}: {error}"))
-            .hint("the archive is damaged; `moveout verify` names what else is")
+            .hint("the archive is damaged; `moveout verify` lists all damage")
     })
 }
 

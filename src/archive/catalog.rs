@@ -1,4 +1,4 @@
-//! PURE: what a sealed archive says of its tables, in JSON that others can read.
+//! PURE: the catalog of the tables of a sealed archive, in JSON that others can read.
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
@@ -31,12 +31,11 @@ pub struct TableEntry {
     pub bytes: u64,
     /// Number of files.
     pub files: u64,
-    /// The time that its chunks cover without a gap.
+    /// The windows that its chunks cover without a gap.
     pub covered: Vec<Window>,
     /// All columns of all chunks.
     pub columns: Vec<ColumnEntry>,
-    /// The names of the columns that tell its rows apart, in the order of the key; empty where the source does
-    /// not say.
+    /// The names of the columns of the primary key, in its order; empty if the source does not name them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub primary_key: Vec<String>,
 }
@@ -52,7 +51,7 @@ impl TableEntry {
         }
     }
 
-    /// The same, as version 1 of the format has it.
+    /// The same entry in version 1 of the format.
     pub fn of_version_1(mut self) -> Self {
         self.primary_key.clear();
         for column in &mut self.columns {
@@ -69,15 +68,15 @@ pub struct ColumnEntry {
     pub name: String,
     /// Name in the source.
     pub key: String,
-    /// What the source calls it.
+    /// The role of the column in its source.
     pub role: Role,
     /// Type in the source's own words.
     #[serde(rename = "type")]
     pub source_type: String,
-    /// Type in the files that say so.
+    /// Type in the Parquet files, if the commits record it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parquet_type: Option<ParquetType>,
-    /// Whether it may be null, where the source says so.
+    /// Whether it may be null, if the source says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nullable: Option<bool>,
 }
@@ -98,13 +97,13 @@ impl ColumnEntry {
         }
     }
 
-    /// Takes in what another chunk says, if it is the same column there.
+    /// Merges the entry of another chunk, if it is the same column there.
     fn takes(&mut self, other: &Self) -> bool {
         let alike = |one: &Self, other: &Self| {
             (&one.name, &one.key, one.role, &one.source_type)
                 == (&other.name, &other.key, other.role, &other.source_type)
         };
-        // A chunk of version 1 does not say it.
+        // A chunk of version 1 does not record the Parquet type.
         let differ = self.parquet_type.is_some()
             && other.parquet_type.is_some()
             && self.parquet_type != other.parquet_type;
@@ -125,7 +124,7 @@ pub fn tables<C: Borrow<Commit>>(commits: &[C]) -> Vec<TableEntry> {
     by_table(commits).iter().map(|(id, commits)| table(id, commits)).collect()
 }
 
-/// `catalog/tables.json`. The entries are made one by one: all of them take more memory than their text.
+/// `catalog/tables.json`. The entries are made one by one, since all of them together take more memory than their text.
 pub fn write_tables<C: Borrow<Commit>>(commits: &[C]) -> Result<Vec<u8>> {
     struct Tables<'a>(BTreeMap<TableId, Vec<&'a Commit>>);
     impl Serialize for Tables<'_> {
@@ -170,7 +169,7 @@ fn table(id: &TableId, commits: &[&Commit]) -> TableEntry {
     }
 }
 
-/// The key of points is their time and all of their tags; that of other tables is what the source said last.
+/// The key of points is their time and all of their tags. The key of other tables is the latest that the source reported.
 fn primary_key(commits: &[&Commit], columns: &[ColumnEntry]) -> Vec<String> {
     if columns.iter().any(|column| column.role == Role::Time) {
         let parts = columns.iter().filter(|c| matches!(c.role, Role::Time | Role::Tag));
@@ -184,7 +183,7 @@ fn primary_key(commits: &[&Commit], columns: &[ColumnEntry]) -> Vec<String> {
     parts.into_iter().map(|(_, name)| name.clone()).collect()
 }
 
-/// Pretty JSON with a line end, for files that people read.
+/// Indented JSON with a final line break, for files that people read.
 pub fn to_json<T: serde::Serialize>(value: &T) -> Result<Vec<u8>> {
     let mut json = serde_json::to_vec_pretty(value)
         .map_err(|error| Error::stop(format!("writing JSON: {error}")))?;

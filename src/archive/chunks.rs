@@ -1,5 +1,5 @@
-//! PURE: `catalog/chunks.parquet`: the commits as a table that others can read. Version 1 of the format is read
-//! as well, in which times are text.
+//! PURE: `catalog/chunks.parquet`, which holds the commits as a table that others can read. Version 1 of the format, in
+//! which times are text, can be read as well.
 
 use std::borrow::Borrow;
 use std::panic::AssertUnwindSafe;
@@ -70,7 +70,7 @@ fn chunk_schema() -> Schema {
     ])
 }
 
-/// The same with its times as numbers: JSON, which rows come from and become, has no times.
+/// The same schema with times as numbers, because the rows are converted from and to JSON, which has no times.
 fn without_times(schema: &Schema) -> SchemaRef {
     let field = |field: &Arc<Field>| match field.data_type() {
         DataType::Timestamp(..) => Arc::new(field.as_ref().clone().with_data_type(DataType::Int64)),
@@ -89,7 +89,7 @@ fn retyped(
     RecordBatch::try_new(Arc::clone(schema), columns.collect::<std::result::Result<_, _>>()?)
 }
 
-/// `catalog/chunks.parquet`: one row a commit of rows; those of dumps are in a file of their own.
+/// `catalog/chunks.parquet`: one row per commit of rows. The commits of dumps are in a file of their own.
 pub fn write_chunks<C: Borrow<Commit>>(commits: &[C]) -> Result<Vec<u8>> {
     let of_rows =
         commits.iter().map(Borrow::borrow).filter(|commit: &&Commit| commit.dump.is_none());
@@ -134,20 +134,20 @@ pub fn write_chunks<C: Borrow<Commit>>(commits: &[C]) -> Result<Vec<u8>> {
     writer.into_inner().map_err(|error| failed(&error))
 }
 
-/// How much memory the chunks of a catalog may take: some hundred thousand of them.
+/// The memory that the chunks of a catalog may take, which suffices for some hundred thousand of them.
 const MOST_BYTES: usize = 2 << 30;
 
-/// Reads `catalog/chunks.parquet`; an error says what is wrong with it.
+/// Reads `catalog/chunks.parquet`. An error says what is wrong with the file.
 pub fn read_chunks(bytes: Bytes) -> std::result::Result<Vec<Commit>, String> {
     read_chunks_as(bytes, |commit| commit)
 }
 
-/// The same, where each commit is kept in some other way as soon as it is decoded.
+/// The same, but each commit is converted as soon as it is decoded.
 pub fn read_chunks_as<C: Borrow<Commit>>(
     bytes: Bytes,
     keep: impl Fn(Commit) -> C,
 ) -> std::result::Result<Vec<C>, String> {
-    // The decoder of pages panics at some bytes that are damaged.
+    // The decoder of pages panics on some damaged bytes.
     std::panic::catch_unwind(AssertUnwindSafe(|| decode_chunks(bytes, keep)))
         .unwrap_or_else(|_| Err("it cannot be decoded".to_owned()))
 }
@@ -177,12 +177,12 @@ fn decode_chunks<C: Borrow<Commit>>(
             let times = (number("from"), number("to"));
             for name in ["started", "committed"] {
                 if let Some(time) = row[name].as_i64() {
-                    row[name] = rfc3339(time).into(); // in version 1 it is a text
+                    row[name] = rfc3339(time).into(); // in version 1 it is text
                 }
             }
             let commit: Commit = serde_json::from_value(row).map_err(|error| text(&error))?;
-            // They are sorted, so the same chunk again stands beside the first. A megabyte of Parquet may
-            // hold millions of them.
+            // The commits are sorted, so a duplicate follows directly. Duplicates compress so well that a megabyte of
+            // Parquet may hold millions of them.
             let last = commits.last().map(Borrow::borrow);
             let again = |last: &Commit| last.slice == commit.slice && last.id() == commit.id();
             if last.is_some_and(again) {

@@ -9,7 +9,7 @@ use crate::hash::sha256;
 use crate::model::{Division, DumpRecord, TableId};
 use crate::window::Slice;
 
-/// A chunk that is durable, and everything that is known of it.
+/// The record of a durable chunk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Commit {
@@ -25,7 +25,7 @@ pub struct Commit {
     pub path: String,
     /// The part of the table that was read.
     pub slice: Slice,
-    /// Rows, of all files together.
+    /// Rows of all files together.
     pub rows: u64,
     /// Zero or more files: an empty chunk has a commit and no file.
     pub files: Vec<FileRecord>,
@@ -33,29 +33,29 @@ pub struct Commit {
     pub columns: Vec<ColumnStats>,
     /// The run that wrote it.
     pub run: String,
-    /// When reading began, RFC 3339.
+    /// When the chunk was begun, RFC 3339.
     pub started: String,
-    /// How long reading and writing took, in milliseconds, but for what the query stood in the server's queue.
+    /// How long reading and writing took, in milliseconds, without the time that the query waited in the server's queue.
     pub elapsed_ms: u64,
-    /// When it was committed, RFC 3339 with nanoseconds; the earlier of two wins.
+    /// When it was committed, RFC 3339 with nanoseconds. The earlier of two commits wins.
     pub committed: String,
     /// What was checked before the commit.
     pub verified: String,
-    /// Identity of a source that must not change between runs (the hash of a file).
+    /// The part of the identity that must not change between runs (such as the hash of a file).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
-    /// Name of the source's state that was read: chunks with the same are of one moment.
+    /// Name of the snapshot that was read. Chunks with the same name are as of the same instant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<String>,
-    /// Runs whose commits of this time it replaces, since they were found damaged or may be out of date.
+    /// Runs whose commits for this window it replaces, because they were damaged or may be out of date.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "list_or_null")]
     pub replaces: Vec<String>,
-    /// What is known of the dump, where it is one and no rows. `catalog/dumps.json` takes it in.
+    /// The record of the dump, if this is a dump and not rows. It is also in `catalog/dumps.json`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dump: Option<Box<DumpRecord>>,
 }
 
-/// The bytes of a commit as they were hashed, and the hash behind them.
+/// Splits a stored commit into the bytes that were hashed and the hash that follows them.
 fn without_hash(bytes: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     let (rest, hash) = bytes.strip_suffix(b"\"}")?.split_last_chunk::<64>()?;
     let mut json = rest.strip_suffix(b",\"sha256\":\"")?.to_vec();
@@ -63,13 +63,13 @@ fn without_hash(bytes: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     Some((json, hash))
 }
 
-// A catalog that was written before commits could replace others has no such column; in Parquet an empty
-// list is null.
+// A catalog from the time before commits could replace others has no such column, and Parquet stores an empty list as
+// null.
 fn list_or_null<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Vec<String>, D::Error> {
     Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
-/// What tells a commit from all others.
+/// The identity of a commit.
 pub type CommitKey = (TableId, Slice, String);
 
 /// A data file as it was read back from the store.
@@ -97,12 +97,12 @@ impl Commit {
         }
     }
 
-    /// What tells it from all others, where it need not be kept; sorts by table, then by slice.
+    /// The identity of the commit, borrowed from it. It sorts by table, then by slice.
     pub fn names(&self) -> (&str, &str, &str, &str, Slice, &str) {
         (&self.source, &self.database, &self.schema, &self.table, self.slice, &self.run)
     }
 
-    /// About how many bytes of memory it takes.
+    /// The estimated number of bytes of memory that it takes.
     pub fn size_bytes(&self) -> usize {
         let of = |texts: &[&str]| texts.iter().map(|text| text.len()).sum::<usize>();
         let files =
@@ -116,18 +116,18 @@ impl Commit {
         size_of_val(self) + texts + files.sum::<usize>() + columns.sum::<usize>()
     }
 
-    /// What tells it from all others.
+    /// The identity of the commit.
     pub fn key(&self) -> CommitKey {
         (self.id(), self.slice, self.run.clone())
     }
 
-    /// How its table was divided, where that must not change.
+    /// How its table was divided, if that must not change.
     pub fn division(&self) -> Option<Division> {
         let parsed = self.state.as_deref().map(str::parse);
         parsed.map(|parsed| parsed.unwrap_or_else(|never| match never {}))
     }
 
-    /// As it is stored: with its own hash, since nothing else guards it before the seal.
+    /// The stored form, which includes its own hash, since nothing else protects it before the seal.
     pub fn to_json(&self) -> Result<Vec<u8>> {
         let failed = |error| Error::stop(format!("writing a commit: {error}"));
         let mut json = serde_json::to_vec(self).map_err(failed)?;
@@ -137,14 +137,14 @@ impl Commit {
         Ok(json)
     }
 
-    /// Reads what is stored.
+    /// Reads the stored form.
     pub fn from_json(key: &str, bytes: &[u8]) -> Result<Self> {
         let wrong = |why: &dyn std::fmt::Display| {
             Error::different(format!("the commit {key} cannot be read: {why}"))
                 .hint("remove it: its chunk is then exported again")
         };
         let Some(hashed) = without_hash(bytes) else {
-            // Older versions wrote none; of one that stands elsewhere, the key is unknown.
+            // Older versions stored no hash, and a hash in another place is an unknown key.
             return serde_json::from_slice(bytes).map_err(|error| wrong(&error));
         };
         match hashed {
@@ -155,19 +155,19 @@ impl Commit {
         }
     }
 
-    /// Which of two commits for the same time counts: the earlier.
+    /// The order in which commits count: of two for the same window, the earlier one counts.
     pub fn order(&self) -> (&str, &str, Slice) {
         (&self.committed, &self.run, self.slice)
     }
 
-    /// Whether it takes the place of another commit, whichever is the earlier.
+    /// Whether it replaces another commit, whichever of the two is earlier.
     pub fn takes_over(&self, other: &Self) -> bool {
         let later = || self.run != other.run || self.order() > other.order();
         self.replaces.contains(&other.run) && self.slice.overlaps(other.slice) && later()
     }
 }
 
-/// Where a commit lies until it is sealed.
+/// The key of a commit until it is in the catalog.
 pub fn commit_key(commit: &Commit) -> String {
     if commit.replaces.is_empty() {
         keys::commit_key(&commit.path, commit.slice)

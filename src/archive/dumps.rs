@@ -1,4 +1,4 @@
-//! PURE: `catalog/dumps.json`: the native dumps of a sealed archive, each with all that its commit said.
+//! PURE: `catalog/dumps.json`, which lists the native dumps of a sealed archive with everything from their commits.
 
 use std::borrow::Borrow;
 
@@ -16,7 +16,7 @@ use crate::window::Slice;
 pub struct DumpEntry {
     /// Its source.
     pub source: String,
-    /// Its name there: of the database that it is of, or `all`.
+    /// Its name: the name of the database, or `all`.
     pub name: String,
     /// Its file.
     pub path: String,
@@ -32,7 +32,7 @@ pub struct DumpEntry {
     pub program: String,
     /// What it writes.
     pub format: DumpFormat,
-    /// Whether it is complete: nothing else is ever listed.
+    /// Whether it is complete, which is true for every listed dump.
     pub complete: bool,
     /// The tables or collections in it, as far as its format names them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -45,7 +45,7 @@ pub struct DumpEntry {
     pub elapsed_ms: u64,
     /// When it was committed, RFC 3339.
     pub committed: String,
-    /// What was checked before that.
+    /// What was checked before the commit.
     pub verified: String,
     /// Runs whose dumps it replaces.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -53,7 +53,7 @@ pub struct DumpEntry {
 }
 
 impl DumpEntry {
-    /// Of a commit; `None` where it is one of rows.
+    /// The entry of a commit; `None` if it is a commit of rows.
     pub fn of(commit: &Commit) -> Option<Self> {
         let (dump, file) = (commit.dump.clone()?, commit.files.first()?.clone());
         Some(Self {
@@ -114,23 +114,23 @@ impl DumpEntry {
     }
 }
 
-/// The dumps among commits.
+/// The entries of the dumps among commits.
 pub fn dumps<C: Borrow<Commit>>(commits: &[C]) -> Vec<DumpEntry> {
     commits.iter().filter_map(|commit| DumpEntry::of(commit.borrow())).collect()
 }
 
-/// `catalog/dumps.json`; `None` where there is no dump.
+/// `catalog/dumps.json`; `None` if there is no dump.
 pub fn write_dumps<C: Borrow<Commit>>(commits: &[C]) -> Result<Option<Vec<u8>>> {
     let dumps = dumps(commits);
     if dumps.is_empty() { Ok(None) } else { to_json(&dumps).map(Some) }
 }
 
-/// Reads `catalog/dumps.json`; an error says what is wrong with it.
+/// Reads `catalog/dumps.json`. An error says what is wrong with the file.
 pub fn read_dumps(bytes: &[u8]) -> std::result::Result<Vec<Commit>, String> {
     let entries: Vec<DumpEntry> =
         serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     if let Some(entry) = entries.iter().find(|entry| !entry.complete) {
-        return Err(format!("{} is listed and not complete", entry.path));
+        return Err(format!("{} is listed but not complete", entry.path));
     }
     Ok(entries.into_iter().map(DumpEntry::commit).collect())
 }

@@ -1,6 +1,6 @@
-//! What an archive says of itself, read once: the commits of the catalog and those that lie outside of it,
-//! the run that sealed it, the runs that are at work. Looking again costs one listing, and a question for
-//! each of the four files of the seal; only what is new is read.
+//! The index of an archive: the commits in the catalog and outside of it, the run that sealed it, and the runs that are at
+//! work. Each file is read once. An update costs one listing and a request for each of the four files of the seal, and
+//! reads only what is new.
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -26,17 +26,17 @@ use crate::model::TableId;
 use crate::store::{Entry, Store};
 use crate::window::Slice;
 
-/// Small files that are read at once.
+/// The number of small files that are read at once.
 const READS: usize = 16;
-/// How often to look again where another run seals meanwhile.
+/// How often the archive is read again if another run seals it meanwhile.
 pub(super) const LOOKS: usize = 3;
 
-/// What an archive says of itself at one moment.
+/// The index of an archive at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct ArchiveIndex {
-    /// All commits that count: those in the catalog and those of unfinished runs. None overlaps another.
+    /// All commits that count, in the catalog and of unfinished runs. No two of them overlap.
     pub commits: Vec<Arc<Commit>>,
-    /// Commits that do not count: another was earlier for the same time, or replaces them.
+    /// Commits that do not count, because another one was earlier for the same window or replaces them.
     pub superseded: Vec<Arc<Commit>>,
     /// Those of the commits that replace others.
     pub replacing: Vec<Arc<Commit>>,
@@ -44,19 +44,19 @@ pub struct ArchiveIndex {
     pub run: Option<Arc<RunEntry>>,
     /// Whether both manifests are there.
     pub sealed: bool,
-    /// Whether one of them is.
+    /// Whether one of the manifests is there.
     pub has_seal: bool,
     /// The hashes of the catalog and of the other tag files, where it is sealed.
     pub tags: Arc<Hashes>,
     /// Whether commits lie outside of the catalog.
     pub uncatalogued: bool,
-    /// Keys of all commits that lie there, also of those that are in the catalog already.
+    /// Keys of all commits outside of the catalog, including those that are in the catalog as well.
     pub loose: Arc<Vec<String>>,
     /// Runs with a heartbeat, dead or alive, oldest first.
     pub runs: Vec<Heartbeat>,
     /// Runs that did not end: with a heartbeat or a plan.
     pub unfinished: BTreeSet<String>,
-    /// What seals that were begun recorded; the archive has none of them once it is sealed.
+    /// The records of seals that were begun. A sealed archive has none.
     pub records: Vec<Arc<Hashes>>,
 }
 
@@ -70,8 +70,8 @@ impl ArchiveIndex {
         by_table
     }
 
-    /// Time that only commits have which do not count, by table: somebody else was earlier for a part of it.
-    /// Before they go, it has to be read again.
+    /// The slices, by table, that only commits cover which do not count, because another run was earlier for a part of
+    /// them. They must be read again before those commits are removed.
     pub fn uncovered(&self) -> BTreeMap<TableId, Coverage> {
         let mut uncovered = BTreeMap::<TableId, Coverage>::new();
         if self.superseded.is_empty() {
@@ -123,7 +123,7 @@ pub(super) struct IndexCache {
     state: Option<Arc<ArchiveIndex>>,
 }
 
-/// What was read, of which version of the file, and the hash of its bytes.
+/// The content that was read, with the version of the file and the hash of its bytes.
 #[derive(Debug, Clone)]
 struct Seen<T> {
     version: String,
@@ -132,14 +132,14 @@ struct Seen<T> {
 }
 
 impl IndexCache {
-    /// Looks at the store, reads what is new, and says what the archive is now.
+    /// Reads what is new in the store and returns the index as it is now.
     pub(super) async fn look(&mut self, store: &Store) -> Result<Arc<ArchiveIndex>> {
         for look in 1.. {
             self.read(store).await?;
             match self.contradiction() {
                 None => break,
                 Some(error) if look == LOOKS => return Err(error),
-                // Another run may be sealing: the file of before, the record of now.
+                // Another run may be sealing, so that an old file was read beside a new record.
                 Some(_) => {
                     (self.chunks, self.dumps, self.run, self.tags) = (None, None, None, None)
                 }
@@ -153,40 +153,40 @@ impl IndexCache {
         Ok(state)
     }
 
-    /// The run of this process, whose own heartbeat tells the time of the store.
+    /// Sets the run of this process, whose own heartbeat tells the time of the store.
     pub(super) fn i_am(&mut self, run: &str) {
         self.me = Some(run.to_owned());
     }
 
-    /// Takes in a commit of this process.
+    /// Adds a commit of this process.
     pub(super) fn committed(&mut self, key: String, version: String, commit: Arc<Commit>) {
         self.loose.insert(key, Seen { version, sha256: String::new(), value: commit });
         self.state = None;
     }
 
-    /// Whether a commit is in the catalog already, as far as is known.
+    /// Whether a commit is in the catalog, as of the last update.
     pub(super) fn is_catalogued(&self, commit: &Commit) -> bool {
         self.catalog().any(|catalogued| catalogued.key() == commit.key())
     }
 
-    /// What the catalog holds: chunks and dumps.
+    /// The commits in the catalog, of chunks and of dumps.
     fn catalog(&self) -> impl Iterator<Item = &Arc<Commit>> {
         self.chunks.iter().chain(&self.dumps).flat_map(|seen| &seen.value)
     }
 
-    /// Forgets a commit that this process has taken back.
+    /// Removes a commit that this process has retracted.
     pub(super) fn retracted(&mut self, key: &str) {
         self.loose.remove(key);
         self.state = None;
     }
 
-    /// From now on these do not count, and what this process commits of their time replaces them.
+    /// Makes these commits not count from now on. Commits of this process for their windows replace them.
     pub(super) fn give_up<'a>(&mut self, commits: impl IntoIterator<Item = &'a Commit>) {
         self.given_up.extend(commits.into_iter().map(Commit::key));
         self.state = None;
     }
 
-    /// They count again.
+    /// Makes these commits count again.
     pub(super) fn keep<'a>(&mut self, commits: impl IntoIterator<Item = &'a Commit>) {
         for commit in commits {
             self.given_up.remove(&commit.key());
@@ -204,7 +204,7 @@ impl IndexCache {
     }
 
     async fn read(&mut self, store: &Store) -> Result<()> {
-        // A seal writes the catalog before it removes the commits, so in this order none is missed.
+        // A seal writes the catalog before it removes the commits, so reading in this order misses none.
         let work = store.objects(".moveout").await?;
         let below = |prefix: &'static str| {
             work.iter().filter(move |entry| entry.key.starts_with(prefix)).collect::<Vec<_>>()
@@ -221,7 +221,7 @@ impl IndexCache {
         let heartbeats = runs.keys().filter_map(|key| runs::of_key(key));
         let unfinished: BTreeSet<String> = plans.chain(heartbeats).map(str::to_owned).collect();
         let chunks = reread(store, CHUNKS, &self.chunks, |bytes| {
-            // Those that a seal has just taken in are known: they need not be in memory twice.
+            // Commits that a seal has just moved into the catalog are shared with the loose ones, to be in memory only once.
             let known = |commit: Commit| match self.loose.get(&commit_key(&commit)) {
                 Some(seen) if *seen.value == commit => Arc::clone(&seen.value),
                 _ => Arc::new(commit),
@@ -243,7 +243,7 @@ impl IndexCache {
             bag::read_manifest(TAG_MANIFEST, &bytes).map(Arc::new)
         });
         let tags = tags.await?;
-        // Of a sealed archive the tag manifest knows, and one that was never sealed has no catalog.
+        // The tag manifest of a sealed archive tells, and an archive that was never sealed has no catalog.
         let has_dumps = match &tags {
             Some(tags) if manifest => tags.value.contains_key(DUMPS),
             _ => chunks.is_some(),
@@ -258,7 +258,7 @@ impl IndexCache {
         let dumps =
             if has_dumps { reread(store, DUMPS, &self.dumps, read_dumps).await? } else { None };
 
-        // A listing may leave out what is there.
+        // A listing may omit files that exist.
         let listed: HashSet<&str> = listed.iter().map(|entry| entry.key.as_str()).collect();
         let catalogued: HashSet<_> =
             chunks.iter().chain(&dumps).flat_map(|seen| &seen.value).map(|c| c.names()).collect();
@@ -292,11 +292,11 @@ impl IndexCache {
         Ok(())
     }
 
-    /// What a sealed archive holds is what its seal says; after that was taken off, what it had said, or what
-    /// the next one was going to say.
+    /// An error if the catalog contradicts the seal. After the seal was removed, the catalog must match what the seal
+    /// had recorded, or the record of the next one.
     fn contradiction(&self) -> Option<Error> {
         if self.chunks.is_none() && (self.run.is_some() || self.has_seal) {
-            // Without it nothing would seem committed, and all data files nobody's.
+            // Without it, nothing would seem committed and all data files would seem abandoned.
             return Some(
                 Error::different(format!("{CHUNKS} is missing"))
                     .hint("restore the file, or export into a new archive"),
@@ -312,7 +312,7 @@ impl IndexCache {
             self.records.values().filter(|r| r.contains_key(CHUNKS)).collect()
         };
         if said.is_empty() {
-            return None; // nothing was said yet, or an older version took the seal off
+            return None; // nothing was recorded yet, or an older version removed the seal
         }
         let says_dumps = said.iter().any(|said| said.contains_key(DUMPS));
         let mut files = [chunks, dumps, run].into_iter().flatten();
@@ -325,8 +325,8 @@ impl IndexCache {
         }
     }
 
-    /// The runs that have a heartbeat. The time of a beat is the store's, and so is the time of now: this
-    /// run's own last beat. Where it has none it only looks, and asks the store.
+    /// Reads the heartbeats of all runs. Beats are dated by the store, so "now" is the last beat of this run. A process
+    /// without a heartbeat only reads, and asks the store for the time.
     async fn read_heartbeats(
         &self,
         store: &Store,
@@ -340,7 +340,7 @@ impl IndexCache {
                 _ => store.get(&entry.key).await?.and_then(|b| serde_json::from_slice(&b).ok()),
             };
             let run = runs::of_key(&entry.key).unwrap_or_default();
-            // One that cannot be read may be a living run's all the same.
+            // A heartbeat that cannot be read may still belong to a living run.
             let heartbeat: Heartbeat = read
                 .filter(|read: &Heartbeat| read.run == run)
                 .unwrap_or_else(|| Heartbeat::unknown(run));
@@ -362,12 +362,12 @@ impl IndexCache {
     fn derive(&self) -> ArchiveIndex {
         let catalogued: HashSet<_> = self.catalog().map(|commit| commit.names()).collect();
         let mut commits: Vec<Arc<Commit>> = self.catalog().cloned().collect();
-        // A seal that was cut after the catalog leaves commits that are in it already.
+        // A seal that was interrupted after the catalog leaves commits that are in the catalog already.
         let loose = self.loose.values().map(|seen| &seen.value);
         let mut loose: Vec<Arc<Commit>> =
             loose.filter(|commit| !catalogued.contains(&commit.names())).cloned().collect();
         let uncatalogued = !loose.is_empty();
-        // What is in the catalog stays, whatever a clock says: only loose commits can come too late.
+        // Commits in the catalog stay, whatever a clock says. Only loose commits can be too late.
         loose.sort_by(|a, b| a.order().cmp(&b.order()));
         commits.extend(loose);
         let (mut commits, mut superseded) = without_overlaps(commits);
@@ -398,7 +398,7 @@ fn version<T>(seen: &Option<Seen<T>>) -> Option<&str> {
     seen.as_ref().map(|seen| seen.version.as_str())
 }
 
-/// What is told where a file of a sealed archive is not the one that was sealed.
+/// The error for a file of a sealed archive that has changed since.
 pub(super) fn damaged(key: &str) -> Error {
     Error::different(format!("{key} is not what {TAG_MANIFEST} records")).hint(
         "the archive is damaged, and nothing in it was changed: restore this file; `moveout verify` names what \
@@ -406,7 +406,7 @@ pub(super) fn damaged(key: &str) -> Error {
     )
 }
 
-/// A file of the seal; not read again where it is the one that was read before.
+/// A file of the seal, which is read again only if it has changed.
 async fn reread<T: Clone>(
     store: &Store,
     key: &str,
@@ -446,7 +446,7 @@ async fn read_records(
         let record = match known.get(key) {
             Some(record) => Some(Arc::clone(record)),
             None => match store.get(key).await? {
-                // A record is named by its hash: one that is not whole was being written by a run that died.
+                // A record is named by its hash. An incomplete one was being written by a run that died.
                 Some(bytes) if record_key(&bytes) == *key => {
                     Some(Arc::new(bag::read_manifest(key, &bytes)?))
                 }
@@ -458,15 +458,14 @@ async fn read_records(
     Ok(records)
 }
 
-/// Key of what a seal that is begun records.
+/// The key of the record of a seal that is begun.
 pub(super) fn record_key(bytes: &[u8]) -> String {
     format!("{RECORDS}{}.txt", sha256(bytes))
 }
 
-/// The commits that count, and those that do not: one that replaces others wins over them; otherwise, of two
-/// for the same time, the earlier does. What comes later never changes which of the earlier ones stand but by
-/// naming them, so two runs that look at different moments decide alike. The commits must come in the order
-/// in which they count.
+/// Divides commits into those that count and those that do not. A commit that replaces others wins over them. Otherwise,
+/// of two for the same window, the earlier one wins. A later commit can invalidate an earlier one only by naming it, so two
+/// runs that read the archive at different moments decide alike. The commits must be sorted by `order`.
 pub fn without_overlaps<C: Borrow<Commit>>(commits: Vec<C>) -> (Vec<C>, Vec<C>) {
     let mut replacing = HashMap::<TableId, Vec<Commit>>::new();
     for commit in commits.iter().map(Borrow::borrow).filter(|commit| !commit.replaces.is_empty()) {

@@ -1,5 +1,5 @@
-//! PURE: names of tables and files as keys that every file system, object store, BagIt validator and
-//! `sha256sum` takes without quoting. Distinct tables get distinct paths, also when case is folded.
+//! PURE: turns the names of tables and files into keys that every file system, object store, BagIt validator and
+//! `sha256sum` accepts without quoting. Distinct tables get distinct paths, even if case is ignored.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,11 +7,11 @@ use crate::hash::sha256;
 use crate::model::{Artifact, TableId};
 use crate::window::Slice;
 
-/// Version of the archive format; a reader knows all before it and refuses a newer one.
+/// Version of the archive format. A reader knows all earlier ones and refuses a newer one.
 pub const FORMAT: u32 = 2;
-/// Hash of every payload file.
+/// The hashes of all payload files.
 pub const MANIFEST: &str = "manifest-sha256.txt";
-/// Hash of every other file; written last: with it the archive is sealed.
+/// The hashes of all other files. It is written last and seals the archive.
 pub const TAG_MANIFEST: &str = "tagmanifest-sha256.txt";
 /// The tables.
 pub const TABLES: &str = "catalog/tables.json";
@@ -19,20 +19,20 @@ pub const TABLES: &str = "catalog/tables.json";
 pub const CHUNKS: &str = "catalog/chunks.parquet";
 /// The run.
 pub const RUN: &str = "catalog/run.json";
-/// The native dumps, where there are any.
+/// The native dumps, if there are any.
 pub const DUMPS: &str = "catalog/dumps.json";
-/// The last verdict, where there is one.
+/// The last verdict, if there is one.
 pub const VERDICT: &str = "catalog/verdict.json";
-/// The report, where one was made.
+/// The report, if one was made.
 pub const REPORT: &str = "report.html";
-/// The signature of the tag manifest, where one was made. No manifest lists it.
+/// The signature of the tag manifest, if one was made. No manifest lists it.
 pub const TAG_SIGNATURE: &str = "tagmanifest-sha256.txt.minisig";
-/// Every tag file of a sealed archive, but the last, [`DUMPS`] and those that are made after the seal.
+/// Every tag file of a sealed archive except the tag manifest, [`DUMPS`] and the files that are made after the seal.
 pub const TAG_FILES: [&str; 7] =
     [TABLES, CHUNKS, RUN, "README.txt", "bagit.txt", "bag-info.txt", MANIFEST];
 
-/// Whether a file is one that is made of a sealed archive. One that the tag manifest does not list was left by a run
-/// that was killed, and says nothing.
+/// Whether a file is made after the seal. If the tag manifest does not list such a file, a killed run has left it, and it
+/// has no meaning.
 pub fn is_after_seal(key: &str) -> bool {
     [VERDICT, REPORT, TAG_SIGNATURE].contains(&key)
 }
@@ -40,15 +40,15 @@ pub fn is_after_seal(key: &str) -> bool {
 pub(super) const MARKER: &str = ".moveout/archive.json";
 
 pub(super) const COMMITS: &str = ".moveout/commits/";
-/// What seals that were begun say of the catalog and the artifacts.
+/// The folder of the records of seals that were begun, about the catalog and the artifacts.
 pub(super) const RECORDS: &str = ".moveout/seals/";
 
-/// What the file says that marks an archive.
+/// The content of the file that marks an archive.
 pub(super) fn marker() -> String {
     marker_of(FORMAT)
 }
 
-/// The same of another version.
+/// The same for another version.
 pub(super) fn marker_of(format: u32) -> String {
     format!("{{\"format\":{format}}}\n")
 }
@@ -56,9 +56,9 @@ pub(super) fn marker_of(format: u32) -> String {
 /// Longest name of a folder; file systems allow 255 bytes.
 const LONGEST: usize = 120;
 
-/// One name as one path segment. Letters, digits, `.`, `-` and `_` stand for themselves, every
-/// other byte is `_xHH`; so is an underscore that could be mistaken for an escape, and a leading
-/// dot. What is too long is cut and ends in a hash of the whole name.
+/// One name as one path segment. Letters, digits, `.`, `-` and `_` stay as they are. Every other byte becomes `_xHH`, and
+/// so do a leading dot and an underscore that could be mistaken for an escape. A name that is too long is cut and ends
+/// with a hash of the whole name.
 pub fn segment(name: &str) -> String {
     let bytes = name.as_bytes();
     let mut text = String::with_capacity(bytes.len());
@@ -72,7 +72,7 @@ pub fn segment(name: &str) -> String {
         if plain { text.push(char::from(*byte)) } else { text.push_str(&format!("_x{byte:02X}")) }
     }
     if text.is_empty() {
-        return "_x".to_owned(); // an escape without digits: no other name gives it
+        return "_x".to_owned(); // an escape without digits, which no other name produces
     }
     if text.len() > LONGEST {
         text.truncate(LONGEST - 17);
@@ -87,7 +87,7 @@ fn hash(name: &str) -> String {
     hash
 }
 
-/// The folder of a table: `data/SOURCE/DATABASE/[SCHEMA/]TABLE`; of a dump what its key begins with.
+/// The folder of a table, `data/SOURCE/DATABASE/[SCHEMA/]TABLE`, or the start of the key of a dump.
 fn plain_path(id: &TableId) -> String {
     if id.is_dump() {
         return format!("data/{}/_dumps/{}", segment(&id.source), segment(&id.table));
@@ -99,8 +99,8 @@ fn plain_path(id: &TableId) -> String {
     format!("{path}/{}", segment(&id.table))
 }
 
-/// The folders of tables, each with its own. Once given, a path stays: `known` is what the archive
-/// has already.
+/// Assigns a folder of its own to each table. A path never changes once it is assigned, so the paths that the archive
+/// already has are remembered first.
 #[derive(Debug, Default)]
 pub struct Paths {
     by_table: HashMap<TableId, String>,
@@ -108,13 +108,13 @@ pub struct Paths {
 }
 
 impl Paths {
-    /// Remembers a path that the archive has.
+    /// Remembers a path that the archive already has.
     pub fn remember(&mut self, id: &TableId, path: &str) {
         self.by_path.insert(path.to_lowercase(), id.clone());
         self.by_table.insert(id.clone(), path.to_owned());
     }
 
-    /// The path of a table. Where another table has it, perhaps in other case, it ends in a hash.
+    /// The path of a table. It ends with a hash if another table already has the same path, perhaps in other case.
     pub fn path(&mut self, id: &TableId) -> String {
         if let Some(path) = self.by_table.get(id) {
             return path.clone();
@@ -128,8 +128,8 @@ impl Paths {
     }
 }
 
-/// Whether a folder is one that [`Paths`] may have given to a table: that of its names, or the same with the
-/// hash that tells it from another table's.
+/// Whether [`Paths`] may have assigned a folder to a table: it is made of the names, perhaps with the hash that tells it
+/// from the folder of another table.
 pub fn may_be_path(id: &TableId, path: &str) -> bool {
     let plain = plain_path(id);
     path == plain || path == with_hash(&plain, id)
@@ -140,7 +140,7 @@ fn with_hash(path: &str, id: &TableId) -> String {
     format!("{path}-{}", hash(&whole.join("/")))
 }
 
-/// Key of a data file: `PATH/SLICE.RUN.parquet`, from the second file of a chunk on `….pN.parquet`.
+/// Key of a data file: `PATH/SLICE.RUN.parquet`, or `….pN.parquet` from the second file of a chunk on.
 pub fn file_key(path: &str, slice: Slice, run: &str, number: usize) -> String {
     named(path, &slice.to_string(), run, number)
 }
@@ -150,7 +150,7 @@ pub fn dump_key(path: &str, run: &str) -> String {
     format!("{path}.{run}.zst")
 }
 
-/// The same as version 1 of the format has it.
+/// The same in version 1 of the format.
 pub fn long_file_key(path: &str, slice: Slice, run: &str, number: usize) -> String {
     named(path, &slice.long_name(), run, number)
 }
@@ -180,18 +180,18 @@ pub fn parts_of_file(key: &str) -> Option<(&str, Slice, &str)> {
     Some((path, slice.parse().ok()?, run))
 }
 
-/// Key of the commit of a chunk, the same for every run, so that only one of them can create it.
+/// Key of the commit of a chunk. It is the same for every run, so that only one of them can create it.
 pub fn commit_key(path: &str, slice: Slice) -> String {
     format!(".moveout/commits/{}/{}.json", path.trim_start_matches("data/"), slice.long_name())
 }
 
-/// Key of a commit that replaces another, which may still lie under the key of the chunk.
+/// Key of a commit that replaces another one, which may still exist under the key of the chunk.
 pub fn replacing_commit_key(path: &str, slice: Slice, run: &str) -> String {
     let (path, slice) = (path.trim_start_matches("data/"), slice.long_name());
     format!(".moveout/commits/{path}/{slice}.{run}.json")
 }
 
-/// The key of an artifact, its own also on a disk that folds case: `taken` holds those that were given out, folded.
+/// The key of an artifact, which is unique even if case is ignored. `taken` holds the assigned keys in lower case.
 pub(super) fn artifact_key(
     source: &str,
     artifact: &Artifact,
@@ -204,7 +204,7 @@ pub(super) fn artifact_key(
     let free = std::iter::once(format!("{stem}.{extension}"))
         .chain(numbered)
         .find(|key| !taken.contains(&key.to_lowercase()))
-        .unwrap_or_default(); // the numbers do not end before the names taken do
+        .unwrap_or_default(); // there are more numbers than taken names
     taken.insert(free.to_lowercase());
     free
 }
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn tables_that_differ_in_case_alone_get_paths_that_do_not() {
+    fn tables_that_differ_only_in_case_get_distinct_paths() {
         let mut paths = Paths::default();
         let (one, two) = (paths.path(&id("db", "CPU")), paths.path(&id("db", "cpu")));
         assert_eq!(one, "data/s/db/autogen/CPU");

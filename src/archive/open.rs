@@ -1,5 +1,5 @@
-//! An archive that is open: it is made or found, chunks are committed into it and taken back. Holds the order of
-//! durability: data files, commit, catalog, manifest, tag manifest; undone in reverse when a sealed one is extended.
+//! Creates or opens an archive, and commits and retracts chunks. It keeps the order of durability: data files, commit,
+//! catalog, manifest, tag manifest, which is undone in reverse when a sealed archive is extended.
 
 use std::sync::Arc;
 
@@ -20,18 +20,18 @@ use crate::error::{Error, Result};
 use crate::hash::sha256;
 use crate::store::{Entry, Store};
 
-/// An archive, open.
+/// An open archive.
 #[derive(Debug, Clone)]
 pub struct Archive {
     pub(super) store: Store,
     url: String,
     pub(super) index: Arc<Mutex<IndexCache>>,
-    /// There was none before this process made it.
+    /// Whether this process has created it.
     is_new: bool,
 }
 
 impl Archive {
-    /// Opens an archive to write: makes it where there is nothing, refuses what is not ours.
+    /// Opens an archive for writing. Creates it if there is nothing, and refuses anything that is not an archive.
     pub async fn create(place: &Location) -> Result<Self> {
         let store = Store::create(place)?;
         let index = Arc::default();
@@ -48,7 +48,7 @@ impl Archive {
     async fn begin(&mut self, place: &Location) -> Result<()> {
         if !self.is_ours().await? {
             let strangers = self.store.some_keys().await?;
-            // Another run may have made it meanwhile.
+            // Another run may have created it meanwhile.
             if let Some(stranger) = strangers.iter().find(|key| !key.starts_with("lost+found"))
                 && !self.is_ours().await?
             {
@@ -60,12 +60,12 @@ impl Archive {
             self.is_new = strangers.is_empty();
             self.mark().await?;
         }
-        self.store.make_folder("data") // a bag needs its payload folder, even if empty
+        self.store.make_folder("data") // a bag needs its payload folder, even an empty one
     }
 
-    /// Marks an archive that is being written with the version of its format. One of an earlier version becomes
-    /// one of this: what is written from now on only this version can read. Another run that came to nothing may
-    /// have removed the mark that it had made.
+    /// Marks an archive that is being written with the version of its format. An archive of an earlier version becomes one
+    /// of this version, because earlier ones cannot read what is written from now on. The mark is written again because
+    /// another run that came to nothing may have removed its own.
     pub async fn mark(&self) -> Result<()> {
         match self.store.get(MARKER).await? {
             Some(mark) if mark == marker() => Ok(()),
@@ -73,8 +73,8 @@ impl Archive {
         }
     }
 
-    /// Removes all that this run made of an archive that has come to nothing, as if it had never begun. Where
-    /// anything else is, nothing goes but the plan. The heartbeat is gone already.
+    /// Removes everything that this run has made of a new archive in which nothing was committed, as if it had never
+    /// begun. If there is anything else, only the plan is removed. The heartbeat was removed before.
     pub async fn unmake(&self, run: &str) -> Result<()> {
         if !self.is_new {
             return Ok(());
@@ -91,7 +91,7 @@ impl Archive {
             return Ok(());
         }
         self.store.delete(MARKER).await?;
-        // Each run beats before it looks for the mark, so that one that comes now is seen, or sees that it is gone.
+        // Each run writes a heartbeat before it looks for the mark, so a run that starts now is seen, or sees that the mark is gone.
         if !self.store.objects("").await?.is_empty() {
             return self.mark().await;
         }
@@ -101,7 +101,7 @@ impl Archive {
         Ok(())
     }
 
-    /// Opens an archive to read.
+    /// Opens an archive for reading.
     pub async fn open(place: &Location) -> Result<Self> {
         let (store, url) = (Store::open(place)?, place.url.clone());
         let archive = Self { store, url, index: Arc::default(), is_new: false };
@@ -114,7 +114,7 @@ impl Archive {
     async fn is_ours(&self) -> Result<bool> {
         for key in [MARKER, RUN] {
             let Some(bytes) = self.store.get(key).await? else { continue };
-            // A damaged file is for `verify` to name; here it only has to be told from a newer one.
+            // `verify` reports a damaged file. Here it only has to be told from one of a newer version.
             if let Ok(found) = serde_json::from_slice::<Format>(&bytes)
                 && found.format > FORMAT
                 && !self.is_damaged(key, &bytes).await?
@@ -134,14 +134,14 @@ impl Archive {
             }))
     }
 
-    /// Whether a sealed archive's own record of a file is another.
+    /// Whether a sealed archive records a different hash for a file.
     async fn is_damaged(&self, key: &str, bytes: &[u8]) -> Result<bool> {
         let Some(tags) = self.store.get(TAG_MANIFEST).await? else { return Ok(false) };
         let tags = std::str::from_utf8(&tags).ok().and_then(|text| bag::parse_manifest(text).ok());
         Ok(tags.and_then(|tags| Some(*tags.get(key)? != sha256(bytes))).unwrap_or(false))
     }
 
-    /// Where the bytes are.
+    /// The store of the archive.
     pub fn store(&self) -> &Store {
         &self.store
     }
@@ -151,18 +151,18 @@ impl Archive {
         &self.url
     }
 
-    /// What the archive says of itself now. Only what is new since the last look is read.
+    /// The index as it is now. Only files that are new since the last call are read.
     pub async fn state(&self) -> Result<Arc<ArchiveIndex>> {
         self.index.lock().await.look(&self.store).await
     }
 
-    /// The time of these commits is read again: from now on this process does not count them, and what it
-    /// commits of their time replaces them. They stay until the seal, whatever becomes of this run.
+    /// Says that the windows of these commits are read again. From now on this process does not count them, and its
+    /// commits for their windows replace them. They stay in the archive until the seal, whatever becomes of this run.
     pub async fn read_again<'a>(&self, commits: impl IntoIterator<Item = &'a Commit>) {
         self.index.lock().await.give_up(commits);
     }
 
-    /// These count after all, where nothing has replaced them.
+    /// Says that these commits count after all, unless another one has replaced them.
     pub async fn keep<'a>(&self, commits: impl IntoIterator<Item = &'a Commit>) {
         self.index.lock().await.keep(commits);
     }
@@ -188,7 +188,7 @@ impl Archive {
         self.store.put_checked(&runs::plan_key(&plan.run), to_json(plan)?).await.map(|_| ())
     }
 
-    /// Makes a chunk durable, and says which commits it replaces. `false` when another run was first; its
+    /// Makes a chunk durable, and records which commits it replaces. `false` if another run was first: its
     /// commit stays, and the files of this one are removed.
     pub async fn commit(&self, commit: &mut Commit) -> Result<bool> {
         commit.replaces = self.index.lock().await.replaced_by(commit);
@@ -197,7 +197,7 @@ impl Archive {
         let there = match (self.store.get_version(&key).await?, written) {
             (Some(there), _) => there,
             (None, Err(error)) => return Err(error),
-            // It was acknowledged, and was not kept.
+            // The store has acknowledged the commit but not kept it.
             (None, Ok(_)) => (bytes.clone(), self.store.put_checked(&key, bytes.clone()).await?),
         };
         let found = if there.0 == bytes {
@@ -205,7 +205,7 @@ impl Archive {
         } else {
             match Commit::from_json(&key, &there.0) {
                 Ok(found) if found.run != commit.run => found,
-                // Of an attempt of before, whose answer was lost; or not what was written.
+                // The commit is from an earlier attempt whose answer was lost, or differs from what was written.
                 _ => {
                     let version = self.store.put_checked(&key, bytes).await?;
                     self.index.lock().await.committed(key, version, Arc::new(commit.clone()));
@@ -222,8 +222,8 @@ impl Archive {
         if ours || same_source { Ok(ours) } else { Err(two_versions(commit)) }
     }
 
-    /// Takes a commit back, of this run, with its files: the chunk is to be done again. What another run has
-    /// sealed meanwhile stays.
+    /// Retracts a commit of this run with its files, so that the chunk is read again. A commit that another run has sealed
+    /// meanwhile stays.
     pub async fn retract(&self, commit: &Commit) -> Result<()> {
         let key = commit_key(commit);
         self.state().await?;
@@ -249,21 +249,21 @@ impl Archive {
         Ok(())
     }
 
-    /// Begins to show that this run is at work. It does so before it asks or reads anything, so that no other
-    /// run takes it for one that is over.
+    /// Starts the heartbeat of this run. This happens before it requests or reads anything, so that no other run takes
+    /// it for dead.
     pub async fn beat(&self, heartbeat: Heartbeat) -> Result<Beating> {
         self.index.lock().await.i_am(&heartbeat.run);
         Beating::start(&self.store, heartbeat).await
     }
 
-    /// Removes the heartbeat of this run, which ends; where it is unfinished, its plan stays for `status`.
+    /// Removes the heartbeat at the end of this run. If the run is unfinished, its plan stays for `status`.
     pub async fn forget_heartbeat(&self, run: &str) -> Result<()> {
         self.delete_checked(&runs::heartbeat_key(run)).await?;
         self.tidy();
         Ok(())
     }
 
-    /// Removes a small file, and looks whether it is gone: a store may acknowledge what it does not do.
+    /// Removes a small file and checks that it is gone, since a store may acknowledge a removal without doing it.
     pub(super) async fn delete_checked(&self, key: &str) -> Result<()> {
         for _ in 0..3 {
             self.store.delete(key).await?;
@@ -275,7 +275,7 @@ impl Archive {
             .hint("look at the disk or the bucket, then run the same command again"))
     }
 
-    /// Removes folders of ours that have become empty.
+    /// Removes folders of the archive that have become empty.
     pub fn tidy(&self) {
         self.store.remove_empty_folders(".moveout");
     }

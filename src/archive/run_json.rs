@@ -1,5 +1,5 @@
-//! What `catalog/run.json` says: the run that sealed the archive and those before it, what they requested, what they
-//! left out and why.
+//! The content of `catalog/run.json`: the run that sealed the archive and those before it, what they requested, and what
+//! they left out and why.
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -14,7 +14,7 @@ use crate::model::{ArtifactStatus, Excluded, RowCount, SourceInfo, TableId};
 use crate::range::RangeText;
 use crate::window::{Slice, Window};
 
-/// What every version of a file that says its version has.
+/// The key that every versioned file has.
 #[derive(Debug, Deserialize)]
 pub struct Format {
     /// The version.
@@ -30,37 +30,36 @@ pub struct RunEntry {
     pub moveout: String,
     /// Short id of the run.
     pub run: String,
-    /// The range as it was asked for.
+    /// The range in the words of the user.
     pub range: RangeText,
     /// The sources, without any secret.
     pub sources: Vec<SourceInfo>,
     /// When the run began, RFC 3339.
     pub started: String,
-    /// When it sealed the archive; empty for one that did not.
+    /// When it sealed the archive; empty if it did not.
     pub ended: String,
-    /// What the sources have and the archive has not, and why.
+    /// What the archive lacks of the sources, and why.
     pub excluded: Vec<Excluded>,
     /// Rows outside of the requested range.
     pub outside: Vec<Outside>,
-    /// What became of each kind of artifact.
+    /// The outcome for each kind of artifact.
     pub artifacts: Vec<ArtifactStatus>,
-    /// The files of all artifacts in the archive, those of earlier runs included. `None` in an archive of an
-    /// earlier version, and in the records of the runs before.
+    /// The files of all artifacts in the archive, including those of earlier runs. `None` in an archive of an earlier
+    /// version and in the records of earlier runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact_files: Option<Vec<ArtifactFile>>,
-    /// What earlier runs read whole, and this one left as it was.
+    /// Slices that earlier runs read whole and this one left as they were.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub kept: Vec<Kept>,
-    /// Tables that their sources do not list any more, and whose rows stay in the archive.
+    /// Tables that their sources no longer list, and whose rows stay in the archive.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gone: Vec<Gone>,
-    /// What the user should know before trusting the result.
+    /// Warnings that the user should know before trusting the result.
     pub warnings: Vec<String>,
-    /// The time that was requested of each table, by this run or an earlier one: all of it must be
-    /// covered.
+    /// The windows that this run or an earlier one requested of each table, all of which must be covered.
     #[serde(default, alias = "asked")] // the key of format 1 before its first release
     pub requested: Vec<Requested>,
-    /// The runs before, oldest first.
+    /// The earlier runs, oldest first.
     #[serde(default)]
     pub earlier: Vec<RunEntry>,
 }
@@ -76,7 +75,7 @@ pub struct ArtifactFile {
     pub sha256: String,
 }
 
-/// The time that was asked for of one table.
+/// The windows that were requested of one table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Requested {
     /// The table.
@@ -86,7 +85,7 @@ pub struct Requested {
 }
 
 impl RunEntry {
-    /// Puts an earlier run behind this one, which answers for what that one was asked for too.
+    /// Adds an earlier run to the record of this one, which takes over everything that was requested of it.
     pub fn succeed(&mut self, mut last: Self) {
         let mut requested = BTreeMap::<TableId, Coverage>::new();
         for entry in last.requested.drain(..).chain(self.requested.drain(..)) {
@@ -99,9 +98,9 @@ impl RunEntry {
             .collect();
         let unsealed = std::mem::take(&mut self.earlier);
         self.earlier = std::mem::take(&mut last.earlier);
-        last.artifact_files = None; // those that stay are among the files of this run
+        last.artifact_files = None; // the files that stay are listed by this run
         last.gone.clear(); // likewise
-        // A seal that has to look again finds the record that it wrote itself.
+        // A seal that has to start over finds the record that it has written itself.
         if last.run != self.run {
             self.earlier.push(last);
         }
@@ -115,7 +114,7 @@ impl RunEntry {
 pub struct Outside {
     /// The table.
     pub table: TableId,
-    /// Where they lie, up to the first or last of them.
+    /// The window in which they lie, up to the first or last of them.
     pub window: Window,
     /// How many.
     pub count: RowCount,
@@ -152,17 +151,17 @@ impl RunEntry {
     }
 }
 
-/// A table that its source does not list any more.
+/// A table that its source no longer lists.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gone {
     /// The table.
     pub table: TableId,
-    /// When a run found that first, RFC 3339.
+    /// When a run found that for the first time, RFC 3339.
     pub since: String,
 }
 
-/// From the first to the last instant that windows cover, where rows are known that lie outside of what is
-/// covered; `None` where the archive has all that is known.
+/// The window from the first to the last covered instant, if rows are known outside of what is covered; `None` if the
+/// archive has all known rows.
 pub fn covers<'a, C: Borrow<Commit>>(
     mut outside: impl Iterator<Item = &'a Outside>,
     commits: &[C],

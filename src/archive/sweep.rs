@@ -1,5 +1,5 @@
-//! What lies in the archive's payload and by whom, and the removal of what dead runs left. Whatever is not
-//! provably of a run that is over and known to this archive stays.
+//! Finds out to which run each payload file belongs, and removes the files that dead runs have left. A file stays unless
+//! it provably belongs to a run that is over and known to this archive.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -16,29 +16,29 @@ use crate::error::{Error, Result};
 use crate::store::{Entry, Staged};
 use crate::window::Slice;
 
-/// What was found in the payload that needs something done.
+/// The files in the payload that need attention.
 #[derive(Debug, Default)]
 pub struct Found {
     /// Commits whose files are missing, or have another size.
     pub damaged: Vec<Arc<Commit>>,
-    /// Files of runs that are over, which no commit names.
+    /// Files of runs that are over that no commit names.
     pub left: Vec<String>,
 }
 
-/// Whose a file of the payload is.
+/// The owner of a file in the payload.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Owner {
-    /// A chunk's, or an artifact that a manifest lists.
+    /// A chunk, or a manifest that lists the file as an artifact.
     Archive,
-    /// A run's that is at work.
+    /// A run that is at work.
     Living,
-    /// A run's that is over: nobody's.
+    /// A run that is over, so that nobody needs the file.
     Over,
-    /// Somebody's who is unknown here.
+    /// Somebody unknown to this archive.
     Stranger,
 }
 
-/// Files of a chunk, each with its chunk.
+/// The files of all chunks, each with its chunk.
 type Committed<'a> = HashMap<&'a str, &'a Arc<Commit>>;
 
 impl ArchiveIndex {
@@ -47,8 +47,8 @@ impl ArchiveIndex {
         self.commits.iter().flat_map(of).collect()
     }
 
-    /// Whether a run is over and has left nothing that is not accounted for: it wrote a heartbeat or a plan
-    /// and did not seal. A run that sealed has left no file but those in its catalog.
+    /// Whether a run is over and known: it has written a heartbeat or a plan and has not sealed. A run that sealed has
+    /// left only files that are in its catalog.
     fn is_over(&self, run: &str) -> bool {
         let sealed = |run: &str| {
             let runs = self.run.iter().flat_map(|last| [&**last].into_iter().chain(&last.earlier));
@@ -58,7 +58,7 @@ impl ArchiveIndex {
     }
 }
 
-/// Whether a run writes files of this name, and may have left half of one.
+/// Whether runs write files of this name, so that one may have left an incomplete file.
 pub fn is_written_by_runs(key: &str) -> bool {
     keys::parts_of_file(key).is_some()
         || key.starts_with(".moveout/")
@@ -74,8 +74,8 @@ fn commit_files(commit: &Arc<Commit>) -> impl Iterator<Item = &str> {
 }
 
 impl Archive {
-    /// Looks, before anything is changed, whether a sealed archive is what its seal says, and whether what is
-    /// built on is there. A file that belongs to nobody known is an error that names it.
+    /// Checks, before anything is changed, that a sealed archive matches its seal and that the files of all commits are
+    /// there. A file of an unknown owner is an error that names it.
     pub async fn inspect(&self) -> Result<Found> {
         if let Some((key, what)) = self.store.irregular().await?.first() {
             return Err(Error::different(format!(
@@ -90,9 +90,9 @@ impl Archive {
             let before = self.state().await?;
             let manifest = self.check_seal(&before).await;
             let payload = self.store.objects("data").await?;
-            // Again, so that the owner of each file in the listing is known.
+            // The index is read again, so that the owner of each file in the listing is known.
             let state = self.state().await?;
-            // Another run may put its seal on meanwhile, or take it off.
+            // Another run may write or remove its seal meanwhile.
             let is_same = (state.sealed, &state.tags) == (before.sealed, &before.tags);
             if is_same || looks == index::LOOKS {
                 break (state, manifest?, payload);
@@ -126,7 +126,7 @@ impl Archive {
         Ok(found)
     }
 
-    /// Every tag file of a sealed archive is the one that was sealed. Returns the payload that it lists.
+    /// Checks that every tag file of a sealed archive is unchanged. Returns the payload that the manifest lists.
     async fn check_seal(&self, state: &ArchiveIndex) -> Result<bag::Hashes> {
         let mut manifest = bag::Hashes::new();
         if !state.sealed {
@@ -146,7 +146,7 @@ impl Archive {
         Ok(manifest)
     }
 
-    /// Commits whose files are not as they were. A listing alone does not tell that one is gone.
+    /// Commits whose files have changed or are missing. That a listing omits a file does not prove that it is missing.
     async fn damaged(&self, state: &ArchiveIndex, payload: &[Entry]) -> Result<Vec<Arc<Commit>>> {
         let sizes: HashMap<&str, u64> =
             payload.iter().map(|entry| (entry.key.as_str(), entry.size_bytes)).collect();
@@ -179,7 +179,7 @@ impl Archive {
         if state.runs.iter().any(|beat| beat.run == run && beat.alive) {
             return Owner::Living;
         }
-        // A commit that does not count goes with its files, once the catalog of those that do is durable.
+        // A commit that does not count is removed with its files once the catalog of the others is durable.
         if state.superseded.iter().any(|commit| commit_files(commit).any(|file| file == key)) {
             return Owner::Archive;
         }
@@ -193,7 +193,7 @@ impl Archive {
             return self.owner(state, &HashMap::new(), key);
         }
         let ours = is_written_by_runs(key);
-        // Commits, heartbeats and catalogs are staged for an instant only, but by anyone.
+        // Any run may stage commits, heartbeats and catalogs, but only for an instant.
         match (ours, state.runs.iter().any(|beat| beat.alive)) {
             (true, true) => Owner::Living,
             (true, false) => Owner::Over,
@@ -201,12 +201,12 @@ impl Archive {
         }
     }
 
-    /// Removes what dead runs left: half-written files, and data files that no commit names. Whatever a
-    /// living run may own stays, and so does what a manifest lists, what a commit names that no listing
-    /// shows, and what is a stranger's. Returns how many files it removed.
+    /// Removes the files that dead runs have left: incomplete files, and data files that no commit names. Files stay if a
+    /// living run may own them, if a manifest lists them, if a commit names them, even one that the listing omits, and if
+    /// their owner is unknown. Returns the number of removed files.
     pub async fn sweep(&self, me: &str, at_work: bool) -> Result<usize> {
-        // First what is there, then who lives and what is committed: a run beats before it writes
-        // and commits before it ends, so whatever was seen is either claimed or nobody's.
+        // The files are listed before the runs and the commits. A run beats before it writes and commits before it ends,
+        // so each listed file is either claimed or abandoned.
         let staged = self.store.staged().await?;
         let files = self.store.objects("data").await?;
         let state = self.state_without(me, at_work).await?;
@@ -235,8 +235,7 @@ impl Archive {
         Ok(removed)
     }
 
-    /// The state as it is seen by a run that writes no more: its own files, too, are nobody's unless they
-    /// were committed.
+    /// The index for a run that has stopped writing, whose own files are abandoned as well unless they were committed.
     pub(super) async fn state_without(&self, me: &str, at_work: bool) -> Result<Arc<ArchiveIndex>> {
         let state = self.state().await?;
         if at_work {
@@ -248,7 +247,7 @@ impl Archive {
         Ok(Arc::new(mine))
     }
 
-    /// Asks for what a listing may have left out: the commit of a file, and the heartbeat of its run.
+    /// Requests what a listing may have omitted: the commit of a file, and the heartbeat of its run.
     async fn is_claimed(
         &self,
         key: &str,
@@ -279,10 +278,10 @@ impl Archive {
         Ok(!over[run])
     }
 
-    /// Removes plans and heartbeats of runs that are over, the plan of this one, and the marks of a seal that
-    /// was begun.
+    /// Removes the plans and heartbeats of runs that are over, the plan of this run, and the records of seals that were
+    /// begun.
     pub async fn clear_work(&self, me: &str) -> Result<()> {
-        // First what is there, then who lives: a run that has only just begun is in neither, or in both.
+        // The files are listed before the living runs, so a run that has just begun is in neither, or in both.
         let there = self.store.list(".moveout").await?;
         let state = self.state().await?;
         let living: BTreeSet<&str> = state.living(me).map(|beat| beat.run.as_str()).collect();

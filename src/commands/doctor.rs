@@ -1,5 +1,5 @@
-//! The verb `doctor`: tries every source and the destination, and says what would fail. What it writes
-//! on the way it removes again.
+//! The verb `doctor`: tries every source and the destination, and says what would fail. It removes everything that it
+//! writes.
 
 use std::time::{Duration, Instant};
 
@@ -26,13 +26,13 @@ use crate::store::upload::Upload;
 use crate::survey::{AT_ONCE, list};
 use crate::text::several;
 
-/// For how long a source that has answered is asked again.
+/// For how long a failed request is repeated.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// For how long tables are asked, so many at once.
+/// For how long tables are asked, and how many at once.
 const READING: Duration = Duration::from_secs(20);
 const TABLES_AT_ONCE: usize = 50;
 
-/// Clocks that differ by more make signatures fail, and `now` mean another time.
+/// If the clocks differ by more than this, signatures fail and `now` means another time.
 const CLOCK_SECONDS: i64 = 5;
 
 /// What was tried.
@@ -42,20 +42,20 @@ pub struct Diagnosis {
     pub command: &'static str,
     /// `ok` or `failed`.
     pub status: CheckStatus,
-    /// Each thing that was tried, in order.
+    /// Everything that was tried, in order.
     pub checks: Vec<Check>,
     /// How the process ends.
     #[serde(skip)]
     pub exit: Exit,
 }
 
-/// How something ended.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CheckStatus {
-    /// As it should.
+    /// The check succeeded.
     Ok,
-    /// An export works all the same.
+    /// The check found something, but an export works all the same.
     Warning,
     /// An export would fail.
     Failed,
@@ -70,7 +70,7 @@ pub struct Check {
     pub what: &'static str,
     /// How it ended.
     pub status: CheckStatus,
-    /// What came of it.
+    /// The result in words.
     pub found: String,
     /// What to do about it.
     pub hint: Option<String>,
@@ -96,7 +96,7 @@ async fn examine(job: &Job, progress: &Progress, retry: &Retry) -> Diagnosis {
     if let several @ [_, _, ..] = job.sources.as_slice() {
         progress.sources(several.iter().map(|spec| spec.name.as_str()));
     }
-    // Side by side, as an export asks them, and told in the order of the job.
+    // The sources are tried at the same time, as in an export, and reported in the order of the job.
     let (limits, job_sources) = (&limits, job.sources.iter().enumerate());
     let tried = stream::iter(job_sources)
         .map(|(place, spec)| async move {
@@ -157,7 +157,7 @@ impl Checks<'_> {
         }
     }
 
-    /// Runs a step; `None` when it failed, which ends what builds on it.
+    /// Runs a step. `None` if it failed, so that the steps which depend on it are skipped.
     async fn step<T>(
         &mut self,
         what: &'static str,
@@ -178,7 +178,7 @@ impl Checks<'_> {
     }
 }
 
-/// About how many bytes an export of the source takes, where it can say that at once.
+/// Tries a source. Returns the estimated number of bytes of its export, if the source knows it without reading.
 async fn try_source(
     spec: &SourceSpec,
     source: &dyn Source,
@@ -203,7 +203,7 @@ async fn try_source(
         ),
         Err(error) => of.failed("clock", began, &error),
     }
-    // The same list as an export's, so that both fail for the same tables.
+    // The list is made as in an export, so that both fail for the same tables.
     let listed = of.step("list", list(spec, source, retry), |listing| {
         let dumps = listing.tables.iter().filter(|table| table.is_dump()).count();
         let mut found = several((listing.tables.len() - dumps) as u64, "table");
@@ -242,7 +242,7 @@ async fn try_source(
     bytes.sum()
 }
 
-/// Asks as many tables as the time allows for their first and last row, which an export does next.
+/// Asks as many tables as time allows for their first and last row, which is what an export does next.
 async fn try_tables(source: &dyn Source, tables: &[Table], retry: &Retry, of: &mut Checks<'_>) {
     if tables.is_empty() {
         return;
@@ -250,7 +250,7 @@ async fn try_tables(source: &dyn Source, tables: &[Table], retry: &Retry, of: &m
     let began = Instant::now();
     let mut asked = 0;
     for some in tables.chunks(TABLES_AT_ONCE) {
-        // Where reading is billed, one stands for all.
+        // Where reading is billed, one table stands for all.
         let some = if source.metering().is_some() { &some[..1] } else { some };
         if let Err(error) = retry.with_retry(source.name(), || source.bounds(some)).await {
             return of.failed("read", began, &error);
@@ -288,7 +288,7 @@ async fn try_store(place: &Location, needed: Option<u64>, of: &mut Checks<'_>) {
         };
         of.add("space", Instant::now(), status, format!("{} free; {needed}", HumanBytes(free)));
     }
-    // A disk has files, which are written and read; a bucket has objects, with requests of its own.
+    // A disk has files that are written and read. A bucket has objects and requests of its own.
     let says =
         |bucket: &'static str, disk: &'static str| if place.is_bucket() { bucket } else { disk };
     let objects = says("object", "file");
@@ -299,15 +299,17 @@ async fn try_store(place: &Location, needed: Option<u64>, of: &mut Checks<'_>) {
     if of.step(says("put", "write"), store.put(&key, text()), nothing).await.is_some() {
         let same = |found: Option<Bytes>| match found {
             Some(bytes) if bytes == text() => Ok(()),
-            Some(_) => Err(Error::stop("what was put comes back as something else")),
-            None => Err(Error::stop("what was put is not there")),
+            Some(_) => {
+                Err(Error::stop("the file that was written is read back with other content"))
+            }
+            None => Err(Error::stop("the file that was written is missing")),
         };
         of.step(says("get", "read"), async { same(store.get(&key).await?) }, nothing).await;
         let range = async {
             match store.range(&key, 8..11).await? {
                 bytes if bytes.as_ref() == b"was" => Ok(()),
                 bytes => Err(Error::stop(format!(
-                    "{} other bytes came than were asked for",
+                    "the store returned {} bytes that are not the requested ones",
                     bytes.len()
                 ))),
             }
@@ -321,7 +323,7 @@ async fn try_store(place: &Location, needed: Option<u64>, of: &mut Checks<'_>) {
                 CheckStatus::Ok,
                 String::new(),
             ),
-            // Nothing rests on it.
+            // Nothing depends on it.
             Ok(true) => of.add(
                 says("put if absent", "create if absent"),
                 began,
@@ -383,7 +385,7 @@ async fn try_store(place: &Location, needed: Option<u64>, of: &mut Checks<'_>) {
     probe.tidy(&folder);
 }
 
-/// Two parts, of which the second is short, and the bytes back.
+/// Uploads two parts, of which the second is short, and reads the bytes back.
 async fn upload(store: &Store, key: &str) -> Result<()> {
     let bytes: Vec<u8> = (0..store.part_bytes() + 1000).map(|at| (at % 251) as u8).collect();
     let hash = sha256(&bytes);
@@ -398,7 +400,7 @@ async fn upload(store: &Store, key: &str) -> Result<()> {
     upload.complete().await?;
     match crate::store::reading::hash_object(store, key).await? {
         Some((found, _)) if found == hash => Ok(()),
-        Some(_) => Err(Error::stop("what was uploaded comes back as something else")),
-        None => Err(Error::stop("what was uploaded is not there")),
+        Some(_) => Err(Error::stop("the upload is read back with other content")),
+        None => Err(Error::stop("the upload is missing")),
     }
 }

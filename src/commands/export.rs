@@ -1,4 +1,4 @@
-//! The verb `export`: it opens the archive, shows a sign of life, prepares a run and carries it out.
+//! The verb `export`: opens the archive, starts a heartbeat, prepares a run and carries it out.
 
 use tokio::sync::watch;
 
@@ -12,14 +12,14 @@ use crate::progress::Progress;
 use crate::retry::{GRACE, Interrupt, Retry};
 use crate::source::aptible::expand;
 
-/// Runs, or goes on where another run stopped. `interrupted` turns true when the user wants to stop.
+/// Exports, or continues where an earlier run stopped. `interrupted` turns true when the user wants to stop.
 pub async fn export(
     job: &Job,
     progress: &Progress,
     interrupted: watch::Receiver<bool>,
 ) -> Result<Summary> {
     let place = job.archive.as_ref().ok_or_else(|| {
-        Error::usage("there is no archive to write to")
+        Error::usage("no archive is given")
             .hint("give --archive PATH or s3://BUCKET/PREFIX, or `archive` in the configuration")
     })?;
     let interrupt = Interrupt::new(interrupted);
@@ -27,7 +27,7 @@ pub async fn export(
     let expanded = expand(job, progress, &retry).await?;
     let job = expanded.job.as_ref();
     let archive = interrupt.or(Archive::create(place)).await?;
-    // Before anything is asked or read: another run must not take this one for one that is over.
+    // The heartbeat comes before every request, so that no other run takes this one for dead.
     let run = new_run_id();
     let error = match archive.beat(Heartbeat::new(&run)).await {
         Ok(beating) => {

@@ -1,5 +1,5 @@
-//! The verb `plan`: what an export with the same options would do, and about how long it would take.
-//! Writes nothing; reads a sample of the rows of each source, for two seconds at most, to measure speed and size.
+//! The verb `plan`: says what an export with the same options would do, and about how long it would take. It writes
+//! nothing, and reads a sample of the rows of each source for at most two seconds to measure speed and size.
 
 mod sample;
 
@@ -29,9 +29,9 @@ use crate::source::aptible::{Expanded, Inventory, backups, expand};
 use crate::survey::{Known, Survey, Surveyed, survey};
 use crate::window::{Slice, Window};
 
-/// For how long samples are read at most, over all sources.
+/// For how long samples of all sources are read at most.
 const SAMPLING: Duration = Duration::from_secs(10);
-/// How long to count rows at most, over all tables.
+/// For how long the rows of all tables are counted at most.
 const COUNTING: Duration = Duration::from_secs(30);
 
 /// What an export would do, for people and for `--json`.
@@ -41,35 +41,35 @@ pub struct Preview {
     pub command: &'static str,
     /// The sources.
     pub sources: Vec<SourceInfo>,
-    /// The tables, each with what is left of it.
+    /// The tables, each with what is left to export.
     pub tables: Vec<TablePreview>,
-    /// The native dumps, each with what would become of it.
+    /// The native dumps, and what an export would do about each.
     pub dumps: Vec<DumpPreview>,
-    /// Windows that are left, of the width that is begun with; widths adapt, so there may be fewer.
+    /// The windows that are left, if all have the initial width. Widths adapt, so there may be fewer.
     pub windows: u64,
-    /// About how many rows are left; `null` where they could not be counted in time.
+    /// The estimated number of rows that are left; `null` if they could not be counted in time.
     pub rows_estimate: Option<u64>,
-    /// About how many bytes of Parquet.
+    /// The estimated size as Parquet, in bytes.
     pub bytes_estimate: Option<u64>,
-    /// About how many seconds it takes with so many chunks in flight, at the speed of a sample.
+    /// The estimated number of seconds with so many chunks in flight, at the speed of the samples.
     pub seconds_estimate: Option<u64>,
     /// Chunks in flight.
     pub concurrency: usize,
-    /// What it takes of sources whose reading is limited or billed.
+    /// The use of quotas and the cost, for sources whose reading is limited or billed.
     pub quotas: Vec<QuotaPreview>,
     /// Rows outside of the requested range.
     pub outside: Vec<Outside>,
     /// What would be left out, and why.
     pub excluded: Vec<Excluded>,
-    /// What was found out and is no reason to worry.
+    /// Observations that are no reason to worry.
     pub notes: Vec<String>,
-    /// What the user should know.
+    /// Warnings for the user.
     pub warnings: Vec<String>,
-    /// What there is on Aptible, where it was asked.
+    /// The databases and backups on Aptible, if it was asked.
     pub aptible: Option<Inventory>,
-    /// What an export would fail for, each with the reason.
+    /// Everything at which an export would fail, with the reason.
     pub failed: Vec<Failed>,
-    /// How the process ends: as an export would because of these.
+    /// How the process ends, which is how an export would end because of these failures.
     #[serde(skip)]
     pub exit: Exit,
     /// What the reader can do about it.
@@ -83,21 +83,21 @@ pub struct TablePreview {
     pub table: TableId,
     /// Number of columns.
     pub columns: usize,
-    /// The column whose values are the time, where a table has several that could be.
+    /// The column whose values are the time, for a source that has no time of its own.
     pub time_column: Option<String>,
-    /// From its first to just after its last row.
+    /// The window from its first row to just after its last.
     pub bounds: Option<Window>,
-    /// The time to be covered.
+    /// The requested window.
     pub requested: Option<Window>,
-    /// What of it is not in the archive yet.
+    /// The parts of it that are not in the archive yet.
     pub remaining: Vec<Window>,
-    /// What was read whole by an earlier run, and would be read again.
+    /// The slices that an earlier run read whole and that would be read again.
     pub again: Vec<Slice>,
-    /// Windows of the width that is begun with.
+    /// The number of windows of the initial width.
     pub windows: u64,
-    /// About how many rows are left.
+    /// The estimated number of rows that are left.
     pub rows_estimate: Option<u64>,
-    /// About how many bytes of Parquet.
+    /// The estimated size as Parquet, in bytes.
     pub bytes_estimate: Option<u64>,
 }
 
@@ -106,19 +106,19 @@ pub struct TablePreview {
 pub struct DumpPreview {
     /// Its source.
     pub source: String,
-    /// Its name there.
+    /// Its name in the source.
     pub name: String,
     /// The program that would make it.
     pub program: String,
-    /// About how large what it is of is in its source, in bytes.
+    /// The estimated size of its content in the source, in bytes.
     pub source_bytes: Option<u64>,
     /// Whether it would be taken.
     pub remaining: bool,
-    /// Whether an earlier run has taken one, which this one would replace.
+    /// Whether it would replace a dump of an earlier run.
     pub again: bool,
 }
 
-/// What reading a source takes of its quota, and of its owner's money.
+/// The use of a source's quota, and the cost.
 #[derive(Debug, Serialize)]
 pub struct QuotaPreview {
     /// Name of the source.
@@ -126,21 +126,21 @@ pub struct QuotaPreview {
     /// The quota in words.
     #[serde(skip)]
     pub quota: Option<String>,
-    /// Bytes that may be read in a window of time; `null` without a limit.
+    /// Bytes that may be read within a period; `null` without a limit.
     pub bytes: Option<u64>,
-    /// Length of that window.
+    /// The length of the period.
     pub window_seconds: Option<f64>,
-    /// About how many bytes of answers are to be read; `null` where the rows could not be counted in time.
+    /// The estimated bytes of answers; `null` if the rows could not be counted in time.
     pub read_bytes_estimate: Option<u64>,
-    /// About how many queries that takes.
+    /// The estimated number of queries.
     pub queries_estimate: u64,
-    /// How many seconds the quota makes of it at least.
+    /// The seconds that it takes at least under the quota.
     pub seconds_at_least: Option<u64>,
-    /// About what that costs, by the prices of the configuration.
+    /// The estimated cost at the prices of the configuration.
     pub cost_estimate: Option<f64>,
 }
 
-/// Asks the sources and reckons.
+/// Asks the sources and makes the estimates.
 pub async fn preview(
     job: &Job,
     progress: &Progress,
@@ -178,7 +178,7 @@ async fn look(
     let until = Instant::now() + SAMPLING;
     for (number, reached) in survey.sources.iter().enumerate() {
         let source = reached.source.as_ref();
-        // Where bytes are counted, each source's own sample tells what a row takes.
+        // If the bytes are metered, the sample of each source tells the size of its rows.
         if Instant::now() > until && source.metering().is_none() {
             continue;
         }
@@ -188,7 +188,7 @@ async fn look(
         let factor = sample.memory_bytes_per_row / wire_bytes_per_row(table).max(1.0);
         memory = memory.or(Some(sample.memory_bytes_per_row));
         wire.insert(number, factor);
-        // What its largest table becomes tells about the source's others, too.
+        // The sample of the largest table also stands for the other tables of its source.
         if let Some(bytes) = sample.parquet_bytes_per_row {
             let factor = bytes / bytes_per_row(table).max(f64::MIN_POSITIVE);
             let pairs = survey.tables.iter().zip(&mut tables);
@@ -254,16 +254,16 @@ fn preview_dump(
     })
 }
 
-/// What the archive has; nothing where there is none yet.
+/// The index of the archive and its plans, which are empty if there is no archive yet.
 async fn archived(job: &Job) -> Result<(Arc<ArchiveIndex>, Vec<RunPlan>)> {
     let Some(place) = &job.archive else { return Ok(Default::default()) };
-    // What cannot be reached is an error; what is not there yet, or not ours, holds nothing.
+    // It is an error if the archive cannot be reached. If it does not exist yet, or is not an archive, it holds nothing.
     let archive = match Archive::open(place).await {
         Ok(archive) => archive,
         Err(error) if place.is_bucket() && error.class() == Class::Retry => return Err(error),
         Err(_) => return Ok(Default::default()),
     };
-    // What the last proof found different counts as missing.
+    // Chunks that the last proof found different count as missing.
     let stale = stale(&archive, archive.state().await?.as_ref(), job.keep).await?;
     archive.read_again(stale.iter().map(|commit| &**commit)).await;
     Ok((archive.state().await?, archive.plans().await?))
@@ -304,7 +304,7 @@ async fn preview_table(
     }
 }
 
-/// Counts the newest window and takes the others to be like it; one window alone is counted.
+/// Counts the newest window and takes the others to be like it. A single window is counted exactly.
 async fn rows(
     source: &dyn Source,
     Surveyed { table, bounds, first_width, .. }: &Surveyed,
@@ -316,7 +316,7 @@ async fn rows(
     let spans: Vec<Window> = here
         .flat_map(|window| left.iter().filter_map(move |left| left.intersect(&window)))
         .collect();
-    // The server's own estimate is of the whole table.
+    // The server's own estimate is for the whole table.
     if let Some(estimate) = source.size(&table.id).rows
         && left.iter().any(|left| left.intersect(&bounds) == Some(bounds))
     {
@@ -331,7 +331,7 @@ async fn rows(
     Some((count.rows as f64 * (span / sample.width() as f64)).round() as u64)
 }
 
-// What zstd leaves of each type in time series that were measured; good for an order of magnitude.
+// The compressed size of each type in the time series that were measured. It is only an order of magnitude.
 pub(super) fn bytes_per_row(table: &Table) -> f64 {
     let of_type = |data_type: &DataType| match data_type {
         DataType::Float64 => 3.5,
@@ -343,7 +343,7 @@ pub(super) fn bytes_per_row(table: &Table) -> f64 {
     table.columns.iter().map(|column| of_type(&column.data_type)).sum()
 }
 
-// What a row takes on the wire as Arrow; a sample says how far that is off.
+// The size of a row on the wire as Arrow. A sample corrects it.
 fn wire_bytes_per_row(table: &Table) -> f64 {
     let of_type = |data_type: &DataType| match data_type {
         DataType::Utf8 | DataType::Dictionary(..) => 16.0,
@@ -369,7 +369,7 @@ fn quotas(
             Some((preview.rows_estimate? as f64 * a_row) as u64)
         });
         let bytes: Option<u64> = bytes.sum();
-        // Besides the windows: the list of tables, the bounds of each, and a count.
+        // Besides the windows, there are queries for the list of tables, the bounds of each, and a count.
         let queries: u64 = pairs.map(|(_, preview)| preview.windows + 2).sum::<u64>() + 1;
         let seconds = quota.zip(bytes).map(|(quota, bytes)| {
             let full_windows = bytes.saturating_sub(1) / quota.bytes.max(1);

@@ -1,5 +1,5 @@
-//! The verb `status`: what an archive covers and what its unfinished runs still have to do. Reads
-//! commits and plans, never a source.
+//! The verb `status`: says what an archive covers and what its unfinished runs still have to do. It reads commits and
+//! plans, and never a source.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,11 +26,11 @@ pub struct Status {
     pub archive: String,
     /// Whether it is sealed.
     pub sealed: bool,
-    /// From the first to the last instant that it covers, where rows are known outside of that.
+    /// The window from the first to the last covered instant, if rows are known outside of it.
     pub covers: Option<Window>,
-    /// The last verdict on it, where there is a record of one.
+    /// The last verdict on it, if one is recorded.
     pub verdict: Option<VerdictStatus>,
-    /// The sources that it has tables of, and those that its unfinished runs set out to read.
+    /// The sources of its tables, and those that its unfinished runs were to read.
     pub sources: Vec<SourceState>,
     /// Runs at work now.
     pub runs: Vec<String>,
@@ -42,28 +42,28 @@ pub struct Status {
     pub chunks: usize,
     /// The native dumps that the archive has.
     pub dumps: Vec<DumpEntry>,
-    /// The native dumps that a run set out to take and that the archive has not, each with its source.
+    /// The native dumps that a run was to take and that are not in the archive, each with its source.
     pub missing_dumps: Vec<TableId>,
-    /// Every table that the archive has or that a run set out to get.
+    /// Every table that is in the archive or that a run was to read.
     pub tables: Vec<TableStatus>,
 }
 
-/// What the last comparison with the sources came to.
+/// The result of the last comparison with the sources.
 #[derive(Debug, Serialize)]
 pub struct VerdictStatus {
-    /// The answer; `None` where the record cannot be read.
+    /// The verdict; `None` if the record cannot be read.
     pub verdict: Option<Verdict>,
     /// When the last source had answered, RFC 3339.
     pub ended: Option<String>,
-    /// What was asked for.
+    /// The depth that was requested.
     pub depth: Option<String>,
-    /// How many points are open.
+    /// The number of open points.
     pub open: usize,
-    /// How many chunks the next export reads again.
+    /// The number of chunks that the next export reads again.
     pub stale: usize,
-    /// Whether it holds for the archive as it is.
+    /// Whether it holds for the archive as it is now.
     pub valid: bool,
-    /// Why it does not.
+    /// Why it does not hold.
     pub why: Option<String>,
 }
 
@@ -86,13 +86,13 @@ impl VerdictStatus {
     }
 }
 
-/// What an archive has of one source.
+/// The state of one source in an archive.
 #[derive(Debug, Serialize)]
 pub struct SourceState {
-    /// What it said of itself when it was last asked; without address and version where it has never answered.
+    /// The description from the last time that it answered, without address and version if it never has.
     #[serde(flatten)]
     pub info: SourceInfo,
-    /// Whether the archive has what was requested of it.
+    /// Whether the archive has everything that was requested of the source.
     pub state: SourceStatus,
     /// Tables.
     pub tables: u64,
@@ -100,11 +100,11 @@ pub struct SourceState {
     pub rows: u64,
     /// Bytes of their files.
     pub bytes: u64,
-    /// Why the last run that set out to read it went on without it.
+    /// Why the last run that was to read it went on without it.
     pub error: Option<String>,
 }
 
-/// What an archive covers of one table.
+/// The state of one table in an archive.
 #[derive(Debug, Serialize)]
 pub struct TableStatus {
     /// The table.
@@ -115,13 +115,13 @@ pub struct TableStatus {
     pub bytes: u64,
     /// Number of its files.
     pub files: u64,
-    /// The time that is committed.
+    /// The windows that are committed.
     pub covered: Vec<Window>,
-    /// The time that unfinished runs asked for and that is not committed.
+    /// The windows that unfinished runs requested and that are not committed.
     pub missing: Vec<Window>,
 }
 
-/// Looks at an archive.
+/// Reads the status of an archive.
 pub async fn status(place: &Location) -> Result<Status> {
     let archive = Archive::open(place).await?;
     let state = archive.state().await?;
@@ -154,7 +154,7 @@ pub async fn status(place: &Location) -> Result<Status> {
         let covered: Coverage = status.covered.iter().copied().collect();
         let missing =
             planned.requested.into_iter().flat_map(|requested| covered.missing(requested));
-        // Several unfinished runs may have asked for the same.
+        // Several unfinished runs may have requested the same windows.
         let all: Coverage = missing.chain(status.missing.iter().copied()).collect();
         status.missing = all.windows().to_vec();
     }
@@ -194,7 +194,7 @@ pub async fn status(place: &Location) -> Result<Status> {
     })
 }
 
-/// By their names, the sources that runs have asked, with what the newest unfinished run says of each.
+/// The sources of all runs by name, with what the newest unfinished run says about each.
 fn sources<'a>(
     sealed: impl Iterator<Item = &'a SourceInfo>,
     plans: &[RunPlan],

@@ -1,20 +1,20 @@
-//! What a source has besides rows, gathered kind by kind: files, and how the attempt to save each kind ended.
+//! The artifacts of a source, which are everything that it has besides rows: files, and the outcome for each kind.
 
 use std::fmt;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-/// Something to keep that is not rows; a file under `data/SOURCE/_artifacts/`.
+/// Something other than rows to keep: a file under `data/SOURCE/_artifacts/`.
 #[derive(Debug, Clone)]
 pub struct Artifact {
     /// Folder below `_artifacts/`; empty for none.
     pub folder: &'static str,
-    /// Name as the source has it; the archive makes it safe.
+    /// Name in the source, which the archive makes safe.
     pub name: String,
-    /// What follows the name after a dot.
+    /// The extension of the file name.
     pub extension: &'static str,
-    /// Content, never with a secret in it.
+    /// Content, which never contains a secret.
     pub content: Bytes,
 }
 
@@ -29,18 +29,18 @@ pub struct ArtifactStatus {
     pub status: ArtifactOutcome,
 }
 
-/// How it ended. In the archive and in JSON it is a text: `saved`, `none`, `not available` or `failed`, and after a
-/// colon what there is to say.
+/// The outcome of that attempt. In the archive and in JSON it is a text: `saved`, `none`, `not available` or `failed`,
+/// followed by a colon and the details.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", from = "String")]
 pub enum ArtifactOutcome {
-    /// It is in the archive; how it was made, or what was left out of it.
+    /// It is in the archive. The text says how it was made, or what was left out of it.
     Saved(String),
     /// The source has none of it.
     None,
-    /// The source does not have the kind, or does not show it to this user; why.
+    /// The source does not have the kind, or does not show it to this user, for this reason.
     NotAvailable(String),
-    /// It should be in the archive, and is not, or not all of it; why.
+    /// It should be in the archive but is missing or incomplete, for this reason.
     Failed(String),
 }
 
@@ -79,7 +79,7 @@ impl From<String> for ArtifactOutcome {
         }
         match text.as_str() {
             "none" => Self::None,
-            // What another version says is not known to be saved.
+            // The words of another version do not prove that it was saved.
             _ => Self::Failed(detail("failed").unwrap_or(text)),
         }
     }
@@ -96,7 +96,7 @@ pub struct Artifacts {
 }
 
 impl Artifacts {
-    /// Nothing yet of a source.
+    /// No artifacts of a source yet.
     pub fn of(source: &str) -> Self {
         Self { source: source.to_owned(), files: Vec::new(), statuses: Vec::new() }
     }
@@ -113,13 +113,13 @@ impl Artifacts {
         self.files.push(Artifact { folder, name, extension, content });
     }
 
-    /// Says how a kind ended.
+    /// Records the outcome for a kind.
     pub fn ended(&mut self, kind: &str, status: ArtifactOutcome) {
         let (source, kind) = (self.source.clone(), kind.to_owned());
         self.statuses.push(ArtifactStatus { source, kind, status });
     }
 
-    /// Adds a kind that is a list of JSON values, where there are some.
+    /// Adds a kind that is a list of JSON values, if there are any.
     pub fn list(
         &mut self,
         kind: &str,
@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_outcome_is_the_same_after_the_archive() {
+    fn an_outcome_survives_the_archive() {
         for outcome in [
             ArtifactOutcome::Saved(String::new()),
             ArtifactOutcome::Saved("by pg_dump 17.2".to_owned()),

@@ -1,4 +1,4 @@
-//! What a native dump is: which program made it, in which format, and what is known of its output.
+//! The description of a native dump: which program made it, in which format, and what is known about its output.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +14,7 @@ pub enum DumpFormat {
     Rdb,
     /// The archive of mongodump.
     MongodumpArchive,
-    /// The output of any program, which ends in this text but for white space.
+    /// The output of any program, which ends with this text apart from white space.
     #[serde(rename = "ends_with")]
     EndsWith(String),
 }
@@ -28,14 +28,14 @@ pub struct DumpPlan {
     pub format: DumpFormat,
 }
 
-/// What a source says of a dump whose program has ended with exit status 0.
+/// What a source reports about a dump whose program has ended with exit status 0.
 #[derive(Debug, Clone, Default)]
 pub struct Dumped {
-    /// What the dump must hold, where the source knows it: names of tables as the format has them.
+    /// The names of the tables that the dump must hold, in the form of its format, if the source knows them.
     pub expected: Vec<String>,
 }
 
-/// A dump that is durable; a part of its commit.
+/// The record of a durable dump, which is part of its commit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DumpRecord {

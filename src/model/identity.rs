@@ -1,6 +1,5 @@
-//! PURE: the identity of a table, as a value that is compared: how it is divided into slices, which must not
-//! change between the runs into one archive, and which table of the source it is, which must not change within
-//! a run.
+//! PURE: the identity of a table, as a value that is compared: how the table is divided into slices, which must not
+//! change between the runs into one archive, and which table of the source it is, which must not change within a run.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -11,27 +10,27 @@ use crate::error::{Class, Error, Result};
 /// What must not change about a table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Identity {
-    /// How it is divided; `None` where every window is always the same.
+    /// How the table is divided; `None` if every window always means the same rows.
     pub division: Option<Division>,
-    /// Which table of the source it is; `None` where a name cannot come to stand for another one.
+    /// Which table of the source it is; `None` if its name can never mean another table.
     pub object: Option<Object>,
 }
 
-/// What a slice of a table means. In an archive it is a text.
+/// What the slices of a table mean. In an archive it is a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Division {
-    /// The file that it comes from, by its hash.
+    /// Slices of the file with this hash.
     File(String),
-    /// Windows of this column, control characters escaped.
+    /// Windows of this column, whose control characters are escaped.
     Windows(String),
-    /// It is read whole.
+    /// The table is read whole.
     Whole,
-    /// What an archive says that another version wrote.
+    /// A division that another version has written.
     Unknown(String),
 }
 
 impl Division {
-    /// Windows of a column, or the whole.
+    /// Windows of a column, or the whole table without one.
     pub fn by(time_column: Option<&str>) -> Self {
         match time_column {
             Some(name) => Self::Windows(name.escape_debug().to_string()),
@@ -40,7 +39,7 @@ impl Division {
     }
 }
 
-/// As it stands in an archive.
+/// The form in an archive.
 impl fmt::Display for Division {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -56,7 +55,7 @@ impl FromStr for Division {
     type Err = Infallible;
 
     fn from_str(text: &str) -> std::result::Result<Self, Infallible> {
-        // The first archives had it as a phrase.
+        // The first archives recorded it as a phrase.
         let phrase = || text.strip_prefix("in windows of `")?.strip_suffix('`');
         let windows = text.strip_prefix("windows:").or_else(phrase);
         Ok(match (text.strip_prefix("sha256:"), windows, text) {
@@ -68,10 +67,10 @@ impl FromStr for Division {
     }
 }
 
-/// A table as the source itself tells it from all others.
+/// The identity of a table within its source.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Object {
-    /// The numbers and times that the source gave it when it was made, or rewritten.
+    /// The numbers and times that the source gave the table when it was created or rewritten.
     pub id: String,
     /// Its columns, in their order.
     pub columns: Vec<ObjectColumn>,
@@ -80,17 +79,17 @@ pub struct Object {
 /// A column of an [`Object`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectColumn {
-    /// Its number in the source, which no other column of the table gets.
+    /// Its number in the source, which no other column of the table ever gets.
     pub number: i32,
     /// Its name.
     pub name: String,
-    /// Its type, as the source tells it from all others.
+    /// The identity of its type in the source.
     pub kind: String,
 }
 
 impl Object {
-    /// Whether the table that was listed as this one is still it. `now` is what has its name now. The error has the
-    /// tables listed again, and what was read of it before is read anew.
+    /// Checks that the listed table is still the same. `now` is the table that has its name now. The error makes the run
+    /// list the tables again and read this one anew.
     pub fn is_still(&self, now: Option<&Self>) -> Result<()> {
         let changed = |what: String| Err(Error::of(Class::SchemaChanged, what));
         let Some(now) = now else {

@@ -1,4 +1,4 @@
-//! What an export did: the verdict, what is in the archive, what is missing and why, what to do next.
+//! Prints the result of an export: the verdict, what is in the archive, what is missing and why, and what to do next.
 
 use std::io;
 
@@ -96,7 +96,7 @@ pub(crate) fn export(out: Out<'_>, summary: &Summary) -> io::Result<()> {
     }
 }
 
-/// How much is not complete.
+/// How many sources, or how many tables and dumps, are not complete.
 fn open(summary: &Summary) -> String {
     let is_open = |source: &&OfSource| source.status != SourceStatus::Complete;
     let sources = summary.sources.iter().filter(is_open).count();

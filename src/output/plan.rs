@@ -1,4 +1,4 @@
-//! What an export would do: a table of the tables, largest first, their totals, and how long it takes.
+//! Prints what an export would do: a list of the tables, largest first, their totals, and how long the export takes.
 
 use std::cmp::Reverse;
 use std::io;
@@ -12,9 +12,9 @@ use moveout::window::{Slice, Window};
 
 use super::{Out, SHOWN, excluded, failed, notes, outside, some, warnings};
 
-/// The widest name that the other columns move aside for.
+/// The greatest width of the column of names.
 const WIDEST: usize = 60;
-/// What the numbers and the spaces between take of a line.
+/// The width of the numbers and of the spaces between them.
 const NUMBERS: usize = 2 + 13 + 2 + 10 + 2 + 7 + 2;
 
 pub(crate) fn plan(out: Out<'_>, plan: &Preview) -> io::Result<()> {
@@ -22,7 +22,7 @@ pub(crate) fn plan(out: Out<'_>, plan: &Preview) -> io::Result<()> {
         writeln!(out, "{}: {} at {}", source.name, source.version, source.address)?;
     }
     let mut tables: Vec<&TablePreview> = plan.tables.iter().collect();
-    // What could not be counted comes first: it may be the largest.
+    // Tables that could not be counted come first, since they may be the largest.
     tables.sort_by_key(|table| {
         let size = |size: Option<u64>| Reverse(size.unwrap_or(u64::MAX));
         (size(table.bytes_estimate), size(table.rows_estimate))
@@ -37,7 +37,7 @@ pub(crate) fn plan(out: Out<'_>, plan: &Preview) -> io::Result<()> {
     let narrow = columns.is_some_and(|columns| columns < needed);
     let mut line = |name: &str, rows: &str, size: &str, windows: &str, range: &str| {
         if narrow {
-            // Below each other what does not fit beside each other.
+            // The parts are printed below each other where they do not fit beside each other.
             return match (name, rows, range) {
                 ("", ..) => Ok(()),
                 (_, "", _) => writeln!(out, "  {name} {range}"),
@@ -126,7 +126,7 @@ pub(crate) fn plan(out: Out<'_>, plan: &Preview) -> io::Result<()> {
     }
 }
 
-/// The databases on Aptible, and the backups that no export reads.
+/// Prints the databases on Aptible, and the backups that no export reads.
 fn aptible(out: Out<'_>, inventory: &Inventory) -> io::Result<()> {
     some(out, &inventory.databases, |out, entry| {
         let kind = entry.kind.as_deref().unwrap_or("RDS").escape_debug();
@@ -163,12 +163,12 @@ fn aptible(out: Out<'_>, inventory: &Inventory) -> io::Result<()> {
     })
 }
 
-/// The time that is left, and by which column.
+/// The range that is left, and the time column.
 fn range(table: &TablePreview) -> String {
     let range = match (table.remaining.first(), table.remaining.last()) {
         (Some(first), Some(last)) => {
             let all = Window { from: first.from, to: last.to };
-            // The part of it that has rows tells more.
+            // The part of the range that has rows is more informative.
             let with_rows = table.bounds.and_then(|bounds| all.intersect(&bounds));
             with_rows.unwrap_or(all).for_people()
         }

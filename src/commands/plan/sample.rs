@@ -1,4 +1,4 @@
-//! A sample of a table: how fast its rows come, and how large they are in memory and as Parquet.
+//! Samples a table: how fast its rows arrive, and how large they are in memory and as Parquet.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,33 +12,33 @@ use crate::source::Source;
 use crate::source::channel::{BatchSender, size_bytes};
 use crate::window::{DAY, Slice, Window};
 
-/// How long to read rows to learn the speed.
+/// For how long rows are read to measure the speed.
 const TIME: Duration = Duration::from_secs(2);
-/// Rows of a sample of a source that counts what is read.
+/// Rows of a sample of a source that meters the bytes that are read.
 const BILLED_ROWS: usize = 50_000;
-/// Bytes of rows that are encoded to learn how small they become.
+/// Bytes of rows that are encoded to measure their size as Parquet.
 const ENCODED_BYTES: usize = 16 << 20;
-/// Fewer rows say nothing, since a file has a head and a footer besides.
+/// With fewer rows than this, the header and the footer of the file would distort the size.
 const ENCODED_ROWS: usize = 10_000;
 
-/// What a sample tells.
+/// The result of a sample.
 pub(super) struct Sample {
-    /// Rows that came in a second.
+    /// Rows per second.
     pub(super) rows_per_second: f64,
-    /// Bytes of a row in memory, which is about what it takes on the wire.
+    /// Bytes of a row in memory, which is about its size on the wire.
     pub(super) memory_bytes_per_row: f64,
-    /// Bytes of a row as Parquet; `None` where there were too few.
+    /// Bytes of a row as Parquet; `None` if there were too few rows.
     pub(super) parquet_bytes_per_row: Option<f64>,
 }
 
-/// Reads rows of a window for a moment. `None` where none came.
+/// Reads rows of a window for a short time. `None` if no row arrived.
 pub(super) async fn read(
     source: &dyn Source,
     table: &Arc<Table>,
     window: Window,
 ) -> Option<Sample> {
     let (sender, mut batches) = BatchSender::channel(1);
-    // Where bytes are counted, a small part of a quota tells as much.
+    // If bytes are metered, few rows must do, so that little of the quota is used.
     let billed = source.metering().is_some();
     let window = if billed {
         Window { from: window.from.max(window.to.saturating_sub(DAY)), ..window }
@@ -63,7 +63,7 @@ pub(super) async fn read(
         }
         batches.close();
     };
-    // Either all of it was read in the time, or enough to know the speed.
+    // An error of the read does not matter: either everything was read in time, or enough to know the speed.
     let _ =
         tokio::time::timeout(TIME, async { tokio::join!(source.read(&chunk, sender), counted) })
             .await;
@@ -91,7 +91,7 @@ fn encoded_bytes_per_row(table: &Table, batches: Vec<RecordBatch>) -> Option<f64
         file_bytes: u64::MAX,
         cores: Cores::default(),
     };
-    // Room for everything: a file of twice the size of its rows does not happen.
+    // The channel has room for everything, because a file is never twice as large as its rows.
     let (output, mut parts) = mpsc::channel(64);
     let mut encoder = Encoder::new(table, Vec::new(), options, output).ok()?;
     batches.into_iter().try_for_each(|batch| encoder.write(batch)).ok()?;
