@@ -4,6 +4,7 @@
 mod artifacts;
 mod dumps;
 mod identity;
+mod log_position;
 mod proof;
 
 use std::collections::{BTreeMap, HashMap};
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 pub use self::artifacts::{Artifact, ArtifactOutcome, ArtifactStatus, Artifacts};
 pub use self::dumps::{DumpFormat, DumpPlan, DumpRecord, Dumped};
 pub use self::identity::{Division, Identity, Object, ObjectColumn};
+pub use self::log_position::{LogPosition, Marker};
 pub use self::proof::{Level, Open, OpenKind, Proof, Verdict};
 use crate::text::escaped;
 use crate::window::{Slice, Window};

@@ -25,8 +25,8 @@ use async_trait::async_trait;
 use crate::column_stats::{ColumnStats, Recorded};
 use crate::error::{Error, Result};
 use crate::model::{
-    Artifacts, Chunk, DumpPlan, Dumped, Listing, Metering, Proof, ReadSummary, RowCount,
-    ServerIdentity, Size, SourceInfo, Table, TableId,
+    Artifacts, Chunk, DumpPlan, Dumped, Listing, LogPosition, Metering, Proof, ReadSummary,
+    RowCount, ServerIdentity, Size, SourceInfo, Table, TableId,
 };
 use crate::source::channel::{BatchSender, DumpSender};
 use crate::window::{Slice, Window};
@@ -43,6 +43,11 @@ pub trait Source: Send + Sync {
 
     /// The identity of the server, if it has one. It is never a secret.
     async fn identity(&self) -> Result<Option<ServerIdentity>> {
+        Ok(None)
+    }
+
+    /// Where its log stands, if it has one and the user may ask.
+    async fn log_position(&self) -> Result<Option<LogPosition>> {
         Ok(None)
     }
 

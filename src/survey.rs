@@ -21,7 +21,9 @@ use crate::config::{Job, Limits, Select, SourceSpec, matches};
 use crate::coverage::Coverage;
 use crate::error::{Class, Error, Exit, Result};
 use crate::export::window_sizing::first_width;
-use crate::model::{Excluded, LEFT_OUT, Listing, ReadMode, RowCount, SourceInfo, Table, TableId};
+use crate::model::{
+    Excluded, LEFT_OUT, Listing, LogPosition, ReadMode, RowCount, SourceInfo, Table, TableId,
+};
 use crate::progress::Progress;
 use crate::range::{outside, requested};
 use crate::retry::Retry;
@@ -67,6 +69,8 @@ pub struct Reached {
     pub info: SourceInfo,
     /// Its position among the sources of the job.
     pub place: usize,
+    /// Where its log stood before it was listed, if it tells that.
+    pub position: Option<LogPosition>,
 }
 
 /// A source that failed, without which the others go on.
@@ -238,6 +242,8 @@ impl Asking<'_> {
         };
         let (source, mut info) = contact(spec, limits, retry).await.map_err(first)?;
         info.identity = retry.with_retry(source.name(), || source.identity()).await?;
+        // It tells of the time from here on, so what is read must not be older. It is worth no failure.
+        let position = source.log_position().await.unwrap_or_default();
         let named = known.name_of(spec, &info)?;
         for told in named.note.iter().chain(&named.warning) {
             progress.note(told);
@@ -248,17 +254,18 @@ impl Asking<'_> {
             ..Survey::default()
         };
         if named.name == spec.name {
-            return Ok((Reached { source, info, place }, told));
+            return Ok((Reached { source, info, place, position }, told));
         }
         let spec = SourceSpec { name: named.name.clone(), ..spec.clone() };
         let (source, _) = contact(&spec, limits, retry).await.map_err(first)?;
-        Ok((Reached { source, info: SourceInfo { name: named.name, ..info }, place }, told))
+        let info = SourceInfo { name: named.name, ..info };
+        Ok((Reached { source, info, place, position }, told))
     }
 
     /// Lists a source and finds out where its rows lie.
     async fn ask(self, reached: Reached, mut survey: Survey) -> Result<Survey> {
         let Asking { job, progress, retry, known, .. } = self;
-        let Reached { source, mut info, place } = reached;
+        let Reached { source, mut info, place, position } = reached;
         let (spec, of) = (&job.sources[place], info.name.clone());
         progress.asking(&of, &format!("asking {of} for its tables"));
         let mut listing = list(spec, source.as_ref(), retry).await?;
@@ -290,7 +297,7 @@ impl Asking<'_> {
             self.take(&mut survey, source.as_ref(), table, bounds).await?;
         }
         survey.warnings.extend(taken_whole(job, &survey.tables));
-        survey.sources.push(Reached { source, info, place });
+        survey.sources.push(Reached { source, info, place, position });
         progress.asked(&of);
         Ok(survey)
     }

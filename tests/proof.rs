@@ -8,7 +8,7 @@ mod support;
 use std::collections::BTreeSet;
 
 use serde_json::Value;
-use support::{Fault, Influxd, Options, Proxy, moveout};
+use support::{Fault, Influxd, Kind, Options, Proxy, Relational, Run, command, moveout};
 use tempfile::TempDir;
 
 const START: i64 = 1_704_067_200_000_000_000;
@@ -140,4 +140,56 @@ fn a_connection_that_is_cut_in_the_middle_of_a_proof_changes_no_verdict() {
     let run = moveout(["verify", &root, "--against-source", "--json", "--config", config]);
     assert!(matches!(run.status, 1 | 3), "{}{}", run.stdout, run.stderr);
     assert!(!run.stdout.contains("\"safe\""), "{}", run.stdout);
+}
+
+fn authorized(server: &Relational, args: &[&str]) -> Run {
+    let mut command = command(args);
+    server.authorize(&mut command);
+    support::program::run(command)
+}
+
+/// A log that has moved is told and changes no verdict: others may have written elsewhere.
+#[test]
+fn the_log_of_a_server_tells_whether_anybody_has_written() {
+    let mut told = 0;
+    for kind in Kind::all() {
+        let is_mysql = matches!(kind, Kind::MySql(_));
+        let settings: &[(&str, &str)] = if is_mysql { &[("log_bin", "binlog")] } else { &[] };
+        let Some(server) = kind.start_with(settings) else { continue };
+        server.sql("", "CREATE DATABASE shop");
+        server.sql("", "CREATE DATABASE other");
+        server.sql("shop", "CREATE TABLE t (id int); INSERT INTO t VALUES (1), (2), (3)");
+        server.sql("other", "CREATE TABLE u (id int)");
+        let folder = TempDir::new().unwrap();
+        let root = folder.path().join("archive");
+        let (root, url) = (root.to_str().unwrap(), server.url("shop"));
+        authorized(&server, &["export", "--source", &url, "--archive", root]).expect(0);
+        let run = std::fs::read_to_string(folder.path().join("archive/catalog/run.json")).unwrap();
+        let run: Value = serde_json::from_str(&run).unwrap();
+        let marker = &run["markers"][0];
+        assert_eq!(marker["source"], run["sources"][0]["name"], "{}: {run}", kind.name());
+        assert!(marker["start"].as_str().is_some_and(|start| !start.is_empty()), "{run}");
+        assert!(marker["end"].is_string(), "{run}");
+
+        let verify = |status: i32| {
+            let args = ["verify", root, "--against-source", "--source", &url, "--json"];
+            let report = authorized(&server, &args).expect(status).json();
+            report["notes"].to_string()
+        };
+        let notes = verify(0);
+        // PostgreSQL may write into its log by itself.
+        assert!(notes.contains("has not moved since") || !is_mysql, "{}: {notes}", kind.name());
+        server.sql("other", "INSERT INTO u VALUES (1)");
+        let notes = verify(0);
+        assert!(notes.contains("has moved from"), "{}: {notes}", kind.name());
+        assert!(notes.contains("all rows that were compared are equal"), "{notes}");
+        let args = ["verify", root, "--against-source", "--source", &url];
+        let text = authorized(&server, &args).expect(0).stdout;
+        assert!(text.contains("since the export; all rows") && text.contains("SAFE"), "{text}");
+        server.sql("shop", "INSERT INTO t VALUES (4)");
+        let notes = verify(4);
+        assert!(notes.contains("has moved from") && !notes.contains("are equal"), "{notes}");
+        told += 1;
+    }
+    assert!(told > 1, "{told} products");
 }

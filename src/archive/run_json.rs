@@ -10,7 +10,7 @@ use crate::archive::commit::Commit;
 use crate::archive::keys::FORMAT;
 use crate::archive::runs::RunPlan;
 use crate::coverage::Coverage;
-use crate::model::{ArtifactStatus, Excluded, RowCount, SourceInfo, TableId};
+use crate::model::{ArtifactStatus, Excluded, Marker, RowCount, SourceInfo, TableId};
 use crate::range::RangeText;
 use crate::window::{Slice, Window};
 
@@ -56,6 +56,9 @@ pub struct RunEntry {
     pub gone: Vec<Gone>,
     /// Warnings that the user should know before trusting the result.
     pub warnings: Vec<String>,
+    /// Where the logs of the sources stood.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub markers: Vec<Marker>,
     /// The windows that this run or an earlier one requested of each table, all of which must be covered.
     #[serde(default, alias = "asked")] // the key of format 1 before its first release
     pub requested: Vec<Requested>,
@@ -138,6 +141,7 @@ impl From<RunPlan> for RunEntry {
             kept: Vec::new(),
             gone: Vec::new(),
             warnings: Vec::new(),
+            markers: Vec::new(),
             requested: Vec::new(),
             earlier: Vec::new(),
         }

@@ -12,6 +12,7 @@ use crate::error::{Error, Exit, Result};
 use crate::export::prepare::planned;
 use crate::export::run::Run;
 use crate::export::summary::{ExportStatus, Failed, Missing, OfSource, SourceStatus};
+use crate::model::{LogPosition, Marker};
 use crate::survey::Lost;
 
 impl Run<'_> {
@@ -126,6 +127,20 @@ impl Run<'_> {
             Missing { table: surveyed.table.id.clone(), windows, null_time }
         });
         missing.filter(|missing| missing.null_time || !missing.windows.is_empty()).collect()
+    }
+
+    /// Where the logs of the sources stood, and stand now that everything is read.
+    pub(super) async fn markers(&self) -> Vec<Marker> {
+        let mut markers = Vec::new();
+        for reached in &self.survey.sources {
+            let Some(LogPosition { log, position: start }) = reached.position.clone() else {
+                continue;
+            };
+            let asked = self.retry.interrupt().or(reached.source.log_position()).await;
+            let end = asked.ok().flatten().filter(|end| end.log == log).map(|end| end.position);
+            markers.push(Marker { source: reached.info.name.clone(), log, start, end });
+        }
+        markers
     }
 
     pub(super) fn warn(&mut self, warning: String) {

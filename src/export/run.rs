@@ -381,6 +381,7 @@ impl Run<'_> {
             kept: self.summary.kept.clone(),
             gone: gone(self.job, &self.survey, state, &self.started),
             warnings: self.summary.warnings.clone(),
+            markers: self.markers().await,
             requested: self.requested(state),
             earlier: self.unsealed(state).await?,
         };

@@ -34,14 +34,14 @@ use self::dump::Dump;
 use self::errors::Fault;
 use self::read::{Aside, Sink};
 use self::select::Part;
-use self::server::{ALTERED, Inner};
+use self::server::{ALTERED, Inner, log_position};
 use self::session::{Pool, Session};
 use crate::column_stats::{ColumnStats, Recorded};
 use crate::config::{Database, Limits, SourceSpec};
 use crate::error::{Class, Error, Result};
 use crate::model::{
-    Artifacts, Chunk, DumpPlan, Dumped, Listing, Proof, ReadSummary, RowCount, ServerIdentity,
-    Size, SourceInfo, Table, TableId,
+    Artifacts, Chunk, DumpPlan, Dumped, Listing, LogPosition, Proof, ReadSummary, RowCount,
+    ServerIdentity, Size, SourceInfo, Table, TableId,
 };
 use crate::source::Source;
 use crate::source::channel::{BatchSender, DumpSender};
@@ -91,6 +91,11 @@ impl Source for MySql {
             Ok(SourceInfo { name: this.name.clone(), address, version, identity: None })
         })
         .await
+    }
+
+    async fn log_position(&self) -> Result<Option<LogPosition>> {
+        let this = Arc::clone(&self.0);
+        blocking(move |cancel| Ok(this.pool.outside(cancel, log_position)?)).await
     }
 
     async fn identity(&self) -> Result<Option<ServerIdentity>> {

@@ -32,8 +32,8 @@ use crate::column_stats::{ColumnStats, Recorded};
 use crate::config::{Database, Limits, SourceSpec};
 use crate::error::{Class, Error, Result};
 use crate::model::{
-    Artifacts, Chunk, DumpPlan, Dumped, Listing, Proof, ReadSummary, RowCount, ServerIdentity,
-    Size, SourceInfo, Table, TableId,
+    Artifacts, Chunk, DumpPlan, Dumped, Listing, LogPosition, Proof, ReadSummary, RowCount,
+    ServerIdentity, Size, SourceInfo, Table, TableId,
 };
 use crate::source::Source;
 use crate::source::channel::{BatchSender, DumpSender};
@@ -83,6 +83,11 @@ impl Source for Postgres {
     async fn identity(&self) -> Result<Option<ServerIdentity>> {
         let inner = Arc::clone(&self.inner);
         blocking(move |_| inner.identity()).await
+    }
+
+    async fn log_position(&self) -> Result<Option<LogPosition>> {
+        let inner = Arc::clone(&self.inner);
+        blocking(move |_| inner.log_position()).await
     }
 
     async fn list(&self) -> Result<Listing> {

@@ -25,11 +25,13 @@ use crate::column_stats::Recorded;
 use crate::config::Job;
 use crate::coverage::Coverage;
 use crate::error::{Exit, Result};
-use crate::model::{Level, Open, OpenKind as Kind, Proof, SourceInfo, Table, TableId, Verdict};
+use crate::model::{
+    Level, Marker, Open, OpenKind as Kind, Proof, SourceInfo, Table, TableId, Verdict,
+};
 use crate::progress::Progress;
 use crate::retry::Retry;
 use crate::source::Source;
-use crate::survey::{Known, Survey, Surveyed, list, survey};
+use crate::survey::{Known, Reached, Survey, Surveyed, list, survey};
 use crate::window::{Bound, Slice, now, parse_time, rfc3339};
 
 /// The sources of an archive, with the URLs by which they were reached.
@@ -106,6 +108,7 @@ pub(super) async fn against_source(
     comparison.inventory();
     comparison.beyond(&known).await?;
     comparison.chunks(depth, progress).await?;
+    comparison.markers();
     progress.end();
     let Comparison { open, notes, compared, tally, .. } = comparison;
     let excluded = state.run.iter().flat_map(|run| &run.excluded);
@@ -180,6 +183,20 @@ impl Comparison<'_> {
     fn open(&mut self, kind: Kind, source: &str, what: String, why: String, todo: &str) {
         let (source, todo) = (source.to_owned(), todo.to_owned());
         self.open.insert(Open { source, what, why, todo, kind });
+    }
+
+    /// Whether the logs of the sources have moved since the last export of each.
+    fn markers(&mut self) {
+        let runs = self.state.run.iter().flat_map(|run| run.runs());
+        let last: HashMap<&str, &Marker> = runs
+            .flat_map(|run| &run.markers)
+            .map(|marker| (marker.source.as_str(), marker))
+            .collect();
+        for Reached { info, position, .. } in &self.survey.sources {
+            let Some(marker) = last.get(info.name.as_str()) else { continue };
+            let is_equal = !self.open.iter().any(|open| open.source == info.name);
+            self.notes.push(marker.note(position.as_ref(), is_equal));
+        }
     }
 
     /// Rows of known tables that lie where the archive has nothing.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::config::Select;
-use crate::model::{Object, Size, TableId};
+use crate::model::{LogPosition, Object, Size, TableId};
+use crate::source::mysql::client::Client;
 use crate::source::mysql::errors::Fault;
 use crate::source::mysql::session::{Pool, Session};
 use crate::source::relational::tables::Tables;
@@ -37,6 +38,29 @@ pub(super) struct Readable {
     pub(super) object: Object,
     /// Since when its name has stood for it, in the pool's time. An older snapshot may show another table.
     pub(super) since: u64,
+}
+
+/// The end of the binary log: by transactions if the server numbers them, otherwise by file and byte, if the user may see
+/// that. `None` if it keeps no such log.
+pub(super) fn log_position(client: &mut Client) -> Result<Option<LogPosition>, Fault> {
+    let variable = if client.is_mariadb { "gtid_current_pos" } else { "gtid_executed" };
+    let words = [format!("SELECT @@GLOBAL.{variable}")];
+    let files = ["SHOW BINARY LOG STATUS", "SHOW MASTER STATUS"].map(str::to_owned);
+    for (at, sql) in words.iter().chain(&files).enumerate() {
+        let row = match client.query(sql) {
+            Ok(rows) => rows.into_iter().next().unwrap_or_default(),
+            Err(Fault::Server(_)) => continue, // not its words, or nothing for this user
+            Err(broken) => return Err(broken),
+        };
+        // After the file and the byte there are filters.
+        let cells: Vec<String> =
+            row.into_iter().take(if at == 0 { 1 } else { 2 }).flatten().collect();
+        let position = cells.join(" ").split_whitespace().collect::<Vec<_>>().join(" ");
+        if !position.is_empty() {
+            return Ok(Some(LogPosition { log: "binary log".to_owned(), position }));
+        }
+    }
+    Ok(None)
 }
 
 /// ER_TABLE_DEF_CHANGED: the table was altered after the snapshot was taken.

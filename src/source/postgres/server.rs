@@ -8,7 +8,9 @@ use tokio::sync::Semaphore;
 
 use crate::config::{Database, Limits, Select};
 use crate::error::{Class, Error, Result};
-use crate::model::{Column, Excluded, Listing, Object, ServerIdentity, Size, SourceInfo, TableId};
+use crate::model::{
+    Column, Excluded, Listing, LogPosition, Object, ServerIdentity, Size, SourceInfo, TableId,
+};
 use crate::source::dump::Listed;
 use crate::source::postgres::connection::Connection;
 use crate::source::postgres::snapshot::Pool;
@@ -126,6 +128,17 @@ impl Inner {
                 .map(|row| (catalog::text(row, 0), catalog::text(row, 1)))
                 .collect(),
         }))
+    }
+
+    /// The end of the write-ahead log; of a standby, of the part that it has replayed.
+    pub(super) fn log_position(&self) -> Result<Option<LogPosition>> {
+        let position = "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() \
+                        ELSE pg_current_wal_lsn() END";
+        let rows = self.first_connection()?.query(position)?;
+        let position = rows.first().map(|row| catalog::text(row, 0));
+        let log = || "write-ahead log".to_owned();
+        let position = position.filter(|position| !position.is_empty());
+        Ok(position.map(|position| LogPosition { log: log(), position }))
     }
 
     /// The databases to export. Those that are excluded or cannot be read go into the listing.
