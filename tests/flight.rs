@@ -538,6 +538,34 @@ fn what_cannot_be_read_is_said_in_a_sentence() {
 }
 
 #[test]
+fn a_proof_tells_its_cost_before_it_asks() {
+    let setting = Setting::new(Product::Serverless);
+    setting.server.generate(
+        "d",
+        "cpu",
+        &Generate { rows: 2_000, floats: 2, ..Generate::default() },
+    );
+    setting.configure("", "price_per_query = 0.5\nprice_per_gigabyte = 2.0");
+    setting.export(&[]).expect(0);
+    let archive = setting.archive();
+    let proof = |depth: &[&str]| {
+        let archive = archive.to_str().unwrap();
+        let args = [&[archive, "--against-source", "--json"][..], depth].concat();
+        setting.on("verify", &args).expect(0)
+    };
+    let read = |report: &serde_json::Value| report["quotas"][0]["read_bytes_estimate"].as_u64();
+    let run = proof(&[]);
+    let (report, told) = (run.json(), run.stderr);
+    let quota = &report["quotas"][0];
+    assert_eq!(quota["bytes"], 300_000_000, "{report}");
+    assert!(quota["queries_estimate"].as_u64().unwrap() >= 1, "{report}");
+    assert!(quota["cost_estimate"].as_f64().unwrap() >= 0.5, "{report}");
+    assert!(told.contains("the comparison takes") && told.contains("under the quota of"), "{told}");
+    let deep = proof(&["--deep"]).json();
+    assert!(read(&deep) > read(&report), "rows are more than counts: {deep}");
+}
+
+#[test]
 fn a_plan_tells_time_and_cost() {
     let setting = Setting::new(Product::Serverless);
     let what = Generate { rows: 200_000, floats: 8, ..Generate::default() };

@@ -140,6 +140,30 @@ pub struct QuotaPreview {
     pub cost_estimate: Option<f64>,
 }
 
+impl QuotaPreview {
+    /// What it takes to read about `bytes` of answers by so many queries; `None` for a source without a quota and without
+    /// prices.
+    pub(crate) fn of(source: &dyn Source, bytes: Option<u64>, queries: u64) -> Option<Self> {
+        let Metering { quota, prices } = source.metering()?;
+        let seconds = quota.zip(bytes).map(|(quota, bytes)| {
+            let full_windows = bytes.saturating_sub(1) / quota.bytes.max(1);
+            (full_windows as f64 * quota.window.as_secs_f64()).ceil() as u64
+        });
+        Some(Self {
+            source: source.name().to_owned(),
+            quota: quota.map(|quota| quota.to_string()),
+            bytes: quota.map(|quota| quota.bytes),
+            window_seconds: quota.map(|quota| quota.window.as_secs_f64()),
+            read_bytes_estimate: bytes,
+            queries_estimate: queries,
+            seconds_at_least: seconds,
+            cost_estimate: bytes.map(|bytes| {
+                queries as f64 * prices.per_query + bytes as f64 / 1e9 * prices.per_gigabyte
+            }),
+        })
+    }
+}
+
 /// Asks the sources and makes the estimates.
 pub async fn preview(
     job: &Job,
@@ -344,7 +368,7 @@ pub(super) fn bytes_per_row(table: &Table) -> f64 {
 }
 
 // The size of a row on the wire as Arrow. A sample corrects it.
-fn wire_bytes_per_row(table: &Table) -> f64 {
+pub(crate) fn wire_bytes_per_row(table: &Table) -> f64 {
     let of_type = |data_type: &DataType| match data_type {
         DataType::Utf8 | DataType::Dictionary(..) => 16.0,
         DataType::Boolean => 0.25,
@@ -361,7 +385,9 @@ fn quotas(
     let mut quotas = Vec::new();
     for (number, reached) in survey.sources.iter().enumerate() {
         let source = &reached.source;
-        let Some(Metering { quota, prices }) = source.metering() else { continue };
+        if source.metering().is_none() {
+            continue;
+        }
         let pairs = survey.tables.iter().zip(tables).filter(|(table, _)| table.source == number);
         let factor = wire.get(&number).copied().unwrap_or(1.0);
         let bytes = pairs.clone().map(|(table, preview)| {
@@ -371,22 +397,7 @@ fn quotas(
         let bytes: Option<u64> = bytes.sum();
         // Besides the windows, there are queries for the list of tables, the bounds of each, and a count.
         let queries: u64 = pairs.map(|(_, preview)| preview.windows + 2).sum::<u64>() + 1;
-        let seconds = quota.zip(bytes).map(|(quota, bytes)| {
-            let full_windows = bytes.saturating_sub(1) / quota.bytes.max(1);
-            (full_windows as f64 * quota.window.as_secs_f64()).ceil() as u64
-        });
-        quotas.push(QuotaPreview {
-            source: source.name().to_owned(),
-            quota: quota.map(|quota| quota.to_string()),
-            bytes: quota.map(|quota| quota.bytes),
-            window_seconds: quota.map(|quota| quota.window.as_secs_f64()),
-            read_bytes_estimate: bytes,
-            queries_estimate: queries,
-            seconds_at_least: seconds,
-            cost_estimate: bytes.map(|bytes| {
-                queries as f64 * prices.per_query + bytes as f64 / 1e9 * prices.per_gigabyte
-            }),
-        });
+        quotas.extend(QuotaPreview::of(source.as_ref(), bytes, queries));
     }
     quotas
 }

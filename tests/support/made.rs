@@ -102,6 +102,7 @@ impl Made {
                 kept: Vec::new(),
                 gone: Vec::new(),
                 warnings: Vec::new(),
+                markers: Vec::new(),
                 requested: requested.collect(),
                 earlier: Vec::new(),
             },

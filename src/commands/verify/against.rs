@@ -3,6 +3,7 @@
 
 mod answer;
 mod chunk;
+mod cost;
 mod group;
 mod inventory;
 mod record;
@@ -15,6 +16,7 @@ use futures::StreamExt;
 use self::answer::{ASK_AGAIN, EXPORT_AGAIN};
 pub use self::answer::{Against, Depth};
 use self::chunk::{One, in_short};
+use self::cost::{costs, in_words};
 use self::group::{Asked, compare, groups};
 use self::record::Tally;
 pub(super) use self::record::remember;
@@ -22,6 +24,7 @@ use crate::archive::run_json::RunEntry;
 use crate::archive::verdict::VerdictRecord;
 use crate::archive::{Archive, ArchiveIndex};
 use crate::column_stats::Recorded;
+use crate::commands::plan::QuotaPreview;
 use crate::config::Job;
 use crate::coverage::Coverage;
 use crate::error::{Exit, Result};
@@ -102,6 +105,7 @@ pub(super) async fn against_source(
         share: memory_bytes / job.limits.concurrency.max(1),
         open: BTreeSet::new(),
         notes: Vec::new(),
+        quotas: Vec::new(),
         compared: BTreeMap::new(),
         tally: Tally::of(archive).await?,
     };
@@ -110,7 +114,7 @@ pub(super) async fn against_source(
     comparison.chunks(depth, progress).await?;
     comparison.markers();
     progress.end();
-    let Comparison { open, notes, compared, tally, .. } = comparison;
+    let Comparison { open, notes, quotas, compared, tally, .. } = comparison;
     let excluded = state.run.iter().flat_map(|run| &run.excluded);
     let outside = survey.outside.iter().map(|outside| {
         let window = outside.window.for_people();
@@ -126,6 +130,7 @@ pub(super) async fn against_source(
         compared,
         excluded,
         notes,
+        quotas,
         exit: Exit::Done,
     };
     against.add(open);
@@ -175,6 +180,7 @@ struct Comparison<'a> {
     share: usize,
     open: BTreeSet<Open>,
     notes: Vec<String>,
+    quotas: Vec<QuotaPreview>,
     compared: BTreeMap<Level, u64>,
     tally: Tally,
 }
@@ -286,7 +292,10 @@ impl Comparison<'_> {
             // It was different before, perhaps in a way that statistics do not show.
             doubts: tally.was_stale(commit),
         });
-        let compared = futures::stream::iter(groups(todo.collect()))
+        let groups = groups(todo.collect());
+        self.quotas = costs(&groups);
+        self.quotas.iter().for_each(|cost| progress.note(&in_words(cost)));
+        let compared = futures::stream::iter(groups)
             .map(|group| async move { compare(&group, store, share).await })
             .buffer_unordered(self.job.limits.concurrency)
             .inspect(|group| {

@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::commands::plan::QuotaPreview;
 use crate::error::Exit;
 use crate::model::{Level, Open, OpenKind as Kind, Verdict};
 use crate::text::several;
@@ -39,6 +40,9 @@ pub struct Against {
     pub excluded: Vec<String>,
     /// What was not compared and does not stand in the way.
     pub notes: Vec<String>,
+    /// What the comparison takes, by estimate, of sources whose reading is limited or billed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub quotas: Vec<QuotaPreview>,
     /// How the process ends because of it.
     #[serde(skip)]
     pub exit: Exit,
@@ -92,6 +96,7 @@ impl Against {
             compared: BTreeMap::new(),
             excluded: Vec::new(),
             notes: Vec::new(),
+            quotas: Vec::new(),
             exit,
         }
     }

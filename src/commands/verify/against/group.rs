@@ -8,6 +8,7 @@ use crate::column_stats::Recorded;
 use crate::commands::verify::against::chunk::One;
 use crate::error::{Class, Error, Result};
 use crate::model::Proof;
+use crate::source::Source;
 use crate::store::Store;
 use crate::window::Window;
 
@@ -43,6 +44,16 @@ impl Asked<'_> {
 }
 
 impl<'a> Group<'a> {
+    /// The source that is asked.
+    pub(super) fn source(&self) -> Option<&'a dyn Source> {
+        self.asked.first().map(|asked| asked.one.source.as_ref())
+    }
+
+    /// Its chunks.
+    pub(super) fn chunks(&self) -> &[Asked<'a>] {
+        &self.asked
+    }
+
     fn of(asked: Asked<'a>) -> Self {
         let width = asked.window().map_or(0, |window| window.width());
         Self { width, values: asked.values(), asked: vec![asked] }
