@@ -156,18 +156,23 @@ pub struct Table {
 }
 
 impl Table {
-    /// The table that stands for a native dump, which is listed and planned like a table that is read whole.
-    pub fn of_dump(source: &str, name: &str) -> Self {
+    /// A table without rows, of which any window can be read at the resolution of a nanosecond.
+    pub fn new(id: TableId, columns: Vec<Column>) -> Self {
         Self {
-            id: TableId::dump(source, name),
-            columns: Vec::new(),
+            id,
+            columns,
             data_ranges: Vec::new(),
             time_column: None,
             resolution_nanos: 1,
             split_points: SplitPoints::None,
-            read_mode: ReadMode::Dump,
+            read_mode: ReadMode::Windows,
             identity: Identity::default(),
         }
+    }
+
+    /// The table that stands for a native dump, which is listed and planned like a table that is read whole.
+    pub fn of_dump(source: &str, name: &str) -> Self {
+        Self { read_mode: ReadMode::Dump, ..Self::new(TableId::dump(source, name), Vec::new()) }
     }
 
     /// Whether it is a native dump.

@@ -64,7 +64,7 @@ pub fn union(one: Option<Window>, other: Option<Window>) -> Option<Window> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Identity, SplitPoints, TableId};
+    use crate::model::{SplitPoints, TableId};
     use crate::window::DAY;
 
     fn table(data_ranges: Vec<Window>, split_points: SplitPoints) -> Table {
@@ -74,16 +74,7 @@ mod tests {
             schema: "r".into(),
             table: "t".into(),
         };
-        Table {
-            id,
-            columns: vec![],
-            data_ranges,
-            split_points,
-            time_column: None,
-            resolution_nanos: 1,
-            read_mode: ReadMode::Windows,
-            identity: Identity::default(),
-        }
+        Table { data_ranges, split_points, ..Table::new(id, vec![]) }
     }
 
     fn window(from: i64, to: i64) -> Window {

@@ -1,5 +1,5 @@
-//! Runs at work on an archive: a heartbeat each, so that nobody removes what a living run owns.
-//! Not a lock: no run is kept from working, and a killed run blocks nobody.
+//! The runs at work on an archive. Each has a heartbeat, so that no other run removes its files. A heartbeat is not a
+//! lock: it keeps no other run from working, and a killed run blocks nobody.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::AtomicU64;
@@ -17,9 +17,9 @@ use crate::range::RangeText;
 use crate::store::Store;
 use crate::window::{Window, now, rfc3339};
 
-/// How often a run shows that it lives.
+/// How often a run writes its heartbeat.
 const BEAT: Duration = Duration::from_secs(10);
-/// After how long without a beat a run on another machine counts as dead.
+/// The time without a heartbeat after which a run on another machine counts as dead.
 const DEAD_AFTER: TimeDelta = TimeDelta::seconds(120);
 
 /// Runs of this process that are at work.
@@ -32,26 +32,26 @@ pub struct Heartbeat {
     pub run: String,
     /// When the run began, RFC 3339.
     pub started: String,
-    /// Its last sign of life.
+    /// The time of its last heartbeat.
     pub beat: String,
     /// Machine, boot and process namespace …
     pub host: String,
     /// … and the process there, …
     pub pid: u32,
-    /// … with the time it began in clock ticks, since numbers are used again.
+    /// … with the time when it began in clock ticks, because process numbers are reused.
     pub pid_started: Option<u64>,
-    /// Whether it is about to take off or to put on the seal, which one run at a time may do.
+    /// Whether it is about to remove or write the seal, which only one run at a time may do.
     #[serde(default)]
     pub sealing: bool,
-    /// Whether it only puts tag files into a sealed archive, which is whole without them.
+    /// Whether it only puts tag files into a sealed archive, which is complete without them.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub amends: bool,
-    /// Whether it is at work, as far as can be told.
+    /// Whether it is at work, as far as that is known.
     #[serde(skip)]
     pub alive: bool,
 }
 
-/// `.moveout/plans/RUN.json`: what a run set out to do, for `status`.
+/// `.moveout/plans/RUN.json`: what a run is to do, for `status`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RunPlan {
     /// The run.
@@ -62,17 +62,17 @@ pub struct RunPlan {
     /// Its range in the user's words.
     #[serde(default)]
     pub range: Option<RangeText>,
-    /// What it exports from: the archive of a run that did not end has no other record of it.
+    /// Its sources. The archive of a run that did not end has no other record of them.
     #[serde(default)]
     pub sources: Vec<SourceInfo>,
-    /// Each table with its folder and the time asked for; `None` where the table is empty.
+    /// Each table with its folder and the requested window, which is `None` if the table is empty.
     pub tables: Vec<PlannedTable>,
-    /// The sources that it goes on without.
+    /// The sources that failed, without which it goes on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lost: Vec<PlannedLoss>,
 }
 
-/// A source that a run goes on without.
+/// A source that failed, without which a run goes on.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PlannedLoss {
     /// Its name.
@@ -88,18 +88,18 @@ pub struct PlannedTable {
     pub id: TableId,
     /// Its folder.
     pub path: String,
-    /// The time to be covered.
+    /// The requested window.
     #[serde(alias = "asked")]
     pub requested: Option<Window>,
 }
 
-/// Where heartbeats lie.
+/// The folder of the heartbeats.
 pub(super) const HEARTBEATS: &str = ".moveout/runs/";
 
-/// Where plans lie.
+/// The folder of the plans.
 pub(super) const PLANS: &str = ".moveout/plans/";
 
-/// The run that a heartbeat or a plan is of.
+/// The run to which a heartbeat or a plan belongs.
 pub(super) fn of_key(key: &str) -> Option<&str> {
     let name = key.strip_prefix(HEARTBEATS).or_else(|| key.strip_prefix(PLANS))?;
     name.strip_suffix(".json").filter(|run| !run.is_empty())
@@ -115,8 +115,8 @@ pub fn plan_key(run: &str) -> String {
     format!("{PLANS}{run}.json")
 }
 
-/// A new id: eight letters and digits that sort by time, and six by chance, so that a hundred runs that
-/// start at once have a hundred ids. Those of one process sort as they were made.
+/// A new id: eight letters and digits that sort by time, and six random ones, so that a hundred runs that start at once
+/// get a hundred different ids. The ids of one process sort in the order in which they were made.
 pub fn new_run_id() -> String {
     static LAST: AtomicU64 = AtomicU64::new(0);
     let time = (now() / 10_000_000).max(0) as u64;
@@ -134,7 +134,7 @@ pub fn new_run_id() -> String {
 }
 
 impl Heartbeat {
-    /// The first beat of this process.
+    /// The first heartbeat of this process.
     pub fn new(run: &str) -> Self {
         let pid = std::process::id();
         Self {
@@ -150,12 +150,12 @@ impl Heartbeat {
         }
     }
 
-    /// The same of a run that only puts tag files into a sealed archive.
+    /// The same for a run that only puts tag files into a sealed archive.
     pub(super) fn of_amendment(run: &str) -> Self {
         Self { amends: true, ..Self::new(run) }
     }
 
-    /// Of a run of which nothing is known but that it beats.
+    /// The heartbeat of a run of which nothing else is known.
     pub(super) fn unknown(run: &str) -> Self {
         let text = String::new;
         Self {
@@ -171,8 +171,8 @@ impl Heartbeat {
         }
     }
 
-    /// Whether the run may still be at work. On its own machine the process is looked for; elsewhere the time
-    /// since its last beat decides, by the store's clock; where that cannot be told, it lives.
+    /// Whether the run may still be at work. On its own machine the process is looked up. Elsewhere the time since its last
+    /// heartbeat decides, by the clock of the store. If that time is unknown, the run counts as alive.
     pub(super) fn is_alive(&self, since_beat: Option<TimeDelta>) -> bool {
         if self.is_here() {
             let same = process_started(self.pid) == self.pid_started;
@@ -182,7 +182,7 @@ impl Heartbeat {
         since_beat.is_none_or(|since| since < DEAD_AFTER)
     }
 
-    /// Whether its process can be looked for.
+    /// Whether its process can be looked up on this machine.
     pub(super) fn is_here(&self) -> bool {
         self.host == this_host() && self.pid_started.is_some()
     }
@@ -195,7 +195,7 @@ impl Heartbeat {
     }
 }
 
-/// Beats until it is stopped or dropped.
+/// A heartbeat that is written again and again until this value is stopped or dropped.
 #[derive(Debug)]
 pub struct Beating {
     store: Store,
@@ -205,7 +205,7 @@ pub struct Beating {
 }
 
 impl Beating {
-    /// Writes the first beat, then one every ten seconds.
+    /// Writes the first heartbeat, and then one every ten seconds.
     pub(super) async fn start(store: &Store, mut heartbeat: Heartbeat) -> Result<Self> {
         let run = heartbeat.run.clone();
         HERE.lock().unwrap_or_else(PoisonError::into_inner).insert(run.clone());
@@ -226,19 +226,19 @@ impl Beating {
         first.map(|()| beating)
     }
 
-    /// Says whether this run is about to take off or to put on the seal.
+    /// Announces whether this run is about to remove or write the seal.
     pub(super) async fn say_sealing(&self, sealing: bool) -> Result<()> {
         let mut heartbeat = self.heartbeat.lock().await;
         heartbeat.sealing = sealing;
         heartbeat.store(&self.store).await
     }
 
-    /// The run that beats.
+    /// The run of this heartbeat.
     pub fn run(&self) -> &str {
         &self.run
     }
 
-    /// Stops; when this returns no beat is on its way any more.
+    /// Stops the heartbeat. When this returns, none is being written any more.
     pub async fn stop(self) {
         let _last = self.heartbeat.lock().await; // none is being written
         self.task.abort();
@@ -266,8 +266,8 @@ fn this_host() -> &'static str {
     &HOST
 }
 
-// The 22nd field of /proc/PID/stat; the second is a name in parentheses that may hold anything. A
-// zombie has been killed and does nothing any more.
+// The start time is the 22nd field of /proc/PID/stat. The second field is a name in parentheses, which may contain
+// anything. A zombie was killed and does nothing any more.
 fn process_started(pid: u32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, rest) = stat.rsplit_once(')')?;
@@ -300,7 +300,7 @@ mod tests {
         assert!(mine.is_alive(None));
         let gone = Heartbeat { pid_started: Some(1), ..mine.clone() };
         assert!(!gone.is_alive(None), "the number of the process was used again");
-        // What the other machine believes that the time is does not matter.
+        // The clock of the other machine does not matter.
         let beat = "1999-01-01T00:00:00Z".to_owned();
         let elsewhere = Heartbeat { host: "elsewhere".into(), beat, ..mine };
         assert!(elsewhere.is_alive(Some(TimeDelta::seconds(119))));

@@ -1,5 +1,5 @@
-//! Taking off and putting on the seal, which one run at a time does. In this order: catalog, manifest, removal
-//! of what the catalog has taken in or replaced, tag manifest. Each file is read back before the next step.
+//! Removes and writes the seal, which only one run at a time may do. The order is: catalog, manifest, removal of the
+//! commits that the catalog contains or has replaced, tag manifest. Each file is read back before the next step.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -31,21 +31,21 @@ use crate::model::Artifact;
 use crate::model::{Division, TableId};
 use crate::store::reading::hash_object;
 
-/// What a seal adds to the commits.
+/// The content of a seal besides the commits.
 #[derive(Debug)]
 pub struct Seal<'a> {
     /// The run that seals.
     pub run: RunEntry,
-    /// What is not rows.
+    /// The artifacts.
     pub artifacts: &'a [(String, Artifact)],
 }
 
-/// How often what is to be removed is removed, where the store keeps it.
+/// How often a removal is repeated if the store keeps the file.
 const REMOVALS: usize = 3;
 
 impl Archive {
-    /// Waits until this run alone may take off or put on the seal. Each says so before it looks who else
-    /// does, so of two at least one sees the other: then the younger steps back and the older waits for that.
+    /// Waits until only this run may remove or write the seal. Each run announces that before it looks for others, so of
+    /// two runs at least one sees the other. The younger one then steps back, and the older one waits for that.
     pub async fn alone(&self, me: &Beating) -> Result<()> {
         me.say_sealing(true).await?;
         loop {
@@ -70,8 +70,8 @@ impl Archive {
         }
     }
 
-    /// Takes the seal off, in reverse order, before anything is added. What it said is kept until the next
-    /// one is on, so that the catalog is guarded meanwhile, too.
+    /// Removes the seal, in reverse order, before anything is added. Its hashes are recorded until the next seal is
+    /// complete, so that the catalog is protected meanwhile as well.
     pub async fn unseal(&self, me: &Beating) -> Result<()> {
         self.alone(me).await?;
         self.take_off().await?;
@@ -84,7 +84,7 @@ impl Archive {
             Some(bytes) => bag::read_manifest(MANIFEST, &bytes)?,
             None => Hashes::new(),
         };
-        // Data files are known by their commits; of artifacts only the manifest knows the hash.
+        // The commits record the hashes of data files. Those of artifacts are only in the manifest.
         let artifacts = manifest.into_iter().filter(|(key, _)| is_artifact(key));
         let mut record: Hashes = artifacts.collect();
         for (key, hash) in &record {
@@ -117,8 +117,8 @@ impl Archive {
         Ok(key)
     }
 
-    /// Closes the bag. The caller has made sure that no older run is at work and that nothing is left to be
-    /// done. `false` where it has to look again, since another run has committed meanwhile.
+    /// Closes the bag. The caller has made sure that no older run is at work and that nothing is left to do. `false` if it
+    /// must check again, because another run has committed meanwhile.
     pub async fn seal(&self, me: &Beating, seal: Seal<'_>) -> Result<bool> {
         self.alone(me).await?;
         let sealed = self.put_on(me.run(), seal).await?;
@@ -136,7 +136,7 @@ impl Archive {
         one_version(&before.commits)?;
         self.take_off().await?;
         let mut known = Known::new(self.state().await?.as_ref());
-        // This run writes no more: of its own files, too, only those that were committed count.
+        // This run writes no more files, so of its own, too, only those that were committed count.
         self.sweep(me, false).await?;
         let mut taken = HashSet::new();
         let keyed = seal.artifacts.iter().map(|(source, artifact)| {
@@ -153,7 +153,7 @@ impl Archive {
         }
         known.written = written;
 
-        // Other runs may have committed until now; of what they do from now on nothing is lost.
+        // The catalog contains what other runs have committed until now. Later commits are found below and are not lost.
         let files = self.store.objects("data").await?;
         let state = self.state_without(me, false).await?;
         if !same_commits(&before, &state)
@@ -179,7 +179,7 @@ impl Archive {
         let payload: Hashes = payload.into_iter().map(|(key, (hash, _))| (key, hash)).collect();
         let date = run.ended.get(..10).unwrap_or_default().to_owned();
         let run_json = to_json(&run)?;
-        drop(run); // of many tables it is large
+        drop(run); // it is large if there are many tables
         let mut tags: Vec<(&str, Bytes)> = vec![
             (TABLES, catalog::write_tables(&state.commits)?.into()),
             (CHUNKS, chunks::write_chunks(&state.commits)?.into()),
@@ -202,8 +202,8 @@ impl Archive {
             self.store.put_checked(key, bytes).await?;
         }
 
-        // All that counts is in the catalog now. What it has taken in or replaced goes before the last file
-        // comes, so that a sealed archive holds nothing that its manifests do not name.
+        // All commits that count are in the catalog now. The files that it replaces are removed before the last file is
+        // written, so that a sealed archive holds nothing that its manifests do not name.
         let after = self.state_without(me, false).await?;
         if !same_commits(&after, &state) || !after.uncovered().is_empty() {
             return Ok(false);
@@ -227,18 +227,18 @@ impl Archive {
         self.store.put_checked(TAG_MANIFEST, bag::manifest(&hashes)).await?;
         match self.store.look(MANIFEST).await? {
             Some(_) => Ok(true),
-            None => Err(Error::incomplete("the seal was taken off again by somebody else")
+            None => Err(Error::incomplete("another run has removed the seal again")
                 .hint("run the same command again to continue; what was committed stays")),
         }
     }
 
-    /// Keys of loose commits that are in the catalog, or that lost to one that is.
+    /// Keys of loose commits that are in the catalog, or that a commit in the catalog has replaced.
     fn catalogued(&self, state: &ArchiveIndex) -> HashSet<String> {
         state.commits.iter().chain(&state.superseded).map(|commit| commit_key(commit)).collect()
     }
 
-    /// Removes what is in the catalog, or was replaced by what is; and looks whether everything that the
-    /// manifests name is there, and nothing else. `false` where somebody has committed meanwhile.
+    /// Removes the loose commits that are in the catalog or were replaced by it, and checks that exactly the files that
+    /// the manifests name are there. `false` if another run has committed meanwhile.
     async fn clean(
         &self,
         me: &str,
@@ -249,7 +249,7 @@ impl Archive {
     ) -> Result<bool> {
         let mut left = None;
         for _ in 0..REMOVALS {
-            // In this order: as long as its plan is there, what a dead run left is known to be its.
+            // Plans are removed last, because a plan shows that the files of a dead run belong to it.
             let loose = self.store.list(COMMITS.trim_end_matches('/')).await?;
             let loose = loose.iter().map(|(key, _)| key.as_str());
             self.store.delete_all(loose.filter(|key| done.contains(*key))).await?;
@@ -305,12 +305,12 @@ impl Archive {
             return if mine || living(run) { Judged::Stays } else { Judged::Goes };
         }
         if key.starts_with(COMMITS) {
-            // One that is not in the catalog is of a run that is at work: it seals again.
+            // A commit that is not in the catalog belongs to a run that is at work, which seals again.
             let catalogued =
                 state.commits.iter().chain(&state.superseded).any(|c| commit_key(c) == key);
             return if catalogued && !state.uncatalogued { Judged::Goes } else { Judged::Stays };
         }
-        // What was made of the archive as it was says nothing about it as it is.
+        // Files that were made after the last seal do not describe the archive as it is now.
         let is_old = key == MARKER || key.starts_with(RECORDS) || is_after_seal(key);
         if is_old || lost.contains(key) {
             return Judged::Goes;
@@ -324,8 +324,8 @@ impl Archive {
         }
     }
 
-    /// The hash and the size of every payload file. Data files are known by their commits, read back before
-    /// those were made, artifacts by who wrote them.
+    /// The hash and the size of every payload file. The hashes of data files come from their commits, before which the
+    /// files were read back, and those of artifacts from the run that wrote them.
     async fn payload(
         &self,
         state: &ArchiveIndex,
@@ -334,7 +334,7 @@ impl Archive {
     ) -> Result<BTreeMap<String, (String, u64)>> {
         let files = state.commits.iter().flat_map(|commit| &commit.files);
         let committed: HashMap<&str, _> = files.map(|file| (file.key.as_str(), file)).collect();
-        // A listing may leave out what is there.
+        // A listing may omit files that exist.
         let listed = state.run.iter().flat_map(|run| run.artifact_files.iter().flatten());
         let artifacts = known.written.keys().chain(listed.map(|file| &file.path));
         for key in committed.keys().copied().chain(artifacts.map(String::as_str)) {
@@ -357,7 +357,7 @@ impl Archive {
                         "{key} has {size} bytes, its commit says {}; the archive is not sealed",
                         file.bytes
                     ))
-                    .hint("run the same command again: it reads again what is wrong"));
+                    .hint("run the same command again: it reads the affected chunks again"));
                 }
                 None if is_artifact(&key) => {
                     let found = hash_object(&self.store, &key).await?;
@@ -366,7 +366,7 @@ impl Archive {
                         None => return Err(stranger(&key)),
                     }
                 }
-                // What a living run has written it commits and seals; what is over was removed, or is now.
+                // A living run commits and seals its own files. The files of dead runs were removed, or are removed now.
                 None if self.owner(state, &owners, &key) != Owner::Stranger => continue,
                 None => return Err(stranger(&key)),
             };
@@ -382,11 +382,11 @@ enum Judged {
     Stranger,
 }
 
-/// What is known of artifacts: the hashes that this run has written, and those that were recorded before.
+/// The known hashes of artifacts: those that this run has written, and those that were recorded before.
 struct Known {
     written: Hashes,
     recorded: Vec<Arc<Hashes>>,
-    /// An older version took the seal off, and kept no record.
+    /// Whether an older version has removed the seal without keeping a record.
     no_record: bool,
 }
 
@@ -404,7 +404,7 @@ impl Known {
     }
 }
 
-/// Whether a key is one of a file that is neither rows nor a dump.
+/// Whether a key is that of a payload file that is neither rows nor a dump.
 pub fn is_artifact(key: &str) -> bool {
     key.split('/').nth(2) == Some("_artifacts")
 }
@@ -426,7 +426,7 @@ fn same_commits(one: &ArchiveIndex, other: &ArchiveIndex) -> bool {
     one.commits.len() == other.commits.len() && one.commits.iter().zip(&other.commits).all(same)
 }
 
-/// A table is divided in one way in all of its chunks, and all tables of a file are of one version of it.
+/// Checks that a table is divided in the same way in all of its chunks, and that all tables of a file come from one version of it.
 fn one_version(commits: &[Arc<Commit>]) -> Result<()> {
     let mut of_table = HashMap::<TableId, Division>::new();
     let mut of_file = HashMap::<&str, Division>::new();

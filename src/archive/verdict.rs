@@ -9,14 +9,14 @@ use crate::hash::sha256;
 use crate::model::{Level, Open, SourceInfo, TableId, Verdict};
 use crate::window::{Slice, Window};
 
-/// What [`VerdictRecord::archive`] is of an archive with this tag manifest.
+/// The value of [`VerdictRecord::archive`] for an archive with this tag manifest.
 pub fn archive_hash(tags: &Hashes) -> String {
     let lines = tags.iter().filter(|(key, _)| ![VERDICT, REPORT].contains(&key.as_str()));
     let lines = lines.map(|(key, hash)| (key.clone(), hash.clone())).collect();
     sha256(bag::manifest(&lines).as_bytes())
 }
 
-/// What a comparison of an archive with its sources came to.
+/// The result of a comparison of an archive with its sources.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VerdictRecord {
     /// Version of the archive format.
@@ -26,25 +26,25 @@ pub struct VerdictRecord {
     /// The SHA-256, in hexadecimal, of the lines of the tag manifest, those of `catalog/verdict.json` and `report.html`
     /// left out. The verdict is valid as long as the archive has this one.
     pub archive: String,
-    /// The answer.
+    /// The verdict.
     pub verdict: Verdict,
-    /// When the sources were asked first, RFC 3339.
+    /// When the first source was asked, RFC 3339.
     pub started: String,
-    /// When the last of them had answered, RFC 3339.
+    /// When the last source had answered, RFC 3339.
     pub ended: String,
-    /// What was asked for: `statistics` (by default), `deep`, or `sample N%`.
+    /// The requested depth: `statistics` (the default), `deep`, or `sample N%`.
     pub depth: String,
     /// The sources as they described themselves, without any secret.
     pub sources: Vec<SourceInfo>,
-    /// What stands in the way.
+    /// The open points.
     pub open: Vec<Open>,
     /// What was compared, by table and level.
     pub compared: Vec<Compared>,
-    /// The chunks that the source has otherwise now. The next export reads them again.
+    /// The chunks of which the source has other rows now. The next export reads them again.
     pub stale: Vec<Stale>,
     /// What the user left out.
     pub excluded: Vec<String>,
-    /// What was not compared and does not stand in the way.
+    /// Notes on what was not compared and is not an open point.
     pub notes: Vec<String>,
 }
 
@@ -55,15 +55,15 @@ pub struct Compared {
     pub table: TableId,
     /// How.
     pub level: Level,
-    /// How many chunks were compared, the different ones included.
+    /// How many chunks were compared, including the different ones.
     pub chunks: u64,
     /// How many of them are different.
     pub different: u64,
-    /// The time of the chunks that are equal, merged.
+    /// The windows of the chunks that are equal, merged.
     pub equal: Vec<Window>,
 }
 
-/// A chunk that the source has otherwise now.
+/// A chunk of which the source has other rows now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stale {
     /// The table.

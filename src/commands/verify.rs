@@ -1,5 +1,5 @@
-//! The verb `verify`: bytes against manifests, files against the catalog, the catalog against itself, and each
-//! the other way round. It believes none of them alone, and changes nothing but the record of the last verdict.
+//! The verb `verify`: compares bytes with manifests, files with the catalog, the parts of the catalog with each other,
+//! and each of these in both directions. It trusts none of them alone, and changes only the record of the last verdict.
 //!
 //! `records` compares the manifests and the catalog, `work` has the threads that read everything else: `file` the files of a
 //! chunk, which `decode` decodes and `pages` bounds in memory, and `dump` a dump to its end. `against` asks the sources again.
@@ -35,7 +35,7 @@ use crate::source::aptible::expand;
 use crate::store::Store;
 use crate::store::reading::hash_object;
 
-/// What was found, for people and for `--json`.
+/// The result, for people and for `--json`.
 #[derive(Debug, Serialize)]
 pub struct Report {
     /// Always `verify`.
@@ -44,7 +44,7 @@ pub struct Report {
     pub status: ReportStatus,
     /// Where the archive is.
     pub archive: String,
-    /// Whether only sizes and manifests were looked at.
+    /// Whether only sizes and manifests were compared.
     pub quick: bool,
     /// Whether every byte was hashed and nothing decoded.
     pub hash_only: bool,
@@ -56,18 +56,18 @@ pub struct Report {
     pub chunks: usize,
     /// Native dumps in the catalog.
     pub dumps: usize,
-    /// Data files and artifacts that were read to their end (with `--quick`: whose size was compared).
+    /// Data files and artifacts that were read to the end, or with `--quick`, whose size was compared.
     pub files: u64,
     /// Data files and artifacts that the archive should hold.
     pub files_listed: u64,
-    /// Bytes of those that were read.
+    /// Bytes of the files that were read.
     pub bytes: u64,
-    /// Rows decoded (with `--quick` and `--hash-only`: counted in the catalog).
+    /// Rows that were decoded, or with `--quick` and `--hash-only`, that the catalog counts.
     pub rows: u64,
-    /// What the sources say, where they were asked.
+    /// The comparison with the sources, if they were asked.
     #[serde(flatten)]
     pub against: Option<Against>,
-    /// Everything that is wrong: what is wrong with the data comes first, what follows from it last.
+    /// All faults. Those of the data come first, and those that follow from others last.
     pub faults: Vec<Fault>,
     /// Files that could not be decoded within `--memory`.
     pub unchecked: Vec<Fault>,
@@ -90,24 +90,24 @@ pub enum ReportStatus {
     /// No fault was found, but the archive is not sealed.
     #[serde(rename = "unsealed")]
     Unsealed,
-    /// No fault was found, but not all could be decoded.
+    /// No fault was found, but not everything could be decoded.
     #[serde(rename = "unfinished")]
     Unfinished,
 }
 
-/// What a fault concerns, in the order in which a reader wants to know.
+/// What a fault concerns, the most important first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Concern {
-    /// The rows: a payload file is missing, changed, or no plain file.
+    /// The rows: a payload file is missing, has changed, or is not a plain file.
     Data,
-    /// What is recorded of them: manifests and catalog.
+    /// The records about the rows: manifests and catalog.
     Records,
-    /// Sums over records, which are wrong whenever a record is.
+    /// Sums over records, which are wrong whenever a record is wrong.
     Sums,
 }
 
-/// Something that is wrong, and where.
+/// A fault, and where it is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Fault {
     /// What it concerns.
@@ -172,8 +172,8 @@ pub async fn verify(place: &Location, options: Options, progress: &Progress) -> 
     })
 }
 
-/// Verifies an archive, and then asks its sources whether they have what it holds. `flags` name the sources; without
-/// them they are those that the archive records.
+/// Verifies an archive, and then asks its sources whether they still have its rows. `flags` name the sources. Without
+/// them, the sources are those that the archive records.
 pub async fn verify_against_source(
     place: &Location,
     options: Options,
@@ -183,7 +183,7 @@ pub async fn verify_against_source(
     progress: &Progress,
     interrupt: Interrupt,
 ) -> Result<Report> {
-    // What is compared is this archive: should another run change it meanwhile, the verdict is none.
+    // The verdict is about the archive as it is now. It is void if another run changes the archive meanwhile.
     let seen = Archive::open(place).await?.store().get(TAG_MANIFEST).await?;
     let mut report = interrupt.or(verify(place, options, progress)).await?;
     if !matches!(report.status, ReportStatus::Ok | ReportStatus::Unfinished) {
@@ -228,20 +228,20 @@ struct Check {
     store: Store,
     options: Options,
     progress: Progress,
-    /// The files that are there, with their sizes.
+    /// The files of the archive, with their sizes.
     present: Arc<BTreeMap<String, u64>>,
-    /// What is there and is no plain file.
+    /// Entries that are not plain files.
     irregular: Vec<(String, &'static str)>,
     faults: BTreeSet<Fault>,
     unchecked: BTreeSet<Fault>,
-    /// A run has begun to extend a sealed archive, and was killed before it had taken off the seal.
+    /// Whether a run has begun to extend a sealed archive, and was killed before it had removed the seal.
     unfinished: bool,
     files: u64,
     bytes: u64,
     rows: u64,
 }
 
-/// What the manifests and the catalog say, which the files are to be compared with.
+/// The records of the manifests and the catalog, with which the files are compared.
 #[derive(Default)]
 struct Records {
     tables: usize,
@@ -254,27 +254,27 @@ impl Check {
         self.faults.insert(Fault { concern, place: place.to_owned(), fault: fault.into() });
     }
 
-    /// A fault of a file: of the data, if it is payload.
+    /// Adds the fault of a file, which concerns the rows if the file is payload.
     fn file_fault(&mut self, key: &str, fault: impl Into<String>) {
         let concern = if key.starts_with("data/") { Concern::Data } else { Concern::Records };
         self.fault(concern, key, fault);
     }
 
-    /// An archive is a tree of plain files. What lies behind a link is not in it, and a pipe would be waited
-    /// for without end, so none of them is opened.
+    /// Adds a fault for everything that is not a plain file. The target of a link is not in the archive, and reading a
+    /// pipe would never end, so none of them is opened.
     fn name_irregular(&mut self) {
         for (key, what) in self.irregular.clone() {
             self.file_fault(&key, format!("it is {what}"));
         }
     }
 
-    /// The content of a file; `None` where there is none that could be read, which is named elsewhere.
+    /// The content of a file; `None` if it is missing or is not a plain file, which is reported elsewhere.
     async fn read(&self, key: &str) -> Result<Option<Bytes>> {
         if self.present.contains_key(key) { self.store.get(key).await } else { Ok(None) }
     }
 
     fn hint(&self, sealed: bool) -> Option<&'static str> {
-        // Of artifacts no run can tell whether what it would read is what was lost.
+        // No run can tell whether the artifacts that it would save are those that were lost.
         let damaged = |fault: &Fault| fault.concern == Concern::Data && !is_artifact(&fault.place);
         match () {
             () if self.faults.iter().any(damaged) => Some(
@@ -292,7 +292,7 @@ impl Check {
         }
     }
 
-    /// An archive without a seal: what was committed must be there and whole.
+    /// Checks an archive without a seal, whose committed files must be there and intact.
     async fn unsealed(&mut self, archive: &Archive) -> Result<Records> {
         match archive.state().await {
             Ok(state) => {

@@ -285,7 +285,7 @@ impl TableQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Identity, ReadMode, SplitPoints, TableId};
+    use crate::model::{SplitPoints, TableId};
     use crate::window::SECOND;
     use proptest::prelude::*;
 
@@ -296,16 +296,7 @@ mod tests {
             schema: "r".into(),
             table: "t".into(),
         };
-        Arc::new(Table {
-            id,
-            columns: vec![],
-            data_ranges,
-            split_points,
-            time_column: None,
-            resolution_nanos: 1,
-            read_mode: ReadMode::Windows,
-            identity: Identity::default(),
-        })
+        Arc::new(Table { data_ranges, split_points, ..Table::new(id, vec![]) })
     }
 
     fn window(from: i64, to: i64) -> Window {

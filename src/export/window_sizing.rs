@@ -189,21 +189,14 @@ pub fn width_after(commits: &[&Commit], first: i64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Identity, ReadMode, SplitPoints, TableId};
+    use crate::model::TableId;
 
     #[test]
     fn the_first_window_is_as_wide_as_the_size_of_its_table_allows() {
         let [source, database, schema, table] = ["s", "d", "r", "t"].map(str::to_owned);
-        let table = Table {
-            id: TableId { source, database, schema, table },
-            columns: vec![],
-            data_ranges: vec![Window { from: 0, to: 2000 * DAY }],
-            split_points: SplitPoints::None,
-            time_column: None,
-            resolution_nanos: 1,
-            read_mode: ReadMode::Windows,
-            identity: Identity::default(),
-        };
+        let id = TableId { source, database, schema, table };
+        let data_ranges = vec![Window { from: 0, to: 2000 * DAY }];
+        let table = Table { data_ranges, ..Table::new(id, vec![]) };
         let all = Window { from: 0, to: 1000 * DAY };
         let of = |rows, bytes| first_width(&table, Some(all), Size { rows, bytes });
         assert_eq!(of(None, None), None);

@@ -1,4 +1,4 @@
-//! What the sources say of an archive: the verdict, and what stands in the way.
+//! Prints the comparison of an archive with its sources: the verdict and the open points.
 
 use std::io;
 
@@ -9,7 +9,7 @@ use moveout::text::several;
 
 use super::{Out, SHOWN, verdict};
 
-/// The last verdict, as `status` has it.
+/// Prints the last verdict for `status`.
 pub(super) fn last(out: Out<'_>, last: &VerdictStatus) -> io::Result<()> {
     let text = match last.verdict {
         Some(Verdict::Safe) => verdict(last.valid, "SAFE TO CANCEL"),
@@ -74,7 +74,7 @@ pub(super) fn level(level: Level) -> &'static str {
     }
 }
 
-/// What stands in the way, each with what to do about it.
+/// Prints the open points, each with what to do about it.
 pub(super) fn open_points(out: Out<'_>, open: &[Open]) -> io::Result<()> {
     for open in open.iter().take(SHOWN) {
         let of =

@@ -208,7 +208,7 @@ pub(in crate::source) fn is_same_sum(one: f64, other: f64, count: u64, largest: 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Identity, ReadMode, Role, SplitPoints, TableId};
+    use crate::model::{ReadMode, Role, TableId};
 
     struct Plain;
 
@@ -273,16 +273,7 @@ mod tests {
         let columns = columns.iter().map(|(name, data_type)| {
             Column::new(*name, *name, Role::Column, "", data_type.clone())
         });
-        Table {
-            id,
-            columns: columns.collect(),
-            data_ranges: Vec::new(),
-            time_column: None,
-            resolution_nanos: 1,
-            split_points: SplitPoints::None,
-            read_mode: ReadMode::Whole,
-            identity: Identity::default(),
-        }
+        Table { read_mode: ReadMode::Whole, ..Table::new(id, columns.collect()) }
     }
 
     fn stats(name: &str, count: u64, ends: Option<(&str, &str)>, sum: Option<&str>) -> ColumnStats {

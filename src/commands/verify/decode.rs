@@ -1,5 +1,5 @@
-//! SYNC: one Parquet file, decoded row group by row group. Memory is bounded by a share of it: what would take more is told
-//! before it is taken.
+//! SYNC: decodes a Parquet file row group by row group. Its memory is limited to a share: a file that would take more is
+//! reported before the memory is taken.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -26,14 +26,14 @@ use crate::fingerprint::Fingerprint;
 use crate::model::{Column, Role};
 use crate::store::reading::Reading;
 
-/// Compressed bytes of a row group that are worth to be decoded by several threads, column by column.
+/// The compressed size of a row group from which on several threads decode it, column by column.
 const WORTH_THREADS: u64 = 256 << 10;
 
-/// What keeps a file from being decoded to its end.
+/// Why a file could not be decoded to its end.
 pub(super) enum Broken {
-    /// It is not what the commit says.
+    /// It is not the file that the commit describes.
     Fault(String),
-    /// It would take more memory than there is.
+    /// It would take more memory than is allowed.
     TooLarge(String),
     /// The store cannot be read.
     Unread(Error),
@@ -53,7 +53,7 @@ impl From<ParquetError> for Broken {
 
 type Result<T> = std::result::Result<T, Broken>;
 
-/// The bytes of a file: all of them where they are few, otherwise as they are needed.
+/// The bytes of a file. A small file is in memory, and a large one is read as needed.
 pub(super) enum Content {
     Whole(Bytes),
     Parts(Reading),
@@ -66,7 +66,7 @@ impl Content {
             Self::Whole(bytes) => {
                 let within = range.start <= range.end && range.end <= bytes.len() as u64;
                 let what = || Broken::Fault("it ends before what its footer names".to_owned());
-                // What lies in memory has places that a `usize` can name.
+                // Positions in memory fit into a `usize`.
                 let slice = within.then(|| bytes.slice(range.start as usize..range.end as usize));
                 slice.ok_or_else(what)
             }
@@ -74,7 +74,7 @@ impl Content {
     }
 }
 
-/// A file whose footer was read and is that of its commit.
+/// A file whose footer was read and matches its commit.
 pub(super) struct Decoder<'a> {
     content: Content,
     file: &'a FileRecord,
@@ -114,7 +114,7 @@ impl<'a> Decoder<'a> {
         Ok(Self { content, file, metadata, columns, sorted_by, order, batch_rows, share })
     }
 
-    /// Decodes it to its end, for statistics in the order of its rows. `held` says how many cores this thread has taken.
+    /// Decodes the file to its end for statistics, in the order of its rows. `held` is the number of cores of this thread.
     pub(super) fn gather(mut self, stats: &mut Stats, cores: &Cores, held: usize) -> Result<u64> {
         let mut rows = 0;
         for at in 0..self.metadata.metadata().num_row_groups() {
@@ -122,7 +122,7 @@ impl<'a> Decoder<'a> {
             let group = self.metadata.metadata().row_group(at);
             let is_worth = group.compressed_size().unsigned_abs() >= WORTH_THREADS;
             let idle = cores.idle();
-            // Each thread has a page, once as it is stored and once as values.
+            // Each thread holds one page, both as it is stored and as values.
             let fit = largest_page.saturating_mul(2 * (idle as u64 + 1)) <= self.share as u64;
             rows += if is_worth && fit && idle > 0 && self.columns.len() > 1 {
                 let group_rows = group.num_rows();
@@ -144,7 +144,7 @@ impl<'a> Decoder<'a> {
         self.end(rows)
     }
 
-    /// The columns of a row group, several at once; each of them in the order of its rows.
+    /// Decodes the columns of a row group, several at once but each in the order of its rows.
     fn by_column(
         &mut self,
         at: usize,
@@ -186,7 +186,7 @@ impl<'a> Decoder<'a> {
         Ok(rows.unsigned_abs())
     }
 
-    /// Decodes it to its end, for a fingerprint.
+    /// Decodes the file to its end for a fingerprint.
     pub(super) fn fingerprint(self) -> Result<Fingerprint> {
         let mut fingerprint = Fingerprint::default();
         self.read(&mut |columns, batch| {
@@ -195,7 +195,7 @@ impl<'a> Decoder<'a> {
         Ok(fingerprint)
     }
 
-    /// Decodes it to its end, and gives each batch with its columns. Returns the number of rows.
+    /// Decodes the file to its end and passes on each batch with its columns. Returns the number of rows.
     pub(super) fn read(
         mut self,
         give: &mut dyn FnMut(&[Column], &RecordBatch) -> Result<()>,
@@ -215,7 +215,7 @@ impl<'a> Decoder<'a> {
         self.end(rows)
     }
 
-    /// All of its rows have been seen, and were so many.
+    /// Checks the number of rows at the end of the file.
     fn end(&self, rows: u64) -> Result<u64> {
         if !self.order.holds() {
             return Err(Broken::Fault("its rows are not in the order that it claims".to_owned()));
@@ -270,7 +270,7 @@ fn panicked() -> Broken {
     Broken::Fault("it cannot be decoded: the decoder panicked".to_owned())
 }
 
-/// The bytes of a row group, and where they begin in their file.
+/// The bytes of a row group, and the position in the file at which they begin.
 #[derive(Clone)]
 struct Window {
     start: u64,
@@ -334,12 +334,12 @@ fn metadata(content: &Content, file: &FileRecord) -> Result<ParquetMetaData> {
     }
 }
 
-// A file explains itself; one that was swapped for another explains that.
+// The metadata of a file name its table, so they show that it was swapped for another one.
 fn foreign(metadata: &ParquetMetaData, commit: &Commit) -> Option<String> {
     let entries = metadata.file_metadata().key_value_metadata();
     let found =
         |key: &str| entries.into_iter().flatten().find(|entry| entry.key == key)?.value.as_deref();
-    // As version 1 has it, or as it is now.
+    // The name is that of version 1 of the format or that of the current one.
     let long_name = commit.slice.long_name();
     let is_long = found("moveout.slice") == Some(long_name.as_str());
     let slice = if is_long { long_name } else { commit.slice.to_string() };
@@ -361,7 +361,7 @@ fn foreign(metadata: &ParquetMetaData, commit: &Commit) -> Option<String> {
     )
 }
 
-/// The column by which a file claims that its rows are sorted: in one way in all of its row groups.
+/// The column by which a file claims that its rows are sorted, which must be the same in all of its row groups.
 fn sorted_by(metadata: &ParquetMetaData) -> std::result::Result<Option<usize>, String> {
     let mut claims = metadata.row_groups().iter().map(|group| group.sorting_columns());
     let Some(Some(first)) = claims.next() else {
@@ -379,7 +379,7 @@ fn sorted_by(metadata: &ParquetMetaData) -> std::result::Result<Option<usize>, S
     }
 }
 
-/// What the catalog says of the types of columns; archives of version 1 say nothing.
+/// Compares the types of the columns with those in the catalog, which archives of version 1 do not record.
 fn other_types(metadata: &ParquetMetaData, commit: &Commit) -> Option<String> {
     let fields = metadata.file_metadata().schema_descr().root_schema().get_fields();
     let pairs = fields.iter().zip(&commit.columns);

@@ -1,4 +1,4 @@
-//! One native dump: its bytes, what it is when it is decompressed, and whether that is whole by the signs of its format.
+//! Checks a native dump: its bytes, its decompressed content, and whether that is complete by the signs of its format.
 
 use crate::archive::commit::FileRecord;
 use crate::commands::verify::file::{Checked, size_fault};
@@ -7,7 +7,7 @@ use crate::export::dump_reader::read_stored;
 use crate::model::DumpRecord;
 use crate::store::Store;
 
-/// Reads a dump to its end, or only looks at its size. `Err` is for a store that cannot be read.
+/// Reads a dump to its end, or only compares its size. `Err` means that the store cannot be read.
 pub(super) async fn check_dump(
     store: &Store,
     file: &FileRecord,
@@ -16,7 +16,7 @@ pub(super) async fn check_dump(
     quick: bool,
     checked: &mut Checked,
 ) -> Result<()> {
-    // Its hash comes with its content.
+    // The hash is compared while the content is read.
     let mut fault = size_fault(file, size);
     if fault.is_none() && !quick {
         fault = match read_stored(store, &file.key, &dump.format, true).await? {

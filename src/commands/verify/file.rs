@@ -1,5 +1,5 @@
-//! SYNC: one chunk's files: their bytes, and their rows decoded to the last page and compared with what its commit says of
-//! them: rows, columns, statistics, names in the metadata.
+//! SYNC: checks the files of a chunk: hashes their bytes, decodes their rows to the last page, and compares them with the
+//! commit: rows, columns, statistics, and names in the metadata.
 
 use arrow::array::RecordBatch;
 
@@ -13,11 +13,11 @@ use crate::hash::sha256;
 use crate::model::{Column, Role};
 use crate::store::Store;
 
-/// A file that is so small is read once, to be hashed and decoded in memory. The parts of a larger one are in the page cache
-/// when they are read again.
+/// A file up to this size is read once, and is hashed and decoded in memory. A larger one is read twice, which costs little
+/// because its parts are still in the page cache.
 const SMALL_BYTES: u64 = 8 << 20;
 
-/// What came of the files of a chunk.
+/// The result for the files of a chunk.
 #[derive(Debug, Default)]
 pub(super) struct Checked {
     pub(super) files: u64,
@@ -27,20 +27,20 @@ pub(super) struct Checked {
     pub(super) unchecked: Vec<Fault>,
 }
 
-/// What is wrong with a file: its key and the fault.
+/// The faults, each with the key of its file.
 pub(super) type Fault = (String, String);
 
-/// What decoding may take.
+/// The resources for decoding.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Means<'a> {
     /// Bytes of memory.
     pub(super) share: usize,
-    /// The cores that all threads share; this one has taken `held` of them.
+    /// The cores that all threads share, of which this one has taken `held`.
     pub(super) cores: &'a Cores,
     pub(super) held: usize,
 }
 
-/// What the size of a file says, which the store says.
+/// The fault of a file whose size in the store is not the recorded one.
 pub(super) fn size_fault(file: &FileRecord, size: Option<u64>) -> Option<String> {
     match size {
         None => Some("it is missing".to_owned()),
@@ -51,8 +51,8 @@ pub(super) fn size_fault(file: &FileRecord, size: Option<u64>) -> Option<String>
     }
 }
 
-/// Reads all files of a chunk, whose sizes the store says. Without `means` their bytes are hashed and not decoded. `Err` is
-/// for a store that cannot be read.
+/// Reads all files of a chunk, which have these sizes in the store. Without `means`, their bytes are hashed but not decoded.
+/// `Err` means that the store cannot be read.
 pub(super) fn check_chunk(
     store: &Store,
     commit: &Commit,
@@ -75,7 +75,7 @@ pub(super) fn check_chunk(
         };
         checked.files += 1;
         checked.bytes += file.bytes;
-        // What is not the file that was written need not be decoded to be named.
+        // A file with other bytes is reported without being decoded.
         let Some(means) = means.filter(|_| !damaged) else { continue };
         let decoded = Decoder::open(content, commit, file, means.share).and_then(|decoder| {
             let stats = stats.get_or_insert_with(|| Stats::new(&decoder.columns));
@@ -96,7 +96,7 @@ pub(super) fn check_chunk(
     Ok(checked)
 }
 
-/// The bytes of a file, if they are those that the catalog records: only what is to be decoded stays in memory.
+/// The bytes of a file, if they are those that the catalog records. They stay in memory only if they are to be decoded.
 fn hashed(
     store: &Store,
     file: &FileRecord,
@@ -116,7 +116,7 @@ fn hashed(
     if hash == file.sha256 { Ok(Ok(content)) } else { other() }
 }
 
-/// What was decoded of all files together, against the commit.
+/// Compares the decoded rows of all files together with the commit.
 fn compare(commit: &Commit, stats: Option<Stats>, checked: &mut Checked) {
     let (rows, faults) = (checked.rows, &mut checked.faults);
     let place = || match commit.files.first() {
@@ -129,7 +129,7 @@ fn compare(commit: &Commit, stats: Option<Stats>, checked: &mut Checked) {
     }
     if let Some(stats) = stats {
         for (found, recorded) in stats.finish().into_iter().zip(&commit.columns) {
-            // What a column is was compared with each file.
+            // The properties of the columns were compared for each file.
             if found.clone().values_alone() != recorded.clone().values_alone() {
                 faults.push((
                     place(),
@@ -161,7 +161,7 @@ fn shown(value: &Option<String>) -> &str {
 fn time_outside(commit: &Commit) -> Option<String> {
     let time = commit.columns.iter().find(|column| column.role == Role::Time)?;
     let window = commit.slice.window()?;
-    // InfluxDB 3 takes the very last nanosecond, after which no window can end.
+    // InfluxDB 3 accepts the very last nanosecond, after which no window can end.
     let last = |time: i64| time == i64::MAX && window.to == i64::MAX;
     let within = |time: i64| window.contains(time) || last(time);
     let inside =
@@ -170,7 +170,7 @@ fn time_outside(commit: &Commit) -> Option<String> {
         .then(|| "it has rows outside of its window".to_owned())
 }
 
-/// The fingerprint of the rows of a chunk, as its files have them; or what keeps one of them from being decoded.
+/// The fingerprint of the rows in the files of a chunk, or the reason why one of them cannot be decoded.
 pub(super) fn fingerprint(
     store: &Store,
     commit: &Commit,
@@ -193,8 +193,8 @@ pub(super) fn fingerprint(
     Ok(Ok(all))
 }
 
-/// Gives the rows of a chunk, batch by batch with their columns. No row is given of a file whose bytes are not those that
-/// the catalog records.
+/// Passes on the rows of a chunk, batch by batch with their columns. No row is passed on from a file whose bytes are not
+/// those that the catalog records.
 pub(in crate::commands) fn read_chunk(
     store: &Store,
     commit: &Commit,

@@ -1,11 +1,11 @@
-//! PURE: how much memory the decoding of a Parquet file takes, found out before it is taken. A page is decoded
-//! whole, and a few kilobytes of compressed data may claim to be a gigabyte.
+//! PURE: computes how much memory the decoding of a Parquet file takes, before the memory is taken. A page is decoded as
+//! a whole, and a few kilobytes of compressed data may claim to be a gigabyte.
 
 use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
 
-/// What the rows of a batch should take at most, in bytes.
+/// The most bytes that the rows of a batch should take.
 const BATCH_BYTES: u64 = 8 << 20;
-/// Rows of a batch, where they are small.
+/// The most rows of a batch.
 const BATCH_ROWS: u64 = 8192;
 
 /// Whether the compressed bytes of each row group, which are read together, fit into a share of the memory.
@@ -14,12 +14,12 @@ pub(super) fn fits(metadata: &ParquetMetaData, share: usize) -> Result<(), Strin
     spans(largest.unwrap_or(0).unsigned_abs(), share)
 }
 
-/// So many rows that a batch stays small, also where single values are large.
+/// The number of rows with which a batch stays small, even if single values are large.
 pub(super) fn batch_rows(metadata: &ParquetMetaData) -> usize {
     let of_group = |group: &RowGroupMetaData| {
         let rows = group.num_rows().unsigned_abs().max(1);
         let columns = group.columns().iter().map(|column| {
-            // A value in a dictionary counts once in a page, and in a batch as often as it occurs.
+            // A dictionary holds a value once, but a batch holds it as often as it occurs.
             let values = column.unencoded_byte_array_data_bytes().unwrap_or(0);
             values.max(column.uncompressed_size()).unsigned_abs()
         });
@@ -29,13 +29,13 @@ pub(super) fn batch_rows(metadata: &ParquetMetaData) -> usize {
     metadata.row_groups().iter().map(of_group).min().unwrap_or(BATCH_ROWS) as usize
 }
 
-/// Whether so many bytes fit into a share of the memory, in which the columns of a row group lie.
+/// Checks that the columns of a row group, which take so many bytes, fit into a share of the memory.
 pub(super) fn spans(bytes: u64, share: usize) -> Result<(), String> {
     if bytes > share as u64 { Err(too_large("a row group", bytes)) } else { Ok(()) }
 }
 
-/// Whether each page of a row group fits into a share of the memory: once as a page, and once more as values. `bytes` are
-/// those of the file from a place on, where they were read. Returns the size of the largest page.
+/// Checks that each page of a row group fits into a share of the memory twice, as a page and as values. `bytes` returns
+/// the bytes of the file at a position, if they were read. Returns the size of the largest page.
 pub(super) fn fit<'a>(
     group: &RowGroupMetaData,
     bytes: impl Fn(u64, u64) -> Option<&'a [u8]>,
@@ -68,7 +68,7 @@ fn largest_page(mut chunk: &[u8]) -> u64 {
         let next = usize::try_from(sizes.compressed).ok().and_then(|size| size.checked_add(header));
         match next.and_then(|next| chunk.get(next..)) {
             Some(rest) => chunk = rest,
-            None => break, // it is cut: the decoder says so
+            None => break, // the chunk is cut, which the decoder reports
         }
     }
     largest
@@ -129,12 +129,12 @@ impl Thrift<'_> {
         None
     }
 
-    /// An integer that cannot be negative, in zigzag form.
+    /// A non-negative integer in zigzag encoding.
     fn size(&mut self) -> Option<u64> {
         self.varint().map(|value| value >> 1)
     }
 
-    /// The type of the next field and, in `id`, its number; the inner `None` at the end of the struct.
+    /// The type of the next field, whose number is added to `id`. The inner `None` is the end of the struct.
     fn field(&mut self, id: &mut u64) -> Option<Option<u8>> {
         let head = self.byte()?;
         if head == 0 {
@@ -152,7 +152,7 @@ impl Thrift<'_> {
             return None;
         }
         match kind {
-            1 | 2 => {} // a boolean stands in the type
+            1 | 2 => {} // the type is the value of a boolean
             3 => drop(self.byte()?),
             4..=6 => drop(self.varint()?),
             7 => self.step(8)?,
@@ -230,7 +230,7 @@ mod tests {
             assert!(check(&file, 64 << 20).unwrap_err().contains("text takes 41 MiB"));
             assert_eq!(check(&file, 128 << 20), Ok(()));
         }
-        // Many pages that are small each.
+        // Many pages, each of which is small.
         let many: Vec<String> = (0..400).map(|n| format!("{n}{}", "a".repeat(100 << 10))).collect();
         assert_eq!(check(&file(&many, false), 16 << 20), Ok(()));
     }
@@ -239,7 +239,7 @@ mod tests {
     fn a_batch_is_as_large_as_its_rows_allow() {
         let of = |values: &[String]| batch_rows(&metadata(&file(values, true)));
         assert_eq!(of(&vec!["a".to_owned(); 10_000]), 8192);
-        // In the dictionary this value stands once.
+        // The dictionary holds this value only once.
         let large = of(&vec!["a".repeat(1 << 20); 50]);
         assert!((1..=8).contains(&large), "{large}");
     }

@@ -1,5 +1,5 @@
-//! The records of a sealed archive: the manifests, the catalog and the names of the files, each compared with
-//! the others. No data file is opened here.
+//! Checks the records of a sealed archive, by comparing the manifests, the catalog and the names of the files with each
+//! other. No data file is opened here.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,7 +23,7 @@ use crate::error::Result;
 use crate::model::{Division, TableId};
 use crate::store::reading::hash_object;
 
-/// How often the tag manifest is read again where it is another one meanwhile.
+/// How often the tag manifest is read again if it changes meanwhile.
 const LOOKS: usize = 3;
 
 impl Check {
@@ -38,7 +38,7 @@ impl Check {
         Ok(Records { tables, commits, hashes })
     }
 
-    /// Every tag file is listed, and is what the tag manifest says.
+    /// Checks that every tag file is listed and matches the tag manifest.
     async fn tag_files(&mut self) -> Result<()> {
         let Some(mut tags) = self.manifest(TAG_MANIFEST).await? else { return Ok(()) };
         let dumps = self.present.contains_key(DUMPS).then_some(DUMPS);
@@ -48,7 +48,7 @@ impl Check {
         }
         let mut wrong = self.wrong_tags(&tags).await?;
         for _ in 0..LOOKS {
-            // A verdict or a report may be put into the archive meanwhile, which changes nothing else.
+            // A verdict or a report may be added meanwhile, which changes nothing else.
             let Some(bytes) = self.store.get(TAG_MANIFEST).await?.filter(|_| !wrong.is_empty())
             else {
                 break;
@@ -66,7 +66,7 @@ impl Check {
         Ok(())
     }
 
-    /// Files that are not what the tag manifest says.
+    /// Files that do not match the tag manifest.
     async fn wrong_tags(&self, tags: &Hashes) -> Result<Vec<(String, String)>> {
         let mut wrong = Vec::new();
         for (key, hash) in tags {
@@ -101,7 +101,7 @@ impl Check {
         }
     }
 
-    /// What the manifest lists is there, and nothing else is.
+    /// Checks that exactly the files that the manifest lists are there.
     fn payload(&mut self, hashes: &Hashes) {
         for key in hashes.keys() {
             match (self.present.contains_key(key), key.starts_with("data/")) {
@@ -120,7 +120,7 @@ impl Check {
         }
     }
 
-    /// Whatever else lies in the folder belongs to a living run, to one that was killed, or to nobody.
+    /// Checks the other files in the folder, each of which belongs to a living run, to a killed run, or to nobody.
     async fn strangers(&mut self, archive: &Archive) -> Result<()> {
         let known = |key: &str| {
             key.starts_with("data/")
@@ -137,18 +137,18 @@ impl Check {
         }
         let at_work = match archive.state().await {
             Ok(state) => state.living("").next().is_some(),
-            Err(_) => false, // the catalog is broken, and named as such elsewhere
+            Err(_) => false, // the catalog is broken, which is reported elsewhere
         };
         for key in strangers {
             match self.is_of_a_run(&key).await? {
                 Some(amends) if at_work || amends => {}
-                // The first steps of taking off the seal: the archive is whole, the run is not.
+                // A run was killed before it had removed the seal, so the archive is still complete.
                 Some(_) => self.unfinished = true,
                 None => self.file_fault(&key, "it does not belong to the archive"),
             }
         }
         for staged in &staged {
-            // What was being put into the archive after its seal is not a part of it.
+            // A file that was being added after the seal is not part of the archive.
             let is_amendment = is_after_seal(&staged.key) || staged.key == TAG_MANIFEST;
             let fault = match is_written_by_runs(&staged.key) {
                 true if at_work || is_amendment => continue,
@@ -160,8 +160,8 @@ impl Check {
         Ok(())
     }
 
-    /// Whether a file is one that a run writes before it takes off the seal; and whether that is a run which only puts
-    /// in what is made of a sealed archive.
+    /// Whether a file is one that a run writes before it removes the seal, and whether that run only adds files that are
+    /// made after the seal.
     async fn is_of_a_run(&self, key: &str) -> Result<Option<bool>> {
         let Some(bytes) = self.read(key).await? else { return Ok(None) };
         let of_run = |folder: &str| key.strip_prefix(folder)?.strip_suffix(".json");
@@ -177,14 +177,14 @@ impl Check {
         Ok((is_marker(key, &bytes) || is_plan).then_some(false))
     }
 
-    /// The catalog against the manifest, in both directions, and against itself.
+    /// Compares the catalog with the manifest, in both directions, and its parts with each other.
     async fn catalog(&mut self, hashes: &Hashes) -> Result<Vec<Commit>> {
-        // What is damaged is named already, and says nothing that could be believed.
+        // A damaged catalog was reported already, and its content cannot be trusted.
         if self.faults.iter().any(|fault| fault.place == CHUNKS) {
             return Ok(Vec::new());
         }
         let mut commits = match self.read(CHUNKS).await? {
-            None => Vec::new(), // named as missing above
+            None => Vec::new(), // reported as missing above
             Some(bytes) => match chunks::read_chunks(bytes) {
                 Ok(commits) => commits,
                 Err(error) => {
@@ -230,7 +230,7 @@ impl Check {
 
     /// The dumps of the catalog.
     async fn dumps(&mut self) -> Result<Vec<Commit>> {
-        // What is damaged is named already.
+        // Damage was reported already.
         if self.faults.iter().any(|fault| fault.place == DUMPS) {
             return Ok(Vec::new());
         }
@@ -244,8 +244,8 @@ impl Check {
         }
     }
 
-    /// Each table has one folder, which is no other table's and is made of its name; each file has the name
-    /// that is made of the folder, the slice, the run and its number; and a chunk has the rows of its files.
+    /// Checks that each table has a folder of its own that is made of its name, that the name of each file is made of the
+    /// folder, the slice, the run and its number, and that a chunk has as many rows as its files.
     fn names(&mut self, commits: &[Commit]) {
         let mut path_of = BTreeMap::<TableId, &str>::new();
         let mut table_of = BTreeMap::<String, TableId>::new();
@@ -290,7 +290,7 @@ impl Check {
         }
     }
 
-    /// All chunks of a table mean the same by their slices, and all tables of a file are of one version of it.
+    /// Checks that all chunks of a table are divided in the same way, and that all tables of a file come from one version of it.
     fn divisions(&mut self, commits: &[Commit]) {
         let division = |commit: &Commit| {
             let text = commit.state.as_deref()?;
@@ -318,7 +318,7 @@ impl Check {
         }
     }
 
-    /// `tables.json` is the sum of the chunks.
+    /// Checks that `tables.json` is the sum of the chunks.
     async fn tables(&mut self, commits: &[Commit]) -> Result<()> {
         let Some(tables) = self.json::<Vec<TableEntry>>(TABLES).await? else { return Ok(()) };
         let is_version_1 = self.json::<Format>(RUN).await?.is_some_and(|run| run.format == 1);
@@ -348,7 +348,7 @@ impl Check {
         Ok(())
     }
 
-    /// Everything that was asked for is covered, and every artifact that was saved is listed.
+    /// Checks that everything that was requested is covered, and that every saved artifact is listed.
     async fn run(&mut self, commits: &[Commit], hashes: &Hashes) -> Result<()> {
         let Some(run) = self.json::<RunEntry>(RUN).await? else { return Ok(()) };
         let mut covered = BTreeMap::<_, Coverage>::new();
@@ -378,7 +378,7 @@ impl Check {
         Ok(())
     }
 
-    /// The artifacts that were saved are those that the manifest lists.
+    /// Checks that the saved artifacts are those that the manifest lists.
     fn artifacts(&mut self, listed: &[ArtifactFile], hashes: &Hashes) {
         let mut named = BTreeSet::new();
         for ArtifactFile { path, bytes, sha256 } in listed {

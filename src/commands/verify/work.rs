@@ -1,4 +1,4 @@
-//! The threads that read the files of an archive: they read, hash and decode, each one chunk after the other, on all cores.
+//! The threads that read, hash and decode the files of an archive on all cores, each one chunk after the other.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,7 +15,7 @@ use crate::encode::Cores;
 use crate::error::Result;
 use crate::store::Store;
 
-/// Chunks that were checked and wait to be told of.
+/// The number of checked chunks that may wait to be reported.
 const WAITING: usize = 64;
 
 /// How an archive is verified.
@@ -23,14 +23,14 @@ const WAITING: usize = 64;
 pub struct Options {
     /// Compare sizes and manifests only.
     pub quick: bool,
-    /// Hash every byte, and decode nothing.
+    /// Hash every byte, but decode nothing.
     pub hash_only: bool,
     /// How much memory decoding may take, in bytes.
     pub memory_bytes: usize,
 }
 
 impl Default for Options {
-    /// Everything, in a gigabyte: a single value of PostgreSQL may have as much.
+    /// Checks everything with a gigabyte of memory, because a single value of PostgreSQL may be that large.
     fn default() -> Self {
         Self { quick: false, hash_only: false, memory_bytes: 1 << 30 }
     }
@@ -40,18 +40,18 @@ impl Default for Options {
 pub(super) struct Work {
     pub(super) store: Store,
     pub(super) options: Options,
-    /// The files that are there, with their sizes.
+    /// The files of the archive, with their sizes.
     pub(super) present: Arc<BTreeMap<String, u64>>,
 }
 
 impl Work {
-    /// Begins to check chunks. What comes of each is received in no order; the threads end with the last chunk, or when
-    /// nobody receives any more.
+    /// Starts to check chunks. The results are received in no particular order. The threads end with the last chunk, or
+    /// when the receiver is dropped.
     pub(super) fn start(self, commits: Vec<Commit>) -> Receiver<Result<Checked>> {
         let (done, checked) = channel(WAITING);
         let threads = self.store.readers().min(commits.len());
         let shared = Arc::new(Shared {
-            // One that does not fit into this has the other half for itself.
+            // A chunk that does not fit into its share gets the other half of the memory, which only one chunk can have at a time.
             share: self.options.memory_bytes / 2 / threads.max(1),
             work: self,
             commits: Mutex::new(commits.into_iter()),
@@ -72,7 +72,7 @@ struct Shared {
     cores: Cores,
     /// Bytes of memory for each thread.
     share: usize,
-    /// Held by the thread that has the other half of the memory.
+    /// The lock of the thread that uses the other half of the memory.
     large: Mutex<()>,
 }
 
@@ -80,10 +80,10 @@ impl Shared {
     fn run(&self, done: &Sender<Result<Checked>>) {
         let own = self.cores.take(1);
         loop {
-            // The lock is let go before the work.
+            // The lock is released before the work.
             let next = self.commits.lock().unwrap_or_else(PoisonError::into_inner).next();
             let Some(commit) = next else { return };
-            // A file made to break its reader must not end the check of the others.
+            // A file that makes its reader panic must not end the check of the others.
             let checked = catch_unwind(AssertUnwindSafe(|| self.check(&commit, own.count)));
             let checked = checked.unwrap_or_else(|_| Ok(broken(&commit)));
             if done.blocking_send(checked).is_err() {
@@ -115,7 +115,7 @@ impl Shared {
     }
 }
 
-/// What the sizes alone tell.
+/// Checks only the sizes of the files of a chunk.
 fn looked_at(commit: &Commit, sizes: &[Option<u64>]) -> Checked {
     let mut checked = Checked { rows: commit.rows, ..Checked::default() };
     for (file, size) in commit.files.iter().zip(sizes) {

@@ -9,8 +9,8 @@ use crate::column_stats::Recorded;
 use crate::config::Select;
 use crate::error::{Class, Error, Result};
 use crate::model::{
-    Artifacts, Chunk, Identity, Listing, Metering, Prices, Proof, ReadMode, ReadSummary, RowCount,
-    SourceInfo, SplitPoints, Table, TableId,
+    Artifacts, Chunk, Listing, Metering, Prices, Proof, ReadSummary, RowCount, SourceInfo, Table,
+    TableId,
 };
 use crate::source::Source;
 use crate::source::channel::BatchSender;
@@ -116,16 +116,10 @@ impl InfluxDb3 {
             let (source, database) = (self.name.clone(), database.to_owned());
             let id = TableId { source, database, schema: String::new(), table };
             match columns {
-                Ok(columns) => listing.tables.push(Table {
-                    id,
-                    columns,
-                    data_ranges: vec![Window::ALL],
-                    split_points: SplitPoints::None,
-                    time_column: None,
-                    resolution_nanos: 1,
-                    read_mode: ReadMode::Windows,
-                    identity: Identity::default(),
-                }),
+                Ok(columns) => {
+                    let data_ranges = vec![Window::ALL];
+                    listing.tables.push(Table { data_ranges, ..Table::new(id, columns) });
+                }
                 Err(why) => listing.unreadable.push((id, why)),
             }
         }

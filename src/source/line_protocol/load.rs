@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::mpsc::sync_channel;
 
 use crate::error::{Error, Result};
-use crate::model::{Division, Excluded, Identity, ReadMode, SplitPoints, Table};
+use crate::model::{Division, Excluded, Identity, ReadMode, Table};
 use crate::source::line_protocol::header::Header;
 use crate::source::line_protocol::input;
 use crate::source::line_protocol::lines::{Commented, Lines};
@@ -194,14 +194,10 @@ fn ready(draft: Draft, spool: &Spool, memory_bytes: usize, hash: &str) -> Result
         }
     };
     let table = Table {
-        id: draft.id,
-        columns,
         data_ranges: data_ranges.into_iter().collect(),
-        split_points: SplitPoints::None,
-        time_column: None,
-        resolution_nanos: 1,
         read_mode: ReadMode::OnePass,
         identity: Identity { division: Some(Division::File(hash.to_owned())), object: None },
+        ..Table::new(draft.id, columns)
     };
     Ok(Ready { table, slots: draft.fields.slots, segments, rows, conflicts })
 }

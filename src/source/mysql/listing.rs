@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 
 use crate::error::Result;
 use crate::model::{
-    Column, Division, Excluded, Identity, Listing, NOT_REQUESTED, Object, ReadMode, Size,
-    SplitPoints, Table, TableId,
+    Column, Division, Excluded, Identity, Listing, NOT_REQUESTED, Object, ReadMode, Size, Table,
+    TableId,
 };
 use crate::source::mysql::catalog;
 use crate::source::mysql::catalog::{Catalog, Entry};
@@ -132,14 +132,11 @@ fn list_one(
 ) -> Result<(Table, Readable), Fault> {
     let division = Some(Division::by(time_column.as_deref()));
     let mut table = Table {
-        id: id.clone(),
-        columns: entry.columns.clone(),
-        data_ranges: Vec::new(),
         time_column,
         resolution_nanos: RESOLUTION_NANOS,
-        split_points: SplitPoints::None,
         read_mode: ReadMode::Whole,
         identity: Identity { division, object: Some(object.clone()) },
+        ..Table::new(id.clone(), entry.columns.clone())
     };
     if entry.is_versioned {
         warnings.push(format!(

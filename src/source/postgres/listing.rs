@@ -2,7 +2,7 @@
 
 use crate::error::{Class, Result};
 use crate::model::{
-    Division, Identity, LEFT_OUT, Listing, NOT_REQUESTED, ReadMode, SplitPoints, Table, TableId,
+    Division, Identity, LEFT_OUT, Listing, NOT_REQUESTED, ReadMode, Table, TableId,
 };
 use crate::source::names::Names;
 use crate::source::postgres::catalog::{Attribute, Indexed, Relation};
@@ -161,14 +161,12 @@ impl Inner {
         let division = Some(Division::by(time_column.as_deref()));
         self.tables.insert(id.clone(), readable);
         Ok(Table {
-            id,
-            columns,
             data_ranges,
             time_column,
             resolution_nanos: RESOLUTION_NANOS,
-            split_points: SplitPoints::None,
             read_mode,
             identity: Identity { division, object: Some(object) },
+            ..Table::new(id, columns)
         })
     }
 

@@ -118,22 +118,14 @@ mod tests {
     use arrow::array::{Float64Array, StringArray, TimestampNanosecondArray};
 
     use super::*;
-    use crate::model::{Identity, ReadMode, SplitPoints, TableId};
+    use crate::model::TableId;
     use crate::source::influxdb::points::{FieldType, columns};
 
     fn table() -> Table {
         let fields = BTreeMap::from([("Load".to_owned(), BTreeSet::from([FieldType::Float]))]);
         let [source, database, schema, table] = ["s", "d", "", "t"].map(str::to_owned);
-        Table {
-            id: TableId { source, database, schema, table },
-            columns: columns(&BTreeSet::from(["host".to_owned()]), &fields),
-            data_ranges: vec![],
-            split_points: SplitPoints::None,
-            time_column: None,
-            resolution_nanos: 1,
-            read_mode: ReadMode::Windows,
-            identity: Identity::default(),
-        }
+        let columns = columns(&BTreeSet::from(["host".to_owned()]), &fields);
+        Table::new(TableId { source, database, schema, table }, columns)
     }
 
     fn answer(more: bool) -> RecordBatch {

@@ -7,9 +7,7 @@ use serde_json::Value;
 
 use crate::coverage::Coverage;
 use crate::error::{Class, Error, Result};
-use crate::model::{
-    Column, Excluded, Identity, Listing, NOT_REQUESTED, ReadMode, Role, SplitPoints, Table, TableId,
-};
+use crate::model::{Column, Excluded, Listing, NOT_REQUESTED, Role, SplitPoints, Table, TableId};
 use crate::source::influxdb::databases;
 use crate::source::influxdb::errors::is_of_server;
 use crate::source::influxdb::influxql::{InfluxQl, statements};
@@ -229,16 +227,8 @@ impl InfluxQl {
                 }
                 (true, None) => SplitPoints::Every(shard_width.unwrap_or(DAY)),
             };
-            let table = Table {
-                id,
-                columns,
-                data_ranges: data_ranges.clone(),
-                split_points: cuts,
-                time_column: None,
-                resolution_nanos: 1,
-                read_mode: ReadMode::Windows,
-                identity: Identity::default(),
-            };
+            let data_ranges = data_ranges.clone();
+            let table = Table { data_ranges, split_points: cuts, ..Table::new(id, columns) };
             match self.why_unreadable(&table).await? {
                 Some(why) => listing.unreadable.push((table.id, why)),
                 None => listing.tables.push(table),
