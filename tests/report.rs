@@ -227,6 +227,39 @@ fn an_archive_without_a_seal_gets_no_page_but_can_be_shown() {
     assert_eq!(sample.content(), before);
 }
 
+/// A run that was killed before it had sealed anything.
+#[test]
+fn an_archive_that_has_only_been_begun_has_a_page() {
+    let sample = Sample { folder: TempDir::new().unwrap() };
+    fs::create_dir_all(sample.path("archive/.moveout/plans")).unwrap();
+    fs::write(sample.path("archive/.moveout/archive.json"), "{\"format\":2}\n").unwrap();
+    sample.run(&["report", "archive", "--output", "page.html"], &[]).expect(3);
+    let table = serde_json::to_value(id("s", "d", "t")).unwrap();
+    let requested =
+        serde_json::json!({"from": "2024-01-01T00:00:00Z", "to": "2024-02-01T00:00:00Z"});
+    let plan = serde_json::json!({
+        "run": "r",
+        "sources": [source("s", "https://h", "InfluxDB 1.8")],
+        "tables": [{"id": table, "path": "data/s/d/autogen/t", "requested": requested}],
+    });
+    fs::write(sample.path("archive/.moveout/plans/r.json"), plan.to_string()).unwrap();
+    let text = sample.run(&["report", "archive", "--output", "page.html"], &[]).expect(3).stdout;
+    assert!(text.starts_with("NOT YET\nThe archive is not sealed"), "{text}");
+    let page = fs::read_to_string(sample.path("page.html")).unwrap();
+    assert!(page.contains("2024-01-01 to 2024-02-01: missing"));
+    assert!(page.contains("Export everything <span class=\"state\">· open"));
+}
+
+#[test]
+fn a_page_that_cannot_be_put_into_the_archive_is_an_error() {
+    let sample = Sample::safe();
+    // A folder is where the page belongs.
+    fs::create_dir_all(sample.path("archive/report.html/x")).unwrap();
+    let run = sample.run(&["report", "archive"], &[]);
+    assert_ne!(run.status, 0);
+    assert!(run.stderr.contains("putting the report into the archive"), "{}", run.stderr);
+}
+
 #[test]
 fn a_record_that_is_broken_is_no_proof() {
     let sample = Sample::safe();

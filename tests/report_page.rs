@@ -241,6 +241,19 @@ fn of_many_tables_the_gravest_are_shown_first() {
     assert_eq!(page.matches("class=\"tag\"").count(), 2);
 }
 
+/// A verdict that was reached without the rows says so.
+#[test]
+fn safe_is_not_more_than_was_compared() {
+    for (level, says_so) in [(Level::Counts, true), (Level::Statistics, true), (Level::Rows, false)]
+    {
+        let made =
+            Made::of(vec![source("s", "https://h", "InfluxDB 1.8")], &[id("s", "d", "t")], 3);
+        let page = made.proved(level).page();
+        assert!(page.contains("SAFE TO CANCEL"));
+        assert_eq!(page.contains("<code>--deep</code> compares every row"), says_so, "{level:?}");
+    }
+}
+
 /// What a strip shows is also said in words.
 #[test]
 fn coverage_is_told_in_words() {

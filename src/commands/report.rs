@@ -121,7 +121,14 @@ async fn put(
     let comment = trusted_comment(summary.answer.verdict, summary.answer.proved.as_deref());
     let sign = key.map(|key| move |manifest: &[u8]| key.sign(manifest, &comment));
     let sign = sign.as_ref().map(|sign| sign as Sign<'_>);
-    archive.amend(&state.tags, vec![(REPORT, page)], sign).await?;
+    archive.amend(&state.tags, vec![(REPORT, page)], sign).await.map_err(|error| {
+        let has_hint = error.hint_text().is_some();
+        let error = error.context("putting the report into the archive");
+        if has_hint {
+            return error;
+        }
+        error.hint("--output FILE writes the page elsewhere, and leaves the archive untouched")
+    })?;
     summary.signed = key.is_some();
     summary.signature_gone = has_signature && key.is_none();
     Ok(())
