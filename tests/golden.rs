@@ -98,6 +98,14 @@ const POINTS_BEFORE: u64 = 6;
 fn archives_of_every_version_are_read_and_verified() {
     for golden in golden() {
         let before = golden.content();
+        let page = golden.root.with_extension("html");
+        let report = moveout(["report", golden.root(), "--output", page.to_str().unwrap()]);
+        assert_eq!(
+            report.status, 3,
+            "{}: nobody has asked its sources: {}",
+            golden.name, report.stderr
+        );
+        assert!(fs::read_to_string(&page).unwrap().contains("NOT YET"), "{}", golden.name);
         let status = moveout(["status", "--json", golden.root()]);
         let verified = match golden.archive().is_sealed() {
             true => {

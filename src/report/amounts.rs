@@ -64,9 +64,7 @@ impl Amounts {
                 sizes[cell] += share * size as f64;
             }
         }
-        let whole = |value: &f64| value.round() as u64;
-        let rows: Vec<u64> = rows.iter().map(whole).collect();
-        let sizes: Vec<u64> = sizes.iter().map(whole).collect();
+        let (rows, sizes) = (whole(&rows), whole(&sizes));
         let cells = rows.iter().zip(&sizes).enumerate();
         let table = cells.map(|(at, (rows, size))| (axis.begin(at), count(*rows), bytes(*size)));
         Self {
@@ -80,6 +78,18 @@ impl Amounts {
             untimed: (untimed > 0).then(|| several(untimed, "row")),
         }
     }
+}
+
+/// Whole numbers with the same sum: what one cell has too little, the next has more.
+fn whole(parts: &[f64]) -> Vec<u64> {
+    let (mut sum, mut counted) = (0f64, 0u64);
+    let whole = parts.iter().map(|part| {
+        sum += part;
+        let new = (sum.round() as u64).saturating_sub(counted);
+        counted += new;
+        new
+    });
+    whole.collect()
 }
 
 impl Chart {
@@ -115,3 +125,15 @@ impl Chart {
 
 /// How wide a picture is, for the page.
 pub(super) const PICTURE: (u64, u64) = (WIDTH, HEIGHT as u64);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_lost_in_rounding() {
+        assert_eq!(whole(&[0.25; 4]), [0, 1, 0, 0]);
+        assert_eq!(whole(&[1.0 / 3.0; 9]).iter().sum::<u64>(), 3);
+        assert!(whole(&[]).is_empty());
+    }
+}
