@@ -341,7 +341,6 @@ fn large_archives_take_little() {
             let size = fs::metadata(&page).unwrap().len();
             assert!(size < 5 * MIB, "{tables} tables of {chunks} chunks: a page of {size} bytes");
         }
-        println!("{small:?}, {large:?}: {peaks:?} MiB");
         assert!(peaks[2] < 400.0, "{large:?}: {peaks:?} MiB");
         let (small_growth, large_growth) = (peaks[1] - peaks[0], peaks[2] - peaks[0]);
         assert!(large_growth < 5.0 * small_growth.max(4.0), "{large:?}: {peaks:?} MiB");

@@ -323,10 +323,9 @@ impl Group {
         let id = &tables[0].id;
         let mut cells = vec![Cell::Nothing; tables[0].cells.len()];
         for table in tables {
-            cells
-                .iter_mut()
-                .zip(&table.cells)
-                .for_each(|(cell, other)| *cell = other.max(cell).to_owned());
+            for (cell, other) in cells.iter_mut().zip(&table.cells) {
+                *cell = (*cell).max(*other);
+            }
         }
         let whole = tables.iter().map(|table| table.whole).fold(Cell::Nothing, Cell::max);
         let mut order: Vec<&TableFacts> = tables.iter().collect();

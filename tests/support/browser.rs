@@ -1,7 +1,7 @@
 //! A real browser without a window, which looks at a page: what it makes of it, and a picture.
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write as _};
 use std::path::Path;
 use std::process::Command;
 
@@ -101,7 +101,7 @@ impl View {
     /// What axe-core has against the page; `None` where it could not be installed.
     pub(crate) fn violations(self, page: &str) -> Option<Vec<String>> {
         let Ok(axe) = fs::read_to_string(repository("target/axe/axe.min.js")) else {
-            println!("skipped: target/axe is missing, run .ci/setup");
+            let _ = writeln!(std::io::stderr(), "skipped: target/axe is missing, run .ci/setup");
             return None;
         };
         let script = "axe.run(document, {resultTypes: ['violations']}).then(r => [r.passes.length, r.violations.map(v => \
