@@ -96,12 +96,12 @@ impl Doing {
 
 /// A chunk in flight.
 #[derive(Debug)]
-pub struct Reading {
+pub struct InFlight {
     progress: Progress,
     number: u64,
 }
 
-impl Drop for Reading {
+impl Drop for InFlight {
     fn drop(&mut self) {
         self.progress.with(|doing| doing.tables.retain(|(number, ..)| *number != self.number));
     }
@@ -206,13 +206,13 @@ impl Progress {
     }
 
     /// Says which table is being read, until the returned value is dropped.
-    pub fn reading(&self, table: &str, source: &str) -> Reading {
+    pub fn reading(&self, table: &str, source: &str) -> InFlight {
         let number = self.with(|doing| {
             doing.begun += 1;
             doing.tables.push((doing.begun, table.to_owned(), source.to_owned()));
             doing.begun
         });
-        Reading { progress: self.clone(), number }
+        InFlight { progress: self.clone(), number }
     }
 
     /// Says what is being waited for, and until when.

@@ -38,13 +38,13 @@ pub type Pieces = BoxStream<'static, Result<Bytes>>;
 #[derive(Debug, Clone)]
 pub struct Store {
     objects: Arc<dyn ObjectStore>,
-    kind: Kind,
+    backend: Backend,
     /// The folders that were created for it, the innermost first.
     made: Arc<[PathBuf]>,
 }
 
 #[derive(Debug, Clone)]
-enum Kind {
+enum Backend {
     Folder(PathBuf),
     Bucket(Arc<Bucket>),
     Given,
@@ -119,7 +119,7 @@ impl Probe {
     /// Removes the folders that were created for the test.
     pub fn tidy(&self, prefix: &str) {
         self.store.remove_empty_folders(prefix);
-        if let Kind::Folder(root) = &self.store.kind {
+        if let Backend::Folder(root) = &self.store.backend {
             let _ = std::fs::remove_dir(root.join(".moveout")); // it fails if a run is at work
         }
         self.store.remove_made();
@@ -131,12 +131,12 @@ impl Store {
     pub fn open(place: &Location) -> Result<Self> {
         let made: Arc<[PathBuf]> = Arc::default();
         if let Some(objects) = &place.given {
-            return Ok(Self { objects: Arc::clone(objects), kind: Kind::Given, made });
+            return Ok(Self { objects: Arc::clone(objects), backend: Backend::Given, made });
         }
         if place.is_bucket() {
             let bucket = Bucket::open(&place.url, &place.s3)?;
             let objects = bucket.objects();
-            return Ok(Self { objects, kind: Kind::Bucket(Arc::new(bucket)), made });
+            return Ok(Self { objects, backend: Backend::Bucket(Arc::new(bucket)), made });
         }
         let root = folder::path_of(&place.url).ok_or_else(|| {
             Error::usage(format!("`{place}` is not a location for an archive"))
@@ -148,7 +148,7 @@ impl Store {
         let objects = LocalFileSystem::new_with_prefix(&root)
             .map_err(|error| store_error(error, &format!("opening {place}")))?
             .with_fsync(true); // off by default; a commit must not outlive its data in a power cut
-        Ok(Self { objects: Arc::new(objects), kind: Kind::Folder(root), made })
+        Ok(Self { objects: Arc::new(objects), backend: Backend::Folder(root), made })
     }
 
     /// Opens a location for writing. A missing folder is created, but a missing bucket is not.
@@ -176,10 +176,10 @@ impl Store {
     pub fn probe(place: &Location) -> Result<Probe> {
         let root = folder::path_of(&place.url).filter(|_| place.given.is_none());
         let store = Self::create(place)?;
-        let description = match &store.kind {
-            Kind::Folder(_) => "a folder".to_owned(),
-            Kind::Bucket(bucket) => format!("a bucket (preset {:?})", bucket.preset),
-            Kind::Given => "a store that the caller provides".to_owned(),
+        let description = match &store.backend {
+            Backend::Folder(_) => "a folder".to_owned(),
+            Backend::Bucket(bucket) => format!("a bucket (preset {:?})", bucket.preset),
+            Backend::Given => "a store that the caller provides".to_owned(),
         };
         let free_bytes = root.as_deref().and_then(folder::free_bytes);
         Ok(Probe { store, description, free_bytes })
@@ -187,26 +187,26 @@ impl Store {
 
     /// Whether the store can list what killed processes left half-written.
     pub async fn lists_staged(&self) -> Result<bool> {
-        match &self.kind {
-            Kind::Folder(_) | Kind::Given => Ok(true),
-            Kind::Bucket(bucket) => Ok(bucket.unfinished().await?.is_some()),
+        match &self.backend {
+            Backend::Folder(_) | Backend::Given => Ok(true),
+            Backend::Bucket(bucket) => Ok(bucket.unfinished().await?.is_some()),
         }
     }
 
     /// The time by the clock that dates the objects; `None` if it is unknown.
     pub async fn now(&self) -> Option<DateTime<Utc>> {
-        match &self.kind {
-            Kind::Bucket(bucket) => bucket.now().await,
-            Kind::Folder(_) | Kind::Given => Some(Utc::now()),
+        match &self.backend {
+            Backend::Bucket(bucket) => bucket.now().await,
+            Backend::Folder(_) | Backend::Given => Some(Utc::now()),
         }
     }
 
     /// How long to wait between two checks of what other runs do.
     pub fn pause(&self) -> Duration {
-        match self.kind {
-            Kind::Folder(_) => Duration::from_millis(250),
-            Kind::Bucket(_) => Duration::from_secs(1), // each request is billed
-            Kind::Given => Duration::ZERO,             // it is in this process
+        match self.backend {
+            Backend::Folder(_) => Duration::from_millis(250),
+            Backend::Bucket(_) => Duration::from_secs(1), // each request is billed
+            Backend::Given => Duration::ZERO,             // it is in this process
         }
     }
 
@@ -221,21 +221,21 @@ impl Store {
     /// How many threads should read objects: one for each core, or more if they wait for responses.
     pub fn readers(&self) -> usize {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        if matches!(self.kind, Kind::Bucket(_)) { cores.max(8) } else { cores }
+        if matches!(self.backend, Backend::Bucket(_)) { cores.max(8) } else { cores }
     }
 
     /// The bytes of a part of an upload.
     pub fn part_bytes(&self) -> usize {
-        match self.kind {
-            Kind::Folder(_) => 1024 * 1024,
-            Kind::Bucket(_) => s3::PART_BYTES,
-            Kind::Given => 64 * 1024,
+        match self.backend {
+            Backend::Folder(_) => 1024 * 1024,
+            Backend::Bucket(_) => s3::PART_BYTES,
+            Backend::Given => 64 * 1024,
         }
     }
 
     /// Fails if a link, a pipe or a folder is at the place of the key.
     fn check_plain(&self, key: &str) -> Result<()> {
-        let Kind::Folder(root) = &self.kind else { return Ok(()) };
+        let Backend::Folder(root) = &self.backend else { return Ok(()) };
         let found = folder::not_plain(root, key)
             .map_err(|error| io_error(&error, &format!("looking at {key}")))?;
         match found {
@@ -293,7 +293,7 @@ impl Store {
             Err(error) => return Err(store_error(error, &doing)),
         };
         let version = Entry::from(&object.meta).version;
-        if !matches!(self.kind, Kind::Folder(_)) {
+        if !matches!(self.backend, Backend::Folder(_)) {
             let pieces = object.into_stream().map(move |b| b.map_err(|e| store_error(e, &doing)));
             return Ok(Some((version, pieces.boxed())));
         }
@@ -326,7 +326,7 @@ impl Store {
 
     /// Like `list`, with everything that the store says about each object.
     pub async fn objects(&self, prefix: &str) -> Result<Vec<Entry>> {
-        if matches!(self.kind, Kind::Folder(_)) {
+        if matches!(self.backend, Backend::Folder(_)) {
             return Ok(self.entries(prefix, usize::MAX).await?.files);
         }
         let prefix = (!prefix.is_empty()).then(|| Path::from(prefix));
@@ -345,7 +345,7 @@ impl Store {
 
     /// The entries of a folder on a disk. A bucket has only objects.
     async fn entries(&self, prefix: &str, most: usize) -> Result<folder::Entries> {
-        let Kind::Folder(root) = &self.kind else { return Ok(folder::Entries::default()) };
+        let Backend::Folder(root) = &self.backend else { return Ok(folder::Entries::default()) };
         let (root, prefix) = (root.clone(), prefix.to_owned());
         let walked =
             tokio::task::spawn_blocking(move || folder::entries(&root, &prefix, most)).await;
@@ -356,7 +356,7 @@ impl Store {
 
     /// A few keys, or none if there is no object at all.
     pub async fn some_keys(&self) -> Result<Vec<String>> {
-        if matches!(self.kind, Kind::Folder(_)) {
+        if matches!(self.backend, Backend::Folder(_)) {
             let entries = self.entries("", 10).await?;
             let keys = entries.files.into_iter().map(|entry| entry.key);
             return Ok(keys.chain(entries.irregular.into_iter().map(|(key, _)| key)).collect());
@@ -367,12 +367,12 @@ impl Store {
 
     /// What killed processes left half-written, which the store does not list among its objects.
     pub async fn staged(&self) -> Result<Vec<Staged>> {
-        Ok(match &self.kind {
-            Kind::Folder(_) => {
+        Ok(match &self.backend {
+            Backend::Folder(_) => {
                 let files = self.entries("", usize::MAX).await?.staged.into_iter();
                 files.map(|(key, path)| Staged { key, what: StagedAs::File(path) }).collect()
             }
-            Kind::Bucket(bucket) => {
+            Backend::Bucket(bucket) => {
                 let uploads = bucket.unfinished().await?.unwrap_or_default().into_iter();
                 let staged = |upload: s3::Unfinished| Staged {
                     key: upload.key.clone(),
@@ -380,32 +380,34 @@ impl Store {
                 };
                 uploads.map(staged).collect()
             }
-            Kind::Given => Vec::new(),
+            Backend::Given => Vec::new(),
         })
     }
 
     /// Removes a half-written object and returns whether that worked.
     pub async fn discard(&self, staged: &Staged) -> bool {
-        match (&staged.what, &self.kind) {
+        match (&staged.what, &self.backend) {
             (StagedAs::File(path), _) => std::fs::remove_file(path).is_ok(),
-            (StagedAs::Upload(upload), Kind::Bucket(bucket)) => bucket.abort(upload).await.is_ok(),
+            (StagedAs::Upload(upload), Backend::Bucket(bucket)) => {
+                bucket.abort(upload).await.is_ok()
+            }
             (StagedAs::Upload(_), _) => false,
         }
     }
 
     /// Removes empty folders below a prefix, and the prefix itself. A bucket has none.
     pub fn remove_empty_folders(&self, prefix: &str) {
-        if let Kind::Folder(root) = &self.kind {
+        if let Backend::Folder(root) = &self.backend {
             folder::remove_empty(&root.join(prefix));
         }
     }
 
     /// Creates an empty folder. A bucket needs none.
     pub fn make_folder(&self, prefix: &str) -> Result<()> {
-        match &self.kind {
-            Kind::Folder(root) => std::fs::create_dir_all(root.join(prefix))
+        match &self.backend {
+            Backend::Folder(root) => std::fs::create_dir_all(root.join(prefix))
                 .map_err(|error| io_error(&error, &format!("creating the folder {prefix}"))),
-            Kind::Bucket(_) | Kind::Given => Ok(()),
+            Backend::Bucket(_) | Backend::Given => Ok(()),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Tag files that are made after the seal: the verdict, the report and the signature of the tag manifest. Each step
-//! of putting them leaves an archive that is sealed and valid, so that a run may end at any of them.
+//! Tag files that are added after the seal: the verdict, the report and the signature of the tag manifest. The archive is
+//! sealed and valid after each step, so that a run may end at any of them.
 
 use bytes::Bytes;
 
@@ -14,29 +14,29 @@ use crate::archive::verdict::{Stale, VerdictRecord, archive_hash};
 use crate::error::{Error, Result};
 use crate::hash::sha256;
 
-/// Makes the signature of the bytes of a tag manifest.
+/// Signs the bytes of a tag manifest.
 pub type Sign<'a> = &'a (dyn Fn(&[u8]) -> Result<Bytes> + Sync);
 
-/// What an archive says of the last verdict on it.
+/// The last verdict on an archive.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LastVerdict {
-    /// What was recorded; `None` where there is no record, or none that can be read.
+    /// The record; `None` if there is none, or it cannot be read.
     pub record: Option<VerdictRecord>,
-    /// Why it says nothing about the archive as it is now; `None` where it is valid, and where there is none.
+    /// Why it does not hold for the archive as it is now; `None` if it is valid or there is none.
     pub invalid: Option<String>,
-    /// Whether it is the very one that was recorded.
+    /// Whether its hash is the recorded one.
     is_recorded: bool,
 }
 
 impl LastVerdict {
-    /// The record, where it is one of the archive as it is now.
+    /// The record, if it holds for the archive as it is now.
     pub fn valid(self) -> Option<VerdictRecord> {
         self.record.filter(|_| self.invalid.is_none())
     }
 }
 
 impl Archive {
-    /// Puts tag files into a sealed archive, under a heartbeat of its own. See [`Archive::put_tags`].
+    /// Adds tag files to a sealed archive, under a heartbeat of its own. See [`Archive::put_tags`].
     pub async fn amend(
         &self,
         expected: &Hashes,
@@ -78,10 +78,10 @@ impl Archive {
         let mut tags = kept.clone();
         tags.extend(files.iter().map(|(key, bytes)| ((*key).to_owned(), sha256(bytes))));
         let manifest = Bytes::from(bag::manifest(&tags));
-        // It may fail, and nothing is changed before.
+        // Signing may fail, so it comes before any change.
         let signature = sign.map(|sign| sign(&manifest)).transpose()?;
 
-        // What runs left that were killed while they did the same; nobody else does it now.
+        // These are the remains of runs that were killed while they did the same, since no other run does it now.
         for staged in self.store.staged().await? {
             if is_after_seal(&staged.key) || staged.key == TAG_MANIFEST {
                 self.store.discard(&staged).await;
@@ -90,7 +90,7 @@ impl Archive {
         for dead in state.runs.iter().filter(|run| run.amends && !run.alive) {
             self.store.delete(&heartbeat_key(&dead.run)).await?;
         }
-        // It is of the tag manifest that goes.
+        // The signature is that of the tag manifest that is replaced.
         self.delete_checked(TAG_SIGNATURE).await?;
         if kept.len() < state.tags.len() {
             self.store.put_checked(TAG_MANIFEST, bag::manifest(&kept)).await?;
@@ -104,7 +104,7 @@ impl Archive {
             self.store.put_checked(key, bytes).await?;
         }
         self.store.put_checked(TAG_MANIFEST, manifest).await?;
-        // Nobody takes off a seal meanwhile but a run that counts this one as dead, because its beats did not come through.
+        // Only a run that takes this one for dead, because its heartbeats were lost, can have removed the seal meanwhile.
         let listed = self.store.get(MANIFEST).await?.map(|bytes| sha256(&bytes));
         if listed.is_none() || listed.as_ref() != tags.get(MANIFEST) {
             self.delete_checked(TAG_MANIFEST).await?;
@@ -116,17 +116,17 @@ impl Archive {
         Ok(())
     }
 
-    /// The last verdict on the archive, and whether it holds for the archive as it is. A record that is broken is none.
+    /// The last verdict on the archive, and whether it holds for the archive as it is. A broken record counts as missing.
     pub async fn verdict(&self) -> Result<LastVerdict> {
         let state = self.state().await?;
         self.verdict_of(&state).await
     }
 
-    /// The same, of an archive that has just been looked at.
+    /// The same for an archive whose index was just read.
     pub async fn verdict_of(&self, state: &ArchiveIndex) -> Result<LastVerdict> {
         let listed = recorded(state);
         if listed.is_empty() {
-            return Ok(LastVerdict::default()); // what a killed run left says nothing
+            return Ok(LastVerdict::default()); // a file that a killed run left has no meaning
         }
         let Some(bytes) = self.store.get(VERDICT).await? else { return Ok(LastVerdict::default()) };
         let unreadable = |why| Ok(LastVerdict { invalid: Some(why), ..LastVerdict::default() });
@@ -164,7 +164,7 @@ impl Archive {
     }
 }
 
-/// The hashes of what the archive says is its last verdict. After the seal was taken off, what that had said counts.
+/// The recorded hashes of the last verdict. After the seal was removed, those that it recorded count.
 fn recorded(state: &ArchiveIndex) -> Vec<&String> {
     let records = state.records.iter().filter(|_| !state.sealed).map(|record| &**record);
     let tags = state.sealed.then_some(&*state.tags);

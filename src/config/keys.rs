@@ -5,7 +5,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 /// The kind of value that a key holds.
-enum Kind {
+enum ValueKind {
     Text,
     Texts,
     /// A table of strings.
@@ -25,7 +25,7 @@ enum Kind {
 struct Keys {
     /// The table with these keys, for messages.
     of: &'static str,
-    known: &'static [(&'static str, Kind)],
+    known: &'static [(&'static str, ValueKind)],
     needed: &'static [&'static str],
     /// A key that is needed unless another key holds a table.
     unless: Option<(&'static str, &'static str)>,
@@ -33,14 +33,14 @@ struct Keys {
 
 const SECRET: Keys = Keys {
     of: "a reference to a secret",
-    known: &[("env", Kind::Text), ("file", Kind::Text)],
+    known: &[("env", ValueKind::Text), ("file", ValueKind::Text)],
     needed: &[],
     unless: None,
 };
 
 const DUMP: Keys = Keys {
     of: "`dump`",
-    known: &[("command", Kind::Texts), ("ends_with", Kind::Text)],
+    known: &[("command", ValueKind::Texts), ("ends_with", ValueKind::Text)],
     needed: &["command", "ends_with"],
     unless: None,
 };
@@ -48,12 +48,12 @@ const DUMP: Keys = Keys {
 const S3: Keys = Keys {
     of: "`s3`",
     known: &[
-        ("preset", Kind::OneOf(&["aws", "r2", "minio", "garage", "gcs", "oss"])),
-        ("endpoint", Kind::Text),
-        ("region", Kind::Text),
-        ("access_key_id", Kind::Text),
-        ("secret_access_key", Kind::Secret),
-        ("session_token", Kind::Secret),
+        ("preset", ValueKind::OneOf(&["aws", "r2", "minio", "garage", "gcs", "oss"])),
+        ("endpoint", ValueKind::Text),
+        ("region", ValueKind::Text),
+        ("access_key_id", ValueKind::Text),
+        ("secret_access_key", ValueKind::Secret),
+        ("session_token", ValueKind::Secret),
     ],
     needed: &[],
     unless: None,
@@ -61,7 +61,11 @@ const S3: Keys = Keys {
 
 const TUNNEL: Keys = Keys {
     of: "`tunnel`",
-    known: &[("command", Kind::Texts), ("ready", Kind::Text), ("ready_timeout", Kind::Text)],
+    known: &[
+        ("command", ValueKind::Texts),
+        ("ready", ValueKind::Text),
+        ("ready_timeout", ValueKind::Text),
+    ],
     needed: &["command"],
     unless: None,
 };
@@ -69,25 +73,25 @@ const TUNNEL: Keys = Keys {
 const SOURCE: Keys = Keys {
     of: "a source",
     known: &[
-        ("name", Kind::Text),
-        ("url", Kind::Text),
-        ("username", Kind::Text),
-        ("password", Kind::Secret),
-        ("token", Kind::Secret),
-        ("databases", Kind::Texts),
-        ("retention_policies", Kind::Texts),
-        ("tables", Kind::Texts),
-        ("schemas", Kind::Texts),
-        ("exclude", Kind::Texts),
-        ("time_columns", Kind::Named),
-        ("lock", Kind::Flag),
-        ("tunnel", Kind::Table(TUNNEL)),
-        ("dump", Kind::FlagOr(DUMP)),
-        ("precision", Kind::Text),
-        ("quota", Kind::Text),
-        ("quota_window", Kind::Text),
-        ("price_per_query", Kind::Number),
-        ("price_per_gigabyte", Kind::Number),
+        ("name", ValueKind::Text),
+        ("url", ValueKind::Text),
+        ("username", ValueKind::Text),
+        ("password", ValueKind::Secret),
+        ("token", ValueKind::Secret),
+        ("databases", ValueKind::Texts),
+        ("retention_policies", ValueKind::Texts),
+        ("tables", ValueKind::Texts),
+        ("schemas", ValueKind::Texts),
+        ("exclude", ValueKind::Texts),
+        ("time_columns", ValueKind::Named),
+        ("lock", ValueKind::Flag),
+        ("tunnel", ValueKind::Table(TUNNEL)),
+        ("dump", ValueKind::FlagOr(DUMP)),
+        ("precision", ValueKind::Text),
+        ("quota", ValueKind::Text),
+        ("quota_window", ValueKind::Text),
+        ("price_per_query", ValueKind::Number),
+        ("price_per_gigabyte", ValueKind::Number),
     ],
     needed: &["name"],
     unless: Some(("url", "dump")),
@@ -96,19 +100,19 @@ const SOURCE: Keys = Keys {
 const FILE: Keys = Keys {
     of: "the configuration",
     known: &[
-        ("archive", Kind::Text),
-        ("s3", Kind::Table(S3)),
-        ("from", Kind::Text),
-        ("to", Kind::Text),
-        ("window", Kind::Text),
-        ("concurrency", Kind::Count),
-        ("memory", Kind::Text),
-        ("bandwidth", Kind::Text),
-        ("file_size", Kind::Text),
-        ("idle_timeout", Kind::Text),
-        ("attempts", Kind::Count),
-        ("patience", Kind::Text),
-        ("source", Kind::Tables(SOURCE)),
+        ("archive", ValueKind::Text),
+        ("s3", ValueKind::Table(S3)),
+        ("from", ValueKind::Text),
+        ("to", ValueKind::Text),
+        ("window", ValueKind::Text),
+        ("concurrency", ValueKind::Count),
+        ("memory", ValueKind::Text),
+        ("bandwidth", ValueKind::Text),
+        ("file_size", ValueKind::Text),
+        ("idle_timeout", ValueKind::Text),
+        ("attempts", ValueKind::Count),
+        ("patience", ValueKind::Text),
+        ("source", ValueKind::Tables(SOURCE)),
     ],
     needed: &[],
     unless: None,
@@ -161,51 +165,57 @@ fn check_table(keys: &Keys, table: &DeTable<'_>, at: usize) -> Result<(), Wrong>
     }
 }
 
-fn check_value(name: &str, kind: &Kind, value: &DeValue<'_>, at: usize) -> Result<(), Wrong> {
+fn check_value(name: &str, kind: &ValueKind, value: &DeValue<'_>, at: usize) -> Result<(), Wrong> {
     let wrong =
         |what: &str| Err(Wrong { at, what: format!("`{name}` must be {what}"), hint: None });
     match (kind, value) {
-        (Kind::Text, DeValue::String(_))
-        | (Kind::Number, DeValue::Integer(_) | DeValue::Float(_))
-        | (Kind::Flag | Kind::FlagOr(_), DeValue::Boolean(_)) => Ok(()),
-        (Kind::Count, DeValue::Integer(number)) if number.as_str().parse::<u32>().is_ok() => Ok(()),
-        (Kind::OneOf(known), DeValue::String(text)) if known.contains(&text.as_ref()) => Ok(()),
-        (Kind::Texts, DeValue::Array(texts))
+        (ValueKind::Text, DeValue::String(_))
+        | (ValueKind::Number, DeValue::Integer(_) | DeValue::Float(_))
+        | (ValueKind::Flag | ValueKind::FlagOr(_), DeValue::Boolean(_)) => Ok(()),
+        (ValueKind::Count, DeValue::Integer(number)) if number.as_str().parse::<u32>().is_ok() => {
+            Ok(())
+        }
+        (ValueKind::OneOf(known), DeValue::String(text)) if known.contains(&text.as_ref()) => {
+            Ok(())
+        }
+        (ValueKind::Texts, DeValue::Array(texts))
             if texts.iter().all(|text| text.get_ref().is_str()) =>
         {
             Ok(())
         }
-        (Kind::Named, DeValue::Table(texts))
+        (ValueKind::Named, DeValue::Table(texts))
             if texts.iter().all(|(_, text)| text.get_ref().is_str()) =>
         {
             Ok(())
         }
-        (Kind::Secret, DeValue::Table(table)) => check_table(&SECRET, table, at),
-        (Kind::Secret, _) => Ok(()),
-        (Kind::Table(keys) | Kind::FlagOr(keys), DeValue::Table(table)) => {
+        (ValueKind::Secret, DeValue::Table(table)) => check_table(&SECRET, table, at),
+        (ValueKind::Secret, _) => Ok(()),
+        (ValueKind::Table(keys) | ValueKind::FlagOr(keys), DeValue::Table(table)) => {
             check_table(keys, table, at)
         }
-        (Kind::Tables(keys), DeValue::Array(tables)) => {
+        (ValueKind::Tables(keys), DeValue::Array(tables)) => {
             tables.iter().try_for_each(|one| match one.get_ref() {
                 DeValue::Table(table) => check_table(keys, table, one.span().start),
                 _ => wrong("tables, each under a line [[source]] with two brackets"),
             })
         }
-        (Kind::Text, _) => wrong("a string in quotes"),
-        (Kind::Number, _) => wrong("a number"),
-        (Kind::Flag, _) => wrong("true or false"),
-        (Kind::FlagOr(_), _) => {
+        (ValueKind::Text, _) => wrong("a string in quotes"),
+        (ValueKind::Number, _) => wrong("a number"),
+        (ValueKind::Flag, _) => wrong("true or false"),
+        (ValueKind::FlagOr(_), _) => {
             wrong("true, or { command = [\"PROGRAM\", …], ends_with = \"TEXT\" }")
         }
-        (Kind::Count, _) => wrong("a whole number"),
-        (Kind::OneOf(known), _) => wrong(&format!("one of \"{}\"", known.join("\", \""))),
-        (Kind::Texts, _) => wrong("a list of strings, such as [\"one\", \"two\"]"),
-        (Kind::Named, _) => wrong("a table of strings, such as { \"one\" = \"two\" }"),
-        (Kind::Table(keys), _) => {
+        (ValueKind::Count, _) => wrong("a whole number"),
+        (ValueKind::OneOf(known), _) => wrong(&format!("one of \"{}\"", known.join("\", \""))),
+        (ValueKind::Texts, _) => wrong("a list of strings, such as [\"one\", \"two\"]"),
+        (ValueKind::Named, _) => wrong("a table of strings, such as { \"one\" = \"two\" }"),
+        (ValueKind::Table(keys), _) => {
             let keys: Vec<_> = keys.known.iter().map(|(key, _)| format!("`{key}`")).collect();
             wrong(&format!("a table with the keys {}", keys.join(", ")))
         }
-        (Kind::Tables(_), _) => wrong("tables, each under a line [[source]] with two brackets"),
+        (ValueKind::Tables(_), _) => {
+            wrong("tables, each under a line [[source]] with two brackets")
+        }
     }
 }
 

@@ -78,12 +78,12 @@ impl Listed {
 /// A source that consists only of a dump.
 struct DumpSource {
     name: String,
-    kind: Kind,
+    origin: Origin,
     silence: Duration,
     listed: Listed,
 }
 
-enum Kind {
+enum Origin {
     Redis(DumpServer),
     MongoDb(DumpServer),
     Program(DumpProgram),
@@ -95,7 +95,7 @@ pub(super) fn open_redis(
     server: &DumpServer,
     limits: &Limits,
 ) -> Arc<dyn Source> {
-    open(spec, Kind::Redis(server.clone()), limits)
+    open(spec, Origin::Redis(server.clone()), limits)
 }
 
 /// Prepares a MongoDB as a source.
@@ -104,7 +104,7 @@ pub(super) fn open_mongodb(
     server: &DumpServer,
     limits: &Limits,
 ) -> Arc<dyn Source> {
-    open(spec, Kind::MongoDb(server.clone()), limits)
+    open(spec, Origin::MongoDb(server.clone()), limits)
 }
 
 /// Prepares the output of a program as a source.
@@ -113,44 +113,44 @@ pub(super) fn open_program(
     program: &DumpProgram,
     limits: &Limits,
 ) -> Arc<dyn Source> {
-    open(spec, Kind::Program(program.clone()), limits)
+    open(spec, Origin::Program(program.clone()), limits)
 }
 
-fn open(spec: &SourceSpec, kind: Kind, limits: &Limits) -> Arc<dyn Source> {
+fn open(spec: &SourceSpec, origin: Origin, limits: &Limits) -> Arc<dyn Source> {
     let (name, silence, listed) = (spec.name.clone(), program::silence(limits), Listed::default());
-    Arc::new(DumpSource { name, kind, silence, listed })
+    Arc::new(DumpSource { name, origin, silence, listed })
 }
 
 impl DumpSource {
     fn terms(&self) -> Terms<'_> {
-        let (secret, permanent): (_, &[&str]) = match &self.kind {
-            Kind::Redis(server) => (server.password.as_ref(), redis::PERMANENT),
-            Kind::MongoDb(server) => (server.password.as_ref(), mongodb::PERMANENT),
-            Kind::Program(_) => (None, &[]),
+        let (secret, permanent): (_, &[&str]) = match &self.origin {
+            Origin::Redis(server) => (server.password.as_ref(), redis::PERMANENT),
+            Origin::MongoDb(server) => (server.password.as_ref(), mongodb::PERMANENT),
+            Origin::Program(_) => (None, &[]),
         };
         Terms { silence: self.silence, secret, permanent }
     }
 
     /// The name of its one dump.
     fn dump_name(&self) -> &str {
-        match &self.kind {
-            Kind::MongoDb(DumpServer { database: Some(database), .. }) => database,
-            Kind::Redis(_) | Kind::MongoDb(_) => ALL,
-            Kind::Program(_) => "output",
+        match &self.origin {
+            Origin::MongoDb(DumpServer { database: Some(database), .. }) => database,
+            Origin::Redis(_) | Origin::MongoDb(_) => ALL,
+            Origin::Program(_) => "output",
         }
     }
 
     async fn plan(&self, warnings: &mut Vec<String>) -> Result<(DumpPlan, Size)> {
         let unknown = Size::default();
-        match &self.kind {
-            Kind::Redis(server) => {
+        match &self.origin {
+            Origin::Redis(server) => {
                 let plan = redis::plan().await?;
                 let mut found = redis::describe(server, self.terms()).await?;
                 warnings.append(&mut found.warnings);
                 Ok((plan, found.size))
             }
-            Kind::MongoDb(_) => Ok((mongodb::plan().await?, unknown)),
-            Kind::Program(DumpProgram { command, ends_with }) => {
+            Origin::MongoDb(_) => Ok((mongodb::plan().await?, unknown)),
+            Origin::Program(DumpProgram { command, ends_with }) => {
                 let format = DumpFormat::EndsWith(ends_with.clone());
                 Ok((DumpPlan { program: program_name(command), format }, unknown))
             }
@@ -165,17 +165,17 @@ impl Source for DumpSource {
     }
 
     async fn describe(&self) -> Result<SourceInfo> {
-        let (address, version) = match &self.kind {
-            Kind::Redis(server) => {
+        let (address, version) = match &self.origin {
+            Origin::Redis(server) => {
                 let found = redis::describe(server, self.terms()).await?;
                 (format!("redis://{}:{}", server.host, server.port), found.version)
             }
-            Kind::MongoDb(server) => {
+            Origin::MongoDb(server) => {
                 mongodb::reach(server).await?;
                 (format!("mongodb://{}:{}", server.host, server.port), "MongoDB".to_owned())
             }
             // The arguments may contain anything, so only the name is shown.
-            Kind::Program(program) => ("a program".to_owned(), program_name(&program.command)),
+            Origin::Program(program) => ("a program".to_owned(), program_name(&program.command)),
         };
         Ok(SourceInfo { name: self.name.clone(), address, version, identity: None })
     }
@@ -212,10 +212,10 @@ impl Source for DumpSource {
     }
 
     async fn read_dump(&self, _dump: &TableId, output: DumpSender) -> Result<Dumped> {
-        match &self.kind {
-            Kind::Redis(server) => redis::dump(server, output, self.terms()).await,
-            Kind::MongoDb(server) => mongodb::dump(server, &output, self.terms()).await,
-            Kind::Program(DumpProgram { command, .. }) => {
+        match &self.origin {
+            Origin::Redis(server) => redis::dump(server, output, self.terms()).await,
+            Origin::MongoDb(server) => mongodb::dump(server, &output, self.terms()).await,
+            Origin::Program(DumpProgram { command, .. }) => {
                 let [program, args @ ..] = command.as_slice() else {
                     return Err(Error::usage("`command` needs a program"));
                 };

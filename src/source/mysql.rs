@@ -31,7 +31,7 @@ use async_trait::async_trait;
 
 use self::client::Client;
 use self::dump::Dump;
-use self::errors::Fault;
+use self::errors::CommandError;
 use self::read::{Aside, Sink};
 use self::select::Part;
 use self::server::{ALTERED, Inner, log_position};
@@ -109,7 +109,7 @@ impl Source for MySql {
                 };
                 match client.value(sql) {
                     Ok(id) => Ok((product, id.filter(|id| !id.is_empty()))),
-                    Err(Fault::Server(_)) => Ok((product, None)), // some versions and services have no such id
+                    Err(CommandError::Server(_)) => Ok((product, None)), // some versions and services have no such id
                     Err(broken) => Err(broken),
                 }
             });
@@ -247,9 +247,9 @@ fn read_chunk(
     chunk: &Chunk,
     batches: &BatchSender,
     cancel: &CancelToken,
-) -> Result<(), Fault> {
+) -> Result<(), CommandError> {
     let table = &chunk.table;
-    let readable = this.tables.get(&table.id).map_err(Fault::Stopped)?;
+    let readable = this.tables.get(&table.id).map_err(CommandError::Stopped)?;
     let part = Part::new(table, chunk.slice, readable.is_versioned);
     let stop = |id| this.pool.outside(cancel, |client| client.query(&format!("KILL QUERY {id}")));
     let stop = |id| stop(id).map(drop);
@@ -261,7 +261,7 @@ fn read_chunk(
     };
     let aside = Aside { stop: &stop, is_still: &is_still };
     if chunk.slice != Slice::All && table.time_column.is_none() {
-        return Err(Fault::Stopped(Error::fail("this table cannot be read in windows")));
+        return Err(CommandError::Stopped(Error::fail("this table cannot be read in windows")));
     }
     this.renew_before(session, readable.since)?;
     let sink = Sink { batches, type_overrides: &this.type_overrides, is_over: &|| false };
@@ -276,7 +276,7 @@ fn read_chunk(
         Err(fault) if fault.code() == Some(ALTERED) => {
             session.renew(this.pool.tick())?;
             let error = "the table was altered while it was read";
-            Err(Fault::Stopped(Error::of(Class::Retry, error)))
+            Err(CommandError::Stopped(Error::of(Class::Retry, error)))
         }
         outcome => outcome,
     }

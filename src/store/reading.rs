@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use crate::error::{Error, Result};
 use crate::hash::hex;
-use crate::store::{Kind, Store, io_error};
+use crate::store::{Backend, Store, io_error};
 
 /// How many bytes of a file are read and hashed at once, so that they stay in a near cache.
 const BUFFER_BYTES: usize = 128 << 10;
@@ -37,13 +37,13 @@ impl Store {
     /// Opens an object, on a thread that may block; `None` if there is no such file. A bucket is not asked yet.
     pub fn reading(&self, key: &str) -> Result<Option<Reading>> {
         self.check_plain(key)?;
-        let from = match &self.kind {
-            Kind::Folder(root) => match File::open(root.join(key)) {
+        let from = match &self.backend {
+            Backend::Folder(root) => match File::open(root.join(key)) {
                 Ok(file) => From::File(file),
                 Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
                 Err(error) => return Err(io_error(&error, &format!("opening {key}"))),
             },
-            Kind::Bucket(_) | Kind::Given => From::Objects(self.clone(), Handle::current()),
+            Backend::Bucket(_) | Backend::Given => From::Objects(self.clone(), Handle::current()),
         };
         Ok(Some(Reading { key: key.to_owned(), from }))
     }
@@ -91,7 +91,7 @@ impl Reading {
 /// Hashes an object as it is in the store and returns the hash and the size in bytes; `None` if it does not exist. The work
 /// is done on threads, so that several objects are hashed on all cores.
 pub async fn hash_object(store: &Store, key: &str) -> Result<Option<(String, u64)>> {
-    if !matches!(store.kind, Kind::Folder(_)) {
+    if !matches!(store.backend, Backend::Folder(_)) {
         return hash_stream(store, key).await;
     }
     let (store, name) = (store.clone(), key.to_owned());

@@ -10,7 +10,7 @@ use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload}
 use crate::error::{Error, Result};
 use crate::store::errors::{io_cause, is_absent, store_error};
 use crate::store::s3::errors::not_implemented;
-use crate::store::{Kind, PIECE_BYTES, Store};
+use crate::store::{Backend, PIECE_BYTES, Store};
 
 /// How many objects are removed at the same time.
 const DELETES: usize = 16;
@@ -65,12 +65,12 @@ impl Store {
     pub async fn put_if_absent(&self, key: &str, bytes: Bytes) -> Result<bool> {
         self.check_plain(key)?;
         let doing = || format!("writing {key}");
-        if !matches!(&self.kind, Kind::Bucket(bucket) if !bucket.conditional_put) {
+        if !matches!(&self.backend, Backend::Bucket(bucket) if !bucket.conditional_put) {
             match self.put_as(key, bytes.clone(), PutMode::Create).await {
                 Ok(()) => return Ok(true),
                 Err(object_store::Error::AlreadyExists { .. }) => return Ok(false),
                 Err(error)
-                    if matches!(self.kind, Kind::Bucket(_))
+                    if matches!(self.backend, Backend::Bucket(_))
                         && not_implemented(&error.to_string()) =>
                 {
                     tracing::debug!("the store knows no conditional put: {error}");

@@ -1,5 +1,5 @@
-//! `verify --against-source`: asks the sources again whether they have what the archive holds, and nothing else. Each
-//! chunk is compared by itself; what was not compared is an open point and never a silent success.
+//! `verify --against-source`: asks the sources again whether they have exactly the rows of the archive. Each chunk is
+//! compared by itself. A chunk that was not compared is an open point and never a silent success.
 
 mod answer;
 mod chunk;
@@ -37,7 +37,7 @@ use crate::source::Source;
 use crate::survey::{Known, Reached, Survey, Surveyed, list, survey};
 use crate::window::{Bound, Slice, now, parse_time, rfc3339};
 
-/// The sources of an archive, with the URLs by which they were reached.
+/// The sources of an archive, with the URLs at which they were reached.
 pub(super) fn recorded_sources(run: &RunEntry) -> Vec<(String, Vec<String>)> {
     let mut databases = BTreeMap::<&str, BTreeSet<&str>>::new();
     for requested in run.runs().flat_map(|run| &run.requested) {
@@ -72,7 +72,7 @@ fn urls(info: &SourceInfo, databases: BTreeSet<&str>) -> Vec<String> {
     databases.into_iter().map(|database| format!("{base}/{}", encoded(database))).collect()
 }
 
-/// The range of the last run, as it was meant when the run began.
+/// The range of the last run, with `now` as of the start of that run.
 pub(super) fn recorded_range(run: &RunEntry) -> Result<(Bound, Bound)> {
     let began = parse_time(&run.started).unwrap_or_else(crate::window::now);
     let (from, to) = (run.range.from.as_str(), run.range.to.as_str());
@@ -82,7 +82,7 @@ pub(super) fn recorded_range(run: &RunEntry) -> Result<(Bound, Bound)> {
     Ok((bound(from, Bound::Min)?, bound(to, Bound::Max)?))
 }
 
-/// Compares an archive that was found whole with its sources.
+/// Compares an archive without faults with its sources.
 pub(super) async fn against_source(
     job: &Job,
     archive: &Archive,
@@ -138,7 +138,7 @@ pub(super) async fn against_source(
     Ok((against, record))
 }
 
-/// Lists tables again that have columns which the archive holds as text or bytes because a value did not fit.
+/// Lists tables again if the archive holds columns of them as text or bytes because a value did not fit.
 async fn take_types(
     job: &Job,
     state: &ArchiveIndex,
@@ -205,13 +205,13 @@ impl Comparison<'_> {
         }
     }
 
-    /// Rows of known tables that lie where the archive has nothing.
+    /// Looks for rows of known tables in windows that the archive does not cover.
     async fn beyond(&mut self, known: &Known<'_>) -> Result<()> {
         let by_table = self.state.by_table();
         for surveyed in &self.survey.tables {
             let Surveyed { table, source, bounds, requested, .. } = surveyed;
             let coverage: Coverage = known.coverage(&table.id);
-            // A column of time may have been given nulls that it could not have when the table was exported.
+            // The time column may have become nullable since the table was exported.
             if by_table.contains_key(&table.id) && surveyed.remaining(&coverage).1 {
                 self.without_a_time(table, &self.survey.sources[*source].source).await;
             }
@@ -243,7 +243,7 @@ impl Comparison<'_> {
         Ok(())
     }
 
-    /// Rows without a time of a table of which the archive has none.
+    /// Looks for rows without a time, in a table of which the archive has none.
     async fn without_a_time(&mut self, table: &Table, source: &Arc<dyn Source>) {
         let none = Recorded { rows: 0, columns: &[] };
         let asked =
@@ -265,7 +265,7 @@ impl Comparison<'_> {
         }
     }
 
-    /// Each chunk of a table that the source still has.
+    /// Compares each chunk of the tables that the source still has.
     async fn chunks(&mut self, depth: Depth, progress: &Progress) -> Result<()> {
         let by_table = self.state.by_table();
         let mut todo = Vec::new();
@@ -289,7 +289,7 @@ impl Comparison<'_> {
         let todo = todo.into_iter().enumerate().map(|(at, (table, source, commit))| Asked {
             one: One { table, source, commit, retry },
             reads: every(depth.read_again, at) || at == 0 && depth.read_again > 0.0,
-            // It was different before, perhaps in a way that statistics do not show.
+            // The chunk was different before, perhaps in a way that statistics do not show.
             doubts: tally.was_stale(commit),
         });
         let groups = groups(todo.collect());

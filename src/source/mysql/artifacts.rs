@@ -10,12 +10,12 @@ use crate::config::Select;
 use crate::model::{ArtifactOutcome, Artifacts};
 use crate::source::mysql::catalog::databases;
 use crate::source::mysql::client::{Client, TextRow};
-use crate::source::mysql::errors::Fault;
+use crate::source::mysql::errors::CommandError;
 use crate::source::mysql::select::{literal, quoted};
 use crate::text::escaped;
 
 /// A kind of object of a database.
-struct Kind {
+struct ArtifactKind {
     /// Its name in the outcome.
     name: &'static str,
     /// The word that follows `SHOW CREATE`.
@@ -27,7 +27,7 @@ struct Kind {
     mariadb_only: bool,
 }
 
-impl Kind {
+impl ArtifactKind {
     const fn new(name: &'static str, word: &'static str, list: &'static str) -> Self {
         Self { name, word, list, is_program: false, mariadb_only: false }
     }
@@ -42,34 +42,34 @@ impl Kind {
 }
 
 /// In the order in which they can be created again: an object comes after those that it depends on.
-const KINDS: [Kind; 9] = [
-    Kind::new(
+const KINDS: [ArtifactKind; 9] = [
+    ArtifactKind::new(
         "sequences",
         "SEQUENCE",
         "TABLE_NAME FROM information_schema.TABLES WHERE TABLE_TYPE = 'SEQUENCE' AND TABLE_SCHEMA",
     )
     .mariadb_only(),
-    Kind::new(
+    ArtifactKind::new(
         "tables",
         "TABLE",
         "TABLE_NAME FROM information_schema.TABLES
          WHERE TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED') AND TABLE_SCHEMA",
     ),
-    Kind::new(
+    ArtifactKind::new(
         "functions",
         "FUNCTION",
         "ROUTINE_NAME FROM information_schema.ROUTINES
          WHERE ROUTINE_TYPE = 'FUNCTION' AND ROUTINE_SCHEMA",
     )
     .program(),
-    Kind::new(
+    ArtifactKind::new(
         "procedures",
         "PROCEDURE",
         "ROUTINE_NAME FROM information_schema.ROUTINES
          WHERE ROUTINE_TYPE = 'PROCEDURE' AND ROUTINE_SCHEMA",
     )
     .program(),
-    Kind::new(
+    ArtifactKind::new(
         "packages",
         "PACKAGE",
         "ROUTINE_NAME FROM information_schema.ROUTINES
@@ -77,7 +77,7 @@ const KINDS: [Kind; 9] = [
     )
     .program()
     .mariadb_only(),
-    Kind::new(
+    ArtifactKind::new(
         "package-bodies",
         "PACKAGE BODY",
         "ROUTINE_NAME FROM information_schema.ROUTINES
@@ -85,19 +85,23 @@ const KINDS: [Kind; 9] = [
     )
     .program()
     .mariadb_only(),
-    Kind::new(
+    ArtifactKind::new(
         "views",
         "VIEW",
         "TABLE_NAME FROM information_schema.TABLES WHERE TABLE_TYPE = 'VIEW' AND TABLE_SCHEMA",
     ),
-    Kind::new(
+    ArtifactKind::new(
         "triggers",
         "TRIGGER",
         "TRIGGER_NAME FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA",
     )
     .program(),
-    Kind::new("events", "EVENT", "EVENT_NAME FROM information_schema.EVENTS WHERE EVENT_SCHEMA")
-        .program(),
+    ArtifactKind::new(
+        "events",
+        "EVENT",
+        "EVENT_NAME FROM information_schema.EVENTS WHERE EVENT_SCHEMA",
+    )
+    .program(),
 ];
 
 /// How many objects of a kind were saved, and which were not.
@@ -122,9 +126,9 @@ pub(super) fn collect(
     client: &mut Client,
     source: &str,
     select: &Select,
-) -> Result<Artifacts, Fault> {
+) -> Result<Artifacts, CommandError> {
     let catalog = databases(client, select)?;
-    let kinds: Vec<&Kind> =
+    let kinds: Vec<&ArtifactKind> =
         KINDS.iter().filter(|kind| client.is_mariadb || !kind.mariadb_only).collect();
     let mut tallies: Vec<Tally> = kinds.iter().map(|_| Tally::default()).collect();
     let mut artifacts = Artifacts::of(source);
@@ -184,14 +188,14 @@ fn without_passwords(sql: &str) -> String {
 fn of_kind(
     client: &mut Client,
     database: &str,
-    kind: &Kind,
+    kind: &ArtifactKind,
     tally: &mut Tally,
     script: &mut String,
-) -> Result<(), Fault> {
+) -> Result<(), CommandError> {
     let list = format!("SELECT {} = BINARY {} ORDER BY 1", kind.list, literal(database));
     let names = match client.query(&list) {
         Ok(names) => names.into_iter().flatten().flatten().collect::<Vec<_>>(),
-        Err(Fault::Server(error)) => {
+        Err(CommandError::Server(error)) => {
             tally.failed.push(format!("{}: {error}", escaped(database)));
             return Ok(());
         }
@@ -250,7 +254,7 @@ fn stand_ins(
     client: &mut Client,
     database: &str,
     script: &mut String,
-) -> Result<HashSet<String>, Fault> {
+) -> Result<HashSet<String>, CommandError> {
     let mut whole = HashSet::new();
     let columns = client.query(&format!(
         "SELECT TABLE_NAME, COLUMN_NAME FROM information_schema.VIEWS
@@ -276,7 +280,7 @@ fn stand_ins(
 type Shown = Result<(String, String), String>;
 
 /// Sends many statements at once, since each round trip may take long.
-fn show(client: &mut Client, statements: &[String]) -> Result<Vec<Shown>, Fault> {
+fn show(client: &mut Client, statements: &[String]) -> Result<Vec<Shown>, CommandError> {
     const AT_ONCE: usize = 100;
     let mut shown = Vec::with_capacity(statements.len());
     while shown.len() < statements.len() {
@@ -289,7 +293,7 @@ fn show(client: &mut Client, statements: &[String]) -> Result<Vec<Shown>, Fault>
         match outcome {
             Ok(()) => {}
             // The statements before the refused one have been answered; those after it have not been run.
-            Err(Fault::Server(error)) => shown.push(Err(error.to_string())),
+            Err(CommandError::Server(error)) => shown.push(Err(error.to_string())),
             Err(broken) => return Err(broken),
         }
     }
@@ -311,12 +315,12 @@ fn statement(row: TextRow) -> Shown {
 }
 
 /// Accounts and their rights, without passwords.
-fn users(client: &mut Client) -> Result<String, Fault> {
+fn users(client: &mut Client) -> Result<String, CommandError> {
     let mut script = String::from("-- Users and their rights, without passwords.\n");
     let all = client.query("SELECT User, Host FROM mysql.user ORDER BY User, Host");
     let (accounts, whole) = match all {
         Ok(rows) => (rows, true),
-        Err(Fault::Server(_)) => (vec![vec![None, None]], false),
+        Err(CommandError::Server(_)) => (vec![vec![None, None]], false),
         Err(broken) => return Err(broken),
     };
     if !whole {
@@ -341,7 +345,7 @@ fn users(client: &mut Client) -> Result<String, Fault> {
                 .flatten()
                 .flatten()
                 .try_for_each(|grant| writeln!(script, "{};", without_secrets(&grant))),
-            Err(Fault::Server(error)) => writeln!(script, "-- {sql}: {error}"),
+            Err(CommandError::Server(error)) => writeln!(script, "-- {sql}: {error}"),
             Err(broken) => return Err(broken),
         };
     }
@@ -365,7 +369,7 @@ fn without_secrets(grant: &str) -> String {
 }
 
 /// The settings that decide what values mean, or the error of a server that does not show them.
-fn variables(client: &mut Client) -> Result<Result<String, String>, Fault> {
+fn variables(client: &mut Client) -> Result<Result<String, String>, CommandError> {
     let names = [
         "version",
         "version_comment",
@@ -388,7 +392,7 @@ fn variables(client: &mut Client) -> Result<Result<String, String>, Fault> {
     let sql = format!("SHOW GLOBAL VARIABLES WHERE Variable_name IN ({})", names.join(","));
     let rows: Vec<TextRow> = match client.query(&sql) {
         Ok(rows) => rows,
-        Err(Fault::Server(error)) => return Ok(Err(error.to_string())),
+        Err(CommandError::Server(error)) => return Ok(Err(error.to_string())),
         Err(broken) => return Err(broken),
     };
     let pair = |row: TextRow| {

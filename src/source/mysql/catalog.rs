@@ -7,7 +7,7 @@ use arrow::datatypes::{DataType, TimeUnit};
 use crate::config::Select;
 use crate::model::{Column, Logical, Role, TableId};
 use crate::source::mysql::client::Client;
-use crate::source::mysql::errors::Fault;
+use crate::source::mysql::errors::CommandError;
 use crate::source::mysql::select::literal;
 use crate::source::mysql::types::{Declared, data_type};
 use crate::source::relational::databases::{Chosen, Found, choose};
@@ -53,7 +53,7 @@ pub(super) struct Catalog {
 }
 
 /// The databases to export, and the others.
-pub(super) fn databases(client: &mut Client, select: &Select) -> Result<Catalog, Fault> {
+pub(super) fn databases(client: &mut Client, select: &Select) -> Result<Catalog, CommandError> {
     let all: Vec<String> =
         client.query("SHOW DATABASES")?.into_iter().flatten().flatten().collect();
     // A server that folds case may know a name in another case than the configuration.
@@ -86,7 +86,7 @@ pub(super) fn tables(
     source: &str,
     catalog: &mut Catalog,
     type_overrides: &TypeOverrides,
-) -> Result<(), Fault> {
+) -> Result<(), CommandError> {
     if catalog.databases.is_empty() {
         return Ok(());
     }
@@ -174,7 +174,7 @@ pub(super) fn columns(
     client: &mut Client,
     id: &TableId,
     type_overrides: &TypeOverrides,
-) -> Result<Vec<Column>, Fault> {
+) -> Result<Vec<Column>, CommandError> {
     let (database, table) = (literal(&id.database), literal(&id.table));
     let sql = columns_of(&format!("TABLE_SCHEMA = {database} AND TABLE_NAME = {table}"));
     let mut entry = Entry::default();
@@ -246,7 +246,7 @@ fn each<const N: usize>(
     client: &mut Client,
     sql: &str,
     mut each: impl FnMut([Option<&str>; N]),
-) -> Result<(), Fault> {
+) -> Result<(), CommandError> {
     client.query_each(sql, |row| {
         let texts = row.iter().map(|value| value.map(String::from_utf8_lossy));
         let texts: Vec<_> = texts.collect();

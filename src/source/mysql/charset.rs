@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use crate::source::mysql::client::Client;
-use crate::source::mysql::errors::Fault;
+use crate::source::mysql::errors::CommandError;
 
 /// How the bytes of a charset are decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,11 +22,11 @@ pub(super) enum Charset {
 pub(super) struct Charsets(HashMap<u16, String>);
 
 impl Charsets {
-    pub(super) fn ask(client: &mut Client) -> Result<Self, Fault> {
+    pub(super) fn ask(client: &mut Client) -> Result<Self, CommandError> {
         // Since 10.10, MariaDB has the numbers of some collations only in this view.
         let all = "SELECT ID, CHARACTER_SET_NAME FROM information_schema.COLLATION_CHARACTER_SET_APPLICABILITY";
         let rows = match client.query(all) {
-            Err(Fault::Server(_)) => {
+            Err(CommandError::Server(_)) => {
                 client.query("SELECT ID, CHARACTER_SET_NAME FROM information_schema.COLLATIONS")?
             }
             rows => rows?,

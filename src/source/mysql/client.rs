@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::config::{Database, TlsMode};
 use crate::error::{Error, Result};
-use crate::source::mysql::errors::Fault;
+use crate::source::mysql::errors::CommandError;
 use crate::source::mysql::handshake::{handshake, server_error};
 use crate::source::mysql::packet::{Packets, Parts};
 use crate::source::relational::outside::Connected;
@@ -55,7 +55,7 @@ pub(super) type TextRow = Vec<Option<String>>;
 
 impl Connected for Client {
     fn closer(&self) -> Result<Closer> {
-        self.packets.closer().map_err(|error| Fault::from(error).into())
+        self.packets.closer().map_err(|error| CommandError::from(error).into())
     }
 }
 
@@ -68,7 +68,7 @@ impl Client {
     ) -> Result<Self> {
         let Database { host, port, tunnel, .. } = database;
         let wire = TcpTransport::connect(host, *port, tunnel.as_ref(), idle)?;
-        on_wire(wire.closer().map_err(Fault::from)?);
+        on_wire(wire.closer().map_err(CommandError::from)?);
         let encrypted = database.tls.mode != TlsMode::Disable;
         let (packets, greeting) = handshake(Packets::new(wire), database).map_err(|fault| {
             let denied = fault.code() == Some(1045);
@@ -105,19 +105,22 @@ impl Client {
         &mut self,
         sql: &str,
         each: impl FnMut(&[Option<&[u8]>]),
-    ) -> Result<(), Fault> {
+    ) -> Result<(), CommandError> {
         self.ask(sql)?;
         self.answer(each)
     }
 
     /// Sends statements. Their results must be taken with `answer` before anything else is sent.
-    pub(super) fn ask(&mut self, sql: &str) -> Result<(), Fault> {
+    pub(super) fn ask(&mut self, sql: &str) -> Result<(), CommandError> {
         tracing::debug!("{}", escaped(sql));
         self.command(COM_QUERY, sql.as_bytes())
     }
 
     /// Passes each row of the results of the statements that were sent to `each`.
-    pub(super) fn answer(&mut self, mut each: impl FnMut(&[Option<&[u8]>])) -> Result<(), Fault> {
+    pub(super) fn answer(
+        &mut self,
+        mut each: impl FnMut(&[Option<&[u8]>]),
+    ) -> Result<(), CommandError> {
         loop {
             let status = match self.begin_result()? {
                 Begun::Done(status) => status,
@@ -133,7 +136,7 @@ impl Client {
                         }
                         let mut parts = Parts(packet);
                         let row = (0..count).map(|_| parts.text()).collect::<Option<Vec<_>>>();
-                        each(&row.ok_or_else(|| Fault::nonsense("a row"))?);
+                        each(&row.ok_or_else(|| CommandError::nonsense("a row"))?);
                     }
                 }
             };
@@ -144,7 +147,7 @@ impl Client {
     }
 
     /// Runs statements and returns the rows of all their results.
-    pub(super) fn query(&mut self, sql: &str) -> Result<Vec<TextRow>, Fault> {
+    pub(super) fn query(&mut self, sql: &str) -> Result<Vec<TextRow>, CommandError> {
         let mut rows = Vec::new();
         self.query_each(sql, |row| {
             let text =
@@ -155,19 +158,19 @@ impl Client {
     }
 
     /// The first value of the first row.
-    pub(super) fn value(&mut self, sql: &str) -> Result<Option<String>, Fault> {
+    pub(super) fn value(&mut self, sql: &str) -> Result<Option<String>, CommandError> {
         let first = self.query(sql)?.into_iter().next();
         Ok(first.and_then(|row| row.into_iter().next().flatten()))
     }
 
     /// Like `value`, for a query that the server may work on for long without sending a byte. TCP's keep-alive shows
     /// whether the server is still there.
-    pub(super) fn value_of_scan(&mut self, sql: &str) -> Result<Option<String>, Fault> {
+    pub(super) fn value_of_scan(&mut self, sql: &str) -> Result<Option<String>, CommandError> {
         Ok(self.row_of_scan(sql)?.into_iter().next().flatten())
     }
 
     /// The first row of such a query, which is empty where there is none.
-    pub(super) fn row_of_scan(&mut self, sql: &str) -> Result<TextRow, Fault> {
+    pub(super) fn row_of_scan(&mut self, sql: &str) -> Result<TextRow, CommandError> {
         self.packets.wait_for(SCAN)?;
         let rows = self.query(sql);
         self.packets.wait_for(self.idle)?;
@@ -180,7 +183,7 @@ impl Client {
     }
 
     /// Prepares a statement without parameters.
-    pub(super) fn prepare(&mut self, sql: &str) -> Result<Statement, Fault> {
+    pub(super) fn prepare(&mut self, sql: &str) -> Result<Statement, CommandError> {
         tracing::debug!("{}", escaped(sql));
         self.command(COM_STMT_PREPARE, sql.as_bytes())?;
         let packet = self.packets.next()?;
@@ -188,7 +191,7 @@ impl Client {
         let mut parts = Parts(packet);
         let read = parts.byte().zip(parts.u32()).zip(parts.u16()).zip(parts.u16());
         let Some((((0, id), columns), 0)) = read else {
-            return Err(Fault::nonsense("a prepared statement"));
+            return Err(CommandError::nonsense("a prepared statement"));
         };
         let columns = match columns {
             0 => Vec::new(),
@@ -198,75 +201,78 @@ impl Client {
     }
 
     /// Runs a statement. All its rows must be taken with `row` before anything else is sent.
-    pub(super) fn execute(&mut self, statement: &Statement) -> Result<Vec<WireColumn>, Fault> {
+    pub(super) fn execute(
+        &mut self,
+        statement: &Statement,
+    ) -> Result<Vec<WireColumn>, CommandError> {
         let mut payload = statement.id.to_le_bytes().to_vec();
         payload.push(0); // no cursor: the server sends all rows as it finds them
         payload.extend_from_slice(&1u32.to_le_bytes());
         self.command(COM_STMT_EXECUTE, &payload)?;
         match self.begin_result()? {
             Begun::Rows(count) => self.columns(count),
-            Begun::Done(_) => Err(Fault::nonsense("a result without columns")),
+            Begun::Done(_) => Err(CommandError::nonsense("a result without columns")),
         }
     }
 
     /// The next row in the binary format, without its first byte; `None` once the server has said that there are no
     /// more.
     #[inline]
-    pub(super) fn row(&mut self) -> Result<Option<&[u8]>, Fault> {
+    pub(super) fn row(&mut self) -> Result<Option<&[u8]>, CommandError> {
         let packet = self.packets.next()?;
         match packet.first() {
             Some(0x00) => Ok(Some(&packet[1..])),
             _ => match end(packet)? {
                 Some(status) if status & MORE_RESULTS == 0 => Ok(None),
-                _ => Err(Fault::nonsense("what follows a row")),
+                _ => Err(CommandError::nonsense("what follows a row")),
             },
         }
     }
 
     /// Closes a statement; the server sends no answer to this.
-    pub(super) fn close(&mut self, statement: &Statement) -> Result<(), Fault> {
+    pub(super) fn close(&mut self, statement: &Statement) -> Result<(), CommandError> {
         self.command(COM_STMT_CLOSE, &statement.id.to_le_bytes())
     }
 
-    fn command(&mut self, command: u8, payload: &[u8]) -> Result<(), Fault> {
+    fn command(&mut self, command: u8, payload: &[u8]) -> Result<(), CommandError> {
         self.packets.restart();
         Ok(self.packets.send(&[&[command], payload].concat())?)
     }
 
-    fn begin_result(&mut self) -> Result<Begun, Fault> {
+    fn begin_result(&mut self) -> Result<Begun, CommandError> {
         let packet = self.packets.next()?;
         let mut parts = Parts(packet);
         match packet.first() {
-            Some(0xff) => Err(Fault::Server(server_error(packet))),
+            Some(0xff) => Err(CommandError::Server(server_error(packet))),
             Some(0x00) => {
                 parts.byte();
                 let status = parts.length().zip(parts.length()).and_then(|_| parts.u16());
-                status.map(Begun::Done).ok_or_else(|| Fault::nonsense("an OK"))
+                status.map(Begun::Done).ok_or_else(|| CommandError::nonsense("an OK"))
             }
             // LOAD DATA LOCAL: the server asks for a local file, which moveout never offers.
-            Some(0xfb) => Err(Fault::nonsense("it asks for a file")),
+            Some(0xfb) => Err(CommandError::nonsense("it asks for a file")),
             _ => {
                 let count = parts.length().and_then(|count| usize::try_from(count).ok());
                 let count = count.filter(|count| *count <= usize::from(u16::MAX));
-                count.map(Begun::Rows).ok_or_else(|| Fault::nonsense("a number of columns"))
+                count.map(Begun::Rows).ok_or_else(|| CommandError::nonsense("a number of columns"))
             }
         }
     }
 
-    fn columns(&mut self, count: usize) -> Result<Vec<WireColumn>, Fault> {
+    fn columns(&mut self, count: usize) -> Result<Vec<WireColumn>, CommandError> {
         let mut columns = Vec::with_capacity(count);
         for _ in 0..count {
             let column = column(self.packets.next()?);
-            columns.push(column.ok_or_else(|| Fault::nonsense("a column"))?);
+            columns.push(column.ok_or_else(|| CommandError::nonsense("a column"))?);
         }
         self.end_of_columns()?;
         Ok(columns)
     }
 
-    fn end_of_columns(&mut self) -> Result<(), Fault> {
+    fn end_of_columns(&mut self) -> Result<(), CommandError> {
         match end(self.packets.next()?)? {
             Some(_) => Ok(()),
-            None => Err(Fault::nonsense("the end of the columns")),
+            None => Err(CommandError::nonsense("the end of the columns")),
         }
     }
 }
@@ -280,9 +286,9 @@ enum Begun {
 }
 
 /// The status if the packet ends a list of columns or rows, and the server's error if the packet is one.
-fn end(packet: &[u8]) -> Result<Option<u16>, Fault> {
+fn end(packet: &[u8]) -> Result<Option<u16>, CommandError> {
     match packet {
-        [0xff, ..] => Err(Fault::Server(server_error(packet))),
+        [0xff, ..] => Err(CommandError::Server(server_error(packet))),
         // A longer packet with this first byte is a row that begins with a value of more than 16 MiB.
         [0xfe, _, _, low, high] => Ok(Some(u16::from_le_bytes([*low, *high]))),
         _ => Ok(None),

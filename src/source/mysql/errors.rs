@@ -9,7 +9,7 @@ use crate::text::escaped;
 
 /// How a command or a read failed.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(super) enum CommandError {
     /// The server refused it; the connection stays usable.
     Server(ServerError),
     /// The connection can no longer be used.
@@ -32,7 +32,7 @@ impl fmt::Display for ServerError {
     }
 }
 
-impl Fault {
+impl CommandError {
     /// The number of the server's error.
     pub(super) fn code(&self) -> Option<u16> {
         match self {
@@ -50,23 +50,23 @@ impl Fault {
     }
 }
 
-impl From<io::Error> for Fault {
+impl From<io::Error> for CommandError {
     fn from(error: io::Error) -> Self {
         Self::Broken(broken(error))
     }
 }
 
-impl From<Error> for Fault {
+impl From<Error> for CommandError {
     fn from(error: Error) -> Self {
         Self::Broken(error)
     }
 }
 
-impl From<Fault> for Error {
-    fn from(fault: Fault) -> Self {
+impl From<CommandError> for Error {
+    fn from(fault: CommandError) -> Self {
         match fault {
-            Fault::Server(error) => error.into(),
-            Fault::Broken(error) | Fault::Stopped(error) => error,
+            CommandError::Server(error) => error.into(),
+            CommandError::Broken(error) | CommandError::Stopped(error) => error,
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::config::{Database, ServerKey, TlsMode};
 use crate::error::Error;
-use crate::source::mysql::errors::{Fault, ServerError};
+use crate::source::mysql::errors::{CommandError, ServerError};
 use crate::source::mysql::packet::{Packets, Parts};
 use crate::source::mysql::proofs::{LONG_NONCE, encrypted, parsec, proof};
 
@@ -47,7 +47,7 @@ pub(super) struct Greeting {
 pub(super) fn handshake(
     mut packets: Packets,
     database: &Database,
-) -> Result<(Packets, Greeting), Fault> {
+) -> Result<(Packets, Greeting), CommandError> {
     let greeting = greeting(packets.next()?)?;
     let capabilities = CAPABILITIES & greeting.capabilities;
     if capabilities & PROTOCOL_41 == 0 {
@@ -91,9 +91,9 @@ fn prelude(capabilities: u32) -> Vec<u8> {
     prelude
 }
 
-fn greeting(packet: &[u8]) -> Result<Greeting, Fault> {
+fn greeting(packet: &[u8]) -> Result<Greeting, CommandError> {
     if packet.first() == Some(&0xff) {
-        return Err(Fault::Server(server_error(packet)));
+        return Err(CommandError::Server(server_error(packet)));
     }
     let mut parts = Parts(packet);
     let mut read = || {
@@ -144,14 +144,14 @@ fn authenticate(
     greeting: &Greeting,
     password: &str,
     database: &Database,
-) -> Result<(), Fault> {
+) -> Result<(), CommandError> {
     let (mut plugin, mut nonce) = (greeting.plugin.clone(), greeting.nonce.clone());
     loop {
         let packet = packets.next()?.to_vec();
         let mut parts = Parts(&packet);
         match parts.byte() {
             Some(0x00) => return Ok(()),
-            Some(0xff) => return Err(Fault::Server(server_error(&packet))),
+            Some(0xff) => return Err(CommandError::Server(server_error(&packet))),
             Some(0xfe) => {
                 plugin = parts.zero_ended().to_vec();
                 // The nonce cannot be read up to a zero: any of its bytes may be one.
@@ -170,9 +170,9 @@ fn authenticate(
                 // MariaDB prefixes the salt with a 1, so that it cannot be mistaken for another packet.
                 let salt = packet.strip_prefix(&[1]).unwrap_or(&packet);
                 let answer = parsec(password, &nonce, salt);
-                packets.send(&answer.ok_or_else(|| Fault::nonsense("a salt"))?)?;
+                packets.send(&answer.ok_or_else(|| CommandError::nonsense("a salt"))?)?;
             }
-            _ => return Err(Fault::nonsense("a packet in the middle of the login")),
+            _ => return Err(CommandError::nonsense("a packet in the middle of the login")),
         }
     }
 }
@@ -185,7 +185,7 @@ fn hand_over(
     password: &str,
     nonce: &[u8],
     database: &Database,
-) -> Result<(), Fault> {
+) -> Result<(), CommandError> {
     let name = String::from_utf8_lossy(plugin);
     let takes_rsa = matches!(&*name, "sha256_password" | "caching_sha2_password");
     if !takes_rsa && name != "mysql_clear_password" {
@@ -216,8 +216,8 @@ fn hand_over(
             packets.send(if name == "sha256_password" { &[1] } else { &[2] })?;
             match packets.next()? {
                 [0x01, key @ ..] => Some(String::from_utf8_lossy(key).into_owned()),
-                packet @ [0xff, ..] => return Err(Fault::Server(server_error(packet))),
-                _ => return Err(Fault::nonsense("its public key")),
+                packet @ [0xff, ..] => return Err(CommandError::Server(server_error(packet))),
+                _ => return Err(CommandError::nonsense("its public key")),
             }
         }
     };

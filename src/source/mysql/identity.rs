@@ -8,7 +8,7 @@ use crate::model::{Column, Object, ObjectColumn, TableId};
 use crate::source::mysql::catalog;
 use crate::source::mysql::catalog::{Entry, Name};
 use crate::source::mysql::client::Client;
-use crate::source::mysql::errors::Fault;
+use crate::source::mysql::errors::CommandError;
 use crate::source::mysql::select::literal;
 use crate::source::relational::type_overrides::TypeOverrides;
 
@@ -27,7 +27,7 @@ pub(super) struct Marks {
 
 impl Marks {
     /// The marks of the tables that meet a condition on `TABLE_SCHEMA` and `TABLE_NAME`.
-    fn ask(client: &mut Client, condition: &str, numbered: bool) -> Result<Self, Fault> {
+    fn ask(client: &mut Client, condition: &str, numbered: bool) -> Result<Self, CommandError> {
         let mut marks = Self::default();
         let sql = format!(
             "SELECT TABLE_SCHEMA, TABLE_NAME, CREATE_TIME FROM information_schema.TABLES WHERE {condition}"
@@ -45,7 +45,7 @@ impl Marks {
     }
 
     /// The marks of all tables of these databases.
-    pub(super) fn of_all(client: &mut Client, databases: &[String]) -> Result<Self, Fault> {
+    pub(super) fn of_all(client: &mut Client, databases: &[String]) -> Result<Self, CommandError> {
         if databases.is_empty() {
             return Ok(Self::default());
         }
@@ -58,7 +58,7 @@ impl Marks {
     pub(super) fn of_catalog(
         client: &mut Client,
         tables: &BTreeMap<Name, Entry>,
-    ) -> Result<Self, Fault> {
+    ) -> Result<Self, CommandError> {
         let created = |(name, entry): (&Name, &Entry)| {
             (name.clone(), entry.created.clone().unwrap_or_default())
         };
@@ -88,13 +88,13 @@ impl Marks {
 
 /// InnoDB's numbers for its tables, by the names of their files; a table with partitions has several. `None` if the user
 /// may not see them.
-fn numbers(client: &mut Client) -> Result<Option<HashMap<String, BTreeSet<String>>>, Fault> {
+fn numbers(client: &mut Client) -> Result<Option<HashMap<String, BTreeSet<String>>>, CommandError> {
     // MySQL 8 and newer; MySQL 5.7 and MariaDB.
     for view in ["INNODB_TABLES", "INNODB_SYS_TABLES"] {
         let rows =
             match client.query(&format!("SELECT NAME, TABLE_ID FROM information_schema.{view}")) {
                 Ok(rows) => rows,
-                Err(Fault::Server(_)) => continue,
+                Err(CommandError::Server(_)) => continue,
                 Err(broken) => return Err(broken),
             };
         let mut numbers = HashMap::<String, BTreeSet<String>>::new();

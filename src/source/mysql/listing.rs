@@ -11,7 +11,7 @@ use crate::model::{
 use crate::source::mysql::catalog;
 use crate::source::mysql::catalog::{Catalog, Entry};
 use crate::source::mysql::client::Client;
-use crate::source::mysql::errors::Fault;
+use crate::source::mysql::errors::CommandError;
 use crate::source::mysql::identity;
 use crate::source::mysql::identity::Marks;
 use crate::source::mysql::ranges::MANY_ROWS;
@@ -129,7 +129,7 @@ fn list_one(
     time_column: Option<String>,
     (object, since): (Object, u64),
     warnings: &mut Vec<String>,
-) -> Result<(Table, Readable), Fault> {
+) -> Result<(Table, Readable), CommandError> {
     let division = Some(Division::by(time_column.as_deref()));
     let mut table = Table {
         time_column,
@@ -207,7 +207,7 @@ fn find_times(
     id: &TableId,
     (column, precision): (&str, Precision),
     is_versioned: bool,
-) -> Result<Times, Fault> {
+) -> Result<Times, CommandError> {
     /// The beginnings of the years 1678 and 2262, which 64 bits of nanoseconds just hold.
     const FIRST: i64 = -9_214_560_000 * SECOND;
     const LAST: i64 = 9_214_646_400 * SECOND;
@@ -231,7 +231,7 @@ fn find_times(
         precision.literal(FIRST),
         precision.literal(LAST)
     );
-    let mut find = |what: &str| -> Result<Option<i128>, Fault> {
+    let mut find = |what: &str| -> Result<Option<i128>, CommandError> {
         let rows = ask(format!("SELECT {what} FROM {name} WHERE {within}"))?;
         Ok(rows.first().and_then(|row| instant(row.first()?.as_deref()?)))
     };

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::thread;
 
 use crate::error::{Class, Error};
-use crate::source::mysql::errors::Fault;
+use crate::source::mysql::errors::CommandError;
 use crate::source::mysql::read;
 use crate::source::mysql::read::{Aside, Sink};
 use crate::source::mysql::select::{Part, quoted};
@@ -36,7 +36,7 @@ pub(super) fn read(
     sink: &Sink<'_>,
     aside: Aside<'_>,
     cancel: &CancelToken,
-) -> Result<(), Fault> {
+) -> Result<(), CommandError> {
     let key = quoted(key);
     let ends = part.select(&format!("MIN({key}), MAX({key})"));
     let ends = session.client.query(&format!("{ends}; {}", read::FREE))?;
@@ -57,7 +57,7 @@ pub(super) fn read(
             }
             match work.read(session, part) {
                 Ok(()) => {}
-                Err(Fault::Stopped(error)) => work.parts.fail(0, error),
+                Err(CommandError::Stopped(error)) => work.parts.fail(0, error),
                 Err(fault) => {
                     let why = "another part of the table has failed";
                     work.parts.fail(0, Error::of(Class::Retry, why));
@@ -67,11 +67,11 @@ pub(super) fn read(
         }
         Ok(())
     })?;
-    work.parts.failure().map_or(Ok(()), |error| Err(Fault::Stopped(error)))
+    work.parts.failure().map_or(Ok(()), |error| Err(CommandError::Stopped(error)))
 }
 
 impl Work<'_> {
-    fn read(&self, session: &mut Session, part: &Part<'_>) -> Result<(), Fault> {
+    fn read(&self, session: &mut Session, part: &Part<'_>) -> Result<(), CommandError> {
         let sink = Sink { is_over: &|| self.parts.is_over(), ..*self.sink };
         read::read(session, part, &sink, self.aside)
     }

@@ -6,7 +6,7 @@ use crate::model::Table;
 use crate::source::channel::BatchSender;
 use crate::source::mysql::charset::Charsets;
 use crate::source::mysql::client::{Client, Statement, WireColumn};
-use crate::source::mysql::errors::Fault;
+use crate::source::mysql::errors::CommandError;
 use crate::source::mysql::rows::{NOT_TEXT, Rows, TooNarrow};
 use crate::source::mysql::select::{Part, quoted};
 use crate::source::mysql::session::Session;
@@ -33,8 +33,8 @@ pub(super) struct Sink<'a> {
 }
 
 impl Sink<'_> {
-    fn learn(&self, table: &Table, too_narrow: TooNarrow) -> Fault {
-        Fault::Stopped(self.type_overrides.learn(table, too_narrow))
+    fn learn(&self, table: &Table, too_narrow: TooNarrow) -> CommandError {
+        CommandError::Stopped(self.type_overrides.learn(table, too_narrow))
     }
 }
 
@@ -44,10 +44,10 @@ pub(super) fn read(
     part: &Part<'_>,
     sink: &Sink<'_>,
     aside: Aside<'_>,
-) -> Result<(), Fault> {
+) -> Result<(), CommandError> {
     let Session { client, charsets, .. } = session;
     let read = stream(client, charsets, part, sink, aside);
-    if let Err(Fault::Server(_) | Fault::Stopped(_)) = read {
+    if let Err(CommandError::Server(_) | CommandError::Stopped(_)) = read {
         free(client)?;
     }
     read
@@ -55,10 +55,10 @@ pub(super) fn read(
 
 /// Releases the lock on the table, so that others may alter it, and keeps the snapshot. If a deadlock has rolled the
 /// transaction back, the savepoint is gone, and the snapshot with it.
-fn free(client: &mut Client) -> Result<(), Fault> {
+fn free(client: &mut Client) -> Result<(), CommandError> {
     match client.query(FREE) {
         Ok(_) => Ok(()),
-        Err(Fault::Server(error)) => Err(Fault::Broken(Error::of(
+        Err(CommandError::Server(error)) => Err(CommandError::Broken(Error::of(
             Class::Retry,
             format!("the snapshot is lost: {}", Error::from(error)),
         ))),
@@ -75,16 +75,18 @@ fn stream(
     part: &Part<'_>,
     sink: &Sink<'_>,
     aside: Aside<'_>,
-) -> Result<(), Fault> {
+) -> Result<(), CommandError> {
     let (statement, decodes) = prepare(client, charsets, part, sink)?;
     if client.execute(&statement)? != statement.columns {
         drain(client, aside)?;
-        return Err(Fault::Stopped(changed("the columns of the table changed before it was read")));
+        return Err(CommandError::Stopped(changed(
+            "the columns of the table changed before it was read",
+        )));
     }
     let mut rows = Rows::new(part.table.arrow_schema(), &decodes);
     let mut count: u64 = 0;
     while let Some(row) = client.row()? {
-        rows.push(row).ok_or_else(|| Fault::nonsense("a row"))?;
+        rows.push(row).ok_or_else(|| CommandError::nonsense("a row"))?;
         count += 1;
         if rows.is_full() {
             // While the writer works on a huge row, the memory of its packet is not kept.
@@ -99,32 +101,34 @@ fn stream(
         send(&mut rows, part, sink)?;
     }
     client.close(&statement)?;
-    (aside.is_still)().map_err(Fault::Stopped)?;
+    (aside.is_still)().map_err(CommandError::Stopped)?;
     let counted = client.value(&format!("SELECT FOUND_ROWS(); {FREE}"));
     match counted {
         Ok(counted) if counted.as_deref() == Some(&count.to_string()) => Ok(()),
         Ok(counted) => {
             let counted = counted.unwrap_or_default();
-            Err(Fault::nonsense(&format!("{count} rows arrived, but the server counts {counted}")))
+            Err(CommandError::nonsense(&format!(
+                "{count} rows arrived, but the server counts {counted}"
+            )))
         }
         // MySQL will drop this function. Without it, the regular end of the rows has to do.
-        Err(Fault::Server(_)) => free(client),
+        Err(CommandError::Server(_)) => free(client),
         Err(broken) => Err(broken),
     }
 }
 
 /// Stops the statement whose rows the server is sending. The connection is kept, since it holds the snapshot.
-fn drain(client: &mut Client, aside: Aside<'_>) -> Result<(), Fault> {
+fn drain(client: &mut Client, aside: Aside<'_>) -> Result<(), CommandError> {
     (aside.stop)(client.id)?;
     loop {
         match client.row() {
             Ok(Some(_)) => {}
-            Err(Fault::Server(_)) => return Ok(()),
+            Err(CommandError::Server(_)) => return Ok(()),
             Err(broken) => return Err(broken),
             // The rows ended before the KILL arrived, which may now hit the next statement instead.
             Ok(None) => {
                 return match client.query("DO 0") {
-                    Err(Fault::Broken(error)) => Err(Fault::Broken(error)),
+                    Err(CommandError::Broken(error)) => Err(CommandError::Broken(error)),
                     _ => Ok(()),
                 };
             }
@@ -132,16 +136,16 @@ fn drain(client: &mut Client, aside: Aside<'_>) -> Result<(), Fault> {
     }
 }
 
-fn send(rows: &mut Rows, part: &Part<'_>, sink: &Sink<'_>) -> Result<(), Fault> {
-    let batch = rows.finish().map_err(Fault::Stopped)?;
+fn send(rows: &mut Rows, part: &Part<'_>, sink: &Sink<'_>) -> Result<(), CommandError> {
+    let batch = rows.finish().map_err(CommandError::Stopped)?;
     let batch = batch.map_err(|too_narrow| sink.learn(part.table, too_narrow))?;
     if (sink.is_over)() {
-        return Err(Fault::Stopped(Error::of(
+        return Err(CommandError::Stopped(Error::of(
             Class::Retry,
             "another part of the table has failed",
         )));
     }
-    sink.batches.blocking_send(batch).map_err(Fault::Stopped)
+    sink.batches.blocking_send(batch).map_err(CommandError::Stopped)
 }
 
 fn changed(what: &str) -> Error {
@@ -154,7 +158,7 @@ fn prepare(
     charsets: &Charsets,
     part: &Part<'_>,
     sink: &Sink<'_>,
-) -> Result<(Statement, Vec<Decode>), Fault> {
+) -> Result<(Statement, Vec<Decode>), CommandError> {
     let table = part.table;
     let plain = client.prepare(&part.columns(|_, name| name))?;
     let foreign = foreign(&plain.columns, charsets, table, sink)?;
@@ -191,9 +195,9 @@ fn foreign<'a>(
     charsets: &'a Charsets,
     table: &Table,
     sink: &Sink<'_>,
-) -> Result<Vec<Option<&'a str>>, Fault> {
+) -> Result<Vec<Option<&'a str>>, CommandError> {
     if wires.len() != table.columns.len() {
-        return Err(Fault::Stopped(changed("the table has other columns than were listed")));
+        return Err(CommandError::Stopped(changed("the table has other columns than were listed")));
     }
     let columns = wires.iter().zip(&table.columns).map(|(wire, column)| {
         match decode(*wire, &column.data_type, charsets.of(wire.charset)) {
@@ -212,13 +216,17 @@ fn foreign<'a>(
     }
 }
 
-fn decodes(wires: &[WireColumn], charsets: &Charsets, table: &Table) -> Result<Vec<Decode>, Fault> {
+fn decodes(
+    wires: &[WireColumn],
+    charsets: &Charsets,
+    table: &Table,
+) -> Result<Vec<Decode>, CommandError> {
     let decodes = wires.iter().zip(&table.columns).map(|(wire, column)| {
         let decode = decode(*wire, &column.data_type, charsets.of(wire.charset));
         let decode = decode.and_then(std::result::Result::ok);
         decode.ok_or_else(|| {
             let WireColumn { kind, charset, .. } = wire;
-            Fault::Stopped(changed(&format!(
+            CommandError::Stopped(changed(&format!(
                 "the column `{}` was listed as {}, but arrives as type {kind} in charset {charset}",
                 column.key, column.source_type
             )))

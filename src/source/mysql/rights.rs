@@ -4,7 +4,7 @@
 use crate::model::TableId;
 use crate::source::mysql::catalog::{Catalog, Entry};
 use crate::source::mysql::client::Client;
-use crate::source::mysql::errors::Fault;
+use crate::source::mysql::errors::CommandError;
 use crate::source::mysql::select::{quoted, table_name};
 
 /// What `SHOW GRANTS` says about the user's sight.
@@ -16,7 +16,7 @@ pub(super) struct Sight {
     pub(super) revoked: Vec<String>,
 }
 
-pub(super) fn sight(client: &mut Client) -> Result<Sight, Fault> {
+pub(super) fn sight(client: &mut Client) -> Result<Sight, CommandError> {
     let role = if client.is_mariadb { client.value("SELECT CURRENT_ROLE()")? } else { None };
     let grants = client.query("SHOW GRANTS")?;
     let lines = grants.iter().flatten().flatten().map(String::as_str);
@@ -45,7 +45,7 @@ fn read<'a>(lines: impl Iterator<Item = &'a str>, role: Option<&str>) -> Sight {
 }
 
 /// Tries to read each table, and notes those that cannot be read completely.
-pub(super) fn probe(client: &mut Client, catalog: &mut Catalog) -> Result<(), Fault> {
+pub(super) fn probe(client: &mut Client, catalog: &mut Catalog) -> Result<(), CommandError> {
     const AT_ONCE: usize = 100;
     let mut left: Vec<(TableId, &mut Entry)> = Vec::new();
     for ((database, table), entry) in &mut catalog.tables {
@@ -69,7 +69,7 @@ pub(super) fn probe(client: &mut Client, catalog: &mut Catalog) -> Result<(), Fa
             match client.query_each(&asked, |_| shown += 1) {
                 Ok(()) => from = tables.len(),
                 // The statements before the refused one have been answered; those after it have not been run.
-                Err(Fault::Server(error)) => {
+                Err(CommandError::Server(error)) => {
                     let Some((_, entry)) = tables.get_mut(from + shown) else { break };
                     entry.refused =
                         Some(format!("the user may read only some of its columns: {error}"));

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use crate::config::Select;
 use crate::model::{LogPosition, Object, Size, TableId};
 use crate::source::mysql::client::Client;
-use crate::source::mysql::errors::Fault;
+use crate::source::mysql::errors::CommandError;
 use crate::source::mysql::session::{Pool, Session};
 use crate::source::relational::tables::Tables;
 use crate::source::relational::type_overrides::TypeOverrides;
@@ -42,14 +42,14 @@ pub(super) struct Readable {
 
 /// The end of the binary log: by transactions if the server numbers them, otherwise by file and byte, if the user may see
 /// that. `None` if it keeps no such log.
-pub(super) fn log_position(client: &mut Client) -> Result<Option<LogPosition>, Fault> {
+pub(super) fn log_position(client: &mut Client) -> Result<Option<LogPosition>, CommandError> {
     let variable = if client.is_mariadb { "gtid_current_pos" } else { "gtid_executed" };
     let words = [format!("SELECT @@GLOBAL.{variable}")];
     let files = ["SHOW BINARY LOG STATUS", "SHOW MASTER STATUS"].map(str::to_owned);
     for (at, sql) in words.iter().chain(&files).enumerate() {
         let row = match client.query(sql) {
             Ok(rows) => rows.into_iter().next().unwrap_or_default(),
-            Err(Fault::Server(_)) => continue, // not its words, or nothing for this user
+            Err(CommandError::Server(_)) => continue, // not its words, or nothing for this user
             Err(broken) => return Err(broken),
         };
         // After the file and the byte there are filters.
@@ -71,8 +71,8 @@ impl Inner {
     pub(super) fn current<T>(
         &self,
         session: &mut Session,
-        mut work: impl FnMut(&mut Session) -> Result<T, Fault>,
-    ) -> Result<T, Fault> {
+        mut work: impl FnMut(&mut Session) -> Result<T, CommandError>,
+    ) -> Result<T, CommandError> {
         match work(session) {
             Err(fault) if fault.code() == Some(ALTERED) => {
                 session.renew(self.pool.tick())?;
@@ -83,7 +83,11 @@ impl Inner {
     }
 
     /// Renews a session whose snapshot was taken before an instant.
-    pub(super) fn renew_before(&self, session: &mut Session, instant: u64) -> Result<(), Fault> {
+    pub(super) fn renew_before(
+        &self,
+        session: &mut Session,
+        instant: u64,
+    ) -> Result<(), CommandError> {
         if session.taken < instant { session.renew(self.pool.tick()) } else { Ok(()) }
     }
 

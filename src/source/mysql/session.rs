@@ -12,7 +12,7 @@ use crate::config::{Database, Limits};
 use crate::error::{Error, Result};
 use crate::source::mysql::charset::Charsets;
 use crate::source::mysql::client::Client;
-use crate::source::mysql::errors::Fault;
+use crate::source::mysql::errors::CommandError;
 use crate::source::mysql::snapshot;
 use crate::source::mysql::snapshot::Proof;
 use crate::source::relational::broken::may_be_repeated;
@@ -47,7 +47,7 @@ impl Address {
 /// Sets how values look, how long the server waits for a slow destination, and how long a statement waits while somebody
 /// alters a table. It also lifts the limits of rows: one that the server sets for all sessions would cut every answer
 /// short, and the server would count only the rows that it sent.
-fn set_up(mut client: Client) -> Result<Client, Fault> {
+fn set_up(mut client: Client) -> Result<Client, CommandError> {
     client.query(
         "SET NAMES utf8mb4; SET SESSION time_zone = '+00:00', sql_mode = '', wait_timeout = 604800, \
          net_read_timeout = 86400, net_write_timeout = 86400, lock_wait_timeout = 45, \
@@ -66,7 +66,7 @@ fn set_up(mut client: Client) -> Result<Client, Fault> {
     };
     for setting in settings {
         match client.query(&format!("SET SESSION {setting}")) {
-            Ok(_) | Err(Fault::Server(_)) => {}
+            Ok(_) | Err(CommandError::Server(_)) => {}
             Err(broken) => return Err(broken),
         }
     }
@@ -141,7 +141,7 @@ impl Pool {
     pub(super) fn outside<T>(
         &self,
         cancel: &CancelToken,
-        mut ask: impl FnMut(&mut Client) -> Result<T, Fault>,
+        mut ask: impl FnMut(&mut Client) -> Result<T, CommandError>,
     ) -> Result<T> {
         let open = || self.address.connect(cancel);
         self.outside.ask(cancel, open, |client| ask(client).map_err(Error::from))
@@ -237,7 +237,7 @@ impl Lease {
     pub(super) fn work<T>(
         &mut self,
         cancel: &CancelToken,
-        work: impl FnOnce(&mut Session) -> Result<T, Fault>,
+        work: impl FnOnce(&mut Session) -> Result<T, CommandError>,
     ) -> Result<T> {
         let (mut session, worked);
         match self.session.take().or_else(|| self.pool.idle()) {
@@ -254,7 +254,7 @@ impl Lease {
             }
         }
         match worked {
-            Err(Fault::Broken(error)) => {
+            Err(CommandError::Broken(error)) => {
                 self.pool.lock().open -= 1;
                 Err(error)
             }
@@ -277,10 +277,11 @@ impl Drop for Lease {
 impl Session {
     /// Takes a new snapshot in place of the old one. If that fails halfway, the session is closed, since nobody knows
     /// what it sees.
-    pub(super) fn renew(&mut self, now: u64) -> Result<(), Fault> {
+    pub(super) fn renew(&mut self, now: u64) -> Result<(), CommandError> {
         let taken = snapshot::take(std::slice::from_mut(&mut self.client), false);
-        let (mut ids, _) = taken
-            .map_err(|fault| Fault::Broken(Error::from(fault).context("taking a new snapshot")))?;
+        let (mut ids, _) = taken.map_err(|fault| {
+            CommandError::Broken(Error::from(fault).context("taking a new snapshot"))
+        })?;
         self.snapshot_id = ids.pop().unwrap_or_default(); // one for each client
         self.taken = now;
         Ok(())

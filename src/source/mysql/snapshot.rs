@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::Error;
 use crate::source::mysql::client::Client;
-use crate::source::mysql::errors::Fault;
+use crate::source::mysql::errors::CommandError;
 use crate::window::{now, rfc3339};
 
 /// How long to try for one moment while the server is being written to.
@@ -34,7 +34,10 @@ pub(super) enum Proof {
 
 /// Begins a transaction with a snapshot on each connection, and returns the snapshots' names. With `lock`, all writers
 /// are kept out of the server meanwhile.
-pub(super) fn take(clients: &mut [Client], lock: bool) -> Result<(Vec<String>, Proof), Fault> {
+pub(super) fn take(
+    clients: &mut [Client],
+    lock: bool,
+) -> Result<(Vec<String>, Proof), CommandError> {
     let servers = clients.iter_mut().map(server).collect::<Result<Vec<_>, _>>()?;
     let (names, proof) = if servers.windows(2).any(|pair| pair[0] != pair[1]) {
         begin(clients)?;
@@ -57,14 +60,14 @@ pub(super) fn take(clients: &mut [Client], lock: bool) -> Result<(Vec<String>, P
 }
 
 /// Takes the snapshots while nobody can commit.
-fn locked(clients: &mut [Client]) -> Result<(Vec<String>, Proof), Fault> {
+fn locked(clients: &mut [Client]) -> Result<(Vec<String>, Proof), CommandError> {
     let Some(first) = clients.first_mut() else { return Ok((Vec::new(), Proof::One)) };
     // The wait is short: everybody who wants to write waits behind this lock.
     let lock = format!("SET SESSION lock_wait_timeout = {LOCK_WAIT}; FLUSH TABLES WITH READ LOCK");
     first.query(&lock).map_err(|fault| {
         // The connection may hold the lock in part, so it must not be used again.
         let error = Error::from(fault).context("keeping writers out for a moment (`lock = true`)");
-        Fault::Broken(error.hint(
+        CommandError::Broken(error.hint(
             "the lock needs the privilege RELOAD, and waits for long-running statements: run again later, \
              or without `lock`",
         ))
@@ -79,7 +82,7 @@ fn locked(clients: &mut [Client]) -> Result<(Vec<String>, Proof), Fault> {
     })
 }
 
-fn attempt(clients: &mut [Client]) -> Result<(Vec<String>, Proof), Fault> {
+fn attempt(clients: &mut [Client]) -> Result<(Vec<String>, Proof), CommandError> {
     let count = clients.len();
     let Some(first) = clients.first_mut() else { return Ok((Vec::new(), Proof::One)) };
     let logs_all = first.is_mariadb && logs_all(first)?;
@@ -107,7 +110,7 @@ fn attempt(clients: &mut [Client]) -> Result<(Vec<String>, Proof), Fault> {
 
 /// Begins all transactions at once, so that little can be written between the first and the last. Each has a savepoint,
 /// since a return to it lets others alter the tables that have been read.
-fn begin(clients: &mut [Client]) -> Result<(), Fault> {
+fn begin(clients: &mut [Client]) -> Result<(), CommandError> {
     for client in &mut *clients {
         // The server sends text as it is stored, without a conversion that could lose a byte.
         client.query(
@@ -137,11 +140,11 @@ fn unproven(clients: &[Client]) -> Vec<String> {
 fn first_of(
     client: &mut Client,
     statements: &[&str],
-) -> Result<Option<Vec<Option<String>>>, Fault> {
+) -> Result<Option<Vec<Option<String>>>, CommandError> {
     for sql in statements {
         match client.query(sql) {
             Ok(rows) => return Ok(rows.into_iter().next()),
-            Err(Fault::Server(_)) => {} // no such statement, or no right to it
+            Err(CommandError::Server(_)) => {} // no such statement, or no right to it
             Err(broken) => return Err(broken),
         }
     }
@@ -149,7 +152,7 @@ fn first_of(
 }
 
 /// The id of this server, since an address may lead to several.
-fn server(client: &mut Client) -> Result<String, Fault> {
+fn server(client: &mut Client) -> Result<String, CommandError> {
     let ways =
         ["SELECT @@server_uuid", "SELECT @@server_uid", "SELECT CONCAT(@@hostname, ':', @@port)"];
     let row = first_of(client, &ways)?;
@@ -157,7 +160,7 @@ fn server(client: &mut Client) -> Result<String, Fault> {
 }
 
 /// When the server was started. It is part of a snapshot's name, since numbers of transactions may recur after a crash.
-fn started(client: &mut Client) -> Result<String, Fault> {
+fn started(client: &mut Client) -> Result<String, CommandError> {
     let ways = ["performance_schema", "information_schema"].map(|schema| {
         format!(
             "SELECT UNIX_TIMESTAMP() - VARIABLE_VALUE FROM {schema}.GLOBAL_STATUS WHERE VARIABLE_NAME = 'Uptime'"
@@ -216,7 +219,7 @@ impl Transactions {
     }
 }
 
-fn transactions(client: &mut Client) -> Result<Option<Transactions>, Fault> {
+fn transactions(client: &mut Client) -> Result<Option<Transactions>, CommandError> {
     let row = first_of(client, &["SHOW ENGINE INNODB STATUS"])?;
     let status = row.and_then(|row| row.into_iter().nth(2).flatten());
     Ok(status.and_then(|status| Transactions::read(&status)))
@@ -224,7 +227,7 @@ fn transactions(client: &mut Client) -> Result<Option<Transactions>, Fault> {
 
 /// Whether everything that is written to a MariaDB is in its binary log. Filters may keep databases out of it, and a
 /// replica or a node of a cluster may not log what it gets from others. If the user may not ask, the answer is no.
-fn logs_all(client: &mut Client) -> Result<bool, Fault> {
+fn logs_all(client: &mut Client) -> Result<bool, CommandError> {
     let Some(log) = first_of(client, &["SHOW MASTER STATUS"])? else { return Ok(false) };
     let text = |at: usize| log.get(at).cloned().flatten().unwrap_or_default();
     if text(0).is_empty() || !text(2).is_empty() || !text(3).is_empty() {
@@ -242,7 +245,7 @@ fn logs_all(client: &mut Client) -> Result<bool, Fault> {
 }
 
 /// The position of MariaDB's snapshot in its binary log, which MariaDB takes in one step.
-fn place(client: &mut Client) -> Result<Option<String>, Fault> {
+fn place(client: &mut Client) -> Result<Option<String>, CommandError> {
     let rows = client.query(
         "SHOW STATUS WHERE Variable_name IN ('Binlog_snapshot_file', 'Binlog_snapshot_position')",
     )?;

@@ -1,4 +1,4 @@
-//! The answer: whether the sources may be cancelled, and what stands in the way.
+//! The answer: whether the sources may be cancelled, and the open points.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,7 +13,7 @@ use crate::text::several;
 /// How the sources are asked.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Depth {
-    /// Which part of the chunks is read again, from 0 to 1; of the others the source computes statistics.
+    /// The part of the chunks that is read again, from 0 to 1. For the others the source computes statistics.
     pub read_again: f64,
 }
 
@@ -27,18 +27,18 @@ impl fmt::Display for Depth {
     }
 }
 
-/// What came of the comparison.
+/// The result of the comparison.
 #[derive(Debug, Serialize)]
 pub struct Against {
     /// Whether the source may be cancelled.
     pub verdict: Verdict,
-    /// What stands in the way, with what to do about it.
+    /// The open points, with what to do about each.
     pub open: Vec<Open>,
     /// How many chunks were compared by each level.
     pub compared: BTreeMap<Level, u64>,
     /// What the user left out, as the archive records it.
     pub excluded: Vec<String>,
-    /// What was not compared and does not stand in the way.
+    /// Notes on what was not compared and is not an open point.
     pub notes: Vec<String>,
     /// What the comparison takes, by estimate, of sources whose reading is limited or billed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -64,14 +64,14 @@ impl Against {
         };
     }
 
-    /// Another run changed the archive while its sources were asked.
+    /// Says that another run changed the archive while its sources were asked.
     pub(super) fn changed_meanwhile(&mut self, archive: &str) {
         let why = "it was changed by another run while the sources were asked".to_owned();
         let (source, what, todo) = (String::new(), archive.to_owned(), ASK_AGAIN.to_owned());
         self.add([Open { source, what, why, todo, kind: Kind::Unfinished }]);
     }
 
-    /// Not everything of the archive itself was checked.
+    /// Says that not all files of the archive could be decoded.
     pub fn unchecked(&mut self, archive: &str, files: usize) {
         let why =
             format!("{} of it could not be decoded within --memory", several(files as u64, "file"));
@@ -80,7 +80,7 @@ impl Against {
         self.add([Open { source, what, why, todo, kind: Kind::Unfinished }]);
     }
 
-    /// An archive that is not whole and sealed is not compared.
+    /// The answer for an archive with faults or without a seal, which is not compared.
     pub fn of_archive(archive: &str, faults: usize, exit: Exit) -> Self {
         let (kind, why, todo) = if faults == 0 {
             (Kind::Unfinished, "it is not sealed".to_owned(), EXPORT_AGAIN)

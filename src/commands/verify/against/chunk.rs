@@ -1,4 +1,4 @@
-//! One chunk, compared with what its source has now: by statistics that the source computes, or row by row.
+//! Compares a chunk with the rows that its source has now, by statistics that the source computes, or row by row.
 
 use std::sync::Arc;
 
@@ -15,13 +15,13 @@ use crate::store::Store;
 use crate::text::several;
 use crate::window::{MIN_WIDTH, Slice};
 
-/// Batches between a source that is read again and the fingerprint.
+/// The number of batches that may wait between the source and the computation of the fingerprint.
 const BATCHES: usize = 8;
 
-/// How many differences of a chunk are named.
+/// How many differences of a chunk are reported.
 const SHOWN: usize = 4;
 
-/// A row that is gone makes a difference in each column.
+/// The first differences, since one missing row makes a difference in each column.
 pub(super) fn in_short(differences: &[String]) -> String {
     let shown = &differences[..differences.len().min(SHOWN)];
     let more = match differences.len() - shown.len() {
@@ -40,12 +40,12 @@ pub(super) struct One<'a> {
 }
 
 impl One<'_> {
-    /// Lets the source compute what the commit records; where it cannot, the rows are read again.
+    /// Lets the source compute the statistics that the commit records. If it cannot, the rows are read again.
     pub(super) async fn by_statistics(&self, store: &Store, share: usize) -> Result<Proof> {
         let recorded = Recorded { rows: self.commit.rows, columns: &self.commit.columns };
         match self.ask(|| self.source.prove(self.table, self.commit.slice, recorded)).await? {
             Ok(Some(proof)) => Ok(proof),
-            // What is too much to be computed at once can be read in parts.
+            // A window that is too large to be computed at once can be read in parts.
             Ok(None) => self.by_rows(store, share).await,
             Err(error) if error.class() == Class::Split => self.by_rows(store, share).await,
             Err(changed) => Ok(Self::changed(&changed, Level::Statistics)),
@@ -78,12 +78,12 @@ impl One<'_> {
         Ok(Proof { level: Level::Rows, differences })
     }
 
-    /// The table has columns or values that it did not have when it was exported.
+    /// The proof for a table that has other columns or values than when it was exported.
     fn changed(error: &Error, level: Level) -> Proof {
         Proof { level, differences: vec![format!("the table has changed: {error}")] }
     }
 
-    /// The fingerprint of what the source has now. A window that is too much for the source is halved.
+    /// The fingerprint of the rows that the source has now. A window that is too large for the source is halved.
     async fn now(&self) -> Result<Fingerprint> {
         let mut todo = vec![self.commit.slice];
         let mut all = Fingerprint::default();
@@ -136,6 +136,6 @@ async fn read_again(source: &dyn Source, table: &Arc<Table>, slice: Slice) -> Re
     let chunk = Chunk { table: Arc::clone(table), slice };
     let read = source.read(&chunk, sender).await;
     let hashed = hashing.await.unwrap_or_else(|error| Err(Error::stop(error.to_string())));
-    // What was hashed counts only if the stream ended well.
+    // The fingerprint counts only if the stream ended without an error.
     read.and(hashed)
 }

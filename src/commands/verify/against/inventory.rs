@@ -1,4 +1,4 @@
-//! Whether anything was left out: what the sources list, and what the archive has.
+//! Compares the list of tables of each source with those in the archive.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -13,7 +13,7 @@ const RECORDS_GONE: &str = "make sure that it was meant to go and that this user
      again, which records it and keeps the rows, then this proof";
 
 impl Comparison<'_> {
-    /// What is there and not in the archive, and the other way round.
+    /// Finds tables that are only in a source or only in the archive.
     pub(super) fn inventory(&mut self) {
         let survey = self.survey;
         for lost in &survey.lost {
@@ -73,7 +73,7 @@ impl Comparison<'_> {
         }
     }
 
-    /// Tables of the archive that were not listed.
+    /// Reports the tables of the archive that were not listed.
     fn absent(&mut self, absent: Vec<(&TableId, Absent)>) {
         let gone = self.state.run.iter().flat_map(|run| &run.gone);
         let since: HashMap<&TableId, &str> =
@@ -109,7 +109,7 @@ impl Comparison<'_> {
         }
     }
 
-    /// Tables that have no row any more.
+    /// Reports the tables that no longer have any rows.
     pub(super) fn emptied(&mut self, by_table: &HashMap<TableId, Vec<&Commit>>) {
         let survey = self.survey;
         for surveyed in survey.beside.iter().filter(|surveyed| surveyed.bounds.is_none()) {
@@ -132,7 +132,7 @@ impl Comparison<'_> {
         }
     }
 
-    /// A dump was read to its end when it was taken, and by this run; nothing tells whether the source has the same now.
+    /// Reports the dumps. Each was read to its end when it was taken and by this run, but it cannot be compared with the source.
     pub(super) fn dumps(&mut self) {
         let state = self.state;
         let has_rows = |source: &str| {
@@ -154,7 +154,7 @@ impl Comparison<'_> {
     }
 }
 
-/// How many tables a line names.
+/// The number of tables, and the names of the first of them.
 const NAMED: usize = 5;
 
 fn some_of(ids: &[&TableId]) -> String {

@@ -1,4 +1,4 @@
-//! What is remembered of a comparison: by table and level what was compared, and the chunks that are to be read again.
+//! The record of a comparison: what was compared by table and level, and the chunks that are to be read again.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -14,12 +14,12 @@ use crate::error::Result;
 use crate::model::{Division, Level, SourceInfo, TableId, Verdict};
 use crate::signature::{SigningKey, trusted_comment};
 
-/// What was compared, as it is counted.
+/// The counts of the comparison.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     tables: BTreeMap<(TableId, Level), OfTable>,
     stale: Vec<Stale>,
-    /// Chunks that the last verdict on the archive as it is found different, and why.
+    /// Chunks that the last valid verdict found different, and why.
     before: HashMap<CommitKey, String>,
 }
 
@@ -30,16 +30,16 @@ struct OfTable {
     equal: Coverage,
 }
 
-/// The next export reads this again.
+/// The advice for chunks that the next export reads again.
 const REPLACES: &str = "stop the writers and run the same `moveout export` again: it reads this chunk again and replaces it, which \
      drops from the archive what the source has no more (copy the archive first if anybody needs that); then run \
      this proof again";
-/// A file is what it was when it was exported, or it is another one.
+/// The advice for chunks of a file, which either is the exported one or is another one.
 const OTHER_FILE: &str = "export the file as it is now into a new archive, or put the one that was exported back; an archive holds \
      one version of a file";
 
 impl Tally {
-    /// With what the last verdict on the archive as it is found different.
+    /// An empty record, with the chunks that the last valid verdict found different.
     pub(super) async fn of(archive: &Archive) -> Result<Self> {
         let last = archive.verdict().await?.valid();
         let stale = last.into_iter().flat_map(|record| record.stale);
@@ -47,12 +47,12 @@ impl Tally {
         Ok(Self { before: before.collect(), ..Self::default() })
     }
 
-    /// Whether a chunk was different when it was compared last. Then only its rows tell that it is not any more.
+    /// Whether a chunk was different when it was compared last. In that case only its rows can prove that it is equal now.
     pub(super) fn was_stale(&self, commit: &Commit) -> bool {
         !self.before.is_empty() && self.before.contains_key(&commit.key())
     }
 
-    /// A chunk was compared.
+    /// Counts a chunk that was compared.
     pub(super) fn compared(&mut self, commit: &Commit, level: Level, is_equal: bool) {
         let table = self.tables.entry((commit.id(), level)).or_default();
         table.chunks += 1;
@@ -66,7 +66,7 @@ impl Tally {
         }
     }
 
-    /// The source has other rows than a chunk. Returns what to do about it.
+    /// Records that the source has other rows than a chunk. Returns what to do about it.
     pub(super) fn different(&mut self, commit: &Commit, why: &str) -> &'static str {
         if matches!(commit.division(), Some(Division::File(_))) {
             return OTHER_FILE;
@@ -76,7 +76,7 @@ impl Tally {
         REPLACES
     }
 
-    /// The record of a comparison, but for what [`remember`] adds.
+    /// The record of a comparison, without the part that [`remember`] adds.
     pub(super) fn record(
         self,
         depth: Depth,
@@ -91,7 +91,7 @@ impl Tally {
             different: of.different,
             equal: of.equal.windows().to_vec(),
         });
-        // What was not compared this time is what it was.
+        // Chunks that were not compared this time keep their state.
         let before = self.before.into_iter().map(|((table, slice, run), why)| Stale {
             table,
             slice,
@@ -146,9 +146,9 @@ pub(in crate::commands::verify) async fn remember(
     record.notes.clone_from(&against.notes);
     let json = to_json(&record)?;
     let comment = trusted_comment(record.verdict, Some(&record.ended));
-    drop(record); // of many chunks it is large
+    drop(record); // it is large if there are many chunks
     let was_signed = archive.store().look(TAG_SIGNATURE).await?.is_some();
-    // What is not safe to cancel is not vouched for.
+    // An archive is signed only if it is safe to cancel.
     let key = key.filter(|_| against.verdict == Verdict::Safe);
     let sign = key.map(|key| move |manifest: &[u8]| key.sign(manifest, &comment));
     let sign = sign.as_ref().map(|sign| sign as Sign<'_>);
@@ -177,7 +177,7 @@ pub(in crate::commands::verify) async fn remember(
     Ok(())
 }
 
-/// Whether an archive is not the one that had this tag manifest.
+/// Whether the archive has changed since it had this tag manifest.
 fn is_another(state: &ArchiveIndex, seen: &Hashes) -> bool {
     !state.sealed || archive_hash(&state.tags) != archive_hash(seen)
 }
