@@ -451,7 +451,7 @@ fn what_is_to_be_exported_by_hand_fails_by_name_until_it_is_left_out() {
     assert!(
         todo("jobs").contains("aptible db:tunnel jobs --environment production --type management")
     );
-    assert!(todo("jobs").contains("Messages are not in it"));
+    assert!(todo("jobs").contains("It has no messages"));
     assert!(todo("search").contains("elasticdump"));
     assert!(!Archive::open(account.root()).is_sealed());
     let warnings = summary["warnings"].to_string();

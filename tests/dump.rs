@@ -761,7 +761,7 @@ fn verify_finds_a_dump_that_is_changed_or_missing() {
     }
     // The source is still there, so it is taken again.
     let run = bench.moveout(&["export"]).expect(0);
-    assert!(run.stdout.contains("was taken again because its file was missing"), "{}", run.stdout);
+    assert!(run.stdout.contains("was made again because its file was missing"), "{}", run.stdout);
     bench.is_whole();
     // A catalog that does not know of it.
     fs::write(bench.archive().join("catalog/dumps.json"), "[]\n").unwrap();
@@ -895,10 +895,10 @@ fn what_is_no_dump_is_refused_in_the_configuration() {
         ("name = \"a\"\ndump = { command = [\"x\"] }", "`dump` needs the key `ends_with`"),
         (
             "name = \"a\"\ndump = { command = [\"x\"], ends_with = \"x\" }\ntables = [\"t\"]",
-            "`tables` is not for",
+            "`tables` does not apply to",
         ),
         ("name = \"a\"\nurl = \"influxdb+http://h\"\ndump = true", "is for PostgreSQL and MySQL"),
-        ("name = \"a\"\nurl = \"redis://h\"\nexclude = [\"t\"]", "`exclude` is not for"),
+        ("name = \"a\"\nurl = \"redis://h\"\nexclude = [\"t\"]", "`exclude` does not apply to"),
         ("name = \"a\"\nurl = \"redis://h?x=y\"", "unknown parameter `x`"),
         ("name = \"a\"\nurl = \"mongodb://a,b/c\"", "one host"),
         (

@@ -479,7 +479,7 @@ fn a_data_file_that_was_taken_away_is_read_again_and_the_catalog_is_not_guessed(
     assert!(data[1..].iter().all(|file| there.contains(&file.path)), "{there:?}");
     let run = setting.export(&[]).expect(0);
     assert!(
-        run.stdout.contains("was read again because files of it were missing"),
+        run.stdout.contains("was read again because some of its files were missing"),
         "{}",
         run.stdout
     );

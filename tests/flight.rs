@@ -165,7 +165,7 @@ fn a_tunnel_that_is_lost_on_the_way_costs_no_row() {
     for (scheme, tls, lost, said) in [
         ("http", "plain", "once-crash=60000", "Tunnel crashed (255)"),
         ("https", &tls, "once-crash=60000", "Tunnel crashed (255)"),
-        ("http", "plain", "once-hang=60000", "nothing comes out of them"),
+        ("http", "plain", "once-hang=60000", "nothing arrives through them"),
     ] {
         let setting = Setting::new(Product::Serverless);
         let model = model(&Shape { points: 3000, series: 5, ..Shape::default() });

@@ -312,7 +312,7 @@ fn what_cannot_work_is_said_at_once() {
     assert!(!wrong.stderr.contains("wr0ng-secret"), "{}", wrong.stderr);
     let lost = export(&[], "s3://nowhere/x").expect(1);
     assert!(
-        lost.stderr.contains("NoSuchBucket") && lost.stderr.contains("make the bucket"),
+        lost.stderr.contains("NoSuchBucket") && lost.stderr.contains("create the bucket"),
         "{}",
         lost.stderr
     );

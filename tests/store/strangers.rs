@@ -144,7 +144,7 @@ fn a_prefix_that_goes_up_is_a_usage_error() {
         let export = ["export", "--source", "lp:none.lp", "--archive", place];
         for command in [&["status", place][..], &["verify", place], &export] {
             let run = moveout(command).expect(2);
-            assert!(run.stderr.contains("has no part `.` or `..`"), "{}", run.stderr);
+            assert!(run.stderr.contains("must not have a part `.` or `..`"), "{}", run.stderr);
         }
     }
 }
