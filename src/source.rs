@@ -10,12 +10,12 @@ pub mod influxdb;
 pub mod line_protocol;
 mod mysql;
 mod names;
-mod postgres;
+pub(crate) mod postgres;
 mod probe;
 pub mod registry;
-mod relational;
+pub(crate) mod relational;
 mod statistics;
-mod tcp;
+pub(crate) mod tcp;
 pub mod tunnel;
 
 use std::fmt;

@@ -3,9 +3,10 @@
 
 pub mod influxdb;
 pub mod journal;
+mod postgres;
 pub mod registry;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -113,6 +114,30 @@ pub struct Needs {
     pub create: Vec<String>,
     /// What the user should know before.
     pub notes: Vec<String>,
+    /// Tables, by their names in the target, whose rows it makes by itself out of others.
+    pub derived: BTreeSet<TableId>,
+}
+
+/// What a target itself has recorded of a restore.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// Tables of the plan that have rows.
+    pub occupied: BTreeSet<TableId>,
+    /// Tables whose rows are those of the restore that is recorded.
+    pub begun: BTreeSet<TableId>,
+    /// Each chunk that is there, by its name, and what became of it.
+    pub chunks: HashMap<String, Written>,
+    /// Whether all was done and compared, so that only the record has to go.
+    pub is_done: bool,
+}
+
+/// What was made after the rows.
+#[derive(Debug, Default)]
+pub struct Settled {
+    /// What the user should know or do.
+    pub notes: Vec<String>,
+    /// What could not be made, a line each.
+    pub differences: Vec<String>,
 }
 
 /// A chunk on its way.
@@ -173,7 +198,23 @@ pub trait Target: Send + Sync {
         rejects: mpsc::UnboundedSender<Reject>,
     ) -> Result<Written>;
 
-    /// Does what must come after the rows. Returns what the user should know or do.
+    /// What the target itself records of the restore, in the transaction that writes the rows of a chunk, so that a chunk
+    /// is there whole or not at all and may be tried again; `None` where it has no place for that.
+    async fn known(&self, _plan: &Plan) -> Result<Option<Known>> {
+        Ok(None)
+    }
+
+    /// Makes what waits for the rows, but is there before they are compared. What is there already is left as it is.
+    async fn settle(&self, _plan: &Plan) -> Result<Settled> {
+        Ok(Settled::default())
+    }
+
+    /// The rows of a table; `None` where to count them would be too expensive.
+    async fn count(&self, _table: &Placed) -> Result<Option<u64>> {
+        Ok(None)
+    }
+
+    /// Does what must come after all else. Returns what the user should know or do.
     async fn finish(&self, plan: &Plan) -> Result<Vec<String>>;
 }
 

@@ -24,7 +24,7 @@ use crate::model::TableId;
 use crate::progress::Progress;
 use crate::retry::{Interrupt, Retry};
 use crate::target::journal::Journal;
-use crate::target::{ChunkOut, Plan, Target, Written, registry};
+use crate::target::{ChunkOut, Known, Plan, Target, Written, registry};
 use crate::text::several;
 
 /// What came of it, for people and for `--json`.
@@ -125,9 +125,23 @@ async fn run(
     let needs = target.needs(&plan).await?;
     notes.extend(needs.notes);
     let mut journal = Journal::open(&format!("{} {}", spec.name, described(&plan)))?;
-    let occupied = compare::occupied(spec, &options.limits, &plan, retry).await?;
-    refuse_foreign(&occupied, &journal)?;
-    forget_lost(&mut journal, &occupied, &chunks);
+    // Rows that the target makes out of others are not sent, but counted at the end.
+    let (made_there, chunks): (Vec<Work>, Vec<Work>) =
+        chunks.into_iter().partition(|work| needs.derived.contains(&work.table.to));
+    let known = target.known(&plan).await?;
+    let is_exact = known.is_some();
+    let is_done = known.as_ref().is_some_and(|known| known.is_done);
+    if is_done {
+        // What was restored is no longer recorded everywhere.
+    } else if let Some(known) = known {
+        refuse_other_restore(&known, &chunks)?;
+        journal.believe(&known);
+        refuse_foreign(&known.occupied, &journal)?;
+    } else {
+        let occupied = compare::occupied(spec, &options.limits, &plan, retry).await?;
+        refuse_foreign(&occupied, &journal)?;
+        forget_lost(&mut journal, &occupied, &chunks);
+    }
     let mut restored = Restored {
         command: "restore",
         status: RestoreStatus::Planned,
@@ -143,9 +157,13 @@ async fn run(
         notes,
         exit: Exit::Done,
     };
-    if options.dry_run {
+    if options.dry_run || is_done {
         restored.tables = tables(&chunks, |work| Written { rows: work.commit.rows, rejected: 0 });
         restored.rows = restored.tables.iter().map(|table| table.rows).sum();
+        if is_done && !options.dry_run {
+            restored.notes.extend(target.finish(&plan).await?);
+            restored.status = RestoreStatus::Complete;
+        }
         return Ok(restored);
     }
     let begun: Vec<TableId> = plan.tables.iter().map(|table| table.to.clone()).collect();
@@ -153,16 +171,29 @@ async fn run(
     let rejects = Rejects::new(&mut journal, options.rejects.clone())?;
     journal.begin(begun)?;
     target.create(&plan).await?;
-    let work = Writing { archive: &archive, target: &target, options: &options, progress };
+    let work = Writing {
+        archive: &archive,
+        target: &target,
+        options: &options,
+        progress,
+        retry: is_exact.then_some(retry),
+        name: &spec.name,
+    };
     let journal = Mutex::new(journal);
     let written = work.chunks(&chunks, &journal, &rejects).await?;
     restored.tables = tables(&chunks, |work| written[&work.name].clone());
     restored.rows = restored.tables.iter().map(|table| table.rows).sum();
     restored.rejected = restored.tables.iter().map(|table| table.rejected).sum();
 
+    progress.doing("making what comes after the rows");
+    let settled = target.settle(&plan).await?;
+    restored.notes.extend(settled.notes);
     progress.doing("counting what is there");
     let compared = compare::compare(spec, &options, &chunks, &written, retry, progress).await?;
     restored.differences = compared;
+    restored.differences.extend(compare::counted(target.as_ref(), &chunks, &written).await?);
+    restored.differences.extend(settled.differences);
+    restored.notes.extend(compare::made_there(target.as_ref(), &made_there).await?);
     if restored.differences.is_empty() {
         progress.doing("finishing");
         restored.notes.extend(target.finish(&plan).await?);
@@ -170,7 +201,7 @@ async fn run(
     } else {
         restored
             .notes
-            .push("what comes after the rows was not done, since they are different".to_owned());
+            .push("what comes last was not done, since something is different".to_owned());
     }
     progress.end();
     restored.rejects = rejects.path_if_any(restored.rejected > 0);
@@ -213,6 +244,20 @@ fn refuse_foreign(occupied: &BTreeSet<TableId>, journal: &Journal) -> Result<()>
         .hint("restore into an empty place: `--map OLD=NEW` gives a database another name"))
 }
 
+/// Refuses to go on with the restore of something else: its rows are in the tables, too.
+fn refuse_other_restore(known: &Known, chunks: &[Work]) -> Result<()> {
+    let ours: BTreeSet<&str> = chunks.iter().map(|work| work.name.as_str()).collect();
+    if known.chunks.keys().all(|name| ours.contains(name.as_str())) {
+        return Ok(());
+    }
+    Err(Error::stop(
+        "the target has a part of another restore: of another archive, or with other options; nothing was changed",
+    )
+    .hint(
+        "run that one to its end, or remove what it has written, and its record (DROP SCHEMA moveout_restore CASCADE)",
+    ))
+}
+
 /// What the journal says of tables that have no rows any more is not so: somebody has made the target anew.
 fn forget_lost(journal: &mut Journal, occupied: &BTreeSet<TableId>, chunks: &[Work]) {
     let lost = chunks.iter().filter(|work| !occupied.contains(&work.table.to));
@@ -240,6 +285,10 @@ struct Writing<'a> {
     target: &'a Arc<dyn Target>,
     options: &'a Options,
     progress: &'a Progress,
+    /// Where what a failed attempt has written is undone, so that it may be repeated.
+    retry: Option<&'a Retry>,
+    /// The name of the target.
+    name: &'a str,
 }
 
 impl Writing<'_> {
@@ -282,7 +331,11 @@ impl Writing<'_> {
         rejects: &Rejects,
         journal: &Mutex<Journal>,
     ) -> Result<(String, Written)> {
-        let written = self.chunk(work, rejects).await.map_err(|error| {
+        let written = match self.retry {
+            Some(retry) => retry.with_retry(self.name, || self.chunk(work, rejects)).await,
+            None => self.chunk(work, rejects).await,
+        };
+        let written = written.map_err(|error| {
             error.context(format!("restoring {} {}", work.table.from, work.commit.slice))
         })?;
         rejects.sync()?; // before the journal says that the chunk is done

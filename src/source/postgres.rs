@@ -2,24 +2,24 @@
 //! where an index serves them and in ranges of blocks where a table is large.
 
 mod artifacts;
-mod catalog;
-mod connection;
-mod copy_binary;
-mod decode;
+pub(crate) mod catalog;
+pub(crate) mod connection;
+pub(crate) mod copy_binary;
+pub(crate) mod decode;
 mod dump;
 mod encoding;
 mod errors;
-mod field;
+pub(crate) mod field;
 mod identity;
 mod input;
 mod listing;
-mod names;
+pub(crate) mod names;
 mod pg_dump;
 mod read;
-mod server;
-mod snapshot;
-mod sql;
-mod types;
+pub(crate) mod server;
+pub(crate) mod snapshot;
+pub(crate) mod sql;
+pub(crate) mod types;
 
 use std::sync::{Arc, Mutex};
 

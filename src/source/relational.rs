@@ -6,15 +6,15 @@
 //! each of the two.
 
 pub(super) mod broken;
-pub(super) mod cancel;
+pub(crate) mod cancel;
 pub(super) mod databases;
 pub(super) mod fan_out;
-pub(super) mod outside;
+pub(crate) mod outside;
 pub(super) mod slice;
 pub(super) mod tables;
 pub(super) mod time_column;
 pub(super) mod times;
-pub(super) mod type_overrides;
+pub(crate) mod type_overrides;
 
 /// A batch ends at this many rows, or at `BATCH_BYTES` as the server sent them.
 pub(super) const BATCH_ROWS: usize = 16 << 10;

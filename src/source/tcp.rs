@@ -66,10 +66,10 @@ enum Stream {
 }
 
 /// Closes a connection from another thread, so that a thread that reads from it sees its end.
-pub(super) struct Closer(TcpStream);
+pub(crate) struct Closer(TcpStream);
 
 impl Closer {
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         let _ = self.0.shutdown(Shutdown::Both); // it may be closed already
     }
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::hash::sha256;
 use crate::model::TableId;
-use crate::target::Written;
+use crate::target::{Known, Written};
 
 /// The record of a restore.
 #[derive(Debug)]
@@ -67,6 +67,12 @@ impl Journal {
             }
         }
         Ok(journal)
+    }
+
+    /// Takes the target's own word for what is there, instead of the file's.
+    pub fn believe(&mut self, known: &Known) {
+        self.begun = known.begun.iter().cloned().collect();
+        self.chunks = known.chunks.clone();
     }
 
     /// Whether the rows of a table of the target are this restore's.

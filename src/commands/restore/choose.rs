@@ -8,7 +8,7 @@ use crate::archive::commit::Commit;
 use crate::archive::{Archive, ArchiveIndex, is_artifact};
 use crate::config::{Limits, matches};
 use crate::error::{Error, Result};
-use crate::model::{Column, TableId};
+use crate::model::{Column, Role, TableId};
 use crate::target::{Placed, Plan, Renames, Target};
 use crate::window::{Slice, Window};
 
@@ -93,6 +93,14 @@ pub(super) async fn choose(
         let wanted: Vec<_> = commits
             .filter_map(|commit| Some((commit, part(commit.slice, options.within)?)))
             .collect();
+        let has_time = columns.iter().any(|column| column.role == Role::Time);
+        if let Some((commit, _)) = wanted.iter().find(|(_, within)| within.is_some() && !has_time) {
+            return Err(Error::usage(format!(
+                "`--from` and `--to` cut {from} {}, and only whole slices of this table can be restored",
+                commit.slice
+            ))
+            .hint("give bounds that the slices of the archive have (catalog/chunks.parquet), or leave the table out by `--table`"));
+        }
         let starts = wanted.iter().filter_map(|(commit, _)| Some(commit.slice.window()?.from));
         let table = Arc::new(Placed { oldest: starts.min(), from, to, columns });
         for (commit, within) in wanted {

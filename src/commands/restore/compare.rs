@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use super::choose::{Options, Work};
 use crate::column_stats::{ColumnStats, Recorded};
-use crate::config::{Limits, Select, SourceSpec};
+use crate::config::{Limits, Select, SourceKind, SourceSpec};
 use crate::error::{Class, Result};
-use crate::model::{Table, TableId};
+use crate::model::{Division, Table, TableId};
 use crate::progress::Progress;
 use crate::retry::Retry;
 use crate::source::{Source, registry};
-use crate::target::{Plan, Written};
+use crate::target::{Placed, Plan, Target, Written};
 
 /// How many tables are asked at once for their first row.
 const AT_ONCE: usize = 50;
@@ -37,6 +37,67 @@ async fn listed(
     let named = listing.into_iter().map(|table| (nameless(&table.id), table));
     let tables = named.filter(|(id, _)| wanted.contains(id)).collect();
     Ok((source, tables))
+}
+
+/// The target, to be asked in windows of the columns that the archive has them of, whatever its indexes say.
+fn divided_as(spec: &SourceSpec, chunks: &[Work]) -> SourceSpec {
+    let mut spec = spec.clone();
+    if let SourceKind::Postgres(server) | SourceKind::MySql(server) = &mut spec.kind {
+        for work in chunks {
+            let column = match work.commit.state.as_deref().map(str::parse) {
+                Some(Ok(Division::Windows(column))) => column,
+                Some(Ok(Division::Whole)) => String::new(),
+                _ => continue,
+            };
+            let to = &work.table.to;
+            server.time_columns.insert(format!("{}.{}", to.schema, to.table), column);
+        }
+    }
+    spec
+}
+
+/// Tables that have another number of rows than was written, where the target can be asked for it, a line each.
+pub(super) async fn counted(
+    target: &dyn Target,
+    chunks: &[Work],
+    written: &BTreeMap<String, Written>,
+) -> Result<Vec<String>> {
+    let rows = |work: &Work| written.get(&work.name).map_or(0, |written| written.rows);
+    let mut differences = Vec::new();
+    for (table, expected) in sums(chunks, rows) {
+        if let Some(count) = target.count(table).await?
+            && count != expected
+        {
+            differences.push(format!("{}: {count} rows there, {expected} were written", table.to));
+        }
+    }
+    Ok(differences)
+}
+
+/// What the user should know of tables whose rows the target has made by itself.
+pub(super) async fn made_there(target: &dyn Target, chunks: &[Work]) -> Result<Vec<String>> {
+    let mut notes = Vec::new();
+    for (table, expected) in sums(chunks, |work| work.commit.rows) {
+        if let Some(count) = target.count(table).await?
+            && count != expected
+        {
+            notes.push(format!(
+                "{}: the target has filled it out of other tables, with {count} rows; the archive has {expected}",
+                table.to
+            ));
+        }
+    }
+    Ok(notes)
+}
+
+/// Each table of some chunks, with the sum of a number of them.
+fn sums(chunks: &[Work], number: impl Fn(&Work) -> u64) -> Vec<(&Placed, u64)> {
+    let mut sums = BTreeMap::<&TableId, (&Placed, u64)>::new();
+    for work in chunks {
+        let sum = sums.entry(&work.table.to).or_insert((&work.table, 0));
+        sum.1 += number(work);
+    }
+    sums.into_values().collect()
 }
 
 fn nameless(id: &TableId) -> TableId {
@@ -77,7 +138,18 @@ pub(super) async fn compare(
     progress: &Progress,
 ) -> Result<Vec<String>> {
     let wanted = chunks.iter().map(|work| nameless(&work.table.to)).collect();
-    let (source, tables) = listed(spec, &options.limits, &wanted, retry).await?;
+    let spec = &divided_as(spec, chunks);
+    let (source, mut tables) = listed(spec, &options.limits, &wanted, retry).await?;
+    // Where a value did not fit a type, the archive has the column as text, and the target is asked for the same.
+    let other_types = chunks.iter().filter(|work| {
+        let table = tables.get(&nameless(&work.table.to));
+        table.is_some_and(|table| source.take_types(table, &work.commit.columns))
+    });
+    if other_types.count() > 0 {
+        let again = retry.with_retry(source.name(), || source.list()).await?;
+        let again = again.tables.into_iter().map(|table| (nameless(&table.id), table));
+        tables = again.filter(|(id, _)| wanted.contains(id)).collect();
+    }
     let mut differences = Vec::new();
     let mut left = chunks.len() as u64;
     for work in chunks {

@@ -77,7 +77,7 @@ const USER_RELATIONS: &str = "c.relkind IN ('r', 'm', 'f') AND n.nspname <> 'inf
     AND n.nspname !~ '^pg_'";
 
 /// All types of the database.
-pub(super) fn types(connection: &mut Connection) -> Result<Types> {
+pub(crate) fn types(connection: &mut Connection) -> Result<Types> {
     let rows = connection.query(
         "SELECT t.oid, t.typname, n.nspname = 'pg_catalog', t.typbasetype, t.typtypmod, t.typelem, \
          t.typelem <> 0 AND t.typcategory = 'A' AND t.typlen = -1 \
@@ -261,7 +261,7 @@ pub(super) fn databases(connection: &mut Connection) -> Result<Vec<Named>> {
     Ok(rows.iter().map(named).collect())
 }
 
-pub(super) fn text(row: &Row, at: usize) -> String {
+pub(crate) fn text(row: &Row, at: usize) -> String {
     row.get(at).cloned().flatten().unwrap_or_default()
 }
 

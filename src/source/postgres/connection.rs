@@ -1,5 +1,5 @@
 //! One connection to PostgreSQL: TLS, authentication, statements with small answers, and the data of `COPY … TO STDOUT`
-//! as it arrives. It blocks, and knows the protocol's frames but not the format of a row.
+//! as it arrives, or of `COPY … FROM STDIN` as it is made. It blocks, and knows the protocol's frames but not the format of a row.
 
 use std::io::{self, Read, Write};
 use std::time::Duration;
@@ -25,8 +25,11 @@ const GREETING_BYTES: usize = 64 * 1024;
 /// A statement that searches a table may take this many times longer until its first byte than a gap between rows.
 const LOOKING: u32 = 20;
 
+/// The data of a COPY in one message.
+const COPY_BYTES: usize = 1 << 18;
+
 /// A connection that is logged in.
-pub(super) struct Connection {
+pub(crate) struct Connection {
     wire: TcpTransport,
     input: Input,
     address: String,
@@ -38,7 +41,7 @@ pub(super) struct Connection {
 }
 
 /// A row of an answer in text form.
-pub(super) type Row = Vec<Option<String>>;
+pub(crate) type Row = Vec<Option<String>>;
 
 impl Connected for Connection {
     fn closer(&self) -> Result<Closer> {
@@ -48,7 +51,7 @@ impl Connected for Connection {
 
 impl Connection {
     /// Connects to one database of the server.
-    pub(super) fn open(server: &Database, name: &str, idle: Duration) -> Result<Self> {
+    pub(crate) fn open(server: &Database, name: &str, idle: Duration) -> Result<Self> {
         let address = format!("{}:{}/{name}", server.host, server.port);
         let connect =
             || TcpTransport::connect(&server.host, server.port, server.tunnel.as_ref(), idle);
@@ -199,7 +202,7 @@ impl Connection {
     }
 
     /// Runs a query in its own transaction, in which texts arrive as they are stored.
-    pub(super) fn query_as_stored(&mut self, sql: &str) -> Result<Vec<Row>> {
+    pub(crate) fn query_as_stored(&mut self, sql: &str) -> Result<Vec<Row>> {
         if self.keeps_bytes {
             self.query(&format!("BEGIN; SET LOCAL client_encoding = 'SQL_ASCII'; {sql}; COMMIT"))
         } else {
@@ -213,17 +216,27 @@ impl Connection {
     }
 
     /// Whether the server refused the last statement with this SQLSTATE.
-    pub(super) fn was_refused_by(&self, code: &str) -> bool {
+    pub(crate) fn was_refused_by(&self, code: &str) -> bool {
         self.refused == code
     }
 
+    /// Whether the server refused the last statement, so that the connection itself is whole.
+    pub(crate) fn was_refused(&self) -> bool {
+        !self.refused.is_empty()
+    }
+
+    /// Whether texts are sent as they are stored, in whatever encoding.
+    pub(crate) fn keeps_bytes(&self) -> bool {
+        self.keeps_bytes
+    }
+
     /// The address and the database, without credentials.
-    pub(super) fn address(&self) -> &str {
+    pub(crate) fn address(&self) -> &str {
         &self.address
     }
 
     /// Whether the connection is encrypted.
-    pub(super) fn is_tls(&self) -> bool {
+    pub(crate) fn is_tls(&self) -> bool {
         self.wire.is_tls()
     }
 
@@ -245,7 +258,7 @@ impl Connection {
 
     /// Runs statements and returns the rows of all of them as text. After an error that the server reported, the
     /// connection stays usable, but its transaction does not.
-    pub(super) fn query(&mut self, sql: &str) -> Result<Vec<Row>> {
+    pub(crate) fn query(&mut self, sql: &str) -> Result<Vec<Row>> {
         self.ask(sql, self.idle * LOOKING)?;
         let mut rows = Vec::new();
         let mut refused = None;
@@ -260,6 +273,71 @@ impl Connection {
                 b'Z' => match refused {
                     None => return Ok(rows),
                     Some(refusal) => return Err(self.refusal(refusal)),
+                },
+                _ => {}
+            }
+        }
+    }
+
+    /// Runs `COPY … FROM STDIN`. `next` adds the next bytes and says whether there are more; if it fails, the server takes
+    /// none of what was sent. Returns the number of rows that the server has taken. After an error that the server
+    /// reported, or `next`, the connection stays usable, but its transaction does not.
+    pub(crate) fn copy_in(
+        &mut self,
+        sql: &str,
+        mut next: impl FnMut(&mut Vec<u8>) -> Result<bool>,
+    ) -> Result<u64> {
+        self.ask(sql, self.idle * LOOKING)?;
+        let mut refused = None;
+        loop {
+            let (tag, body) = self.input.frame(&mut self.wire, &self.address, FRAME_BYTES)?;
+            match tag {
+                b'G' => break,
+                b'E' => refused = Some(Refusal::parse(body)),
+                b'Z' => {
+                    let refusal = refused.ok_or_else(|| malformed(&self.address))?;
+                    return Err(self.refusal(refusal));
+                }
+                _ => {}
+            }
+        }
+        let (mut data, mut message) = (Vec::new(), Vec::new());
+        let failed = loop {
+            data.clear();
+            let more = match next(&mut data) {
+                Ok(more) => more,
+                Err(error) => break Some(error),
+            };
+            // The protocol lets a message end anywhere in a row.
+            for piece in data.chunks(COPY_BYTES) {
+                message.clear();
+                message.push(b'd');
+                message.extend((piece.len() as u32 + 4).to_be_bytes());
+                message.extend_from_slice(piece);
+                self.wire.write_all(&message).map_err(|error| broken(&self.address, error))?;
+            }
+            if !more {
+                break None;
+            }
+        };
+        self.send(|out| match &failed {
+            None => {
+                frontend::copy_done(out);
+                Ok(())
+            }
+            Some(_) => frontend::copy_fail("moveout could not read all rows", out),
+        })?;
+        let mut taken = None;
+        loop {
+            let (tag, body) = self.input.frame(&mut self.wire, &self.address, FRAME_BYTES)?;
+            match tag {
+                b'C' => taken = count_of(body),
+                b'E' => refused = Some(Refusal::parse(body)),
+                b'Z' => match (failed, refused, taken) {
+                    (Some(error), ..) => return Err(error),
+                    (None, Some(refusal), _) => return Err(self.refusal(refusal)),
+                    (None, None, Some(taken)) => return Ok(taken),
+                    (None, None, None) => return Err(malformed(&self.address)),
                 },
                 _ => {}
             }
@@ -294,9 +372,7 @@ impl Connection {
             };
             match tag {
                 b'C' if sent.is_none() => {
-                    let tag = body.strip_prefix(b"COPY ").and_then(|tag| tag.strip_suffix(&[0]));
-                    let count = tag.and_then(|count| std::str::from_utf8(count).ok()?.parse().ok());
-                    sent = Some(count.ok_or_else(|| malformed(&self.address))?);
+                    sent = Some(count_of(body).ok_or_else(|| malformed(&self.address))?);
                 }
                 b'E' => refused = Some(Refusal::parse(body)),
                 b'Z' => match (refused, sent) {
@@ -317,6 +393,12 @@ impl Drop for Connection {
         frontend::terminate(&mut out);
         let _ = self.wire.write_all(&out);
     }
+}
+
+/// The number of rows in the tag `COPY N`.
+fn count_of(body: &[u8]) -> Option<u64> {
+    let count = body.strip_prefix(b"COPY ")?.strip_suffix(&[0])?;
+    std::str::from_utf8(count).ok()?.parse().ok()
 }
 
 fn data_row(body: &[u8], keeps_bytes: bool) -> Option<Row> {

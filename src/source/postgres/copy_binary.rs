@@ -8,7 +8,7 @@ const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
 const KEPT_BYTES: usize = 1 << 20;
 
 /// Cuts the data into rows. Servers send each row in its own message, but the protocol does not require it.
-pub(super) struct Copy {
+pub(crate) struct Copy {
     columns: usize,
     began: bool,
     ended: bool,
@@ -18,11 +18,11 @@ pub(super) struct Copy {
 
 /// The data violate the format.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Malformed;
+pub(crate) struct Malformed;
 
 impl Copy {
     /// Expects rows of this many columns.
-    pub(super) fn new(columns: usize) -> Self {
+    pub(crate) fn new(columns: usize) -> Self {
         Self { columns, began: false, ended: false, rows: 0, carry: Vec::new() }
     }
 
@@ -32,13 +32,13 @@ impl Copy {
     }
 
     /// Whether the trailer has arrived.
-    pub(super) fn is_complete(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         self.ended && self.carry.is_empty()
     }
 
     /// Takes the next bytes and passes on the fields of each row that is complete.
     #[inline]
-    pub(super) fn feed<E: From<Malformed>>(
+    pub(crate) fn feed<E: From<Malformed>>(
         &mut self,
         data: &[u8],
         row: impl FnMut(&[u8]) -> Result<(), E>,

@@ -26,7 +26,7 @@ const NOT_UTF8: TypeOverride = TypeOverride::Bytes("text that is not UTF-8");
 const DAY_MICROS: i64 = 86_400_000_000;
 
 /// The rows of a batch, column by column.
-pub(super) struct Rows {
+pub(crate) struct Rows {
     schema: SchemaRef,
     columns: Vec<Values>,
     rows: usize,
@@ -34,7 +34,7 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    pub(super) fn new(schema: SchemaRef, kinds: &[Kind]) -> Self {
+    pub(crate) fn new(schema: SchemaRef, kinds: &[Kind]) -> Self {
         Self { schema, columns: kinds.iter().map(Values::new).collect(), rows: 0, bytes: 0 }
     }
 
@@ -49,7 +49,7 @@ impl Rows {
 
     /// Adds a row, which has a length (-1 for null) and that many bytes for each column. An error names the column.
     #[inline]
-    pub(super) fn push(&mut self, mut row: &[u8]) -> Result<(), (usize, Rejected)> {
+    pub(crate) fn push(&mut self, mut row: &[u8]) -> Result<(), (usize, Rejected)> {
         self.bytes += row.len();
         for (at, column) in self.columns.iter_mut().enumerate() {
             let (value, rest) = field(row).ok_or((at, Rejected::Malformed))?;
@@ -64,7 +64,7 @@ impl Rows {
     }
 
     /// The rows so far as a batch; an error names a column of text that is not UTF-8.
-    pub(super) fn finish(&mut self) -> Result<RecordBatch, (usize, TypeOverride)> {
+    pub(crate) fn finish(&mut self) -> Result<RecordBatch, (usize, TypeOverride)> {
         let mut arrays = Vec::with_capacity(self.columns.len());
         for (at, column) in self.columns.iter_mut().enumerate() {
             arrays.push(column.finish().ok_or((at, NOT_UTF8))?);

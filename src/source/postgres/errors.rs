@@ -18,6 +18,8 @@ pub(super) struct Refusal {
     pub(super) code: String,
     message: String,
     detail: String,
+    /// Where in the data of a COPY the error is.
+    place: String,
 }
 
 impl Refusal {
@@ -32,6 +34,7 @@ impl Refusal {
                 b'C' => refusal.code = text,
                 b'M' => refusal.message = text,
                 b'D' => refusal.detail = text,
+                b'W' if text.starts_with("COPY ") => refusal.place = text,
                 _ => {}
             }
         }
@@ -94,6 +97,9 @@ impl Refusal {
         let mut text = format!("{address}: {}", printable(&self.message));
         if !self.detail.is_empty() {
             text = format!("{text} ({})", printable(&self.detail));
+        }
+        if !self.place.is_empty() {
+            text = format!("{text}, at {}", printable(&self.place));
         }
         let text = format!("{text} [{} {}]", printable(&self.severity), printable(&self.code));
         let error = match self.class() {

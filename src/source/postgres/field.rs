@@ -4,7 +4,7 @@ use crate::source::relational::type_overrides::TypeOverride;
 
 /// Why a value cannot be added to its column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Rejected {
+pub(crate) enum Rejected {
     /// The bytes are not a value of the column's type.
     Malformed,
     /// The column's type in the archive has no such value.

@@ -15,7 +15,7 @@ fn private(byte: u8) -> char {
 }
 
 /// The text that represents these bytes.
-pub(super) fn text_of(bytes: &[u8]) -> String {
+pub(crate) fn text_of(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         for character in chunk.valid().chars() {

@@ -38,7 +38,7 @@ const TRANSACTION_TIMEOUT: u32 = 170_000;
 
 /// Applies the settings. `LOCAL` limits them to the transaction, since behind a pooler the next one may belong to another
 /// session. No statement here may need a snapshot, since one may be imported afterwards.
-pub(super) fn set_up(connection: &mut Connection, scope: &str) -> Result<()> {
+pub(crate) fn set_up(connection: &mut Connection, scope: &str) -> Result<()> {
     let set = |(name, value): (&str, &str)| format!("SET {scope} {name} = '{value}'; ");
     let settings: String = SETTINGS.into_iter().map(set).collect();
     let rows =

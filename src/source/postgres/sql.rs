@@ -9,12 +9,12 @@ use crate::source::relational::slice::TimeSql;
 use crate::source::statistics::StatisticsSql;
 
 /// A name in double quotes.
-pub(super) fn quoted(name: &str) -> String {
+pub(crate) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// A table. `ONLY` leaves out the tables that inherit from it, which are exported themselves.
-pub(super) fn only(schema: &str, name: &str) -> String {
+pub(crate) fn only(schema: &str, name: &str) -> String {
     format!("ONLY {}.{}", quoted(schema), quoted(name))
 }
 

@@ -11,7 +11,7 @@ use crate::source::relational::type_overrides::TypeOverride;
 
 /// How the server sends a value, and what it becomes in the archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Bool,
     Int16,
     Int32,
@@ -49,7 +49,7 @@ const INTERVAL: [(&str, DataType); 3] =
 
 impl Kind {
     /// Its type in the archive.
-    pub(super) fn data_type(&self) -> DataType {
+    pub(crate) fn data_type(&self) -> DataType {
         match self {
             Self::Bool => DataType::Boolean,
             Self::Int16 => DataType::Int16,
@@ -93,14 +93,14 @@ pub(super) fn interval_fields() -> Fields {
     INTERVAL.iter().map(|(name, kind)| Field::new(*name, kind.clone(), false)).collect()
 }
 
-pub(super) fn element_field(element: &Kind) -> Arc<Field> {
+pub(crate) fn element_field(element: &Kind) -> Arc<Field> {
     // Parquet calls the child of a list "element", while Arrow's default is "item".
     Arc::new(Field::new("element", element.data_type(), true))
 }
 
 /// How a column is written in the statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Cast {
+pub(crate) enum Cast {
     /// The value itself.
     None,
     /// The server's own text of it.
@@ -117,15 +117,15 @@ pub(super) enum Cast {
 
 /// A row of `pg_type`.
 #[derive(Debug, Clone)]
-pub(super) struct Type {
+pub(crate) struct Type {
     pub(super) name: String,
     /// Whether it is a type of `pg_catalog`, and not another one of the same name.
     pub(super) built_in: bool,
     /// The type that a domain is based on, or 0.
-    pub(super) base: u32,
+    pub(crate) base: u32,
     pub(super) base_modifier: i32,
     /// The type of the elements of an array.
-    pub(super) element: u32,
+    pub(crate) element: u32,
     pub(super) is_array: bool,
     /// Whether a user has created a cast to text, which may write anything.
     pub(super) has_cast: bool,
@@ -138,9 +138,26 @@ const DEPTH: u32 = 32;
 
 /// All types of a database.
 #[derive(Debug, Default)]
-pub(super) struct Types(pub(super) HashMap<u32, Type>);
+pub(crate) struct Types(pub(crate) HashMap<u32, Type>);
 
 impl Types {
+    /// The type of the elements of an array, also of a domain over one.
+    pub(crate) fn element(&self, oid: u32) -> Option<u32> {
+        let mut found = self.0.get(&oid)?;
+        for _ in 0..DEPTH {
+            match self.0.get(&found.base).filter(|_| found.base != 0) {
+                Some(base) => found = base,
+                None => break,
+            }
+        }
+        found.is_array.then_some(found.element)
+    }
+
+    /// What a column of a type becomes in the archive where all of its values fit, and how it is written in a statement.
+    pub(crate) fn usual(&self, oid: u32, modifier: i32) -> (Kind, Cast) {
+        self.kind(oid, modifier, 0)
+    }
+
     /// What a column of a type becomes in the archive, and how it is written in the statement.
     pub(super) fn resolve(
         &self,

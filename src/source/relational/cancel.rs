@@ -8,7 +8,7 @@ use crate::source::tcp::Closer;
 
 /// Cancels a piece of work by closing its connections, which wakes a thread that waits for a server.
 #[derive(Clone, Default)]
-pub(in crate::source) struct CancelToken(Arc<Mutex<Watched>>);
+pub(crate) struct CancelToken(Arc<Mutex<Watched>>);
 
 #[derive(Default)]
 struct Watched {
@@ -19,7 +19,7 @@ struct Watched {
 
 impl CancelToken {
     /// Closes this connection, too, when the work is cancelled.
-    pub(in crate::source) fn watch(&self, closer: Closer) -> u64 {
+    pub(crate) fn watch(&self, closer: Closer) -> u64 {
         let mut watched = self.lock();
         watched.next += 1;
         let number = watched.next;
@@ -32,7 +32,7 @@ impl CancelToken {
     }
 
     /// Runs work with a connection that outlives it.
-    pub(in crate::source) fn watching<T>(&self, closer: Closer, work: impl FnOnce() -> T) -> T {
+    pub(crate) fn watching<T>(&self, closer: Closer, work: impl FnOnce() -> T) -> T {
         let number = self.watch(closer);
         let outcome = work();
         self.lock().closers.remove(&number);
@@ -40,7 +40,7 @@ impl CancelToken {
     }
 
     /// Closes all connections of the work, and those that it opens from now on.
-    pub(in crate::source) fn cancel(&self) {
+    pub(crate) fn cancel(&self) {
         let mut watched = self.lock();
         watched.is_cancelled = true;
         watched.closers.drain().for_each(|(_, closer)| closer.close());
@@ -66,7 +66,7 @@ impl Drop for Waiting {
 }
 
 /// Runs the work on a thread that may block, and cancels it when the future is dropped.
-pub(in crate::source) async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce(&CancelToken) -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let mut waiting = Waiting { cancel: CancelToken::default(), done: false };

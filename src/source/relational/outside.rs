@@ -10,13 +10,13 @@ use crate::source::relational::cancel::CancelToken;
 use crate::source::tcp::Closer;
 
 /// A connection of any protocol.
-pub(in crate::source) trait Connected {
+pub(crate) trait Connected {
     /// A handle that closes the connection from another thread.
     fn closer(&self) -> Result<Closer>;
 }
 
 /// The connection, which is opened when it is first needed and shared by everyone who asks.
-pub(in crate::source) struct Outside<C>(Mutex<Option<C>>);
+pub(crate) struct Outside<C>(Mutex<Option<C>>);
 
 impl<C> Default for Outside<C> {
     fn default() -> Self {
@@ -31,7 +31,7 @@ impl<C: Connected> Outside<C> {
 
     /// Asks on this connection, and once more on a new one if the server had closed it while it was idle. After any
     /// error it is closed, since its state is unknown.
-    pub(in crate::source) fn ask<T>(
+    pub(crate) fn ask<T>(
         &self,
         cancel: &CancelToken,
         open: impl Fn() -> Result<C>,
@@ -55,7 +55,7 @@ impl<C: Connected> Outside<C> {
     }
 
     /// Closes the connection unless it is in use.
-    pub(in crate::source) fn close(&self) {
+    pub(crate) fn close(&self) {
         if let Ok(mut held) = self.0.try_lock() {
             *held = None;
         }

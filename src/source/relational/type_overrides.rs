@@ -12,7 +12,7 @@ use crate::model::{Table, TableId};
 
 /// The type that a column gets instead of the listed one, with a description of the value that did not fit that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::source) enum TypeOverride {
+pub(crate) enum TypeOverride {
     /// Text, as the server writes the values.
     Text(&'static str),
     /// Bytes, as the server stores them.

@@ -1,0 +1,92 @@
+//! What a restore records in the database that it writes: a schema of our own with one table, whose rows are written in the
+//! transactions that they speak of. It goes when the restore is done. Blocks.
+
+use std::collections::HashMap;
+
+use super::names::literal;
+use crate::error::Result;
+use crate::source::postgres::catalog::text;
+use crate::source::postgres::connection::Connection;
+use crate::target::Written;
+
+/// The schema, and its table.
+pub(super) const SCHEMA: &str = "moveout_restore";
+
+/// What a row of it speaks of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Of {
+    /// A table whose rows are the restore's.
+    Table,
+    /// A chunk that is there.
+    Chunk,
+    /// A script whose statements before the rows have run.
+    Script,
+    /// A statement that could not run before the rows, and is tried again after them.
+    Waits,
+    /// A statement after the rows that has run.
+    Ran,
+    /// The whole restore, of all databases.
+    Done,
+}
+
+impl Of {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Table => "table",
+            Self::Chunk => "chunk",
+            Self::Script => "script",
+            Self::Waits => "waits",
+            Self::Ran => "ran",
+            Self::Done => "done",
+        }
+    }
+}
+
+/// Makes the table if it is not there.
+pub(super) fn create(connection: &mut Connection) -> Result<()> {
+    let sql = format!(
+        "CREATE SCHEMA IF NOT EXISTS {SCHEMA}; CREATE TABLE IF NOT EXISTS {SCHEMA}.record (of text NOT NULL, \
+         name text NOT NULL, rows bigint NOT NULL, PRIMARY KEY (of, name))"
+    );
+    connection.query(&sql).map(|_| ())
+}
+
+/// Whether it is there.
+pub(super) fn exists(connection: &mut Connection) -> Result<bool> {
+    let rows = connection.query(&format!(
+        "SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+         WHERE n.nspname = '{SCHEMA}' AND c.relname = 'record'"
+    ))?;
+    Ok(!rows.is_empty())
+}
+
+/// The statement that adds a row.
+pub(super) fn add(of: Of, name: &str, rows: u64) -> String {
+    format!("INSERT INTO {SCHEMA}.record VALUES ('{}', {}, {rows})", of.as_str(), literal(name))
+}
+
+/// All rows of one kind.
+pub(super) fn all(connection: &mut Connection, of: Of) -> Result<HashMap<String, u64>> {
+    let rows = connection
+        .query(&format!("SELECT name, rows FROM {SCHEMA}.record WHERE of = '{}'", of.as_str()))?;
+    Ok(rows.iter().map(|row| (text(row, 0), text(row, 1).parse().unwrap_or_default())).collect())
+}
+
+/// What became of a chunk, if it is there.
+pub(super) fn chunk(connection: &mut Connection, name: &str) -> Result<Option<Written>> {
+    let rows = connection.query(&format!(
+        "SELECT rows FROM {SCHEMA}.record WHERE of = 'chunk' AND name = {}",
+        literal(name)
+    ))?;
+    Ok(rows.first().map(|row| written(text(row, 0).parse().unwrap_or_default())))
+}
+
+/// No row of a chunk is rejected: it is there whole or not at all.
+pub(super) fn written(rows: u64) -> Written {
+    Written { rows, rejected: 0 }
+}
+
+/// The statement that removes it.
+pub(super) fn remove() -> String {
+    format!("DROP SCHEMA IF EXISTS {SCHEMA} CASCADE")
+}
