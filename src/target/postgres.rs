@@ -425,6 +425,10 @@ fn finish(inner: &Inner, plan: &Plan) -> Result<Vec<String>> {
     }
     for (database, mut connection) in left {
         let connection = &mut connection;
+        // Without it the planner knows nothing of the new tables; that it may not is no fault of the rows.
+        if let Err(error) = connection.query("ANALYZE") {
+            notes.push(format!("ANALYZE of {}: {error}", database.escape_debug()));
+        }
         let done = record::all(connection, Of::Script)?;
         connection.query(&format!("BEGIN; {}", record::remove()))?;
         for (.., script) in scripts(plan, database) {
@@ -433,10 +437,6 @@ fn finish(inner: &Inner, plan: &Plan) -> Result<Vec<String>> {
             }
         }
         connection.query("COMMIT")?;
-        // Without it the planner knows nothing of the new tables; that it may not is no fault of the rows.
-        if let Err(error) = connection.query("ANALYZE") {
-            notes.push(format!("ANALYZE of {}: {error}", database.escape_debug()));
-        }
     }
     Ok(notes)
 }

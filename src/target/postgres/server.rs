@@ -24,9 +24,10 @@ use crate::source::relational::cancel::CancelToken;
 use crate::source::relational::outside::Connected;
 use crate::target::{ChunkOut, Placed, Plan, Settled, Written};
 
-/// What a session has besides the settings of an export. A commit that is lost with the server is lost with its record.
+/// What a session has besides the settings of an export. A commit that was answered must outlive a crash of the server:
+/// whoever goes on after it counts on all chunks of before.
 const SETTINGS: &str =
-    "SET lock_timeout = 0; SET synchronous_commit = off; SET default_transaction_read_only = off";
+    "SET lock_timeout = 0; SET synchronous_commit = local; SET default_transaction_read_only = off";
 
 /// The server, and the connections that are not in use.
 pub(super) struct Inner {
