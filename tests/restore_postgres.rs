@@ -396,3 +396,39 @@ fn archives_of_every_version_come_back() {
         assert_eq!(rows(&target, name), rows(&source, name), "{version}");
     }
 }
+
+#[test]
+fn a_restore_that_was_ended_while_its_records_went_only_removes_the_last() {
+    let setting = Setting::of("CREATE TABLE t AS SELECT 1 AS id");
+    let target = Postgres::start();
+    setting.restore(&target.url(""), &[]).expect(0);
+    // As if the record of another database had gone, and this one not yet.
+    target.sql(
+        "shop",
+        "CREATE SCHEMA moveout_restore;
+         CREATE TABLE moveout_restore.record (of text, name text, rows bigint, PRIMARY KEY (of, name));
+         INSERT INTO moveout_restore.record VALUES ('done', '', 0)",
+    );
+    let summary = setting.restore(&target.url(""), &[]).expect(0).json();
+    assert_eq!(summary["status"], "complete", "{summary}");
+    let schemas = "SELECT count(*) FROM pg_namespace WHERE nspname = 'moveout_restore'";
+    assert_eq!(target.sql("shop", schemas), "0");
+    assert_eq!(target.sql("shop", "SELECT count(*) FROM t"), "1");
+}
+
+#[test]
+fn the_part_of_another_restore_is_not_gone_on_with() {
+    let setting = Setting::of("CREATE TABLE t AS SELECT 1 AS id");
+    let target = Postgres::start();
+    target.sql("postgres", "CREATE DATABASE shop");
+    target.sql(
+        "shop",
+        "CREATE TABLE t (id int); CREATE SCHEMA moveout_restore;
+         CREATE TABLE moveout_restore.record (of text, name text, rows bigint, PRIMARY KEY (of, name));
+         INSERT INTO moveout_restore.record VALUES ('table', '\"public\".\"t\"', 0), ('chunk', 'of another archive', 1);
+         INSERT INTO t VALUES (7)",
+    );
+    let refused = setting.restore(&target.url(""), &[]).expect(1);
+    assert!(refused.stderr.contains("a part of another restore"), "{}", refused.stderr);
+    assert_eq!(target.sql("shop", "SELECT id FROM t"), "7");
+}
