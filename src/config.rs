@@ -43,8 +43,9 @@ pub struct Flags {
     pub sources: Vec<String>,
     /// `--name`.
     pub name: Option<String>,
-    /// The sources of an archive, each with its name there and its URLs. They are used where no other source is named.
-    pub recorded: Vec<(String, Vec<String>)>,
+    /// The sources of an archive: the name of each there, its URLs, and which part was requested besides the databases that
+    /// these name. They count where nobody names any other.
+    pub recorded: Vec<(String, Vec<String>, Select)>,
     /// `--archive`.
     pub archive: Option<String>,
     /// `--from`.
@@ -104,8 +105,11 @@ pub fn load(flags: Flags) -> Result<Job> {
         }
     }
     if sources.is_empty() {
-        for (name, urls) in &flags.recorded {
-            sources.push(source_of_archive(name, urls, &mut warnings)?);
+        for (name, urls, part) in &flags.recorded {
+            let mut source = source_of_archive(name, urls, &mut warnings)?;
+            let databases = std::mem::take(&mut source.select.databases);
+            source.select = Select { databases, ..part.clone() };
+            sources.push(source);
         }
     }
     warnings.dedup();

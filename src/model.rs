@@ -319,6 +319,13 @@ pub struct Excluded {
     pub why: String,
 }
 
+impl Excluded {
+    /// Whether the user left it out, by the configuration or the URL.
+    pub fn is_by_rule(&self) -> bool {
+        [LEFT_OUT, NOT_REQUESTED].contains(&self.why.as_str())
+    }
+}
+
 /// A number of rows, and whether it is exact or a lower bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RowCount {

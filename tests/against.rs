@@ -57,12 +57,21 @@ const TABLES: &str = "
     CREATE TABLE strict (id int, at TIMESTAMP_TYPE NOT NULL);
     CREATE INDEX strict_at ON strict (at);
     INSERT INTO strict VALUES (1, '2024-01-01 00:00:00');
+    CREATE TABLE nothing (id int, at TIMESTAMP_TYPE NOT NULL);
+    CREATE INDEX nothing_at ON nothing (at);
     CREATE TABLE gone (id int);
     INSERT INTO gone VALUES (1)";
 
 use Found::{ByRows, ByStatistics};
 
-const CHANGES: [Change; 17] = [
+const CHANGES: [Change; 18] = [
+    change(
+        "a table that had no row gets one",
+        "INSERT INTO nothing VALUES (1, '2024-01-01 00:00:00')",
+        "DELETE FROM nothing",
+        ByStatistics,
+        "nothing",
+    ),
     change(
         "the first row is gone",
         "DELETE FROM t WHERE id = 0",
@@ -218,7 +227,7 @@ impl<'a> Shop<'a> {
         let this = Self { server, folder: TempDir::new().unwrap() };
         let text = format!(
             "archive = \"archive\"\nwindow = \"3d\"\n[[source]]\nname = \"shop\"\nurl = {:?}\n\
-             time_columns = {{ t = \"at\", strict = \"at\" }}\n",
+             time_columns = {{ t = \"at\", strict = \"at\", nothing = \"at\" }}\n",
             server.url("shop")
         );
         fs::write(this.config(), text).unwrap();
@@ -685,4 +694,81 @@ fn a_verdict_of_nonsense_is_none() {
         assert_verdict(&influx.verify(&[]), 0, "[]", "nothing changed");
         assert_eq!(last_verdict(&root).0["valid"], true);
     }
+}
+
+#[test]
+fn what_was_not_there_or_not_asked_for_is_known_of_an_influxdb() {
+    let server = Influxd::start();
+    server.query("CREATE DATABASE plant");
+    server.query("CREATE RETENTION POLICY raw ON plant DURATION INF REPLICATION 1");
+    server.write("plant", "autogen", "pump v=1 1704067200000000000");
+    server.write("plant", "raw", "pump v=2 1704067200000000000");
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (all, one) = (path("all"), path("one"));
+    let url = format!("influxdb+{}", server.http());
+    moveout(["export", "--source", &url, "--archive", &all]).expect(0);
+    fs::write(
+        path("config.toml"),
+        format!(
+            "archive = \"one\"\n[[source]]\nname = \"plant\"\nurl = \"{url}/plant\"\nretention_policies = [\"autogen\"]\n"
+        ),
+    )
+    .unwrap();
+    moveout(["export", "--config", &path("config.toml")]).expect(0);
+    // Without the configuration: the archive knows what was asked for.
+    let verify = |root: &str| moveout(["verify", root, "--against-source", "--json"]);
+    assert_verdict(&verify(&all), 0, "[]", "nothing changed");
+    let of_one = verify(&one);
+    assert_verdict(&of_one, 0, "[]", "nothing changed");
+    let excluded = of_one.json()["excluded"].to_string();
+    assert!(excluded.contains("retention policy plant.raw"), "{excluded}");
+    // A database comes, first without any row.
+    server.query("CREATE DATABASE other");
+    assert_verdict(&verify(&all), 0, "[]", "it is empty");
+    server.write("other", "autogen", "late v=1 1704067200000000000");
+    assert_verdict(&verify(&all), 4, "other.autogen.late", "a database came");
+    let of_one = verify(&one);
+    assert_verdict(&of_one, 0, "[]", "another database was not asked for");
+    let excluded = of_one.json()["excluded"].to_string();
+    assert!(excluded.contains("database other"), "{excluded}");
+    // A policy comes.
+    server.query("CREATE RETENTION POLICY more ON plant DURATION INF REPLICATION 1");
+    server.write("plant", "more", "pump v=1 1704067200000000000");
+    moveout(["export", "--source", &url, "--archive", &all]).expect(0);
+    assert_verdict(&verify(&all), 0, "[]", "all of it was exported");
+    assert_verdict(&verify(&one), 0, "[]", "other policies were not asked for");
+    // A database goes, with all of its tables.
+    server.query("DROP DATABASE other");
+    assert_verdict(&verify(&all), 4, "other.autogen.late", "a database went");
+    moveout(["export", "--source", &url, "--archive", &all]).expect(0);
+    assert_verdict(&verify(&all), 0, "[]", "it is recorded");
+    // Asked for less than was exported, it is not gone.
+    let less = [&url, "/plant"].concat();
+    let run = moveout(["verify", &all, "--against-source", "--json", "--source", &less, "--deep"]);
+    assert_verdict(&run, 3, "does not include them", "another database was not asked for");
+}
+
+#[test]
+fn a_database_that_comes_to_a_postgresql_is_seen() {
+    let server = Kind::all()[0].start().unwrap();
+    server.sql("", "CREATE DATABASE shop");
+    server.sql("shop", "CREATE TABLE t (id int); INSERT INTO t VALUES (1)");
+    let folder = TempDir::new().unwrap();
+    let root = folder.path().join("archive").to_str().unwrap().to_owned();
+    let url = server.url("");
+    let user = url.split_once("://").unwrap().1.split_once('@').unwrap().0.to_owned();
+    let run = |args: &[&str]| {
+        let mut command = command(args);
+        server.authorize(&mut command);
+        command.env("PGUSER", &user); // the archive does not say who
+        support::program::run(command)
+    };
+    run(&["export", "--source", url.trim_end_matches('/'), "--archive", &root]).expect(0);
+    let verify = || run(&["verify", &root, "--against-source", "--json"]);
+    assert_verdict(&verify(), 0, "[]", "nothing changed");
+    server.sql("", "CREATE DATABASE late");
+    assert_verdict(&verify(), 0, "[]", "it has no table");
+    server.sql("late", "CREATE TABLE u (id int); INSERT INTO u VALUES (1)");
+    assert_verdict(&verify(), 4, "late.public.u", "a database came");
 }

@@ -466,6 +466,24 @@ fn what_is_to_be_exported_by_hand_fails_by_name_until_it_is_left_out() {
         "{}",
         export.stdout
     );
+    // The backups of a database that is gone stand in the way until somebody leaves them out.
+    let verify = |exclude: &str| {
+        fs::write(&config, format!("[[source]]\nurl = \"aptible:production\"\n{exclude}\n"))
+            .unwrap();
+        let root = account.root();
+        let args = ["verify", root.to_str().unwrap(), "--against-source", "--json", "--config"];
+        let args: Vec<&str> = args.into_iter().chain([config.to_str().unwrap()]).collect();
+        let report = run(account.command(&args)).json();
+        (report["open"].to_string(), report["excluded"].to_string())
+    };
+    let (open, _) = verify(exclude);
+    assert!(
+        open.contains("production.old") && open.contains("aptible backup:restore 77"),
+        "{open}"
+    );
+    let (open, excluded) = verify(&exclude.replace(']', ", \"old\"]"));
+    assert!(!open.contains("production.old"), "{open}");
+    assert!(excluded.contains("1 backup of production.old"), "{excluded}");
     account.assert_no_secret(&export);
     account.assert_complete();
     let run_json = Archive::open(account.root()).text("catalog/run.json");

@@ -51,6 +51,10 @@ pub struct RunEntry {
     /// Slices that earlier runs read whole and this one left as they were.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub kept: Vec<Kept>,
+    /// Which part of each source was requested, by this run and those before it; of sources that only an earlier version
+    /// has asked it is not known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub selected: Vec<Selected>,
     /// Tables that their sources no longer list, and whose rows stay in the archive.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gone: Vec<Gone>,
@@ -103,6 +107,12 @@ impl RunEntry {
         self.earlier = std::mem::take(&mut last.earlier);
         last.artifact_files = None; // the files that stay are listed by this run
         last.gone.clear(); // likewise
+        for before in std::mem::take(&mut last.selected) {
+            match self.selected.iter_mut().find(|now| now.source == before.source) {
+                Some(now) => now.widen(before),
+                None => self.selected.push(before),
+            }
+        }
         // A seal that has to start over finds the record that it has written itself.
         if last.run != self.run {
             self.earlier.push(last);
@@ -139,6 +149,7 @@ impl From<RunPlan> for RunEntry {
             artifacts: Vec::new(),
             artifact_files: None,
             kept: Vec::new(),
+            selected: Vec::new(),
             gone: Vec::new(),
             warnings: Vec::new(),
             markers: Vec::new(),
@@ -152,6 +163,41 @@ impl RunEntry {
     /// All runs, oldest first.
     pub fn runs(&self) -> impl Iterator<Item = &Self> {
         self.earlier.iter().chain([self])
+    }
+}
+
+/// Which part of a source was requested. Empty lists mean everything.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Selected {
+    /// The source.
+    pub source: String,
+    /// Names of databases.
+    pub databases: Vec<String>,
+    /// Patterns of schemas or retention policies.
+    pub schemas: Vec<String>,
+    /// Patterns of tables.
+    pub tables: Vec<String>,
+    /// Patterns of tables that were left out by the last run.
+    pub exclude: Vec<String>,
+}
+
+impl Selected {
+    /// Takes in what an earlier run requested.
+    fn widen(&mut self, before: Self) {
+        let pairs = [
+            (&mut self.databases, before.databases),
+            (&mut self.schemas, before.schemas),
+            (&mut self.tables, before.tables),
+        ];
+        for (now, before) in pairs {
+            if now.is_empty() || before.is_empty() {
+                now.clear();
+            } else {
+                let more = before.into_iter().filter(|name| !now.contains(name));
+                let more: Vec<String> = more.collect();
+                now.extend(more);
+            }
+        }
     }
 }
 

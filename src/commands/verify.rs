@@ -204,6 +204,7 @@ pub async fn verify_against_source(
     let expanded = expand(&job, progress, &retry).await?;
     let asked = against_source(&expanded.job, &archive, depth, memory, progress, &retry);
     let (mut against, record) = interrupt.or(asked).await?;
+    against.orphaned(&job, &expanded.inventory);
     if !report.unchecked.is_empty() {
         against.unchecked(&report.archive, report.unchecked.len());
     }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use crate::archive::ArchiveIndex;
 use crate::archive::commit::Commit;
 use crate::archive::dumps::dumps;
-use crate::archive::run_json::covers;
+use crate::archive::run_json::{Selected, covers};
+use crate::config::Select;
 use crate::coverage::Coverage;
 use crate::error::{Error, Exit, Result};
 use crate::export::prepare::planned;
@@ -72,6 +73,16 @@ impl Run<'_> {
         summary.bytes = mine().flat_map(|commit| &commit.files).map(|file| file.bytes).sum();
         let written = mine().filter(|commit| commit.rows > 0).map(|commit| commit.id());
         summary.tables_written = written.collect::<HashSet<_>>().len();
+    }
+
+    /// Which part of each source was requested.
+    pub(super) fn selected(&self) -> Vec<Selected> {
+        let selected = self.survey.sources.iter().map(|reached| {
+            let Select { databases, schemas, tables, exclude } =
+                self.job.sources[reached.place].select.clone();
+            Selected { source: reached.info.name.clone(), databases, schemas, tables, exclude }
+        });
+        selected.collect()
     }
 
     /// The outcome of each source. Those that need action come first.

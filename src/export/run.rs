@@ -379,6 +379,7 @@ impl Run<'_> {
             artifacts: self.summary.artifacts.clone(),
             artifact_files: None, // the seal knows them
             kept: self.summary.kept.clone(),
+            selected: self.selected(),
             gone: gone(self.job, &self.survey, state, &self.started),
             warnings: self.summary.warnings.clone(),
             markers: self.markers().await,

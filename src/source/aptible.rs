@@ -181,9 +181,12 @@ async fn orphaned(
             inventory::told(&inventory.orphaned[before..])
         }
         Err(_) if retry.interrupt().came() => return Err(Error::interrupted()),
-        Err(error) => format!(
-            "it is not known whether there are backups of deprovisioned databases, which no export reads: {error}"
-        ),
+        Err(error) => {
+            inventory.unknown.push(error.to_string());
+            format!(
+                "it is not known whether there are backups of deprovisioned databases, which no export reads: {error}"
+            )
+        }
     };
     progress.note(&format!("warning: {warning}"));
     job.warnings.push(warning);

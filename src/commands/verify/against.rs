@@ -20,12 +20,12 @@ use self::cost::{costs, in_words};
 use self::group::{Asked, compare, groups};
 use self::record::Tally;
 pub(super) use self::record::remember;
-use crate::archive::run_json::RunEntry;
+use crate::archive::run_json::{RunEntry, Selected};
 use crate::archive::verdict::VerdictRecord;
 use crate::archive::{Archive, ArchiveIndex};
 use crate::column_stats::Recorded;
 use crate::commands::plan::QuotaPreview;
-use crate::config::Job;
+use crate::config::{Job, Select};
 use crate::coverage::Coverage;
 use crate::error::{Exit, Result};
 use crate::model::{
@@ -37,8 +37,10 @@ use crate::source::Source;
 use crate::survey::{Known, Reached, Survey, Surveyed, list, survey};
 use crate::window::{Bound, Slice, now, parse_time, rfc3339};
 
-/// The sources of an archive, with the URLs at which they were reached.
-pub(super) fn recorded_sources(run: &RunEntry) -> Vec<(String, Vec<String>)> {
+/// The sources of an archive, with the URLs at which they were reached, and which part of them was requested.
+pub(super) fn recorded_sources(run: &RunEntry) -> Vec<(String, Vec<String>, Select)> {
+    let selected: HashMap<&str, &Selected> =
+        run.selected.iter().map(|selected| (selected.source.as_str(), selected)).collect();
     let mut databases = BTreeMap::<&str, BTreeSet<&str>>::new();
     for requested in run.runs().flat_map(|run| &run.requested) {
         let of_source = databases.entry(&requested.table.source).or_default();
@@ -48,7 +50,19 @@ pub(super) fn recorded_sources(run: &RunEntry) -> Vec<(String, Vec<String>)> {
     sources.extend(run.runs().flat_map(|run| &run.sources).map(|info| (info.name.as_str(), info)));
     let urls = sources.into_iter().map(|(name, info)| {
         let databases = databases.remove(name).unwrap_or_default();
-        (name.to_owned(), urls(info, databases))
+        match selected.get(name) {
+            None => (name.to_owned(), urls(info, databases), Select::default()),
+            Some(selected) => {
+                let databases = selected.databases.iter().map(String::as_str).collect();
+                let part = Select {
+                    databases: Vec::new(),
+                    schemas: selected.schemas.clone(),
+                    tables: selected.tables.clone(),
+                    exclude: selected.exclude.clone(),
+                };
+                (name.to_owned(), urls(info, databases), part)
+            }
+        }
     });
     urls.collect()
 }
@@ -69,6 +83,9 @@ fn urls(info: &SourceInfo, databases: BTreeSet<&str>) -> Vec<String> {
             .to_string()
     };
     let base = base.trim_end_matches('/');
+    if databases.is_empty() {
+        return vec![base.to_owned()]; // all of them
+    }
     databases.into_iter().map(|database| format!("{base}/{}", encoded(database))).collect()
 }
 
@@ -115,7 +132,7 @@ pub(super) async fn against_source(
     comparison.markers();
     progress.end();
     let Comparison { open, notes, quotas, compared, tally, .. } = comparison;
-    let excluded = state.run.iter().flat_map(|run| &run.excluded);
+    let excluded = state.run.iter().flat_map(|run| &run.excluded).chain(&survey.excluded);
     let outside = survey.outside.iter().map(|outside| {
         let window = outside.window.for_people();
         format!("{} of {}: the range that was requested ends before", window, outside.table)
@@ -123,7 +140,8 @@ pub(super) async fn against_source(
     let excluded = excluded
         .map(|excluded| format!("{} of {}: {}", excluded.what, excluded.source, excluded.why))
         .chain(outside);
-    let excluded = excluded.collect();
+    let excluded: BTreeSet<String> = excluded.collect();
+    let excluded = excluded.into_iter().collect();
     let mut against = Against {
         verdict: Verdict::Safe,
         open: Vec::new(),

@@ -23,6 +23,9 @@ pub struct Inventory {
     pub databases: Vec<Entry>,
     /// The backups of databases that were deprovisioned.
     pub orphaned: Vec<Orphan>,
+    /// Why it is not known whether there are more.
+    #[serde(skip)]
+    pub unknown: Vec<String>,
 }
 
 impl Inventory {

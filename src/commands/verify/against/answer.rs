@@ -6,8 +6,10 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::commands::plan::QuotaPreview;
+use crate::config::{Job, SourceKind, SourceSpec, matches};
 use crate::error::Exit;
-use crate::model::{Level, Open, OpenKind as Kind, Verdict};
+use crate::model::{LEFT_OUT, Level, Open, OpenKind as Kind, Verdict};
+use crate::source::aptible::{Inventory, Orphan};
 use crate::text::several;
 
 /// How the sources are asked.
@@ -78,6 +80,41 @@ impl Against {
         let todo = "give it more, such as --memory 4GiB".to_owned();
         let (source, what) = (String::new(), archive.to_owned());
         self.add([Open { source, what, why, todo, kind: Kind::Unfinished }]);
+    }
+
+    /// Backups on Aptible of databases that are gone: no export reads them, and nobody else has them.
+    pub fn orphaned(&mut self, job: &Job, inventory: &Inventory) {
+        let of_aptible = |spec: &&SourceSpec| matches!(spec.kind, SourceKind::Aptible(_));
+        let exclude: Vec<&String> =
+            job.sources.iter().filter(of_aptible).flat_map(|spec| &spec.select.exclude).collect();
+        let mut backups = BTreeMap::<(&str, &str), Vec<&Orphan>>::new();
+        for orphan in &inventory.orphaned {
+            let environment = orphan.environment.as_deref().unwrap_or_default();
+            backups.entry((environment, &orphan.handle)).or_default().push(orphan);
+        }
+        let mut open = Vec::new();
+        for ((environment, handle), backups) in backups {
+            let name = format!("{environment}.{handle}");
+            let what = several(backups.len() as u64, "backup");
+            if exclude.iter().any(|pattern| matches(pattern, &name) || matches(pattern, handle)) {
+                self.excluded
+                    .push(format!("{what} of {name}, which was deprovisioned: {LEFT_OUT}"));
+                continue;
+            }
+            let restore = backups.last().map(|orphan| orphan.restore.as_str()).unwrap_or_default();
+            let why = "it was deprovisioned, no export reads its backups, and nobody else has them"
+                .to_owned();
+            let todo = format!(
+                "restore it (`{restore}`, billed) and export it, delete its backups, or leave it out by `exclude`"
+            );
+            open.push(Open { source: name, what, why, todo, kind: Kind::Failed });
+        }
+        for why in &inventory.unknown {
+            let (source, what) = (String::new(), "backups of deprovisioned databases".to_owned());
+            let (why, todo) = (why.clone(), ASK_AGAIN.to_owned());
+            open.push(Open { source, what, why, todo, kind: Kind::Unfinished });
+        }
+        self.add(open);
     }
 
     /// The answer for an archive with faults or without a seal, which is not compared.

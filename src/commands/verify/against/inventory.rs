@@ -46,6 +46,8 @@ impl Comparison<'_> {
         }
         let excluded: HashSet<(&str, &str)> = (self.state.run.iter())
             .flat_map(|run| &run.excluded)
+            // A table that was left out because it had no rows may have some now.
+            .filter(|excluded| excluded.is_by_rule())
             .map(|excluded| (excluded.source.as_str(), excluded.what.as_str()))
             .collect();
         let new: Vec<TableId> = (survey.tables.iter())
@@ -59,6 +61,13 @@ impl Comparison<'_> {
             let why = "it is not in the archive".to_owned();
             self.open(Kind::Different, &id.source, format!("table {id}"), why, EXPORT_AGAIN);
         }
+        let dumps = survey.tables.iter().map(|surveyed| &surveyed.table.id);
+        let dumps: Vec<TableId> =
+            dumps.filter(|id| id.is_dump() && !by_table.contains_key(id)).cloned().collect();
+        for id in dumps {
+            let why = "the archive does not have it".to_owned();
+            self.open(Kind::Different, &id.source, format!("the {id}"), why, EXPORT_AGAIN);
+        }
         let unsaved = self.state.run.iter().flat_map(|run| &run.artifacts);
         let unsaved: Vec<_> = unsaved
             .filter_map(|artifact| match &artifact.status {
@@ -68,6 +77,13 @@ impl Comparison<'_> {
                 _ => None,
             })
             .collect();
+        for artifact in self.state.run.iter().flat_map(|run| &run.artifacts) {
+            if let ArtifactOutcome::NotAvailable(why) = &artifact.status {
+                let (kind, source) = (&artifact.kind, &artifact.source);
+                self.notes
+                    .push(format!("definitions: {kind} of {source} are not available: {why}"));
+            }
+        }
         for (source, kind, why) in unsaved {
             self.open(Kind::Failed, &source, format!("definitions: {kind}"), why, EXPORT_AGAIN);
         }
