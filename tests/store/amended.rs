@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use moveout::archive::verdict::{VerdictRecord, archive_hash};
+use moveout::archive::verdict::{Stale, VerdictRecord, archive_hash};
 use moveout::archive::{Archive, LastVerdict, REPORT, Sign, TAG_MANIFEST, TAG_SIGNATURE, VERDICT};
 use moveout::commands::export::export;
 use moveout::commands::verify::{Depth, Options, Report, verify_against_source};
@@ -15,8 +15,11 @@ use moveout::progress::Progress;
 use moveout::retry::Interrupt;
 use tokio::sync::watch;
 
+use super::orders::both_in_order;
+use super::support::Scripted;
 use super::support::memory::{Ask, Memory, Wrong};
-use super::{Begin, begin, place, rows, rows_of, run, verified};
+use super::support::scripted::numbers;
+use super::{Begin, DAY, NEW_YEAR, begin, ended, place, rows, rows_of, run, two_tables, verified};
 
 async fn open(store: &Arc<Memory>) -> Archive {
     Archive::open(&place(store)).await.unwrap()
@@ -320,4 +323,90 @@ async fn an_archive_that_is_changed_while_it_is_compared_is_not_safe() {
         // Once the record is put, the change comes after the verdict.
         assert!(against.verdict == Verdict::NotYet || recorded, "{at}: {against:?}");
     }
+}
+
+/// The table `one` with another value and a row less, or without any row.
+fn changed(is_empty: bool) -> Arc<Scripted> {
+    let source = two_tables();
+    let rows = [(Some(NEW_YEAR), 0), (Some(NEW_YEAR + 2 * DAY), 7)];
+    let (table, rows) = numbers("one", if is_empty { &[] } else { &rows });
+    source.set(table, rows);
+    source
+}
+
+#[tokio::test]
+async fn a_run_that_reads_again_what_a_proof_found_may_be_killed_at_any_step() {
+    let (_, whole) = begin(Begin::Sealed).await;
+    let archive = open(&whole).await;
+    let state = archive.state().await.unwrap();
+    let mut record: VerdictRecord =
+        serde_json::from_slice(&verdict(&archive, "one").await).unwrap();
+    let stale = state.commits.iter().filter(|commit| commit.table == "one");
+    record.stale = stale
+        .map(|commit| {
+            let (table, slice, run) = commit.key();
+            Stale { table, slice, run, why: "a row went".to_owned() }
+        })
+        .collect();
+    assert!(!record.stale.is_empty());
+    let file = vec![(VERDICT, serde_json::to_vec(&record).unwrap().into())];
+    archive.amend(&state.tags, file, None).await.unwrap();
+    for is_empty in [false, true] {
+        let source = changed(is_empty);
+        let mut expected = rows_of(&source);
+        expected.retain(|_, rows| !rows.is_empty());
+        for number in 0.. {
+            let store = whole.copy().await;
+            store.play(move |at, _| (at >= number).then_some(Wrong::Failed));
+            let _ = run(&source, &store).await;
+            let is_over = store.asked().len() <= number;
+            bury(&store).await;
+            store.play(|_, _| None);
+            let what = format!("killed at request {number}");
+            let next = run(&source, &store).await.unwrap_or_else(|error| panic!("{what}: {error}"));
+            assert_eq!(next.exit, Exit::Done, "{what}: {:?}", next.error);
+            assert_eq!(verified(&store).await, Exit::Done, "{what}");
+            assert_eq!(rows(&store).await, expected, "{what}");
+            assert_eq!(last(&store).await, LastVerdict::default(), "{what}");
+            assert!(!is_at_work(&store.files().await), "{what}");
+            if is_over {
+                assert!(number > 50, "{number}");
+                break;
+            }
+        }
+    }
+}
+
+/// An export that has something to do, or nothing, and a verdict that is put meanwhile, in many orders.
+#[tokio::test]
+async fn a_verdict_and_an_export_at_once_do_no_harm() {
+    let mut random = fastrand::Rng::with_seed(11);
+    let mut seen = std::collections::BTreeMap::<(bool, bool), usize>::new();
+    for begin_with in [Begin::Sealed, Begin::Extended] {
+        let (source, whole) = begin(begin_with).await;
+        amend(&whole, "old").await.unwrap();
+        for _ in 0..60 {
+            let switches: Vec<usize> = (0..4).map(|_| random.usize(1..40)).collect();
+            let store = whole.copy().await;
+            let work = async |number: usize, store: Arc<Memory>| match number {
+                0 => ended(run(&source, &store).await),
+                _ => match amend(&store, "new").await {
+                    Ok(()) => (Exit::Done, String::new()),
+                    Err(error) => (error.exit(), error.to_string()),
+                },
+            };
+            let (exits, _) = both_in_order(&store, &switches, work).await;
+            let what = format!("{begin_with:?} {switches:?}: {exits:?}");
+            assert_eq!(exits[0].0, Exit::Done, "{what}");
+            let files = store.files().await;
+            assert!(!is_at_work(&files), "{what}: {:?}", files.keys());
+            let said = says(&store, &what).await;
+            assert_eq!(rows(&store).await, rows_of(&source), "{what}");
+            let is_put = exits[1].0 == Exit::Done;
+            // An export that changed the archive after it took the verdict away.
+            assert!(is_put || said.as_deref() != Some("new"), "{what}");
+            *seen.entry((matches!(begin_with, Begin::Sealed), is_put)).or_default() += 1;
+        }
+    }
+    assert!(seen.contains_key(&(true, true)) && seen.contains_key(&(false, false)), "{seen:?}");
 }

@@ -168,10 +168,20 @@ async fn in_order(
     store: &Arc<Memory>,
     switches: &[usize],
 ) -> ([(Exit, String); 2], Vec<(usize, Request)>) {
+    let export = async |number: usize, store| ended(run(&sources[number], &store).await);
+    both_in_order(store, switches, export).await
+}
+
+/// The same of any two runs, each by its number.
+pub(super) async fn both_in_order(
+    store: &Arc<Memory>,
+    switches: &[usize],
+    work: impl AsyncFn(usize, Arc<Memory>) -> (Exit, String),
+) -> ([(Exit, String); 2], Vec<(usize, Request)>) {
     let turns = Arc::new(Turns::default());
     let one = async |number: usize| {
         let store = store.gated(turns.gate(number));
-        let ended = ended(run(&sources[number], &store).await);
+        let ended = work(number, store).await;
         turns.ended.lock().unwrap()[number] = Some(ended);
         turns.changed.notify_one();
     };

@@ -100,6 +100,7 @@ impl Made {
                 artifacts: Vec::new(),
                 artifact_files: None,
                 kept: Vec::new(),
+                selected: Vec::new(),
                 gone: Vec::new(),
                 warnings: Vec::new(),
                 markers: Vec::new(),
