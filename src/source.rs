@@ -8,7 +8,7 @@ pub mod contact;
 pub mod dump;
 pub mod influxdb;
 pub mod line_protocol;
-mod mysql;
+pub(crate) mod mysql;
 mod names;
 pub(crate) mod postgres;
 mod probe;

@@ -3,6 +3,7 @@
 
 pub mod influxdb;
 pub mod journal;
+mod mysql;
 mod postgres;
 pub mod registry;
 

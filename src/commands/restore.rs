@@ -254,7 +254,7 @@ fn refuse_other_restore(known: &Known, chunks: &[Work]) -> Result<()> {
         "the target has a part of another restore: of another archive, or with other options; nothing was changed",
     )
     .hint(
-        "run that one to its end, or remove what it has written, and its record (DROP SCHEMA moveout_restore CASCADE)",
+        "run that one to its end, or remove what it has written, and its record, which is called moveout_restore there",
     ))
 }
 

@@ -50,7 +50,8 @@ fn divided_as(spec: &SourceSpec, chunks: &[Work]) -> SourceSpec {
                 _ => continue,
             };
             let to = &work.table.to;
-            server.time_columns.insert(format!("{}.{}", to.schema, to.table), column);
+            let place = if to.schema.is_empty() { &to.database } else { &to.schema };
+            server.time_columns.insert(format!("{place}.{}", to.table), column);
         }
     }
     spec

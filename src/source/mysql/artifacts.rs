@@ -138,10 +138,13 @@ pub(super) fn collect(
              SET NAMES utf8mb4;\nSET time_zone = '+00:00';\nSET foreign_key_checks = 0;\n\n",
         );
         let create = format!("SHOW CREATE DATABASE IF NOT EXISTS {}", quoted(database));
-        for (_, sql) in show(client, &[create])?.into_iter().flatten() {
+        for Statement { sql, .. } in show(client, &[create])?.into_iter().flatten() {
             let _ = writeln!(script, "{sql};"); // writing to memory cannot fail
         }
-        let _ = writeln!(script, "USE {};\n", quoted(database));
+        let in_database = format!("USE {}", quoted(database));
+        // Within its database, the names in a view have none before them, so that it can be made in another one, too.
+        client.query(&in_database)?;
+        let _ = writeln!(script, "{in_database};\n");
         for (kind, tally) in kinds.iter().zip(&mut tallies) {
             of_kind(client, database, kind, tally, &mut script)?;
         }
@@ -209,7 +212,7 @@ fn of_kind(
     let asked: Vec<String> =
         names.iter().map(|name| format!("SHOW CREATE {} {}", kind.word, full(name))).collect();
     for (name, shown) in names.iter().zip(show(client, &asked)?) {
-        let (mode, sql) = match shown {
+        let Statement { mode, zone, sql } = match shown {
             Ok(shown) => shown,
             Err(why) => {
                 let why = why.replace('\n', " ");
@@ -233,6 +236,10 @@ fn of_kind(
         };
         // The meaning of a program depends on the SQL mode in which it was created.
         let _ = writeln!(script, "SET sql_mode = {};", literal(&mode));
+        // An event's times are those of its own zone.
+        if let Some(zone) = &zone {
+            let _ = writeln!(script, "SET time_zone = {};", literal(zone));
+        }
         let _ = if kind.is_program {
             writeln!(script, "DELIMITER ;;\n{sql};;\nDELIMITER ;\n")
         } else {
@@ -276,8 +283,16 @@ fn stand_ins(
     Ok(whole)
 }
 
-/// The SQL mode and the statement that `SHOW CREATE …` gives, or the server's error.
-type Shown = Result<(String, String), String>;
+/// What `SHOW CREATE …` gives.
+struct Statement {
+    mode: String,
+    /// Events alone have one.
+    zone: Option<String>,
+    sql: String,
+}
+
+/// The same, or the server's error.
+type Shown = Result<Statement, String>;
 
 /// Sends many statements at once, since each round trip may take long.
 fn show(client: &mut Client, statements: &[String]) -> Result<Vec<Shown>, CommandError> {
@@ -302,14 +317,15 @@ fn show(client: &mut Client, statements: &[String]) -> Result<Vec<Shown>, Comman
 
 /// A row has the name and the statement; between them, a program has its SQL mode, and an event its time zone as well.
 fn statement(row: TextRow) -> Shown {
-    let mut values = row.into_iter().skip(1).take(3).map(Option::unwrap_or_default);
-    let first = values.next().unwrap_or_default();
-    let is_statement = |text: &String| text.starts_with("CREATE ");
-    if is_statement(&first) {
-        return Ok((String::new(), first));
-    }
-    match values.find(is_statement) {
-        Some(statement) => Ok((first, statement)),
+    let values = row.into_iter().skip(1).take(3).map(Option::unwrap_or_default);
+    let mut values: Vec<String> = values.collect();
+    match values.iter().position(|text| text.starts_with("CREATE ")) {
+        Some(at) => {
+            let sql = values.swap_remove(at);
+            values.truncate(at);
+            let mut before = values.into_iter();
+            Ok(Statement { mode: before.next().unwrap_or_default(), zone: before.next(), sql })
+        }
         None => Err("the user has no right to see its statement".to_owned()),
     }
 }

@@ -25,12 +25,12 @@ const SCAN: Duration = Duration::from_secs(7 * 24 * 3600);
 const MORE_RESULTS: u16 = 0x08;
 
 /// A connection that is logged in.
-pub(super) struct Client {
+pub(crate) struct Client {
     packets: Packets,
     /// The number of the connection, by which `KILL` names it.
-    pub(super) id: u32,
-    pub(super) version: String,
-    pub(super) is_mariadb: bool,
+    pub(crate) id: u32,
+    pub(crate) version: String,
+    pub(crate) is_mariadb: bool,
     /// A read fails after this long without a byte.
     idle: Duration,
 }
@@ -50,8 +50,43 @@ pub(super) struct Statement {
     pub(super) columns: Vec<WireColumn>,
 }
 
+/// What the server says of the rows that it was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Taken {
+    /// The rows that are there now and were not before.
+    pub(crate) rows: u64,
+    /// The rows that it has read, where it says so.
+    pub(crate) read: Option<u64>,
+    /// The rows that it has left out or removed, where it says so.
+    pub(crate) lost: u64,
+    pub(crate) warnings: u16,
+}
+
+impl Taken {
+    /// Reads an OK behind its first byte. Its text may be in any language, but has the numbers of records, of deleted and of
+    /// skipped ones, and of warnings in this order.
+    fn read(packet: &[u8]) -> Option<Self> {
+        let mut parts = Parts(packet);
+        let rows = parts.length()?;
+        parts.length()?;
+        parts.u16()?;
+        let warnings = parts.u16()?;
+        // The text has its length before it, or has not.
+        let rest = parts.0;
+        let text = parts.bytes().filter(|_| parts.0.is_empty()).unwrap_or(rest);
+        let numbers = text.split(|byte| !byte.is_ascii_digit());
+        let numbers = numbers.filter_map(|digits| str::from_utf8(digits).ok()?.parse().ok());
+        let numbers: Vec<u64> = numbers.collect();
+        let (read, lost) = match numbers[..] {
+            [read, deleted, skipped, _] => (Some(read), deleted.saturating_add(skipped)),
+            _ => (None, 0),
+        };
+        Some(Self { rows, read, lost, warnings })
+    }
+}
+
 /// A row of text; `None` is null.
-pub(super) type TextRow = Vec<Option<String>>;
+pub(crate) type TextRow = Vec<Option<String>>;
 
 impl Connected for Client {
     fn closer(&self) -> Result<Closer> {
@@ -91,12 +126,12 @@ impl Client {
         Ok(Self { packets, id: greeting.id, version, is_mariadb, idle })
     }
 
-    pub(super) fn is_tls(&self) -> bool {
+    pub(crate) fn is_tls(&self) -> bool {
         self.packets.is_tls()
     }
 
     /// Says goodbye, so that the server does not log an aborted connection.
-    pub(super) fn quit(mut self) {
+    pub(crate) fn quit(mut self) {
         let _ = self.command(COM_QUIT, b""); // it may be gone already
     }
 
@@ -147,7 +182,7 @@ impl Client {
     }
 
     /// Runs statements and returns the rows of all their results.
-    pub(super) fn query(&mut self, sql: &str) -> Result<Vec<TextRow>, CommandError> {
+    pub(crate) fn query(&mut self, sql: &str) -> Result<Vec<TextRow>, CommandError> {
         let mut rows = Vec::new();
         self.query_each(sql, |row| {
             let text =
@@ -158,19 +193,19 @@ impl Client {
     }
 
     /// The first value of the first row.
-    pub(super) fn value(&mut self, sql: &str) -> Result<Option<String>, CommandError> {
+    pub(crate) fn value(&mut self, sql: &str) -> Result<Option<String>, CommandError> {
         let first = self.query(sql)?.into_iter().next();
         Ok(first.and_then(|row| row.into_iter().next().flatten()))
     }
 
     /// Like `value`, for a query that the server may work on for long without sending a byte. TCP's keep-alive shows
     /// whether the server is still there.
-    pub(super) fn value_of_scan(&mut self, sql: &str) -> Result<Option<String>, CommandError> {
+    pub(crate) fn value_of_scan(&mut self, sql: &str) -> Result<Option<String>, CommandError> {
         Ok(self.row_of_scan(sql)?.into_iter().next().flatten())
     }
 
     /// The first row of such a query, which is empty where there is none.
-    pub(super) fn row_of_scan(&mut self, sql: &str) -> Result<TextRow, CommandError> {
+    pub(crate) fn row_of_scan(&mut self, sql: &str) -> Result<TextRow, CommandError> {
         self.packets.wait_for(SCAN)?;
         let rows = self.query(sql);
         self.packets.wait_for(self.idle)?;
@@ -234,6 +269,53 @@ impl Client {
         self.command(COM_STMT_CLOSE, &statement.id.to_le_bytes())
     }
 
+    /// Runs `LOAD DATA LOCAL INFILE`, whose file is what `next` appends: it returns whether more follows. No file is ever
+    /// opened. An error of `next` ends the statement with what it was given so far, so the caller must undo it.
+    pub(crate) fn load(
+        &mut self,
+        sql: &str,
+        packet_bytes: usize,
+        mut next: impl FnMut(&mut Vec<u8>) -> Result<bool>,
+    ) -> Result<Taken, CommandError> {
+        self.ask(sql)?;
+        match self.packets.next()? {
+            [0xfb, ..] => {}
+            packet @ [0xff, ..] => return Err(CommandError::Server(server_error(packet))),
+            _ => return Err(CommandError::nonsense("it asks for no rows")),
+        }
+        let (mut buffer, mut goes_on) = (Vec::new(), Ok(true));
+        while let Ok(true) = goes_on {
+            buffer.clear();
+            goes_on = next(&mut buffer);
+            for part in buffer.chunks(packet_bytes) {
+                self.packets.send(part)?;
+            }
+        }
+        self.packets.send(&[])?;
+        let taken = self.taken();
+        goes_on.map_err(CommandError::Stopped)?;
+        taken
+    }
+
+    /// Runs a statement that changes rows and may be long. It is not logged, since it has values.
+    pub(crate) fn change(&mut self, sql: &[u8]) -> Result<Taken, CommandError> {
+        self.command(COM_QUERY, sql)?;
+        self.taken()
+    }
+
+    /// The answer to a statement that has changed rows. The server may work on it for long.
+    fn taken(&mut self) -> Result<Taken, CommandError> {
+        self.packets.wait_for(SCAN)?;
+        let packet = self.packets.next()?;
+        let taken = match packet {
+            [0xff, ..] => Err(CommandError::Server(server_error(packet))),
+            [0x00, rest @ ..] => Taken::read(rest).ok_or_else(|| CommandError::nonsense("an OK")),
+            _ => Err(CommandError::nonsense("what follows a change")),
+        };
+        self.packets.wait_for(self.idle)?;
+        taken
+    }
+
     fn command(&mut self, command: u8, payload: &[u8]) -> Result<(), CommandError> {
         self.packets.restart();
         Ok(self.packets.send(&[&[command], payload].concat())?)
@@ -249,7 +331,7 @@ impl Client {
                 let status = parts.length().zip(parts.length()).and_then(|_| parts.u16());
                 status.map(Begun::Done).ok_or_else(|| CommandError::nonsense("an OK"))
             }
-            // LOAD DATA LOCAL: the server asks for a local file, which moveout never offers.
+            // LOAD DATA LOCAL: the server asks for a local file, and no such statement was sent.
             Some(0xfb) => Err(CommandError::nonsense("it asks for a file")),
             _ => {
                 let count = parts.length().and_then(|count| usize::try_from(count).ok());
@@ -307,4 +389,23 @@ fn column(packet: &[u8]) -> Option<WireColumn> {
     let flags = parts.u16()?;
     let decimals = parts.byte()?;
     Some(WireColumn { charset, kind, is_unsigned: flags & 0x20 != 0, decimals })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_taken_is_read_with_and_without_a_length_before_the_text() {
+        let text = b"Records: 12  Deleted: 0  Skipped: 3  Warnings: 4";
+        let expected = Taken { rows: 9, read: Some(12), lost: 3, warnings: 4 };
+        let head = [9, 0, 2, 0, 4, 0];
+        let with_length = [&head[..], &[text.len() as u8], text].concat();
+        for packet in [[&head[..], text].concat(), with_length] {
+            assert_eq!(Taken::read(&packet), Some(expected));
+        }
+        let nothing = Taken { rows: 9, read: None, lost: 0, warnings: 4 };
+        assert_eq!(Taken::read(&head), Some(nothing));
+        assert_eq!(Taken::read(&head[..3]), None);
+    }
 }

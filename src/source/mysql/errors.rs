@@ -9,7 +9,7 @@ use crate::text::escaped;
 
 /// How a command or a read failed.
 #[derive(Debug)]
-pub(super) enum CommandError {
+pub(crate) enum CommandError {
     /// The server refused it; the connection stays usable.
     Server(ServerError),
     /// The connection can no longer be used.
@@ -20,10 +20,10 @@ pub(super) enum CommandError {
 
 /// An error of the server.
 #[derive(Debug, Clone)]
-pub(super) struct ServerError {
-    pub(super) code: u16,
-    pub(super) state: String,
-    pub(super) message: String,
+pub(crate) struct ServerError {
+    pub(crate) code: u16,
+    pub(crate) state: String,
+    pub(crate) message: String,
 }
 
 impl fmt::Display for ServerError {
@@ -34,7 +34,7 @@ impl fmt::Display for ServerError {
 
 impl CommandError {
     /// The number of the server's error.
-    pub(super) fn code(&self) -> Option<u16> {
+    pub(crate) fn code(&self) -> Option<u16> {
         match self {
             Self::Server(error) => Some(error.code),
             Self::Broken(_) | Self::Stopped(_) => None,
@@ -42,7 +42,7 @@ impl CommandError {
     }
 
     /// An answer that violates the protocol.
-    pub(super) fn nonsense(what: &str) -> Self {
+    pub(crate) fn nonsense(what: &str) -> Self {
         Self::Broken(Error::of(
             Class::Retry,
             format!("the server's answer cannot be understood: {what}"),

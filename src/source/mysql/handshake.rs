@@ -10,6 +10,7 @@ use crate::source::mysql::proofs::{LONG_NONCE, encrypted, parsec, proof};
 /// What this client can do. CLIENT_DEPRECATE_EOF is left out: without it, every server ends its results alike.
 const CAPABILITIES: u32 = LONG_PASSWORD
     | LONG_FLAG
+    | LOCAL_FILES
     | PROTOCOL_41
     | TRANSACTIONS
     | SECURE_CONNECTION
@@ -19,6 +20,8 @@ const CAPABILITIES: u32 = LONG_PASSWORD
     | PLUGIN_AUTH;
 const LONG_PASSWORD: u32 = 1;
 const LONG_FLAG: u32 = 1 << 2;
+/// Rows are sent by `LOAD DATA LOCAL`, from memory. A server that asks for a file without such a statement gets none.
+const LOCAL_FILES: u32 = 1 << 7;
 const PROTOCOL_41: u32 = 1 << 9;
 const SSL: u32 = 1 << 11;
 const TRANSACTIONS: u32 = 1 << 13;

@@ -51,22 +51,24 @@ impl Packets {
         self.sequence = 0;
     }
 
-    /// Sends one packet of less than 16 MiB.
+    /// Sends one packet, which goes in several where it is of 16 MiB or more.
     pub(super) fn send(&mut self, payload: &[u8]) -> io::Result<()> {
-        if payload.len() >= FULL {
-            return Err(io::Error::new(
-                ErrorKind::InvalidInput,
-                "the statement is longer than 16 MiB",
-            ));
+        let mut rest = payload;
+        loop {
+            let (part, more) = rest.split_at(rest.len().min(FULL));
+            let length = (part.len() as u32).to_le_bytes();
+            let mut packet = Vec::with_capacity(part.len() + 4);
+            packet.extend_from_slice(&length[..3]);
+            packet.push(self.sequence);
+            packet.extend_from_slice(part);
+            self.sequence = self.sequence.wrapping_add(1);
+            self.wire.write_all(&packet)?;
+            rest = more;
+            // A packet of the full length is followed by another, even if that is empty.
+            if part.len() < FULL {
+                return self.wire.flush();
+            }
         }
-        let length = (payload.len() as u32).to_le_bytes();
-        let mut packet = Vec::with_capacity(payload.len() + 4);
-        packet.extend_from_slice(&length[..3]);
-        packet.push(self.sequence);
-        packet.extend_from_slice(payload);
-        self.sequence = self.sequence.wrapping_add(1);
-        self.wire.write_all(&packet)?;
-        self.wire.flush()
     }
 
     /// The next packet.

@@ -9,17 +9,17 @@ use crate::source::statistics::StatisticsSql;
 use crate::window::Slice;
 
 /// A name within a statement.
-pub(super) fn quoted(name: &str) -> String {
+pub(crate) fn quoted(name: &str) -> String {
     format!("`{}`", name.replace('`', "``"))
 }
 
 /// A text literal within a statement; a backslash escapes, since `sql_mode` is empty.
-pub(super) fn literal(text: &str) -> String {
+pub(crate) fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }
 
 /// A table within a statement.
-pub(super) fn table_name(id: &TableId) -> String {
+pub(crate) fn table_name(id: &TableId) -> String {
     format!("{}.{}", quoted(&id.database), quoted(&id.table))
 }
 
@@ -85,12 +85,17 @@ impl StatisticsSql for Statistics {
                 let precision = Precision::of(&column.source_type)?;
                 Some(precision.literal(recorded.parse::<i128>().ok()?))
             }
+            // The server orders 70 to 99 before 00 to 69.
+            _ if column.source_type.starts_with("year(2)") => None,
             _ => Some(recorded.to_owned()),
         }
     }
 
     fn sum(&self, column: &Column, _: &str) -> Option<String> {
-        Some(format!("SUM({})", quoted(&column.key)))
+        // The sum of a FLOAT(M, D) itself would be rounded to D digits.
+        let is_float = matches!(column.data_type, DataType::Float32 | DataType::Float64);
+        let exact = if is_float { " + 0e0" } else { "" };
+        Some(format!("SUM({}{exact})", quoted(&column.key)))
     }
 
     fn trues(&self, column: &Column) -> String {

@@ -21,25 +21,25 @@ use crate::source::relational::outside::{Connected, Outside};
 
 /// How the server is reached, and how long it may be silent.
 #[derive(Clone)]
-pub(super) struct Address {
-    pub(super) database: Database,
-    idle: Duration,
+pub(crate) struct Address {
+    pub(crate) database: Database,
+    pub(crate) idle: Duration,
 }
 
 impl Address {
     /// A connection without a snapshot.
-    pub(super) fn connect(&self, cancel: &CancelToken) -> Result<Client> {
+    pub(crate) fn connect(&self, cancel: &CancelToken) -> Result<Client> {
         let client = Client::connect(&self.database, self.idle, &|wire| {
             cancel.watch(wire);
         })?;
         set_up(client).map_err(|fault| Error::from(fault).context("setting up a connection"))
     }
 
-    pub(super) fn host(&self) -> String {
+    pub(crate) fn host(&self) -> String {
         format!("{}:{}", self.database.host, self.database.port)
     }
 
-    pub(super) fn user(&self) -> &str {
+    pub(crate) fn user(&self) -> &str {
         &self.database.user
     }
 }
