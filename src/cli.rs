@@ -245,6 +245,9 @@ pub enum Verb {
         /// Say what would be made and written, and do nothing
         #[arg(long, help_heading = "How")]
         dry_run: bool,
+        /// Compare the statistics of each chunk at the end; otherwise the rows of each table are counted
+        #[arg(long, help_heading = "How")]
+        verify: bool,
         /// A file for the rows that the target cannot hold [default: a new one in this folder]
         #[arg(long, value_name = "FILE", help_heading = "How")]
         rejects: Option<PathBuf>,

@@ -151,6 +151,7 @@ async fn run(cli: &Cli, progress: &Progress) -> Result<Exit> {
             tables,
             maps,
             dry_run,
+            verify,
             rejects,
             concurrency,
             memory,
@@ -175,6 +176,7 @@ async fn run(cli: &Cli, progress: &Progress) -> Result<Exit> {
                 tables: tables.clone(),
                 maps: maps.clone(),
                 dry_run: *dry_run,
+                verify: *verify,
                 rejects: rejects.clone(),
                 limits: job.limits.clone(),
             };

@@ -31,6 +31,8 @@ pub struct Placed {
     pub columns: Vec<Column>,
     /// The first instant that some chunk of it may have rows of, in nanoseconds.
     pub oldest: Option<i64>,
+    /// The key of a field that has one type and a value in every row, so that counting its values counts the rows.
+    pub full_field: Option<String>,
 }
 
 /// What is to be written.

@@ -189,9 +189,12 @@ async fn run(
     let settled = target.settle(&plan).await?;
     restored.notes.extend(settled.notes);
     progress.doing("counting what is there");
-    let compared = compare::compare(spec, &options, &chunks, &written, retry, progress).await?;
-    restored.differences = compared;
-    restored.differences.extend(compare::counted(target.as_ref(), &chunks, &written).await?);
+    let (differences, counted) = compare::counted(target.as_ref(), &chunks, &written).await?;
+    restored.differences = differences;
+    let is_left = |work: &&Work| options.verify || !counted.contains(&work.table.to);
+    let left: Vec<&Work> = chunks.iter().filter(is_left).collect();
+    let compared = compare::compare(spec, &options, &left, &written, retry, progress).await?;
+    restored.differences.extend(compared);
     restored.differences.extend(settled.differences);
     restored.notes.extend(compare::made_there(target.as_ref(), &made_there).await?);
     if restored.differences.is_empty() {

@@ -26,6 +26,8 @@ pub struct Options {
     pub maps: Vec<String>,
     /// Say what would be done, and do nothing.
     pub dry_run: bool,
+    /// Compare the statistics of each chunk, too, instead of counting the rows of each table alone.
+    pub verify: bool,
     /// Where rows that the target cannot hold are written; a file of its own in the working folder where it is not said.
     pub rejects: Option<PathBuf>,
     /// How much at once.
@@ -102,7 +104,8 @@ pub(super) async fn choose(
             .hint("give bounds that the slices of the archive have (catalog/chunks.parquet), or leave the table out by `--table`"));
         }
         let starts = wanted.iter().filter_map(|(commit, _)| Some(commit.slice.window()?.from));
-        let table = Arc::new(Placed { oldest: starts.min(), from, to, columns });
+        let (oldest, full_field) = (starts.min(), full_field(&columns, &wanted));
+        let table = Arc::new(Placed { from, to, columns, oldest, full_field });
         for (commit, within) in wanted {
             let files: Vec<&str> = commit.files.iter().map(|file| file.sha256.as_str()).collect();
             let name = format!("{:?} {} {within:?} {}", table.to, commit.slice, files.join(" "));
@@ -155,6 +158,20 @@ fn columns(commits: &[&Arc<Commit>]) -> Vec<Column> {
         }
     }
     columns
+}
+
+/// The key of a field of one type that has a value in every row of these chunks.
+fn full_field<T>(columns: &[Column], chunks: &[(&Arc<Commit>, T)]) -> Option<String> {
+    let of_key = |key: &str| columns.iter().filter(|other| other.key == key).count();
+    let mut fields = columns.iter().filter(|column| column.role == Role::Field);
+    let full = fields.find(|field| {
+        let is_full = |commit: &Commit| {
+            let mut known = commit.columns.iter();
+            known.any(|column| column.name == field.name && column.count == commit.rows)
+        };
+        of_key(&field.key) == 1 && chunks.iter().all(|(commit, _)| is_full(commit))
+    });
+    full.map(|field| field.key.clone())
 }
 
 /// What the archive has besides rows, by source and name.

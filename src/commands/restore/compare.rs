@@ -40,7 +40,7 @@ async fn listed(
 }
 
 /// The target, to be asked in windows of the columns that the archive has them of, whatever its indexes say.
-fn divided_as(spec: &SourceSpec, chunks: &[Work]) -> SourceSpec {
+fn divided_as(spec: &SourceSpec, chunks: &[&Work]) -> SourceSpec {
     let mut spec = spec.clone();
     if let SourceKind::Postgres(server) | SourceKind::MySql(server) = &mut spec.kind {
         for work in chunks {
@@ -57,22 +57,23 @@ fn divided_as(spec: &SourceSpec, chunks: &[Work]) -> SourceSpec {
     spec
 }
 
-/// Tables that have another number of rows than was written, where the target can be asked for it, a line each.
+/// Tables that have another number of rows than was written, where the target can be asked for it, a line each; and the
+/// tables that were counted.
 pub(super) async fn counted(
     target: &dyn Target,
     chunks: &[Work],
     written: &BTreeMap<String, Written>,
-) -> Result<Vec<String>> {
+) -> Result<(Vec<String>, BTreeSet<TableId>)> {
+    let (mut differences, mut counted) = (Vec::new(), BTreeSet::new());
     let rows = |work: &Work| written.get(&work.name).map_or(0, |written| written.rows);
-    let mut differences = Vec::new();
     for (table, expected) in sums(chunks, rows) {
-        if let Some(count) = target.count(table).await?
-            && count != expected
-        {
+        let Some(count) = target.count(table).await? else { continue };
+        counted.insert(table.to.clone());
+        if count != expected {
             differences.push(format!("{}: {count} rows there, {expected} were written", table.to));
         }
     }
-    Ok(differences)
+    Ok((differences, counted))
 }
 
 /// What the user should know of tables whose rows the target has made by itself.
@@ -133,11 +134,14 @@ pub(super) async fn occupied(
 pub(super) async fn compare(
     spec: &SourceSpec,
     options: &Options,
-    chunks: &[Work],
+    chunks: &[&Work],
     written: &BTreeMap<String, Written>,
     retry: &Retry,
     progress: &Progress,
 ) -> Result<Vec<String>> {
+    if chunks.is_empty() {
+        return Ok(Vec::new());
+    }
     let wanted = chunks.iter().map(|work| nameless(&work.table.to)).collect();
     let spec = &divided_as(spec, chunks);
     let (source, mut tables) = listed(spec, &options.limits, &wanted, retry).await?;

@@ -172,7 +172,7 @@ mod tests {
         };
         let column = |key: &&str| Column::new(*key, *key, Role::Field, "", DataType::Int64);
         let columns = fields.iter().map(column).collect();
-        Arc::new(Placed { from: id.clone(), to: id, columns, oldest: None })
+        Arc::new(Placed { from: id.clone(), to: id, columns, oldest: None, full_field: None })
     }
 
     fn plan(tables: Vec<Arc<Placed>>) -> Plan {

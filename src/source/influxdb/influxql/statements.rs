@@ -164,6 +164,11 @@ pub(super) fn counts(table: &Table, window: Window) -> String {
     format!("SELECT count(*::field) FROM {} WHERE {}", from(&table.id), condition(window))
 }
 
+/// Counts the values of one field in all of time.
+pub(crate) fn count_values(id: &TableId, field: &str) -> String {
+    format!("SELECT count({}::field) FROM {}", quoted(field), from(id))
+}
+
 /// Does what `counts` does for each part of a window, which begins with a part of this width.
 pub(super) fn counts_by_time(table: &Table, window: Window, width: i64) -> String {
     let offset = window.from.rem_euclid(width);
