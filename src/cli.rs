@@ -114,7 +114,7 @@ static VERSION: LazyLock<String> = LazyLock::new(|| {
 
 /// Take everything out of a hosted database before you cancel it
 ///
-//// Exports in time-based batches, as Parquet; can be stopped at any moment and continues when it is
+/// Exports in time-based batches, as Parquet; can be stopped at any moment and continues when it is
 /// run again; the archive can be checked without moveout.
 #[derive(Debug, Parser)]
 #[command(version = VERSION.as_str(), max_term_width = 100, arg_required_else_help = true)]

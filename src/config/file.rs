@@ -1,4 +1,4 @@
-///! The configuration file as it is written: its keys, and the secrets that it refers to. Reads files.
+//! The configuration file as it is written: its keys, and the secrets that it refers to. Reads files.
 use std::collections::BTreeMap;
 use std::env;
 use std::path::{Path, PathBuf};

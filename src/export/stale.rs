@@ -80,7 +80,7 @@ pub async fn stale(
         stale.into_iter().map(|stale| (stale.table, stale.slice, stale.run)).collect();
     let is_stale = |commit: &&Arc<Commit>| {
         commit.dump.is_none()
-            && !(keep && !matches!(commit.slice, Slice::Window(_)))
+            && (!keep || matches!(commit.slice, Slice::Window(_)))
             && !matches!(commit.division(), Some(Division::File(_)))
             && keys.contains(&commit.key())
     };

@@ -95,7 +95,7 @@ impl Source for MySql {
 
     async fn log_position(&self) -> Result<Option<LogPosition>> {
         let this = Arc::clone(&self.0);
-        blocking(move |cancel| Ok(this.pool.outside(cancel, log_position)?)).await
+        blocking(move |cancel| this.pool.outside(cancel, log_position)).await
     }
 
     async fn identity(&self) -> Result<Option<ServerIdentity>> {

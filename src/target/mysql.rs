@@ -178,11 +178,11 @@ impl Target for MySqlTarget {
     }
 }
 
+/// A database of the target, its tables of the plan, and what it has.
+type FoundIn<'a> = (&'a str, Vec<&'a Arc<Placed>>, Found);
+
 /// Each database of the target, with what it has.
-fn found<'a>(
-    client: &mut Client,
-    plan: &'a Plan,
-) -> Result<Vec<(&'a str, Vec<&'a Arc<Placed>>, Found)>, CommandError> {
+fn found<'a>(client: &mut Client, plan: &'a Plan) -> Result<Vec<FoundIn<'a>>, CommandError> {
     let look = |(database, tables)| Ok((database, tables, look(client, database)?));
     by_database(plan).into_iter().map(look).collect()
 }

@@ -57,7 +57,8 @@ pub(super) async fn send(
         let row = String::from_utf8_lossy(body.lines(line..line + 1));
         rejects.push(Reject { row: row.trim_end_matches('\n').to_owned(), why });
     };
-    let mut todo: Vec<Range<usize>> = vec![0..body.ends.len()];
+    let mut todo = Vec::<Range<usize>>::new();
+    todo.push(0..body.ends.len());
     while let Some(lines) = todo.pop() {
         if lines.is_empty() {
             continue;

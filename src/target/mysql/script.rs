@@ -133,8 +133,8 @@ impl<'a> Iterator for Lexer<'a> {
                 self.at += head + digits;
             } else if rest.starts_with("*/") {
                 self.at += 2;
-            } else if rest.starts_with("/*") {
-                self.at += rest[2..].find("*/").map_or(rest.len(), |end| end + 4);
+            } else if let Some(comment) = rest.strip_prefix("/*") {
+                self.at += comment.find("*/").map_or(rest.len(), |end| end + 4);
             } else if matches!(first, '`' | '\'' | '"') {
                 let length = enclosed(rest.as_bytes());
                 let inner =

@@ -108,11 +108,12 @@ impl Script {
                 When::Before if waits.contains_key(&name) => {}
                 _ => continue,
             }
-            if statement.when() != When::Setting && !ran.contains_key(&name) {
-                if let Err(error) = self.run(connection, at, &statement.sql) {
-                    keep_refused(connection, error)?;
-                    failed.push((at, statement));
-                }
+            if statement.when() != When::Setting
+                && !ran.contains_key(&name)
+                && let Err(error) = self.run(connection, at, &statement.sql)
+            {
+                keep_refused(connection, error)?;
+                failed.push((at, statement));
             }
         }
         // Some of them need another that stands behind them.
