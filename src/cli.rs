@@ -100,7 +100,8 @@ Exit status:
 const EXAMPLES_OF_RESTORE: &str = "\
 Examples:
   moveout restore ./archive --target influxdb+http://localhost:8086 --dry-run
-  moveout restore s3://backup/plant --target influxdb+http://localhost:8086 --map plant=plant_2024";
+  moveout restore s3://backup/plant --target influxdb+http://localhost:8086 --map plant=plant_2024
+  moveout restore ./archive --target postgres://me@localhost --table 'shop.public.*' --verify";
 
 /// The version, with the commit and the date if they were given at build time.
 static VERSION: LazyLock<String> = LazyLock::new(|| {
@@ -227,7 +228,7 @@ pub enum Verb {
         /// Which archive.
         #[command(flatten)]
         archive: ArchiveArgs,
-        /// Where to, as a --source is named: influxdb+https://HOST[:PORT][/DATABASE], or a name from the configuration
+        /// Where to, as a --source is named: influxdb+https://…, postgres://…, mysql://…, or a name from the configuration
         #[arg(long, value_name = "URL")]
         target: String,
         /// Rows from this time on: RFC 3339, a date, now, now-30d

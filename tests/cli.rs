@@ -91,6 +91,7 @@ fn help_says_what_there_is() {
     assert_snapshot!("help_status", help(&["status", "--help"]));
     assert_snapshot!("help_verify", help(&["verify", "--help"]));
     assert_snapshot!("help_report", help(&["report", "--help"]));
+    assert_snapshot!("help_restore", help(&["restore", "--help"]));
     assert_snapshot!("help_completions", help(&["completions", "--help"]));
     // A build may add its commit and date.
     let version = help(&["--version"]);
