@@ -455,7 +455,7 @@ fn what_is_to_be_exported_by_hand_fails_by_name_until_it_is_left_out() {
     assert!(todo("search").contains("elasticdump"));
     assert!(!Archive::open(account.root()).is_sealed());
     let warnings = summary["warnings"].to_string();
-    assert!(warnings.contains("1 backup of databases that were deprovisioned (old)"), "{warnings}");
+    assert!(warnings.contains("1 backup of deprovisioned databases (old)"), "{warnings}");
 
     let config = account.folder.path().join("moveout.toml");
     let exclude = "exclude = [\"jobs\", \"production.search\", \"docs\", \"files\", \"new\", \"aws:*\", \"start*\"]";

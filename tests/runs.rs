@@ -236,7 +236,7 @@ fn a_narrower_run_after_a_kill_keeps_what_was_committed() {
     let (config, path) = (config.to_str().unwrap(), setting.path());
     let run = moveout(["export", "--config", config, "--archive", path.to_str().unwrap()]);
     let run = run.expect(0);
-    assert!(run.stdout.contains("did not end"), "{}", run.stdout);
+    assert!(run.stdout.contains("did not finish"), "{}", run.stdout);
     let archive = setting.archive();
     // Its commits name it, so its record stays, too.
     let record: Json = serde_json::from_str(&archive.text("catalog/run.json")).unwrap();
