@@ -64,7 +64,7 @@ async fn a_file_that_is_gone_or_has_another_size_is_read_again_and_told() {
         assert_eq!((summary.exit, summary.chunks), (Exit::Done, 1));
         let told = summary.warnings.iter().any(|warning| {
             warning.contains("was read again")
-                && warning.contains("had 1 rows, and the source gave 1")
+                && warning.contains("had 1 rows, and the source now gave 1")
         });
         assert!(told, "{:?}", summary.warnings);
         assert_eq!(verified(&store).await, Exit::Done);
