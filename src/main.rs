@@ -6,6 +6,7 @@ use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use clap::{ColorChoice, CommandFactory, FromArgMatches, ValueEnum};
 use moveout::cli::{Cli, JobArgs, Verb};
@@ -18,6 +19,10 @@ use moveout::source::child;
 use moveout::window::{Bound, Window};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+
+/// How long a thread that may block waits for other work. Each living thread has memory of its own in the allocator, which
+/// others do not use: with 20,000 tables that was a fifth of all memory.
+const KEEP_THREADS: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
     if let Some(exit) = child::supervise() {
@@ -42,6 +47,7 @@ fn main() -> ExitCode {
         .enable_all()
         .worker_threads(movers)
         .max_blocking_threads(threads)
+        .thread_keep_alive(KEEP_THREADS)
         .build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
