@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
+use futures::{StreamExt, stream};
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -36,6 +37,8 @@ use crate::window::{now, rfc3339};
 const REQUEST: (usize, usize) = (5_000, 1 << 20);
 /// The same for InfluxDB 3, which answers up to a second later, when its log was written, and takes 10 MiB.
 const REQUEST_OF_3: (usize, usize) = (100_000, 8 << 20);
+/// Requests of a chunk that are on their way at once: a server that waits for its disk answers late, but takes several.
+const REQUESTS: usize = 2;
 /// Requests between the thread that writes lines and the one that is being sent.
 const BODIES: usize = 2;
 
@@ -58,7 +61,7 @@ pub(super) async fn open(
     let (generation, version, buckets) = retry.with_retry(&spec.name, ask).await?;
     let (lines, bytes) = if generation == Generation::Three { REQUEST_OF_3 } else { REQUEST };
     // Each chunk has one that is sent, one that is written, and some between.
-    let share = limits.memory_bytes / limits.concurrency.max(1) / (2 * (BODIES + 2));
+    let share = limits.memory_bytes / limits.concurrency.max(1) / (2 * (BODIES + REQUESTS + 1));
     let request = (lines, bytes.min(share));
     let retry = retry.clone();
     Ok(Arc::new(InfluxTarget { server, generation, version, buckets, retry, request }))
@@ -332,19 +335,30 @@ impl Target for InfluxTarget {
         });
         let place = self.place_of(&chunk.table.to);
         let mut written = Written::default();
-        let sent = async {
-            while let Some(body) = bodies.recv().await {
-                let body: Body = body;
+        // The order is of no matter, since no two lines are of one point.
+        let requests = stream::poll_fn(move |context| bodies.poll_recv(context))
+            .map(|body: Body| async {
                 let lines = body.ends.len();
                 let refused = send(&self.server, &self.retry, &place, body).await?;
-                written.rows += (lines - refused.len()) as u64;
-                written.rejected += refused.len() as u64;
-                refused.into_iter().for_each(|reject| _ = rejects.send(reject));
+                Ok::<_, Error>((lines, refused))
+            })
+            .buffer_unordered(REQUESTS);
+        let mut requests = Box::pin(requests);
+        let mut sent = Ok(());
+        while let Some(answer) = requests.next().await {
+            match answer {
+                Ok((lines, refused)) => {
+                    written.rows += (lines - refused.len()) as u64;
+                    written.rejected += refused.len() as u64;
+                    refused.into_iter().for_each(|reject| _ = rejects.send(reject));
+                }
+                Err(error) => {
+                    sent = Err(error);
+                    break;
+                }
             }
-            Ok(())
-        };
-        let sent: Result<()> = sent.await;
-        drop(bodies); // what encodes ends, too
+        }
+        drop(requests); // what encodes ends, too
         let encoded = encoding.await;
         let read = reading.await;
         sent?;
