@@ -346,33 +346,3 @@ fn large_archives_take_little() {
         assert!(large_growth < 5.0 * small_growth.max(4.0), "{large:?}: {peaks:?} MiB");
     }
 }
-
-/// What a person would look at.
-#[test]
-#[ignore = "writes pages into the folder MOVEOUT_SAMPLES"]
-fn samples() {
-    let folder = std::path::PathBuf::from(std::env::var_os("MOVEOUT_SAMPLES").unwrap());
-    let mut outdated = safe();
-    outdated.invalid = Some("the archive was changed after it");
-    let mut unsealed = not_yet();
-    unsealed.sealed = false;
-    let many: Vec<TableId> = (0..1_000)
-        .map(|n| id("metrics", &format!("db{}", n % 7), &format!("table_{n:04}")))
-        .collect();
-    let source = vec![source("metrics", "https://h:8086", "InfluxDB 1.8.10 OSS")];
-    let many = Made::of(source.clone(), &many, 4).proved(Level::Counts);
-    let most: Vec<TableId> = (0..20_000)
-        .map(|n| id("metrics", &format!("db{}", n % 70), &format!("table_{n:05}")))
-        .collect();
-    let most = Made::of(source, &most, 1);
-    for (name, made) in [
-        ("safe", safe()),
-        ("not-yet", not_yet()),
-        ("outdated", outdated),
-        ("unsealed", unsealed),
-        ("many", many),
-        ("most", most),
-    ] {
-        std::fs::write(folder.join(format!("{name}.html")), made.page()).unwrap();
-    }
-}

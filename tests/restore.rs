@@ -283,6 +283,25 @@ fn no_row_of_a_file_is_restored_that_is_not_the_one_that_was_committed() {
 }
 
 #[test]
+fn another_archive_is_not_mixed_with_one_whose_restore_did_not_end() {
+    let setting = Setting::small();
+    let whole = fs::read(data_files(Path::new(&setting.archive())).pop().unwrap()).unwrap();
+    let last = data_files(Path::new(&setting.archive())).pop().unwrap();
+    fs::write(&last, &whole[..whole.len() - 1]).unwrap();
+    let target = Influxd::start();
+    setting.restore(&target.url(), &["--concurrency", "1"]).expect(4);
+    let before = points(&target, "plant", "autogen");
+    assert!(before["results"][0]["series"].is_array(), "a part is there: {before}");
+
+    let other = Setting::of(Model::generate(8, &Shape::default()));
+    fs::remove_dir_all(setting.archive()).unwrap();
+    fs::rename(other.archive(), setting.archive()).unwrap();
+    let run = setting.restore(&target.url(), &[]).expect(1);
+    assert!(run.stderr.contains("the target has rows in"), "{}", run.stderr);
+    assert_eq!(points(&target, "plant", "autogen"), before);
+}
+
+#[test]
 fn every_archive_of_an_earlier_version_is_restored() {
     for version in ["v1", "v2"] {
         for kind in ["influxdb", "line-protocol"] {

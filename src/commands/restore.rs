@@ -124,7 +124,7 @@ async fn run(
     progress.doing("asking the target what it has");
     let needs = target.needs(&plan).await?;
     notes.extend(needs.notes);
-    let mut journal = Journal::open(&format!("{} {}", spec.name, described(&plan)))?;
+    let mut journal = Journal::open(&format!("{} {}", spec.name, described(&plan, &chunks)))?;
     // Rows that the target makes out of others are not sent, but counted at the end.
     let (made_there, chunks): (Vec<Work>, Vec<Work>) =
         chunks.into_iter().partition(|work| needs.derived.contains(&work.table.to));
@@ -219,14 +219,14 @@ async fn run(
     Ok(restored)
 }
 
-/// What tells one restore into a target from another: where its tables go.
-fn described(plan: &Plan) -> String {
-    let places: BTreeSet<String> = plan
-        .tables
-        .iter()
-        .map(|table| format!("{:?} {:?}", table.to.database, table.to.schema))
-        .collect();
-    places.into_iter().collect::<Vec<_>>().join(", ")
+/// What tells one restore into a target from another: where its tables go, and which chunks. Rows that another archive's
+/// restore has left there are foreign.
+fn described(plan: &Plan, chunks: &[Work]) -> String {
+    let places = plan.tables.iter();
+    let places: BTreeSet<String> =
+        places.map(|table| format!("{:?} {:?}", table.to.database, table.to.schema)).collect();
+    let names: BTreeSet<&str> = chunks.iter().map(|work| work.name.as_str()).collect();
+    places.iter().map(String::as_str).chain(names).collect::<Vec<_>>().join(", ")
 }
 
 /// Refuses to mix rows with those of somebody else: where both have a point, nobody could tell them apart afterwards.

@@ -27,6 +27,12 @@ pub(super) async fn rows(
     share: usize,
     within: Option<Window>,
 ) -> Result<(Vec<Column>, mpsc::Receiver<RecordBatch>, JoinHandle<Result<()>>)> {
+    for file in &commit.files {
+        let size = store.look(&file.key).await?.map(|entry| entry.size_bytes);
+        if let Some(why) = file::size_fault(file, size) {
+            return Err(different(&file.key, &why));
+        }
+    }
     let (sender, batches) = mpsc::channel(BATCHES);
     let (first, columns) = oneshot::channel();
     let (store, commit) = (store.clone(), Arc::clone(commit));
@@ -43,12 +49,7 @@ pub(super) async fn rows(
             }
             Ok(())
         })?;
-        read.map_err(|(key, why)| {
-            Error::different(format!("{key}: {why}; nothing of this file was restored")).hint(
-                "if it is the memory, give more by --memory; otherwise `moveout verify ARCHIVE` says what else is \
-                 changed: take the file from a copy of the archive",
-            )
-        })
+        read.map_err(|(key, why)| different(&key, &why))
     });
     match columns.await {
         Ok(columns) => Ok((columns, batches, reading)),
@@ -57,6 +58,13 @@ pub(super) async fn rows(
             Ok(()) => Err(Error::stop("a chunk with rows has no file")),
         },
     }
+}
+
+fn different(key: &str, why: &str) -> Error {
+    Error::different(format!("{key}: {why}; nothing of this file was restored")).hint(
+        "if it is the memory, give more by --memory; otherwise `moveout verify ARCHIVE` says what else is changed: take \
+         the file from a copy of the archive",
+    )
 }
 
 /// The rows of a batch whose time lies in a window.

@@ -41,7 +41,7 @@ pub(super) struct Means<'a> {
 }
 
 /// The fault of a file whose size in the store is not the recorded one.
-pub(super) fn size_fault(file: &FileRecord, size: Option<u64>) -> Option<String> {
+pub(in crate::commands) fn size_fault(file: &FileRecord, size: Option<u64>) -> Option<String> {
     match size {
         None => Some("it is missing".to_owned()),
         Some(size) if size != file.bytes => {
