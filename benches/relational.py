@@ -1,5 +1,5 @@
-"""What compare_postgres.py and compare_mariadb.py have in common: the table, the way its contestants are
-run, and the command line."""
+"""What the benches of PostgreSQL and MariaDB have in common: the table, the way its contestants are run, and the
+command line."""
 import argparse, contest, json, os, platform, shutil, signal, socket, subprocess, sys, tempfile, time
 from pathlib import Path
 
@@ -15,6 +15,12 @@ PEERS = {"duckdb": ["duckdb==1.5.5", "duckdb-extension-postgres-scanner==1.5.5",
 DAYS, HOSTS = 30, 100  # a row of each host at a time
 COLUMNS = [*contest.COLUMNS, ("bytes", "bytes", ",.0f"), ("bytes/row", "bytes_per_row", ".2f"),
            ("x floor", "times_floor", ".2f")]
+
+TARGET = "target"  # the database that is restored into
+RESTORE_LABELS = {"floor": "floor", "moveout-c1": "moveout -c 1", "floor-x2": "floor x2", "moveout-c2": "moveout -c 2"}
+RESTORE_RATIOS = [("moveout-c1", "floor", "wall"), ("moveout-c1", "floor", "server_cpu"),
+                  ("moveout-c2", "floor-x2", "wall"), ("moveout-c2", "floor", "wall"), ("moveout-c2", "peer", "wall"),
+                  ("moveout-c2", "peer", "server_cpu")]
 
 
 def unprivileged():
@@ -90,6 +96,51 @@ class Bench:
         rows, size = json.loads(text)
         expect(rows, self.args.rows)
         return size
+
+
+class RestoreBench(Bench):
+    """Restores the table. Who inherits says by `prepare()` what is restored from, and sets `restore`, the command of a peer,
+    and `table`, the statement that makes the table; `empty()` makes an empty database, `load(name)` is the command that
+    loads a file into the table."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.archive = self.folder / "restored-archive"
+        self.run([self.args.moveout, "export", "--source", self.server.url, "--archive", self.archive, "--quiet"])
+        self.prepare()
+
+    def ready(self):
+        """Is called when the database is empty."""
+
+    def run(self, command, stdout=subprocess.DEVNULL):
+        env = contest.clean_environment() | self.server.credentials
+        subprocess.run(list(map(str, command)), check=True, stdout=stdout, env=env)
+
+    def contestants(self):
+        return {"floor": self.floor, "moveout-c1": lambda: self.moveout(1),
+                "floor-x2": lambda: self.loads("first", "second"), "moveout-c2": lambda: self.moveout(2),
+                "peer": lambda: self.measured(self.restore)}
+
+    def measured(self, *commands, table="", env=None):
+        self.empty()
+        if table:
+            self.server.sql(table, TARGET)
+        self.ready()
+        commands = [list(map(str, command)) for command in commands]
+        run, _ = self.measure(*commands, env=self.server.credentials | (env or {}))
+        expect(int(self.server.sql("SELECT count(*) FROM metrics", TARGET)), self.args.rows)
+        return run
+
+    def loads(self, *names):
+        return self.measured(*map(self.load, names), table=self.table)
+
+    def floor(self):
+        return self.loads("all")
+
+    def moveout(self, concurrency, program=None):
+        url = self.server.url.removesuffix(DATABASE) + TARGET
+        command = [program or self.args.moveout, "restore", self.archive, "--target", url, "--concurrency", concurrency]
+        return self.measured(command, env={"XDG_STATE_HOME": str(self.folder)})
 
 
 def main(name, doc, labels, ratios, belongs_to, server_class, bench_class):
