@@ -6,6 +6,7 @@ pub mod journal;
 mod mysql;
 mod postgres;
 pub mod registry;
+mod relational;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -36,7 +37,7 @@ pub struct Placed {
 }
 
 /// What is to be written.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Plan {
     /// The tables, each with its place.
     pub tables: Vec<Arc<Placed>>,
@@ -210,6 +211,11 @@ pub trait Target: Send + Sync {
     /// Makes what waits for the rows, but is there before they are compared. What is there already is left as it is.
     async fn settle(&self, _plan: &Plan) -> Result<Settled> {
         Ok(Settled::default())
+    }
+
+    /// Lets the target learn what it needs for good plans, while its rows are counted. Returns what the user should know.
+    async fn analyze(&self, _plan: &Plan) -> Result<Vec<String>> {
+        Ok(Vec::new())
     }
 
     /// The rows of a table; `None` where to count them would be too expensive.

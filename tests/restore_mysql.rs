@@ -13,8 +13,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value as Json;
 use support::mariadb::{MariaDb, Options};
 use support::tunnel::Tunnel;
-use support::{MySql, Run, command, moveout, repository, run};
-use tempfile::TempDir;
+use support::{MySql, Restoring, Run, moveout, repository, run};
 
 fn data(name: &str) -> String {
     fs::read_to_string(repository("tests/data").join(name)).unwrap()
@@ -29,45 +28,16 @@ fn odd() -> MariaDb {
     source
 }
 
-/// An archive, and a place for what a restore keeps.
-struct Setting {
-    folder: TempDir,
+/// An archive of all databases of a server.
+fn archive_of(source: &MariaDb) -> Restoring {
+    let setting = Restoring::new();
+    setting.export(&source.url(""), &[]);
+    setting
 }
 
-impl Setting {
-    /// An export of all databases of a server.
-    fn of(source: &MariaDb) -> Self {
-        let setting = Self { folder: TempDir::with_prefix("restore-").unwrap() };
-        setting.export(source, &setting.archive());
-        setting
-    }
-
-    fn archive(&self) -> String {
-        self.folder.path().join("archive").to_str().unwrap().to_owned()
-    }
-
-    fn export(&self, source: &MariaDb, archive: &str) {
-        let mut export = command(["export", "--source", &source.url(""), "--archive", archive]);
-        run({
-            export.env("MYSQL_PWD", source.password());
-            export
-        })
-        .expect(0);
-    }
-
-    fn command(&self, url: &str, password: &str, more: &[&str]) -> Command {
-        let archive = self.archive();
-        let args = ["restore", "--json", archive.as_str(), "--target", url];
-        let mut command = command(args.iter().chain(more));
-        command.current_dir(self.folder.path()).env("XDG_STATE_HOME", self.folder.path());
-        command.env("MYSQL_PWD", password);
-        command
-    }
-
-    #[track_caller]
-    fn restore(&self, target: &MariaDb, database: &str, more: &[&str], status: i32) -> Run {
-        run(self.command(&target.url(database), target.password(), more)).expect(status)
-    }
+#[track_caller]
+fn restore(setting: &Restoring, target: &MariaDb, more: &[&str], status: i32) -> Run {
+    setting.restore(&target.url(""), more).expect(status)
 }
 
 /// What the server's own dump program says of a database: every definition and every row.
@@ -143,9 +113,9 @@ fn every_value_of_every_type_is_there_again() {
          CREATE TABLE zero_id (id INT AUTO_INCREMENT PRIMARY KEY);
          SET sql_mode = 'NO_AUTO_VALUE_ON_ZERO'; INSERT INTO zero_id VALUES (0), (7);",
     );
-    let setting = Setting::of(&source);
+    let setting = archive_of(&source);
     let target = MariaDb::start();
-    let summary = setting.restore(&target, "", &[], 0).json();
+    let summary = restore(&setting, &target, &[], 0).json();
     assert_eq!(summary["status"], "complete", "{summary}");
     assert_same(&source, &target, "odd");
     assert_eq!(target.sql("odd", FLOATS), source.sql("odd", FLOATS));
@@ -162,7 +132,7 @@ fn every_value_of_every_type_is_there_again() {
         target.sql("odd", "INSERT INTO zero_id VALUES (); SELECT MAX(id) FROM zero_id"),
         "8"
     );
-    let again = setting.restore(&target, "", &[], 1);
+    let again = restore(&setting, &target, &[], 1);
     assert!(again.stderr.contains("the target has rows in"), "{}", again.stderr);
     assert!(again.stderr.contains("nothing was changed"), "{}", again.stderr);
     assert!(!databases(&target).contains("moveout"));
@@ -172,9 +142,9 @@ fn every_value_of_every_type_is_there_again() {
 fn a_value_that_the_definitions_do_not_have_is_refused() {
     let source = odd();
     source.sql("odd", "UPDATE odd_others SET e = '🙂' WHERE id = 4");
-    let setting = Setting::of(&source);
+    let setting = archive_of(&source);
     let target = MariaDb::start();
-    let failed = setting.restore(&target, "", &["--table", "odd_others"], 1);
+    let failed = restore(&setting, &target, &["--table", "odd_others"], 1);
     let told = "Data truncated for column 'e' at row 4";
     assert!(failed.stderr.contains(told), "{}", failed.stderr);
     assert_eq!(target.sql("odd", "SELECT COUNT(*) FROM odd_others"), "0");
@@ -185,9 +155,9 @@ fn all_objects_are_there_again() {
     let source = MariaDb::start();
     source.sql("", "CREATE DATABASE objects");
     source.sql("objects", &data("objects_mariadb.sql"));
-    let setting = Setting::of(&source);
+    let setting = archive_of(&source);
     let target = MariaDb::start();
-    let summary = setting.restore(&target, "", &[], 0).json();
+    let summary = restore(&setting, &target, &[], 0).json();
     assert_eq!(summary["status"], "complete", "{summary}");
     // A view that has lost its table cannot be made.
     source.sql("objects", "DROP VIEW broken_view");
@@ -225,59 +195,26 @@ fn busy() -> MariaDb {
     source
 }
 
-fn windows() -> [&'static str; 2] {
-    ["--concurrency", "2"]
-}
-
 #[test]
 fn a_restore_that_is_killed_goes_on_and_no_row_is_there_twice() {
     let source = busy();
-    let setting = Setting::of(&source);
+    let setting = archive_of(&source);
     let target = MariaDb::start();
-    let mut killed = 0;
-    for wait in [60, 90, 120, 150, 200, 250, 300, 350, 400, 500, 600, 800] {
-        let mut child = setting
-            .command(&target.url(""), target.password(), &windows())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let until = Instant::now() + Duration::from_millis(wait);
-        while Instant::now() < until && child.try_wait().unwrap().is_none() {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        match child.try_wait().unwrap() {
-            Some(status) => {
-                assert!(status.success() || status.code() == Some(1), "{status}");
-                break;
-            }
-            None => {
-                killed += 1;
-                child.kill().unwrap();
-                child.wait().unwrap();
-            }
-        }
-    }
-    assert!(killed > 2, "it is over too soon to be killed");
-    let last = run(setting.command(&target.url(""), target.password(), &windows()));
-    assert!([0, 1].contains(&last.status), "{}{}", last.stdout, last.stderr);
+    let after = [60, 90, 120, 150, 200, 250, 300, 350, 400, 500, 600, 800];
+    setting.restore_with_kills(&target.url(""), &after);
     assert_same(&source, &target, "shop");
 }
 
 #[test]
 fn a_connection_that_is_cut_is_made_again() {
     let source = busy();
-    let setting = Setting::of(&source);
+    let setting = archive_of(&source);
     let target = MariaDb::start();
     let tunnel = Tunnel::to(target.port());
     let url = target.url("").replace(&target.port().to_string(), &tunnel.port().to_string());
     let more = ["--table", "by_time", "--table", "no_key", "--concurrency", "1"];
-    let mut restoring = setting
-        .command(&url, target.password(), &more)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut restoring =
+        setting.command(&url, &more).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let until = Instant::now() + Duration::from_secs(60);
     let mut cuts = 0;
     while restoring.try_wait().unwrap().is_none() && Instant::now() < until {
@@ -300,10 +237,10 @@ fn a_connection_that_is_cut_is_made_again() {
 #[test]
 fn where_files_are_not_taken_rows_go_by_insert() {
     let source = odd();
-    let setting = Setting::of(&source);
+    let setting = archive_of(&source);
     let settings = vec![("local-infile", "0"), ("max-allowed-packet", "4M")];
     let target = MariaDb::start_with(Options { settings, ..Options::default() });
-    let summary = setting.restore(&target, "", &[], 0).json();
+    let summary = restore(&setting, &target, &[], 0).json();
     assert_eq!(summary["status"], "complete", "{summary}");
     assert_same(&source, &target, "odd");
     assert_eq!(target.sql("odd", FLOATS), source.sql("odd", FLOATS));
@@ -313,11 +250,11 @@ fn where_files_are_not_taken_rows_go_by_insert() {
 fn what_the_server_would_change_is_refused_and_nothing_of_the_chunk_stays() {
     let source = MariaDb::start();
     source.sql("", "CREATE DATABASE d; CREATE TABLE d.t (id INT, v VARCHAR(10)); INSERT INTO d.t VALUES (1, 'a'), (2, 'longer')");
-    let setting = Setting::of(&source);
+    let setting = archive_of(&source);
     for settings in [Vec::new(), vec![("local-infile", "0")]] {
         let target = MariaDb::start_with(Options { settings, ..Options::default() });
         target.sql("", "CREATE DATABASE d; CREATE TABLE d.t (id INT, v VARCHAR(3))");
-        let failed = setting.restore(&target, "", &[], 1);
+        let failed = restore(&setting, &target, &[], 1);
         assert!(
             failed.stderr.contains("Data truncated") && failed.stderr.contains("d.t"),
             "{}",
@@ -326,7 +263,7 @@ fn what_the_server_would_change_is_refused_and_nothing_of_the_chunk_stays() {
         assert_eq!(target.sql("d", "SELECT COUNT(*) FROM t"), "0");
         // Once it fits, the same command goes on.
         target.sql("d", "ALTER TABLE t MODIFY v VARCHAR(10)");
-        setting.restore(&target, "", &[], 0);
+        restore(&setting, &target, &[], 0);
         assert_eq!(target.sql("d", "SELECT COUNT(*) FROM t"), "2");
     }
     // A key that the source did not have.
@@ -336,9 +273,8 @@ fn what_the_server_would_change_is_refused_and_nothing_of_the_chunk_stays() {
         "CREATE DATABASE d; CREATE TABLE d.t (id INT CHECK (id > 0), v VARCHAR(10), UNIQUE (v))",
     );
     source.sql("", "INSERT INTO d.t VALUES (3, 'A')");
-    fs::remove_dir_all(setting.archive()).unwrap();
-    setting.export(&source, &setting.archive());
-    let failed = setting.restore(&target, "", &[], 1);
+    let setting = archive_of(&source);
+    let failed = restore(&setting, &target, &[], 1);
     assert!(failed.stderr.contains("Duplicate entry"), "{}", failed.stderr);
     assert_eq!(target.sql("d", "SELECT COUNT(*) FROM t"), "0");
 }
@@ -352,9 +288,9 @@ fn rows_that_a_table_shows_of_others_are_not_written_into_it() {
          CREATE TABLE two (a INT) ENGINE = MyISAM; INSERT INTO two VALUES (3);
          CREATE TABLE both_of_them (a INT) ENGINE = MERGE UNION = (one, two) INSERT_METHOD = LAST",
     );
-    let setting = Setting::of(&source);
+    let setting = archive_of(&source);
     let target = MariaDb::start();
-    let summary = setting.restore(&target, "", &[], 0).json();
+    let summary = restore(&setting, &target, &[], 0).json();
     assert!(summary["notes"].to_string().contains("are those of others"), "{summary}");
     for table in ["one", "two", "both_of_them"] {
         let sql = format!("SELECT a FROM {table} ORDER BY a");
@@ -369,10 +305,10 @@ fn databases_get_other_names_and_a_dry_run_changes_nothing() {
         "shop",
         "CREATE FUNCTION bound() RETURNS INT RETURN (SELECT COUNT(*) FROM shop.no_key)",
     );
-    let setting = Setting::of(&source);
+    let setting = archive_of(&source);
     let target = MariaDb::start();
     let before = databases(&target);
-    let planned = setting.restore(&target, "", &["--dry-run", "--map", "shop=works"], 0).json();
+    let planned = restore(&setting, &target, &["--dry-run", "--map", "shop=works"], 0).json();
     assert_eq!(planned["status"], "planned");
     assert_eq!(planned["created"][0], "the database works", "{planned}");
     assert_eq!(planned["rows"], 180_000);
@@ -382,7 +318,7 @@ fn databases_get_other_names_and_a_dry_run_changes_nothing() {
     );
     assert_eq!(databases(&target), before);
 
-    setting.restore(&target, "", &["--map", "shop=works"], 0);
+    restore(&setting, &target, &["--map", "shop=works"], 0);
     assert!(!databases(&target).contains("shop"));
     assert_eq!(target.sql("works", "SELECT n FROM sums"), "60000");
     source.sql("shop", "DROP FUNCTION bound");
@@ -390,10 +326,10 @@ fn databases_get_other_names_and_a_dry_run_changes_nothing() {
     assert_eq!(dump(&target, "works"), expected);
 
     // Everything goes into the database of the URL, which must be there.
-    let refused = setting.restore(&target, "elsewhere", &[], 1);
+    let refused = setting.restore(&target.url("elsewhere"), &[]).expect(1);
     assert!(refused.stderr.contains("no database elsewhere"), "{}", refused.stderr);
     target.sql("", "CREATE DATABASE elsewhere");
-    setting.restore(&target, "elsewhere", &["--table", "by_time"], 0);
+    setting.restore(&target.url("elsewhere"), &["--table", "by_time"]).expect(0);
     assert_eq!(target.sql("elsewhere", "SELECT COUNT(*) FROM by_time"), "60000");
 }
 
@@ -406,11 +342,11 @@ fn an_account_that_is_not_there_is_named_and_replaced() {
          CREATE DEFINER = owner@'10.%' FUNCTION f() RETURNS INT RETURN 1;
          CREATE DEFINER = owner@'10.%' VIEW v AS SELECT * FROM t",
     );
-    let setting = Setting::of(&source);
+    let setting = archive_of(&source);
     let target = MariaDb::start();
-    let planned = setting.restore(&target, "", &["--dry-run"], 0).json();
+    let planned = restore(&setting, &target, &["--dry-run"], 0).json();
     assert!(planned["notes"].to_string().contains("the target lacks the accounts"), "{planned}");
-    let summary = setting.restore(&target, "", &[], 0).json();
+    let summary = restore(&setting, &target, &[], 0).json();
     let notes = summary["notes"].to_string();
     assert!(notes.contains("what belonged to 'owner'@'10.%' belongs to admin now"), "{notes}");
     assert_eq!(target.sql("d", "SELECT f(), a FROM v"), "1\t1");
@@ -427,24 +363,21 @@ fn rows_whose_foreign_keys_lead_nowhere_are_told() {
          CREATE TABLE child (a INT, CONSTRAINT up FOREIGN KEY (a) REFERENCES parent (id));
          SET foreign_key_checks = 0; INSERT INTO child VALUES (1), (2), (NULL)",
     );
-    let setting = Setting::of(&source);
+    let setting = archive_of(&source);
     let target = MariaDb::start();
-    let summary = setting.restore(&target, "", &[], 0).json();
-    assert!(summary["notes"].to_string().contains("1 rows name one that"), "{summary}");
+    let summary = restore(&setting, &target, &[], 0).json();
+    assert!(summary["notes"].to_string().contains("1 rows refer to a row that"), "{summary}");
     assert_same(&source, &target, "d");
 }
 
 #[test]
 fn every_archive_of_an_earlier_version_is_restored() {
     for version in ["v1", "v2"] {
-        let folder = TempDir::new().unwrap();
         let archive = repository(&format!("tests/data/archives/{version}/mysql"));
         let target = MariaDb::start();
-        let args = ["restore", "--json", archive.to_str().unwrap(), "--target"];
-        let mut restore = command(args);
-        restore.arg(target.url("")).env("MYSQL_PWD", target.password());
-        restore.current_dir(folder.path()).env("XDG_STATE_HOME", folder.path());
-        let summary = run(restore).expect(0).json();
+        let archive = archive.to_str().unwrap();
+        let summary = run(Restoring::new().command_of(archive, &target.url(""), &[]));
+        let summary = summary.expect(0).json();
         assert_eq!(summary["status"], "complete", "{version}: {summary}");
         assert_eq!(target.sql("shop", "SELECT COUNT(*), SUM(price) FROM orders"), "3\t1.49");
         assert_eq!(
@@ -474,13 +407,13 @@ const MYSQL: &str = "CREATE DATABASE d; USE d; SET sql_mode = '', time_zone = '+
 fn a_mysql_is_there_again_with_and_without_files() {
     let Some(source) = MySql::start() else { return };
     source.sql("", MYSQL);
-    let setting = Setting::of(&source);
+    let setting = archive_of(&source);
     for local in ["0", "1"] {
         let settings = vec![("local-infile", local)];
         let Some(target) = MySql::start_with(Options { settings, ..Options::default() }) else {
             return;
         };
-        let summary = setting.restore(&target, "", &[], 0).json();
+        let summary = restore(&setting, &target, &[], 0).json();
         assert_eq!(summary["status"], "complete", "{summary}");
         for sql in [
             "SELECT id, j, HEX(b), bits + 0, CAST(f AS DOUBLE), y, at, day, HEX(g), virt, kept, e, t, l, dec_65
@@ -504,18 +437,17 @@ fn a_mysql_is_there_again_with_and_without_files() {
 #[test]
 fn an_archive_of_the_restored_server_is_the_same() {
     let source = odd();
-    let setting = Setting::of(&source);
+    let setting = archive_of(&source);
     let target = MariaDb::start();
-    setting.restore(&target, "odd_again", &[], 1);
+    setting.restore(&target.url("odd_again"), &[]).expect(1);
     target.sql("", "CREATE DATABASE odd_again");
-    setting.restore(&target, "odd_again", &[], 0);
+    setting.restore(&target.url("odd_again"), &[]).expect(0);
     target.sql("", "CREATE DATABASE odd");
-    setting.restore(&target, "odd", &[], 0);
-    let again = setting.folder.path().join("again").to_str().unwrap().to_owned();
+    setting.restore(&target.url("odd"), &[]).expect(0);
     target.sql("", "DROP DATABASE odd_again");
-    setting.export(&target, &again);
-    assert_eq!(tables(&again), tables(&setting.archive()));
-    moveout(["verify", &again]).expect(0);
+    let again = archive_of(&target);
+    assert_eq!(tables(&again.archive()), tables(&setting.archive()));
+    moveout(["verify", &again.archive()]).expect(0);
 }
 
 /// What the catalog says of each table: its columns with their types, and its rows.

@@ -6,54 +6,21 @@
 mod support;
 
 use std::fs;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
 use serde_json::Value as Json;
 use support::tunnel::Tunnel;
-use support::{Postgres, Run, command, repository, run};
-use tempfile::TempDir;
+use support::{Postgres, Restoring, command, repository, run};
 
-/// A source and its archive.
-struct Setting {
-    source: Postgres,
-    folder: TempDir,
-}
-
-impl Setting {
-    /// A source whose database `shop` was made by this script, and an archive of it.
-    fn of(sql: &str) -> Self {
-        let source = Postgres::start();
-        source.sql("postgres", "CREATE DATABASE shop");
-        source.sql("shop", sql);
-        let setting = Self { source, folder: TempDir::with_prefix("restore-").unwrap() };
-        setting.export("shop", &["--window", "1d"]);
-        setting
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn export(&self, database: &str, more: &[&str]) {
-        let url = self.source.url(database);
-        let mut export = command(["export", "--source", &url, "--archive"]);
-        export.arg(self.path("archive")).args(more).env("PGPASSWORD", self.source.password());
-        run(export).expect(0);
-    }
-
-    fn command(&self, url: &str, more: &[&str]) -> Command {
-        let mut restore = command(["restore", "--json"]);
-        restore.arg(self.path("archive")).args(["--target", url]).args(more);
-        restore.env("PGPASSWORD", self.source.password());
-        restore.current_dir(self.folder.path()).env("XDG_STATE_HOME", self.folder.path());
-        restore
-    }
-
-    fn restore(&self, url: &str, more: &[&str]) -> Run {
-        run(self.command(url, more))
-    }
+/// A source whose database `shop` was made by this script, and an archive of it.
+fn setting(sql: &str) -> (Postgres, Restoring) {
+    let source = Postgres::start();
+    source.sql("postgres", "CREATE DATABASE shop");
+    source.sql("shop", sql);
+    let setting = Restoring::new();
+    setting.export(&source.url("shop"), &["--window", "1d"]);
+    (source, setting)
 }
 
 /// The definitions of a database by pg_dump, without what differs from call to call.
@@ -153,19 +120,19 @@ const LARGE: &str = "SELECT loid, pageno, md5(data) FROM pg_largeobject ORDER BY
 
 #[test]
 fn what_was_exported_is_there_again_with_its_definitions() {
-    let setting = Setting::of(SHOP);
+    let (source, setting) = setting(SHOP);
     let target = target();
     let summary = setting.restore(&target.url(""), &[]).expect(0).json();
     assert_eq!(summary["status"], "complete", "{summary:#}");
     assert_eq!(summary["notes"], serde_json::json!([]), "{summary:#}");
-    assert_same(&setting.source, "shop", &target, "shop");
-    assert_eq!(target.sql("shop", LARGE), setting.source.sql("shop", LARGE));
+    assert_same(&source, "shop", &target, "shop");
+    assert_eq!(target.sql("shop", LARGE), source.sql("shop", LARGE));
     assert_eq!(target.sql("shop", "SELECT count(*) FROM log"), "0", "no trigger has fired");
     for next in [
         "INSERT INTO customers (name) VALUES ('next') RETURNING id",
         "INSERT INTO orders (at) VALUES ('2025-01-01') RETURNING id",
     ] {
-        assert_eq!(target.sql("shop", next), setting.source.sql("shop", next), "{next}");
+        assert_eq!(target.sql("shop", next), source.sql("shop", next), "{next}");
     }
     let again = setting.restore(&target.url(""), &[]).expect(1);
     assert!(again.stderr.contains("the target has rows in"), "{}", again.stderr);
@@ -174,43 +141,17 @@ fn what_was_exported_is_there_again_with_its_definitions() {
 
 #[test]
 fn a_restore_that_is_killed_goes_on_and_no_row_is_there_twice() {
-    let setting = Setting::of(SHOP);
+    let (source, setting) = setting(SHOP);
     let target = target();
-    let mut killed = 0;
-    for wait in [40, 90, 150, 220, 300, 400, 520, 650, 800, 1000, 1300, 1700] {
-        let mut child = setting
-            .command(&target.url(""), &["--concurrency", "2"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let until = Instant::now() + Duration::from_millis(wait);
-        while Instant::now() < until && child.try_wait().unwrap().is_none() {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        match child.try_wait().unwrap() {
-            Some(status) => {
-                // It was killed after the end, when nothing is left to go on with.
-                assert!(matches!(status.code(), Some(0 | 1)), "{status} after {killed} times");
-                break;
-            }
-            None => {
-                killed += 1;
-                child.kill().unwrap();
-                child.wait().unwrap();
-            }
-        }
-    }
-    assert!(killed > 2, "it is over too soon to be killed");
-    let last = setting.restore(&target.url(""), &[]);
-    assert!([0, 1].contains(&last.status), "{}{}", last.stdout, last.stderr);
-    assert_same(&setting.source, "shop", &target, "shop");
-    assert_eq!(target.sql("shop", LARGE), setting.source.sql("shop", LARGE));
+    let after = [20, 30, 45, 60, 80, 100, 130, 160, 200, 260, 340, 450, 600, 900];
+    setting.restore_with_kills(&target.url(""), &after);
+    assert_same(&source, "shop", &target, "shop");
+    assert_eq!(target.sql("shop", LARGE), source.sql("shop", LARGE));
 }
 
 #[test]
 fn connections_that_are_cut_and_a_server_that_restarts_lose_and_repeat_nothing() {
-    let setting = Setting::of(SHOP);
+    let (source, setting) = setting(SHOP);
     let mut target = target();
     let tunnel = Tunnel::to(target.port());
     tunnel.pace(400 << 10);
@@ -232,28 +173,26 @@ fn connections_that_are_cut_and_a_server_that_restarts_lose_and_repeat_nothing()
     // Definitions are not tried again by themselves; the same command goes on.
     let done = if run.status == 0 { run } else { setting.restore(&target.url(""), &[]) };
     assert_eq!(done.status, 0, "{}{}", done.stdout, done.stderr);
-    assert_same(&setting.source, "shop", &target, "shop");
+    assert_same(&source, "shop", &target, "shop");
 }
 
 #[test]
 fn the_values_that_exporters_lose_come_back() {
-    let setting =
-        Setting { source: Postgres::start(), folder: TempDir::with_prefix("restore-").unwrap() };
+    let (source, setting) = (Postgres::start(), Restoring::new());
     for name in ["odd", "objects"] {
-        setting.source.sql("postgres", &format!("CREATE DATABASE {name}"));
+        source.sql("postgres", &format!("CREATE DATABASE {name}"));
         let script = repository("tests/data").join(format!("{name}_postgres.sql"));
-        setting.source.sql(name, &fs::read_to_string(script).unwrap());
+        source.sql(name, &fs::read_to_string(script).unwrap());
     }
     let config = format!(
         "[[source]]\nname = 's'\nurl = '{}'\ndatabases = ['odd', 'objects']\n\
          exclude = ['foreign_table', 'foreign_file', 'partly_foreign_2023']\n",
-        setting.source.url("")
+        source.url("")
     );
     fs::write(setting.path("moveout.toml"), config).unwrap();
     let mut export = command(["export", "--from", "min", "--to", "max", "--config"]);
-    export.arg(setting.path("moveout.toml")).arg("--archive").arg(setting.path("archive"));
-    export.env("PGPASSWORD", setting.source.password());
-    run(export).expect(0);
+    export.arg(setting.path("moveout.toml")).args(["--archive", &setting.archive()]);
+    run(setting.here(export)).expect(0);
     let target = Postgres::start();
     let roles = fs::read_to_string(setting.path("archive/data/s/_artifacts/roles.sql")).unwrap();
     target.sql("postgres", &roles.replace("CREATE ROLE admin;", ""));
@@ -261,7 +200,7 @@ fn the_values_that_exporters_lose_come_back() {
     let summary: Json = run.json();
     assert_eq!(summary["status"], "complete", "{summary:#}{}", run.stderr);
     for database in ["odd", "objects"] {
-        let (expected, found) = (rows(&setting.source, database), rows(&target, database));
+        let (expected, found) = (rows(&source, database), rows(&target, database));
         for (expected, found) in expected.iter().zip(&found) {
             // No archive has rows without columns; the export says so.
             if expected.0 != "public.no_columns" {
@@ -269,7 +208,7 @@ fn the_values_that_exporters_lose_come_back() {
             }
         }
         // What an option of a foreign server says is not archived, since it may be a secret.
-        let [one, other] = [&setting.source, &target].map(|server| {
+        let [one, other] = [&source, &target].map(|server| {
             let text = definitions(server, database);
             let mut is_option = false;
             let lines = text.lines().filter(|line| {
@@ -284,8 +223,43 @@ fn the_values_that_exporters_lose_come_back() {
 }
 
 #[test]
+fn every_version_takes_back_what_was_exported_from_it() {
+    for version in support::postgres::versions().into_keys() {
+        let start = || Postgres::start_version(version).unwrap();
+        let (source, target, setting) = (start(), start(), Restoring::new());
+        let odd = fs::read_to_string(repository("tests/data/odd_postgres.sql")).unwrap();
+        // Before 15, a numeric has no negative scale.
+        let databases =
+            if version < 15 { vec![("shop", SHOP)] } else { vec![("shop", SHOP), ("odd", &odd)] };
+        for (name, script) in &databases {
+            source.sql("postgres", &format!("CREATE DATABASE {name}"));
+            source.sql(name, script);
+        }
+        setting.export(&source.url(""), &["--name", "s", "--from", "min", "--to", "max"]);
+        let roles =
+            fs::read_to_string(setting.path("archive/data/s/_artifacts/roles.sql")).unwrap();
+        target.sql("postgres", &roles.replace("CREATE ROLE admin;", ""));
+        let summary = setting.restore(&target.url(""), &[]).expect(0).json();
+        assert_eq!(summary["status"], "complete", "{version}: {summary:#}");
+        for (name, _) in databases {
+            let tables = rows(&source, name).into_iter().zip(rows(&target, name));
+            tables.for_each(|(expected, found)| assert_eq!(expected, found, "{version}"));
+            for what in [CONSTRAINTS, INDEXES] {
+                assert_eq!(target.sql(name, what), source.sql(name, what), "{version}");
+            }
+        }
+    }
+}
+
+/// The constraints that somebody else than the system has, and the indexes.
+const CONSTRAINTS: &str =
+    "SELECT conrelid::regclass, contypid::regtype, conname, pg_get_constraintdef(oid)
+    FROM pg_constraint WHERE connamespace = 'public'::regnamespace ORDER BY conrelid::regclass::text, contypid::regtype::text, 3";
+const INDEXES: &str = "SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1";
+
+#[test]
 fn a_dry_run_changes_nothing_and_names_what_is_missing() {
-    let setting = Setting::of(SHOP);
+    let (source, setting) = setting(SHOP);
     let target = Postgres::start();
     let before = target.sql("postgres", "SELECT datname FROM pg_database ORDER BY 1");
     let summary = setting.restore(&target.url(""), &["--dry-run"]).expect(0).json();
@@ -299,12 +273,12 @@ fn a_dry_run_changes_nothing_and_names_what_is_missing() {
     // Without the role, all else is there.
     let summary = setting.restore(&target.url(""), &[]).expect(0).json();
     assert!(summary.to_string().contains("lacks the roles keeper"), "{summary}");
-    assert_eq!(rows(&target, "shop"), rows(&setting.source, "shop"));
+    assert_eq!(rows(&target, "shop"), rows(&source, "shop"));
 }
 
 #[test]
 fn a_part_is_restored_under_another_name() {
-    let setting = Setting::of(SHOP);
+    let (source, setting) = setting(SHOP);
     let target = target();
     let more = ["--table", "orders", "--table", "public.plain", "--map", "shop=again"];
     let run = setting.restore(&target.url(""), &more);
@@ -314,7 +288,7 @@ fn a_part_is_restored_under_another_name() {
     assert!(notes.contains("stay empty") && notes.contains("NOT VALID"), "{notes}");
     for (table, key) in [("orders", "id"), ("plain", "id")] {
         let sql = format!("SELECT t::text FROM {table} t ORDER BY {key}");
-        assert_eq!(target.sql("again", &sql), setting.source.sql("shop", &sql));
+        assert_eq!(target.sql("again", &sql), source.sql("shop", &sql));
     }
     assert_eq!(target.sql("again", "SELECT count(*) FROM customers"), "0");
 
@@ -335,13 +309,13 @@ fn a_part_is_restored_under_another_name() {
     let sql = "SELECT id, name, mood, share FROM";
     assert_eq!(
         target.sql("own", &format!("{sql} s.customers ORDER BY 1")),
-        setting.source.sql("shop", &format!("{sql} customers ORDER BY 1"))
+        source.sql("shop", &format!("{sql} customers ORDER BY 1"))
     );
 }
 
 #[test]
 fn what_the_target_refuses_ends_the_restore_with_its_words_and_can_be_mended() {
-    let setting = Setting::of(
+    let (_, setting) = setting(
         "CREATE TABLE t (id int, v text); INSERT INTO t VALUES (1, 'long enough'), (2, 'x')",
     );
     let target = Postgres::start();
@@ -370,17 +344,10 @@ fn what_the_target_refuses_ends_the_restore_with_its_words_and_can_be_mended() {
 #[test]
 fn archives_of_every_version_come_back() {
     for version in ["v1", "v2"] {
-        let folder = TempDir::with_prefix("restore-").unwrap();
         let target = Postgres::start();
         let archive = repository("tests/data/archives").join(version).join("postgresql");
-        let mut restore = command(["restore", "--json"]);
-        restore
-            .arg(&archive)
-            .args(["--target", &target.url("")])
-            .env("XDG_STATE_HOME", folder.path());
-        restore.env("PGPASSWORD", target.password()).current_dir(folder.path());
-        let run = run(restore);
-        assert_eq!(run.status, 0, "{version}: {}{}", run.stdout, run.stderr);
+        let archive = archive.to_str().unwrap();
+        run(Restoring::new().command_of(archive, &target.url(""), &[])).expect(0);
         let source = Postgres::start();
         let names = target.sql(
             "postgres",
@@ -399,7 +366,7 @@ fn archives_of_every_version_come_back() {
 
 #[test]
 fn a_restore_that_was_ended_while_its_records_went_only_removes_the_last() {
-    let setting = Setting::of("CREATE TABLE t AS SELECT 1 AS id");
+    let (_, setting) = setting("CREATE TABLE t AS SELECT 1 AS id");
     let target = Postgres::start();
     setting.restore(&target.url(""), &[]).expect(0);
     // As if the record of another database had gone, and this one not yet.
@@ -418,7 +385,7 @@ fn a_restore_that_was_ended_while_its_records_went_only_removes_the_last() {
 
 #[test]
 fn the_part_of_another_restore_is_not_gone_on_with() {
-    let setting = Setting::of("CREATE TABLE t AS SELECT 1 AS id");
+    let (_, setting) = setting("CREATE TABLE t AS SELECT 1 AS id");
     let target = Postgres::start();
     target.sql("postgres", "CREATE DATABASE shop");
     target.sql(

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::StreamExt;
 use serde::Serialize;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 pub use self::choose::Options;
 use self::choose::{Chosen, Work, choose};
@@ -178,6 +178,7 @@ async fn run(
         progress,
         retry: is_exact.then_some(retry),
         name: &spec.name,
+        writers: Semaphore::new(options.limits.concurrency),
     };
     let journal = Mutex::new(journal);
     let written = work.chunks(&chunks, &journal, &rejects).await?;
@@ -189,8 +190,10 @@ async fn run(
     let settled = target.settle(&plan).await?;
     restored.notes.extend(settled.notes);
     progress.doing("counting what is there");
-    let (differences, counted) = compare::counted(target.as_ref(), &chunks, &written).await?;
+    let counting = compare::counted(target.as_ref(), &chunks, &written);
+    let ((differences, counted), notes) = tokio::try_join!(counting, target.analyze(&plan))?;
     restored.differences = differences;
+    restored.notes.extend(notes);
     let is_left = |work: &&Work| options.verify || !counted.contains(&work.table.to);
     let left: Vec<&Work> = chunks.iter().filter(is_left).collect();
     let compared = compare::compare(spec, &options, &left, &written, retry, progress).await?;
@@ -292,6 +295,8 @@ struct Writing<'a> {
     retry: Option<&'a Retry>,
     /// The name of the target.
     name: &'a str,
+    /// Permits to write a chunk. One chunk more than these is on its way: it is read before it may be written.
+    writers: Semaphore,
 }
 
 impl Writing<'_> {
@@ -315,7 +320,7 @@ impl Writing<'_> {
         self.progress.left(left, Some(todo.iter().map(|work| work.commit.rows).sum()));
         let done = futures::stream::iter(todo)
             .map(|work| self.chunk_once(work, rejects, journal))
-            .buffer_unordered(self.options.limits.concurrency);
+            .buffer_unordered(self.options.limits.concurrency + 1);
         let mut done = std::pin::pin!(done);
         while let Some(one) = done.next().await {
             let (name, one) = one?;
@@ -351,7 +356,10 @@ impl Writing<'_> {
         let _reading = self.progress.reading(&work.table.from.to_string(), &work.table.from.source);
         let store = self.archive.store();
         let share = self.options.limits.memory_bytes / self.options.limits.concurrency.max(1) / 2;
-        let (columns, rows, reading) = read::rows(store, &work.commit, share, work.within).await?;
+        // The permits are given in the order in which they are asked for, so that the oldest chunk is written first.
+        let reading = read::rows(store, &work.commit, share, work.within);
+        let (read, writing) = tokio::join!(reading, self.writers.acquire());
+        let ((columns, rows, reading), _permit) = (read?, writing.map_err(Error::stop)?);
         let (table, slice) = (Arc::clone(&work.table), work.commit.slice);
         let chunk = ChunkOut { name: work.name.clone(), table, slice, columns };
         let (sender, mut refused) = mpsc::unbounded_channel();

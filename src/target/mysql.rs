@@ -1,6 +1,6 @@
-//! A MySQL or MariaDB as a target. The archive's own definitions are run, the tables before the rows and the rest after
-//! them; rows go in by `LOAD DATA LOCAL INFILE`, one transaction a chunk, with its record in a table of ours in the same
-//! database.
+//! A MySQL or MariaDB as a target. The archive's own definitions are run: the tables before the rows, and the rest after them.
+//! Rows are written by `LOAD DATA LOCAL INFILE`. Each chunk is one transaction, which also writes the chunk's record into a
+//! table of moveout in the same database.
 
 mod definitions;
 mod record;
@@ -9,13 +9,13 @@ mod server;
 mod values;
 mod write;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use self::definitions::{Origin, origins, shown};
@@ -24,16 +24,17 @@ use self::script::Kind;
 use self::server::{Found, Inner, look};
 use crate::config::{Database, Limits, SourceSpec};
 use crate::error::{Error, Result};
-use crate::model::{Column, Role, TableId};
+use crate::model::{Column, TableId};
 use crate::source::mysql::client::Client;
 use crate::source::mysql::errors::CommandError;
 use crate::source::mysql::select::{quoted, table_name};
 use crate::source::mysql::session::Address;
 use crate::source::relational::cancel::{CancelToken, blocking};
+use crate::target::relational::{self, Making, by_database};
 use crate::target::{ChunkOut, Known, Needs, Placed, Plan, Reject, Settled, Target, Written};
 use crate::text::several;
 
-/// A MySQL or MariaDB that rows go into.
+/// A MySQL or MariaDB into which rows are written.
 struct MySqlTarget {
     inner: Arc<Inner>,
 }
@@ -45,46 +46,17 @@ pub(super) fn open(spec: &SourceSpec, server: &Database, limits: &Limits) -> Arc
         inner: Arc::new(Inner {
             address,
             into: spec.select.databases.first().cloned(),
-            idle: Mutex::default(),
+            idle: relational::Idle::default(),
             takes_no_files: AtomicBool::new(false),
             replaced: Mutex::default(),
         }),
     })
 }
 
-/// The tables of a plan by the database that they go into.
-fn by_database(plan: &Plan) -> BTreeMap<&str, Vec<&Arc<Placed>>> {
-    let mut databases = BTreeMap::<&str, Vec<_>>::new();
-    for table in &plan.tables {
-        databases.entry(&table.to.database).or_default().push(table);
-    }
-    databases
-}
-
-/// A plan that a thread of its own can have.
-fn shared(plan: &Plan) -> Plan {
-    Plan {
-        tables: plan.tables.clone(),
-        artifacts: plan.artifacts.clone(),
-        renames: plan.renames.clone(),
-    }
-}
-
-/// What is to be made of one database of the archive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Making {
-    /// The archive's definitions.
-    Definitions,
-    /// Tables out of the columns of the archive alone.
-    Columns,
-    /// Nothing: the tables are there.
-    Nothing,
-}
-
-/// Decides it. An error where some of the tables are there and others are not.
+/// Decides what is to be made of one database of the archive. It is an error if some of its tables are there and others
+/// are not, unless moveout has begun to make them.
 fn making(plan: &Plan, origin: &Origin, found: &Found) -> Result<Making> {
-    let script = origin.script.as_ref();
-    if let (Some(script), Some(record)) = (script, &found.record) {
+    if let (Some(script), Some(record)) = (&origin.script, &found.record) {
         if record.scripts.contains(&script.name) {
             return Ok(Making::Nothing);
         }
@@ -92,24 +64,9 @@ fn making(plan: &Plan, origin: &Origin, found: &Found) -> Result<Making> {
             return Ok(Making::Definitions);
         }
     }
-    let tables = plan.tables.iter().filter(|table| {
-        (&table.from.source, &table.from.database) == (&origin.source, &origin.database)
-    });
-    let (there, missing): (Vec<&Arc<Placed>>, Vec<_>) =
-        tables.partition(|table| found.has(&table.to));
-    match (there.first(), missing.first()) {
-        (Some(there), Some(missing)) => Err(Error::stop(format!(
-            "the target has {} and lacks {}; nothing was changed",
-            there.to, missing.to
-        ))
-        .hint(
-            "restore into a database without any of these tables, or make all of them first, or choose those that are \
-             there by --table",
-        )),
-        (_, None) => Ok(Making::Nothing),
-        (None, _) if script.is_some() => Ok(Making::Definitions),
-        (None, _) => Ok(Making::Columns),
-    }
+    let tables = plan.tables.iter();
+    let tables: Vec<_> = tables.filter(|table| origin.has(table)).collect();
+    Making::of(&tables, origin.script.is_some(), |table| found.has(table))
 }
 
 #[async_trait]
@@ -120,24 +77,23 @@ impl Target for MySqlTarget {
     }
 
     fn place(&self, renamed: TableId, columns: &[Column]) -> Option<TableId> {
-        // PostgreSQL has schemas, InfluxDB a time.
-        let is_ours =
-            renamed.schema.is_empty() && columns.iter().all(|column| column.role == Role::Column);
+        // A table of PostgreSQL has a schema.
+        let is_ours = renamed.schema.is_empty() && relational::are_of_a_table(columns);
         is_ours.then_some(renamed)
     }
 
     async fn needs(&self, plan: &Plan) -> Result<Needs> {
-        let (inner, plan) = (Arc::clone(&self.inner), shared(plan));
+        let (inner, plan) = (Arc::clone(&self.inner), plan.clone());
         blocking(move |cancel| needs(&inner, &plan, cancel)).await
     }
 
     async fn known(&self, plan: &Plan) -> Result<Option<Known>> {
-        let (inner, plan) = (Arc::clone(&self.inner), shared(plan));
+        let (inner, plan) = (Arc::clone(&self.inner), plan.clone());
         blocking(move |cancel| known(&inner, &plan, cancel)).await.map(Some)
     }
 
     async fn create(&self, plan: &Plan) -> Result<()> {
-        let (inner, plan) = (Arc::clone(&self.inner), shared(plan));
+        let (inner, plan) = (Arc::clone(&self.inner), plan.clone());
         blocking(move |cancel| create(&inner, &plan, cancel)).await
     }
 
@@ -149,21 +105,13 @@ impl Target for MySqlTarget {
         _rejects: mpsc::UnboundedSender<Reject>,
     ) -> Result<Written> {
         let (inner, chunk) = (Arc::clone(&self.inner), chunk.clone());
-        let (say, may_commit) = oneshot::channel();
-        let writing =
-            blocking(move |cancel| write::write(&inner, &chunk, rows, may_commit, cancel));
-        let reading = async {
-            let read = reading.await.unwrap_or_else(|error| Err(Error::stop(error)));
-            let _ = say.send(read.is_ok()); // whoever writes may have failed
-            read
-        };
-        let (written, read) = tokio::join!(writing, reading);
-        read?;
-        written
+        let write =
+            move |all_read, cancel: &_| write::write(&inner, &chunk, rows, all_read, cancel);
+        relational::write(reading, write).await
     }
 
     async fn settle(&self, plan: &Plan) -> Result<Settled> {
-        let (inner, plan) = (Arc::clone(&self.inner), shared(plan));
+        let (inner, plan) = (Arc::clone(&self.inner), plan.clone());
         blocking(move |cancel| settle(&inner, &plan, cancel)).await
     }
 
@@ -173,15 +121,15 @@ impl Target for MySqlTarget {
     }
 
     async fn finish(&self, plan: &Plan) -> Result<Vec<String>> {
-        let (inner, plan) = (Arc::clone(&self.inner), shared(plan));
+        let (inner, plan) = (Arc::clone(&self.inner), plan.clone());
         blocking(move |cancel| finish(&inner, &plan, cancel)).await
     }
 }
 
-/// A database of the target, its tables of the plan, and what it has.
+/// A database of the target, the tables of the plan that go into it, and what it has.
 type FoundIn<'a> = (&'a str, Vec<&'a Arc<Placed>>, Found);
 
-/// Each database of the target, with what it has.
+/// Looks what each database of the target has.
 fn found<'a>(client: &mut Client, plan: &'a Plan) -> Result<Vec<FoundIn<'a>>, CommandError> {
     let look = |(database, tables)| Ok((database, tables, look(client, database)?));
     by_database(plan).into_iter().map(look).collect()
@@ -210,7 +158,7 @@ fn needs(inner: &Inner, plan: &Plan, cancel: &CancelToken) -> Result<Needs> {
             needs.create.push(format!("the database {}", database.escape_debug()));
         }
         for origin in origins(plan, database) {
-            for table in tables.iter().filter(|table| table.from.database == origin.database) {
+            for table in tables.iter().filter(|table| origin.has(table)) {
                 let script = origin.script.iter().flat_map(|script| script.tables());
                 let mut defined = script.filter(|(name, _)| *name == table.from.table);
                 let engine = found.engine(&table.to).or_else(|| Some(defined.next()?.1));
@@ -233,7 +181,7 @@ fn needs(inner: &Inner, plan: &Plan, cancel: &CancelToken) -> Result<Needs> {
                     needs.create.push(format!("what the definitions of {from} in the archive say"));
                     needs.notes.extend(script.notes(database, accounts.as_ref())?);
                     let is_chosen = |(name, _): &(&str, &str)| {
-                        let mut chosen = tables.iter().filter(|table| table.from.database == origin.database);
+                        let mut chosen = tables.iter().filter(|table| origin.has(table));
                         chosen.any(|table| table.from.table == *name)
                     };
                     let others = script.tables().filter(|name| !is_chosen(name)).count() as u64;
@@ -275,7 +223,7 @@ fn known(inner: &Inner, plan: &Plan, cancel: &CancelToken) -> Result<Known> {
             known.begun.extend(begun.map(|table| table.to.clone()));
             let chunks = record.chunks.into_iter();
             let chunks = chunks.filter(|(_, (place, _))| !record.loose.contains(place));
-            known.chunks.extend(chunks.map(|(name, (_, rows))| (name, record::written(rows))));
+            known.chunks.extend(chunks.map(|(name, (_, rows))| (name, relational::written(rows))));
         }
         Ok(known)
     })
@@ -321,8 +269,7 @@ fn create(inner: &Inner, plan: &Plan, cancel: &CancelToken) -> Result<()> {
                     client.query(&record::add(database, Of::Script, "", &script.name, 0))?;
                 }
                 (Making::Definitions | Making::Columns, _) => {
-                    let of_it =
-                        tables.iter().filter(|table| table.from.database == origin.database);
+                    let of_it = tables.iter().filter(|table| origin.has(table));
                     of_it.clone().try_for_each(|table| by_columns(client, table))?;
                 }
             }
@@ -335,7 +282,7 @@ fn create(inner: &Inner, plan: &Plan, cancel: &CancelToken) -> Result<()> {
     Ok(())
 }
 
-/// Makes a table out of the columns of the archive alone.
+/// Makes a table from the columns that the archive has.
 fn by_columns(client: &mut Client, table: &Placed) -> Result<(), Error> {
     let columns = table.columns.iter().filter(|column| !column.source_type.contains("history"));
     let columns =
@@ -362,7 +309,7 @@ fn settle(inner: &Inner, plan: &Plan, cancel: &CancelToken) -> Result<Settled> {
     for database in databases.keys() {
         let record = record::read(client, database)?;
         for script in origins(plan, database).into_iter().filter_map(|origin| origin.script) {
-            // The definitions of tables that were there before are somebody else's.
+            // If somebody else has made the tables, the archive's definitions are not run.
             if record.scripts.contains(&script.name) {
                 definitions::settle(inner, client, database, &script, &mut settled)?;
             }
@@ -393,7 +340,7 @@ fn finish(inner: &Inner, plan: &Plan, cancel: &CancelToken) -> Result<Vec<String
             }
         }
     }
-    // In one statement: where a part of them were gone, a later run would take its own rows for somebody else's.
+    // This is one statement, because a later run would take its own rows for somebody else's if only some records were gone.
     let records: Vec<String> = databases.keys().map(|database| record::table(database)).collect();
     client.query(&format!("DROP TABLE {}", records.join(", ")))?;
     let replaced = inner.replaced.lock().unwrap_or_else(PoisonError::into_inner);

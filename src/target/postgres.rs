@@ -1,5 +1,6 @@
-//! A PostgreSQL as a target. The archive's own definitions are run, cut into what rows need and what waits for them; rows go
-//! in by COPY, one transaction a chunk, with its record in a table of ours in the same database.
+//! A PostgreSQL as a target. The archive's own definitions are run: what the rows need before them, and the rest after
+//! them. Rows are written by COPY. Each chunk is one transaction, which also writes the chunk's record into a table of
+//! moveout in the same database.
 
 mod definitions;
 mod large_objects;
@@ -10,12 +11,12 @@ mod script;
 mod server;
 mod values;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use self::definitions::{kinds, scripts};
@@ -24,12 +25,14 @@ use self::record::Of;
 use self::server::{Found, Inner};
 use crate::config::{Database, Limits, SourceSpec};
 use crate::error::{Error, Result};
-use crate::model::{Column, Role, TableId};
-use crate::source::relational::cancel::blocking;
+use crate::model::{Column, TableId};
+use crate::source::postgres::connection::Connection;
+use crate::source::relational::cancel::{CancelToken, blocking};
+use crate::target::relational::{self, Making, by_database};
 use crate::target::{ChunkOut, Known, Needs, Placed, Plan, Reject, Settled, Target, Written};
 use crate::text::several;
 
-/// A PostgreSQL that rows go into.
+/// A PostgreSQL into which rows are written.
 struct PostgresTarget {
     inner: Arc<Inner>,
 }
@@ -42,73 +45,23 @@ pub(super) fn open(spec: &SourceSpec, server: &Database, limits: &Limits) -> Arc
             server: server.clone(),
             into,
             idle_timeout: limits.idle_timeout,
-            idle: Mutex::default(),
+            idle: relational::Idle::default(),
             types: Mutex::default(),
         }),
     })
 }
 
-/// The tables of a plan by the database that they go into.
-fn by_database(plan: &Plan) -> BTreeMap<&str, Vec<&Arc<Placed>>> {
-    let mut databases = BTreeMap::<&str, Vec<_>>::new();
-    for table in &plan.tables {
-        databases.entry(&table.to.database).or_default().push(table);
-    }
-    databases
-}
-
-/// A plan that a thread of its own can have.
-fn shared(plan: &Plan) -> Plan {
-    Plan {
-        tables: plan.tables.clone(),
-        artifacts: plan.artifacts.clone(),
-        renames: plan.renames.clone(),
-    }
-}
-
-/// What is to be made of one database of the archive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Making {
-    /// The archive's definitions.
-    Definitions,
-    /// Tables out of the columns of the archive alone.
-    Columns,
-    /// Nothing: the tables are there.
-    Nothing,
-}
-
-/// Decides it. An error where some of the tables are there and others are not.
-fn making(
-    plan: &Plan,
-    (source, database): (&str, &str),
-    has_script: bool,
-    found: &Found,
-) -> Result<Making> {
-    let tables = plan.tables.iter().filter(|table| {
-        (table.from.source.as_str(), table.from.database.as_str()) == (source, database)
-            && !is_large_objects(&table.to)
-    });
-    let tables: Vec<_> = tables.collect();
-    let (there, missing): (Vec<&Arc<Placed>>, Vec<_>) =
-        tables.iter().copied().partition(|table| found.has(&table.to));
-    if missing.is_empty() && !tables.is_empty() {
-        return Ok(Making::Nothing);
-    }
-    if let (Some(there), Some(missing)) = (there.first(), missing.first()) {
-        return Err(Error::stop(format!(
-            "the target has {} and lacks {}; nothing was changed",
-            there.to, missing.to
-        ))
-        .hint(
-            "restore into a database without any of these tables, or make all of them first, or choose those that are \
-             there by --table",
-        ));
-    }
-    if !has_script {
-        return Ok(Making::Columns);
-    }
-    match tables.iter().find(|table| table.to.schema != table.from.schema) {
-        Some(table) => Err(Error::usage(format!(
+/// Decides what is to be made of one database of the archive. It is an error if moveout can only make its tables under
+/// another name than the definitions give them.
+fn making(plan: &Plan, from: (&str, &str), has_script: bool, found: &Found) -> Result<Making> {
+    let tables = plan.tables.iter();
+    let tables: Vec<_> = tables
+        .filter(|table| relational::origin(table) == from && !is_large_objects(&table.to))
+        .collect();
+    let making = Making::of(&tables, has_script, |table| found.has(table))?;
+    let renamed = tables.iter().find(|table| table.to.schema != table.from.schema);
+    match (making, renamed) {
+        (Making::Definitions, Some(table)) => Err(Error::usage(format!(
             "the definitions in the archive name the schema {}, and moveout does not change names within definitions",
             table.from.schema.escape_debug()
         ))
@@ -116,7 +69,7 @@ fn making(
             "restore into a database of its own (`--map OLD=NEW` of databases) and rename the schema there by ALTER \
              SCHEMA … RENAME TO …; or make the tables in the new schema first",
         )),
-        None => Ok(Making::Definitions),
+        _ => Ok(making),
     }
 }
 
@@ -124,29 +77,28 @@ fn making(
 impl Target for PostgresTarget {
     async fn describe(&self) -> Result<String> {
         let inner = Arc::clone(&self.inner);
-        blocking(move |_| inner.describe()).await
+        blocking(move |cancel| inner.describe(cancel)).await
     }
 
     fn place(&self, renamed: TableId, columns: &[Column]) -> Option<TableId> {
-        // MySQL has no schemas.
-        let is_ours =
-            !renamed.schema.is_empty() && columns.iter().all(|column| column.role == Role::Column);
+        // A table of MySQL has no schema.
+        let is_ours = !renamed.schema.is_empty() && relational::are_of_a_table(columns);
         is_ours.then_some(renamed)
     }
 
     async fn needs(&self, plan: &Plan) -> Result<Needs> {
-        let (inner, plan) = (Arc::clone(&self.inner), shared(plan));
-        blocking(move |_| needs(&inner, &plan)).await
+        let (inner, plan) = (Arc::clone(&self.inner), plan.clone());
+        blocking(move |cancel| needs(&inner, &plan, cancel)).await
     }
 
     async fn known(&self, plan: &Plan) -> Result<Option<Known>> {
-        let (inner, plan) = (Arc::clone(&self.inner), shared(plan));
-        blocking(move |_| known(&inner, &plan)).await.map(Some)
+        let (inner, plan) = (Arc::clone(&self.inner), plan.clone());
+        blocking(move |cancel| known(&inner, &plan, cancel)).await.map(Some)
     }
 
     async fn create(&self, plan: &Plan) -> Result<()> {
-        let (inner, plan) = (Arc::clone(&self.inner), shared(plan));
-        blocking(move |_| create(&inner, &plan)).await
+        let (inner, plan) = (Arc::clone(&self.inner), plan.clone());
+        blocking(move |cancel| create(&inner, &plan, cancel)).await
     }
 
     async fn write(
@@ -157,21 +109,13 @@ impl Target for PostgresTarget {
         _rejects: mpsc::UnboundedSender<Reject>,
     ) -> Result<Written> {
         let (inner, chunk) = (Arc::clone(&self.inner), chunk.clone());
-        let (say, may_commit) = oneshot::channel();
-        let writing = blocking(move |cancel| inner.write(&chunk, rows, may_commit, cancel));
-        let reading = async {
-            let read = reading.await.unwrap_or_else(|error| Err(Error::stop(error)));
-            let _ = say.send(read.is_ok()); // whoever writes may have failed
-            read
-        };
-        let (written, read) = tokio::join!(writing, reading);
-        read?;
-        written
+        let write = move |all_read, cancel: &_| inner.write(&chunk, rows, all_read, cancel);
+        relational::write(reading, write).await
     }
 
     async fn settle(&self, plan: &Plan) -> Result<Settled> {
-        let (inner, plan) = (Arc::clone(&self.inner), shared(plan));
-        blocking(move |_| settle(&inner, &plan)).await
+        let (inner, plan) = (Arc::clone(&self.inner), plan.clone());
+        blocking(move |cancel| settle(&inner, &plan, cancel)).await
     }
 
     async fn count(&self, table: &Placed) -> Result<Option<u64>> {
@@ -184,36 +128,41 @@ impl Target for PostgresTarget {
         blocking(count).await.map(Some)
     }
 
+    async fn analyze(&self, plan: &Plan) -> Result<Vec<String>> {
+        let (inner, plan) = (Arc::clone(&self.inner), plan.clone());
+        blocking(move |cancel| analyze(&inner, &plan, cancel)).await
+    }
+
     async fn finish(&self, plan: &Plan) -> Result<Vec<String>> {
-        let (inner, plan) = (Arc::clone(&self.inner), shared(plan));
-        blocking(move |_| finish(&inner, &plan)).await
+        let (inner, plan) = (Arc::clone(&self.inner), plan.clone());
+        blocking(move |cancel| finish(&inner, &plan, cancel)).await
     }
 }
 
-fn needs(inner: &Inner, plan: &Plan) -> Result<Needs> {
+fn needs(inner: &Inner, plan: &Plan, cancel: &CancelToken) -> Result<Needs> {
     let mut needs = Needs::default();
-    let mut first = inner.first()?;
-    let (databases, roles) = (server::databases(&mut first)?, server::roles(&mut first)?);
-    let extensions = server::extensions(&mut first)?;
+    let (databases, roles, extensions) = inner.with_any(cancel, |first| {
+        Ok((server::databases(first)?, server::roles(first)?, server::extensions(first)?))
+    })?;
     let mut missing_roles = BTreeSet::new();
     for (database, tables) in by_database(plan) {
         let is_there = databases.contains(database);
         if !is_there {
             needs.create.push(format!("the database {}", database.escape_debug()));
         }
-        let (found, done) = if is_there {
-            let mut connection = inner.open(database)?;
-            let found = server::look(&mut connection, &tables)?;
-            let done = match found.has_record {
-                true => record::all(&mut connection, Of::Script)?,
-                false => HashMap::new(),
-            };
-            (found, done)
-        } else {
-            (Found::default(), HashMap::new())
+        let (found, done) = match is_there {
+            true => inner.with(database, cancel, |connection| {
+                let found = server::look(connection, &tables)?;
+                let done = match found.has_record {
+                    true => record::all(connection, Of::Script)?,
+                    false => Default::default(),
+                };
+                Ok((found, done))
+            })?,
+            false => Default::default(),
         };
         for (source, from, script) in scripts(plan, database) {
-            let known = kinds(plan, &source, &from)?;
+            let known = kinds(plan, source, from)?;
             for table in tables.iter().filter(|table| table.from.database == from) {
                 let name = (table.from.schema.clone(), table.from.table.clone());
                 let is_view = known.get(&name).is_some_and(|(kind, _)| kind == "materialized view");
@@ -224,7 +173,7 @@ fn needs(inner: &Inner, plan: &Plan) -> Result<Needs> {
             if script.as_ref().is_some_and(|script| done.contains_key(&script.name)) {
                 continue; // an earlier run has made them
             }
-            match making(plan, (&source, &from), script.is_some(), &found)? {
+            match making(plan, (source, from), script.is_some(), &found)? {
                 Making::Nothing if found.has_record => {}
                 Making::Nothing => needs.notes.push(format!(
                     "the tables of {} are in the target already: they stay as they are defined there, and their \
@@ -256,7 +205,7 @@ fn needs(inner: &Inner, plan: &Plan) -> Result<Needs> {
                             from.escape_debug()
                         ));
                     }
-                    if server::has_settings(plan, &source, &from) {
+                    if server::has_settings(plan, source, from) {
                         needs.notes.push(format!(
                             "the settings, the rights and the comment of the database {} itself are in databases.sql among \
                              the artifacts, and are not made",
@@ -279,8 +228,8 @@ fn needs(inner: &Inner, plan: &Plan) -> Result<Needs> {
     if !missing_roles.is_empty() {
         let names: Vec<_> = missing_roles.into_iter().collect();
         needs.notes.push(format!(
-            "the target lacks the roles {}: what they owned belongs to {} there, and what they were granted is left \
-             out; roles.sql among the artifacts makes them, before",
+            "the target lacks the roles {}: what they owned will belong to {}, and what they were granted is left \
+             out; to keep it, load roles.sql of the artifacts first",
             names.join(", ").escape_debug(),
             inner.server.user.escape_debug()
         ));
@@ -288,55 +237,55 @@ fn needs(inner: &Inner, plan: &Plan) -> Result<Needs> {
     Ok(needs)
 }
 
-fn known(inner: &Inner, plan: &Plan) -> Result<Known> {
-    let databases = server::databases(&mut inner.first()?)?;
+fn known(inner: &Inner, plan: &Plan, cancel: &CancelToken) -> Result<Known> {
+    let databases = inner.with_any(cancel, server::databases)?;
     let mut known = Known::default();
     for (database, tables) in by_database(plan) {
         if !databases.contains(database) {
             continue;
         }
-        let mut connection = inner.open(database)?;
-        let found = server::look(&mut connection, &tables)?;
-        known.occupied.extend(found.occupied);
-        if !found.has_record {
-            continue;
-        }
-        known.is_done |= !record::all(&mut connection, Of::Done)?.is_empty();
-        let begun = record::all(&mut connection, Of::Table)?;
-        let begun = tables.iter().filter(|table| begun.contains_key(&place(&table.to)));
-        known.begun.extend(begun.map(|table| table.to.clone()));
-        let chunks = record::all(&mut connection, Of::Chunk)?;
-        known.chunks.extend(chunks.into_iter().map(|(name, rows)| (name, record::written(rows))));
+        inner.with(database, cancel, |connection| {
+            let found = server::look(connection, &tables)?;
+            known.occupied.extend(found.occupied);
+            if !found.has_record {
+                return Ok(());
+            }
+            known.is_done |= !record::all(connection, Of::Done)?.is_empty();
+            let begun = record::all(connection, Of::Table)?;
+            let begun = tables.iter().filter(|table| begun.contains_key(&place(&table.to)));
+            known.begun.extend(begun.map(|table| table.to.clone()));
+            let chunks = record::all(connection, Of::Chunk)?.into_iter();
+            known.chunks.extend(chunks.map(|(name, rows)| (name, relational::written(rows))));
+            Ok(())
+        })?;
     }
     Ok(known)
 }
 
-fn create(inner: &Inner, plan: &Plan) -> Result<()> {
-    let mut first = inner.first()?;
-    let databases = server::databases(&mut first)?;
+fn create(inner: &Inner, plan: &Plan, cancel: &CancelToken) -> Result<()> {
+    let databases = inner.with_any(cancel, server::databases)?;
     for (database, tables) in by_database(plan) {
         if !databases.contains(database) {
             let of = tables.first().map(|table| &table.from);
-            server::create_database(&mut first, plan, of, database)?;
+            let create = |first: &mut _| server::create_database(first, plan, of, database);
+            inner.with_any(cancel, create)?;
         }
-        let roles = server::roles(&mut first)?;
-        define(inner, plan, database, &tables, &roles).map_err(|error| {
+        let define = |connection: &mut _| define(connection, plan, database, &tables);
+        inner.with_new(database, cancel, define).map_err(|error| {
             error.context(format!("making the definitions of {}", database.escape_debug()))
         })?;
     }
     Ok(())
 }
 
-/// Makes in one transaction all that the rows of a database need, and records it.
+/// Makes in one transaction all that the rows of a database need, and records that it was made.
 fn define(
-    inner: &Inner,
+    connection: &mut Connection,
     plan: &Plan,
     database: &str,
     tables: &[&Arc<Placed>],
-    roles: &HashSet<String>,
 ) -> Result<()> {
-    let mut connection = inner.open(database)?;
-    let connection = &mut connection;
+    let roles = &server::roles(connection)?;
     let found = server::look(connection, tables)?;
     connection.query("BEGIN")?;
     record::create(connection)?;
@@ -346,7 +295,7 @@ fn define(
         if script.as_ref().is_some_and(|script| done.contains_key(&script.name)) {
             continue;
         }
-        match (making(plan, (&source, &from), script.is_some(), &found)?, script) {
+        match (making(plan, (source, from), script.is_some(), &found)?, script) {
             (Making::Definitions, Some(script)) => {
                 let waiting = script.before(connection, roles)?;
                 connection.query(&record::add(Of::Script, &script.name, 0))?;
@@ -384,59 +333,68 @@ fn define(
     connection.query("COMMIT").map(|_| ())
 }
 
-fn settle(inner: &Inner, plan: &Plan) -> Result<Settled> {
+fn settle(inner: &Inner, plan: &Plan, cancel: &CancelToken) -> Result<Settled> {
+    // Connections may have been idle for as long as the last chunk took, and nothing here is tried again.
+    inner.idle.close();
     let mut settled = Settled::default();
-    let roles = server::roles(&mut inner.first()?)?;
     for (database, _) in by_database(plan) {
-        for (source, from, script) in scripts(plan, database) {
-            let mut connection = inner.open(database)?;
-            let connection = &mut connection;
+        inner.with_new(database, cancel, |connection| {
+            let roles = server::roles(connection)?;
             let done = record::all(connection, Of::Script)?;
-            let made = script.filter(|script| done.contains_key(&script.name));
-            if let Some(script) = &made {
-                script.after(connection, &roles, &mut settled)?;
+            for (source, from, script) in scripts(plan, database) {
+                let made = script.filter(|script| done.contains_key(&script.name));
+                if let Some(script) = &made {
+                    script.after(connection, &roles, &mut settled)?;
+                }
+                let sequences = definitions::set_sequences(connection, plan, source, from)?;
+                // Tables that somebody else has made may have other sequences.
+                match made {
+                    Some(_) => settled.differences.extend(sequences),
+                    None => settled.notes.extend(sequences),
+                }
+                server::refresh(connection, plan, (source, from), &mut settled)?;
+                large_objects::describe(connection, plan, (source, from), &roles, &mut settled)?;
             }
-            let sequences = definitions::set_sequences(connection, plan, &source, &from)?;
-            // Tables that somebody else has made may have other sequences.
-            match made {
-                Some(_) => settled.differences.extend(sequences),
-                None => settled.notes.extend(sequences),
-            }
-            server::refresh(connection, plan, (&source, &from), &mut settled)?;
-            large_objects::describe(connection, plan, (&source, &from), &roles, &mut settled)?;
-        }
+            Ok(())
+        })?;
     }
     Ok(settled)
 }
 
-fn finish(inner: &Inner, plan: &Plan) -> Result<Vec<String>> {
+/// Runs ANALYZE, so that the planner knows the new tables. If that fails, the rows are still right, so it is only noted.
+fn analyze(inner: &Inner, plan: &Plan, cancel: &CancelToken) -> Result<Vec<String>> {
     let mut notes = Vec::new();
-    inner.close_idle();
-    let roles = server::roles(&mut inner.first()?)?;
-    // Once a record is gone, the others must say that nothing is left to be done.
+    for (database, _) in by_database(plan) {
+        if let Err(error) = inner.with_new(database, cancel, server::analyze) {
+            notes.push(format!("ANALYZE of {}: {error}", database.escape_debug()));
+        }
+    }
+    Ok(notes)
+}
+
+fn finish(inner: &Inner, plan: &Plan, cancel: &CancelToken) -> Result<Vec<String>> {
+    inner.idle.close();
+    let mut notes = Vec::new();
+    // When the first record is removed, the others must already say that nothing is left to do.
     let mut left = Vec::new();
     for (database, _) in by_database(plan) {
         let mut connection = inner.open(database)?;
-        if record::exists(&mut connection)? {
-            let done = record::add(Of::Done, "", 0);
-            connection.query(&format!("{done} ON CONFLICT DO NOTHING"))?;
+        if relational::once(&mut connection, cancel, record::end)? {
             left.push((database, connection));
         }
     }
     for (database, mut connection) in left {
-        let connection = &mut connection;
-        // Without it the planner knows nothing of the new tables; that it may not is no fault of the rows.
-        if let Err(error) = connection.query("ANALYZE") {
-            notes.push(format!("ANALYZE of {}: {error}", database.escape_debug()));
-        }
-        let done = record::all(connection, Of::Script)?;
-        connection.query(&format!("BEGIN; {}", record::remove()))?;
-        for (.., script) in scripts(plan, database) {
-            if let Some(script) = script.filter(|script| done.contains_key(&script.name)) {
-                notes.extend(script.last(connection, &roles)?);
+        relational::once(&mut connection, cancel, |connection| {
+            let roles = server::roles(connection)?;
+            let done = record::all(connection, Of::Script)?;
+            connection.query(&format!("BEGIN; {}", record::remove()))?;
+            for (.., script) in scripts(plan, database) {
+                if let Some(script) = script.filter(|script| done.contains_key(&script.name)) {
+                    notes.extend(script.last(connection, &roles)?);
+                }
             }
-        }
-        connection.query("COMMIT")?;
+            connection.query("COMMIT")
+        })?;
     }
     Ok(notes)
 }

@@ -19,10 +19,12 @@ pub(crate) mod program;
 pub(crate) mod proxy;
 pub(crate) mod redis;
 pub(crate) mod relational;
+pub(crate) mod restoring;
 pub(crate) mod row;
 pub(crate) mod s3;
 pub(crate) mod scripted;
 pub(crate) mod server;
+pub(crate) mod small_disk;
 pub(crate) mod tunnel;
 
 use std::path::PathBuf;
@@ -38,6 +40,7 @@ pub(crate) use program::{Run, command, interrupt, json, moveout, peak_memory, ru
 pub(crate) use proxy::{Fault, Proxy};
 pub(crate) use redis::Redis;
 pub(crate) use relational::{Kind, Relational};
+pub(crate) use restoring::Restoring;
 pub(crate) use row::{Column, Row, assert_rows};
 pub(crate) use s3::S3;
 pub(crate) use scripted::{Play, Question, Scripted};

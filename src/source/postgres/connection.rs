@@ -225,6 +225,11 @@ impl Connection {
         !self.refused.is_empty()
     }
 
+    /// Whether the server refused the last statement because its disk is full.
+    pub(crate) fn lacks_room(&self) -> bool {
+        self.was_refused_by("53100")
+    }
+
     /// Whether texts are sent as they are stored, in whatever encoding.
     pub(crate) fn keeps_bytes(&self) -> bool {
         self.keeps_bytes

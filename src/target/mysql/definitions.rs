@@ -1,5 +1,5 @@
-//! Runs the definitions of an archive: the tables before the rows, and what waits for the rows after them, each statement
-//! once, since DDL cannot be undone. Blocks.
+//! Runs the definitions of an archive: the tables before the rows, and the rest after them. Each statement runs once, because
+//! DDL cannot be undone. Blocks.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,8 @@ use crate::hash::sha256;
 use crate::source::mysql::client::Client;
 use crate::source::mysql::errors::CommandError;
 use crate::source::mysql::select::{literal, quoted};
-use crate::target::{Plan, Settled};
+use crate::target::relational;
+use crate::target::{Placed, Plan, Settled};
 use crate::text::escaped;
 
 /// The definitions of one database of the archive.
@@ -24,35 +25,38 @@ pub(super) struct Script {
     statements: Vec<Statement>,
 }
 
-/// A database of the archive whose tables go into a database of the target, with its definitions where the archive has
-/// them.
-pub(super) struct Origin {
-    pub(super) source: String,
-    pub(super) database: String,
+/// A database of the archive whose tables go into a database of the target, with its definitions if the archive has them.
+pub(super) struct Origin<'a> {
+    source: &'a str,
+    pub(super) database: &'a str,
     pub(super) script: Option<Script>,
 }
 
+impl Origin<'_> {
+    /// Whether a table comes from it.
+    pub(super) fn has(&self, table: &Placed) -> bool {
+        relational::origin(table) == (self.source, self.database)
+    }
+}
+
 /// The databases of the archive whose tables go into a database of the target.
-pub(super) fn origins(plan: &Plan, database: &str) -> Vec<Origin> {
-    let tables = plan.tables.iter().filter(|table| table.to.database == database);
-    let from: BTreeSet<(&str, &str)> =
-        tables.map(|table| (table.from.source.as_str(), table.from.database.as_str())).collect();
-    let origin = |(source, database): (&str, &str)| {
+pub(super) fn origins<'a>(plan: &'a Plan, database: &str) -> Vec<Origin<'a>> {
+    let origin = |(source, database): (&'a str, &'a str)| {
         let file = (segment(source), format!("ddl/{}.sql", segment(database)));
         let script = plan.artifacts.get(&file).map(|sql| Script {
             name: sha256(&[source.as_bytes(), &[0], database.as_bytes(), &[0], &sql[..]].concat()),
             from: database.to_owned(),
             statements: statements(&String::from_utf8_lossy(sql)),
         });
-        Origin { source: source.to_owned(), database: database.to_owned(), script }
+        Origin { source, database, script }
     };
-    from.into_iter().map(origin).collect()
+    relational::origins(plan, database).into_iter().map(origin).collect()
 }
 
-/// What the server answers where an object is there already.
+/// The server's errors for an object that already exists.
 const EXISTS: [u16; 5] = [1007, 1050, 1304, 1359, 1537];
 
-/// What it answers where the user may not make an object of another account.
+/// The server's errors for a user who may not make an object of another account.
 const NOT_YOURS: [u16; 2] = [1227, 1449];
 
 impl Script {
@@ -62,7 +66,7 @@ impl Script {
         tables.map(|(name, engine)| (name.as_str(), engine.as_str()))
     }
 
-    /// Statements that name the database that they were written for, where it is called otherwise now.
+    /// The statements that name the database for which they were written, if it gets another name now.
     fn bound<'a>(&'a self, database: &'a str) -> impl Iterator<Item = &'a Statement> {
         let is_bound = move |statement: &&Statement| {
             self.from != database && statement.kind != Kind::Database && statement.names(&self.from)
@@ -70,7 +74,7 @@ impl Script {
         self.statements.iter().filter(is_bound)
     }
 
-    /// What the user should know before it runs. An error where a table cannot be made under another name.
+    /// What the user should know before it runs. It is an error if a table cannot be made under another name.
     pub(super) fn notes(
         &self,
         database: &str,
@@ -102,20 +106,20 @@ impl Script {
             };
             notes.push(format!(
                 "{why} {}: what they are the DEFINER of belongs to the user of this restore where they are missing; \
-                 users.sql among the artifacts makes them, before",
+                 to keep it, load users.sql of the artifacts first",
                 missing.join(", ")
             ));
         }
         Ok(notes)
     }
 
-    /// The statement that makes the database under a name.
+    /// The statement that makes the database under this name.
     pub(super) fn database_as(&self, name: &str) -> Option<String> {
         let is_it = |statement: &&Statement| statement.kind == Kind::Database;
         Some(self.statements.iter().find(is_it)?.database_as(name))
     }
 
-    /// Whether some of it has run before.
+    /// Whether a part of it has run before.
     pub(super) fn has_begun(&self, record: &Record) -> bool {
         let begun = |at| record.begun.contains(&self.name_of(at));
         (0..self.statements.len()).any(begun)
@@ -125,8 +129,8 @@ impl Script {
         sha256(format!("{} {at}", self.name).as_bytes())
     }
 
-    /// Runs the statements of one kind that have not run. What the server refuses is tried once more, since it may need
-    /// what stands behind it, and then returned with its words.
+    /// Runs the statements of one kind that have not run. What the server refuses is tried once more, because it may need a
+    /// later statement, and is then returned with the server's message.
     pub(super) fn run(
         &self,
         inner: &Inner,
@@ -137,7 +141,7 @@ impl Script {
         let record = record::read(client, database)?;
         let there = accounts(client)?;
         client.query(&format!("USE {}", quoted(database)))?;
-        // A view has a stand-in, which is not made without it either.
+        // The stand-in of a view is not made without the view either.
         let bound: BTreeSet<&str> =
             self.bound(database).map(|statement| statement.what.as_str()).collect();
         let is_wanted = |(at, statement): &(usize, &Statement)| {
@@ -158,13 +162,13 @@ impl Script {
                 }
                 match self.run_one(inner, client, statement, there.as_ref()) {
                     Ok(()) => {}
-                    // A run that was killed has made it.
+                    // A run that was killed has made the object.
                     Err(CommandError::Server(error))
                         if was_begun && EXISTS.contains(&error.code) => {}
                     Err(CommandError::Server(error)) => {
                         refused.push(format!("{}: {error}", escaped(&statement.what)));
                         left.push((at, statement));
-                        // What was not made is nobody's.
+                        // It was not made, so an object of this name would be somebody else's.
                         client.query(&record::remove(database, Of::Begun, "", &name))?;
                         continue;
                     }
@@ -209,7 +213,7 @@ impl Script {
     }
 }
 
-/// An account in words for people.
+/// The text of an account for people.
 pub(super) fn shown(account: &Account) -> String {
     let Account { user, host } = account;
     let name = match host.as_str() {

@@ -1,5 +1,5 @@
-//! What a restore records in the database that it writes: a table of ours, whose rows are written in the transactions that
-//! they speak of. It goes when the restore is done. Blocks.
+//! The record of a restore, in the database that it writes into: a table of moveout. Each of its rows is written in the
+//! transaction that it describes. The table is dropped when the restore is done. Blocks.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -7,20 +7,21 @@ use crate::source::mysql::client::Client;
 use crate::source::mysql::errors::CommandError;
 use crate::source::mysql::select::{literal, quoted};
 use crate::target::Written;
+use crate::target::relational::written;
 
 /// The name of the table.
 pub(super) const TABLE: &str = "moveout_restore";
 
-/// What a row of it speaks of.
+/// What a row of the record describes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Of {
-    /// A table whose rows are the restore's.
+    /// A table whose rows this restore has written.
     Table,
-    /// A chunk that is there.
+    /// A chunk that was written.
     Chunk,
-    /// A chunk on its way into a table that cannot undo what was written: if it does not arrive, the table begins anew.
+    /// A chunk that is being written into a table without transactions. If it is interrupted, the table begins anew.
     Loose,
-    /// Definitions whose tables are there.
+    /// Definitions whose tables were made.
     Script,
     /// A statement that was begun.
     Begun,
@@ -41,12 +42,12 @@ impl Of {
     }
 }
 
-/// The table within a statement.
+/// The quoted name of the table.
 pub(super) fn table(database: &str) -> String {
     format!("{}.{}", quoted(database), quoted(TABLE))
 }
 
-/// Makes the table if it is not there. Names are told apart byte by byte: two tables may differ by case alone.
+/// Makes the table unless it exists. Its names are compared byte by byte, because two tables may differ only in case.
 pub(super) fn create(client: &mut Client, database: &str) -> Result<(), CommandError> {
     let sql = format!(
         "CREATE TABLE IF NOT EXISTS {} (kind VARCHAR(8) NOT NULL, place VARCHAR(64) NOT NULL, name VARCHAR(64) NOT NULL, \
@@ -82,21 +83,21 @@ pub(super) fn remove(database: &str, of: Of, place: &str, name: &str) -> String 
 /// What is recorded in a database.
 #[derive(Debug, Default)]
 pub(super) struct Record {
-    /// Tables whose rows are the restore's.
+    /// The tables whose rows this restore has written.
     pub(super) tables: BTreeSet<String>,
-    /// Each chunk that is there, with its table and its rows.
+    /// Each chunk that was written, with its table and the number of its rows.
     pub(super) chunks: HashMap<String, (String, u64)>,
-    /// Tables that begin anew.
+    /// The tables that begin anew.
     pub(super) loose: BTreeSet<String>,
-    /// Definitions whose tables are there.
+    /// The definitions whose tables were made.
     pub(super) scripts: BTreeSet<String>,
-    /// Statements that were begun.
+    /// The statements that were begun.
     pub(super) begun: BTreeSet<String>,
-    /// Statements that have run.
+    /// The statements that have run.
     pub(super) ran: BTreeSet<String>,
 }
 
-/// Reads it all.
+/// Reads the whole record.
 pub(super) fn read(client: &mut Client, database: &str) -> Result<Record, CommandError> {
     let sql = format!("SELECT kind, place, name, row_count FROM {}", table(database));
     let mut record = Record::default();
@@ -117,7 +118,7 @@ pub(super) fn read(client: &mut Client, database: &str) -> Result<Record, Comman
     Ok(record)
 }
 
-/// What became of a chunk that is there.
+/// The result of a chunk, if it was written.
 pub(super) fn chunk(
     client: &mut Client,
     database: &str,
@@ -133,7 +134,7 @@ pub(super) fn chunk(
     Ok(rows.map(written))
 }
 
-/// The statement that says how many rows a chunk has.
+/// The statement that records the number of rows of a chunk.
 pub(super) fn count(database: &str, (place, name): (&str, &str), rows: u64) -> String {
     format!(
         "UPDATE {} SET row_count = {rows} WHERE kind = 'chunk' AND place = {} AND name = {}",
@@ -143,16 +144,11 @@ pub(super) fn count(database: &str, (place, name): (&str, &str), rows: u64) -> S
     )
 }
 
-/// The statement that forgets all that was written into a table.
+/// The statement that forgets everything that was written into a table.
 pub(super) fn forget(database: &str, place: &str) -> String {
     format!(
         "DELETE FROM {} WHERE kind IN ('chunk', 'loose') AND place = {}",
         table(database),
         literal(place)
     )
-}
-
-/// No row of a chunk is rejected: it is there whole or not at all.
-pub(super) fn written(rows: u64) -> Written {
-    Written { rows, rejected: 0 }
 }

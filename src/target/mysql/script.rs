@@ -1,6 +1,6 @@
-//! PURE: cuts the script that an export has written for the `mysql` client into statements, and says of each what it makes
-//! and when. Nothing in a statement is changed but what stands at known places: the account in `DEFINER=`, and the name of
-//! the database that `CREATE DATABASE` makes.
+//! PURE: cuts the script that an export has written for the `mysql` client into statements, and tells what each of them makes
+//! and when. Only two parts of a statement are ever changed: the account in `DEFINER=`, and the name of the database in
+//! `CREATE DATABASE`.
 
 use crate::source::mysql::select::quoted;
 
@@ -13,15 +13,15 @@ pub(super) enum Kind {
     Table,
     /// A routine, a view or a trigger, or the position of a sequence.
     Program,
-    /// An event, which may run as soon as it is there.
+    /// An event, which may run as soon as it exists.
     Event,
 }
 
-/// An account as a statement names it.
+/// An account in a statement.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Account {
     pub(super) user: String,
-    /// Roles have none.
+    /// The host, which is empty for a role.
     pub(super) host: String,
 }
 
@@ -29,15 +29,15 @@ pub(super) struct Account {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Statement {
     pub(super) kind: Kind,
-    /// As it stands in the script.
+    /// The text in the script.
     pub(super) sql: String,
     /// What it makes, in words for people.
     pub(super) what: String,
     /// The name of the table that it makes, with its engine.
     pub(super) table: Option<(String, String)>,
-    /// Who is to run it, and where in the statement that stands.
+    /// The account in `DEFINER=`, and its place in the text.
     definer: Option<(Account, std::ops::Range<usize>)>,
-    /// The SQL mode and the time zone that decide what it means, as literals.
+    /// The SQL mode and the time zone that it needs, as literals.
     pub(super) mode: String,
     pub(super) zone: String,
 }
@@ -47,7 +47,7 @@ impl Statement {
         self.definer.as_ref().map(|(account, _)| account)
     }
 
-    /// The statement without the account that its object would belong to, so that it belongs to whoever runs it.
+    /// The statement without its `DEFINER=`, so that the object belongs to the user who runs it.
     pub(super) fn without_definer(&self) -> String {
         match &self.definer {
             Some((_, place)) => format!("{}{}", &self.sql[..place.start], &self.sql[place.end..]),
@@ -64,7 +64,7 @@ impl Statement {
         format!("CREATE DATABASE {} {}", quoted(name), rest.unwrap_or_default().trim())
     }
 
-    /// Whether it names something in a database, as in `DATABASE.TABLE`.
+    /// Whether it names something of a database, as in `DATABASE.TABLE`.
     pub(super) fn names(&self, database: &str) -> bool {
         let tokens: Vec<_> = Tokens(&self.sql).collect();
         tokens.windows(2).any(|pair| {
@@ -73,7 +73,7 @@ impl Statement {
                 Word::Plain(word) => *word == database,
                 Word::Other => false,
             };
-            // What stands behind another dot is a table or a column.
+            // A name behind another dot is a table or a column.
             is_it
                 && self.sql[pair[0].end..].trim_start().starts_with('.')
                 && !self.sql[..pair[0].start].trim_end().ends_with('.')
@@ -81,7 +81,7 @@ impl Statement {
     }
 }
 
-/// A word of a statement, with the places of its first byte and of what follows it.
+/// A word of a statement, with the positions of its first byte and of the byte behind it.
 struct Token<'a> {
     start: usize,
     end: usize,
@@ -96,7 +96,7 @@ enum Word<'a> {
     Other,
 }
 
-/// The words of a text from a place on. Comments are left out, but what only newer servers read is not.
+/// The words of a text from a position on. Comments are left out, except those that newer servers read as SQL.
 struct Lexer<'a> {
     text: &'a str,
     at: usize,
@@ -153,7 +153,7 @@ impl<'a> Iterator for Lexer<'a> {
     }
 }
 
-/// The length of what stands in the quotation marks that it begins with.
+/// The length of a quoted text, which begins with its quotation mark.
 fn enclosed(text: &[u8]) -> usize {
     let quote = text[0];
     let mut at = 1;
@@ -168,11 +168,11 @@ fn enclosed(text: &[u8]) -> usize {
     text.len()
 }
 
-/// What begins a program in the script, and what ends it.
+/// The lines before and after a program in the script.
 const BEGIN: &str = "DELIMITER ;;\n";
 const END: &str = ";;\nDELIMITER ;\n";
 
-/// Cuts the script. Settings of the session and `USE` are left out: whoever runs a statement makes them.
+/// Cuts the script. Settings of the session and `USE` are left out, because the caller sets them.
 pub(super) fn statements(script: &str) -> Vec<Statement> {
     let (mut found, mut rest) = (Vec::new(), script);
     let (mut mode, mut zone) = ("''", "'+00:00'");
@@ -274,7 +274,7 @@ fn engine(sql: &str) -> String {
     name.map(|token| sql[token.start..token.end].to_owned()).unwrap_or_default()
 }
 
-/// Reads `=USER@HOST` and the space behind it from a place on. Returns where it ends.
+/// Reads `=USER@HOST` and the space behind it from a position on. Returns where it ends.
 fn account(sql: &str, from: usize) -> Option<(Account, usize)> {
     let rest = sql[from..].trim_start().strip_prefix('=')?;
     let (user, mut end) = part(sql, sql.len() - rest.len())?;

@@ -2,31 +2,31 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::record::{self, Record};
 use super::script::Account;
-use crate::error::{Class, Error, Result};
+use crate::error::{Error, Result};
 use crate::model::TableId;
-use crate::source::mysql::client::Client;
+use crate::source::mysql::client::{Client, TextRow};
 use crate::source::mysql::errors::CommandError;
 use crate::source::mysql::select::{literal, quoted, table_name};
 use crate::source::mysql::session::Address;
 use crate::source::relational::cancel::CancelToken;
-use crate::source::relational::outside::Connected;
 use crate::target::Placed;
+use crate::target::relational::{self, Idle};
 
-/// The engines that undo what a transaction has written.
+/// The engines with transactions.
 const TRANSACTIONAL: [&str; 3] = ["InnoDB", "ROCKSDB", "TokuDB"];
 
-/// The engines whose tables show rows of other tables, or of other servers. To write into one would write there.
+/// The engines whose tables show rows of other tables or servers. Rows that are written into them are stored there.
 const ELSEWHERE: [&str; 5] = ["MRG_MyISAM", "FEDERATED", "CONNECT", "SPIDER", "S3"];
 
-/// What a session has besides the settings of an export. Foreign keys are looked at in the end; values that a CHECK would
-/// refuse were in the source, too.
+/// The settings of a session in addition to those of an export. Foreign keys are checked at the end. Values that a CHECK would
+/// refuse were also in the source.
 const SETTINGS: &str = "SET SESSION foreign_key_checks = 0, sql_auto_is_null = 0, sql_safe_updates = 0, autocommit = 1";
 
-/// Settings that not all servers have, or that not all users may change.
+/// Settings that some servers do not have, or that some users may not change.
 const IF_POSSIBLE: [&str; 4] = [
     "check_constraint_checks = 0",
     "sql_require_primary_key = 0",
@@ -37,17 +37,17 @@ const IF_POSSIBLE: [&str; 4] = [
 /// The server, and the connections that are not in use.
 pub(super) struct Inner {
     pub(super) address: Address,
-    /// The database that everything goes into, where the user names it.
+    /// The database that everything goes into, if the user names one.
     pub(super) into: Option<String>,
-    pub(super) idle: Mutex<Vec<Client>>,
-    /// Whether the server takes no `LOAD DATA LOCAL`.
+    pub(super) idle: Idle<Client>,
+    /// Whether the server refuses `LOAD DATA LOCAL`.
     pub(super) takes_no_files: AtomicBool,
-    /// The accounts that statements were taken from, since they are not there.
+    /// The missing accounts whose objects now belong to the user of the restore.
     pub(super) replaced: Mutex<BTreeSet<Account>>,
 }
 
 impl Inner {
-    /// A connection with our settings.
+    /// Opens a connection with these settings.
     pub(super) fn open(&self, cancel: &CancelToken) -> Result<Client> {
         let mut client = self.address.connect(cancel)?;
         let mut set_up = || {
@@ -64,25 +64,13 @@ impl Inner {
         Ok(client)
     }
 
-    /// Works with a connection, which is kept for the next one unless the work failed.
+    /// Works with a connection, which is kept for the next piece of work unless this one failed.
     pub(super) fn with<T>(
         &self,
         cancel: &CancelToken,
         work: impl FnOnce(&mut Client) -> Result<T, CommandError>,
     ) -> Result<T> {
-        let lock = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = lock().pop();
-        let mut client = kept.map_or_else(|| self.open(cancel), Ok)?;
-        let worked = cancel.watching(client.closer()?, || work(&mut client));
-        match worked.map_err(Error::from) {
-            Ok(done) => {
-                lock().push(client);
-                Ok(done)
-            }
-            // What is not as it was a moment ago will not be so by itself.
-            Err(error) if error.class() == Class::SchemaChanged => Err(error.for_good()),
-            Err(error) => Err(error),
-        }
+        self.idle.with("", cancel, || self.open(cancel), |client| work(client).map_err(told))
     }
 
     pub(super) fn describe(&self, cancel: &CancelToken) -> Result<String> {
@@ -95,45 +83,60 @@ impl Inner {
     }
 }
 
+/// The server's errors for a lack of room: on the disk, while a file is written, or in a table.
+const FULL: [u16; 3] = [1021, 1026, 1114];
+
+/// The server's errors for a lack of rights: to a table, to a column, or to an administrator's command.
+const DENIED: [u16; 3] = [1142, 1143, 1227];
+
+/// The error that tells what an error of the server means for a target.
+fn told(fault: CommandError) -> Error {
+    match fault {
+        CommandError::Server(error) if FULL.contains(&error.code) => relational::is_full(error),
+        CommandError::Server(error) if DENIED.contains(&error.code) => relational::is_denied(error),
+        other => other.into(),
+    }
+}
+
 /// What a database of the target has.
 #[derive(Debug, Default)]
 pub(super) struct Found {
-    /// Whether it is there.
+    /// Whether it exists.
     pub(super) exists: bool,
     /// Each table, with its engine.
     tables: HashMap<String, String>,
-    /// What a restore has recorded there.
+    /// The record of a restore, if there is one.
     pub(super) record: Option<Record>,
 }
 
 impl Found {
-    /// Whether a table is there.
+    /// Whether the database has a table.
     pub(super) fn has(&self, table: &TableId) -> bool {
         self.tables.contains_key(&table.table)
     }
 
-    /// The engine of a table that is there.
+    /// The engine of a table that exists.
     pub(super) fn engine(&self, table: &TableId) -> Option<&str> {
         self.tables.get(&table.table).map(String::as_str)
     }
 
-    /// Whether a table cannot undo what was written.
+    /// Whether a table has no transactions.
     pub(super) fn is_loose(&self, table: &TableId) -> bool {
         self.engine(table).is_some_and(|engine| is_loose(engine) && !is_elsewhere(engine))
     }
 }
 
-/// Whether an engine shows rows that are elsewhere.
+/// Whether the rows of an engine's tables are stored elsewhere.
 pub(super) fn is_elsewhere(engine: &str) -> bool {
     ELSEWHERE.iter().any(|known| known.eq_ignore_ascii_case(engine))
 }
 
-/// Whether an engine cannot undo what was written.
+/// Whether an engine has no transactions.
 pub(super) fn is_loose(engine: &str) -> bool {
     !TRANSACTIONAL.iter().any(|known| known.eq_ignore_ascii_case(engine))
 }
 
-/// Looks what a database has.
+/// Finds out what a database has.
 pub(super) fn look(client: &mut Client, database: &str) -> Result<Found, CommandError> {
     let mut found = Found { exists: databases(client)?.contains(database), ..Found::default() };
     if !found.exists {
@@ -145,7 +148,7 @@ pub(super) fn look(client: &mut Client, database: &str) -> Result<Found, Command
         literal(database)
     );
     for row in client.query(&sql)? {
-        // The comparison may fold case.
+        // The server may have compared the names without regard to case.
         if let Ok([Some(schema), Some(name), engine]) = <[_; 3]>::try_from(row)
             && schema == database
         {
@@ -158,33 +161,17 @@ pub(super) fn look(client: &mut Client, database: &str) -> Result<Found, Command
     Ok(found)
 }
 
-/// How many tables are asked at once for their first row.
-const AT_ONCE: usize = 50;
-
-/// Those of some tables of one database that are there and have rows.
+/// Which of these tables of a database exist and have rows.
 pub(super) fn occupied(
     client: &mut Client,
     found: &Found,
     tables: &[&Arc<Placed>],
 ) -> Result<BTreeSet<TableId>, CommandError> {
-    let has_rows =
-        |table: &&&Arc<Placed>| found.engine(&table.to).is_some_and(|engine| !is_elsewhere(engine));
-    let there: Vec<_> = tables.iter().filter(has_rows).collect();
-    let mut occupied = BTreeSet::new();
-    for some in there.chunks(AT_ONCE) {
-        let ask = |(number, table): (usize, &&&Arc<Placed>)| {
-            format!(
-                "SELECT {number} FROM DUAL WHERE EXISTS (SELECT 1 FROM {})",
-                table_name(&table.to)
-            )
-        };
-        let asked: Vec<String> = some.iter().enumerate().map(ask).collect();
-        for row in client.query(&asked.join(" UNION ALL "))?.into_iter().flatten().flatten() {
-            let table = row.parse::<usize>().ok().and_then(|number| some.get(number));
-            occupied.extend(table.map(|table| table.to.clone()));
-        }
-    }
-    Ok(occupied)
+    let may_have_rows =
+        |table: &&Arc<Placed>| found.engine(&table.to).is_some_and(|engine| !is_elsewhere(engine));
+    let tables: Vec<_> = tables.iter().copied().filter(may_have_rows).collect();
+    let numbers = |rows: Vec<TextRow>| rows.into_iter().flatten().flatten().collect();
+    relational::occupied(&tables, table_name, |sql| client.query(sql).map(numbers))
 }
 
 /// All databases that the user may see.
@@ -192,7 +179,7 @@ pub(super) fn databases(client: &mut Client) -> Result<HashSet<String>, CommandE
     Ok(client.query("SHOW DATABASES")?.into_iter().flatten().flatten().collect())
 }
 
-/// All accounts; `None` where the user may not see them.
+/// All accounts; `None` if the user may not see them.
 pub(super) fn accounts(client: &mut Client) -> Result<Option<BTreeSet<Account>>, CommandError> {
     let rows = match client.query("SELECT User, Host FROM mysql.user") {
         Ok(rows) => rows,
@@ -208,7 +195,7 @@ pub(super) fn accounts(client: &mut Client) -> Result<Option<BTreeSet<Account>>,
     Ok(Some(rows.into_iter().filter_map(account).collect()))
 }
 
-/// The rows of a table, those of its history included; `None` where they are elsewhere.
+/// The number of rows of a table, including those of its history; `None` if they are stored elsewhere.
 pub(super) fn count(client: &mut Client, table: &TableId) -> Result<Option<u64>, CommandError> {
     let kind = format!(
         "SELECT TABLE_TYPE, ENGINE FROM information_schema.TABLES WHERE TABLE_SCHEMA = BINARY {} AND TABLE_NAME = BINARY {}",
@@ -229,7 +216,8 @@ pub(super) fn count(client: &mut Client, table: &TableId) -> Result<Option<u64>,
     count.map(Some).ok_or_else(|| CommandError::nonsense("a count of rows"))
 }
 
-/// Rows of these databases whose foreign keys lead nowhere, a line a constraint: nothing has checked them.
+/// Counts the rows of these databases whose foreign keys refer to no row, because the server has not checked them. Returns a
+/// line for each constraint that has some.
 pub(super) fn orphans(
     client: &mut Client,
     databases: &BTreeSet<String>,
@@ -269,7 +257,7 @@ pub(super) fn orphans(
         match client.value_of_scan(&sql) {
             Ok(count) if count.as_deref() == Some("0") => {}
             Ok(count) => found.push(format!(
-                "{what}: {} rows name one that {parent} does not have; the server does not check this by itself",
+                "{what}: {} rows refer to a row that {parent} does not have; the server does not check this by itself",
                 count.unwrap_or_default()
             )),
             Err(CommandError::Server(error)) => found.push(format!("{what} could not be checked: {error}")),

@@ -1,26 +1,33 @@
-//! PURE: rows as `LOAD DATA` or `INSERT` takes them, exactly.
+//! PURE: writes rows for `LOAD DATA` or `INSERT`, so that each value is stored exactly.
 
 use arrow::array::{
     Array, ArrayRef, AsArray, BinaryArray, Date32Array, Decimal128Array, Float32Array,
     Float64Array, PrimitiveArray, StringArray, TimestampMicrosecondArray,
 };
+use arrow::buffer::NullBuffer;
 use arrow::datatypes::{
     ArrowPrimitiveType, DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int8Type,
     Int16Type, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType, UInt8Type, UInt16Type,
     UInt32Type, UInt64Type,
 };
 
-/// How the rows go.
+/// How rows are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Style {
-    /// As the lines of a file, whose fields end in tabs.
+    /// Rows are lines of a file, with tabs between the fields.
     Load,
-    /// As the lists of values of a statement.
+    /// Rows are lists of values in a statement.
     Insert,
 }
 
-/// The values of a column of a batch.
-pub(super) enum Values<'a> {
+/// The values of a column of a batch, and which of them are null.
+pub(super) struct Values<'a> {
+    nulls: Option<&'a NullBuffer>,
+    typed: Typed<'a>,
+}
+
+/// The values of a column by their type.
+enum Typed<'a> {
     I8(&'a PrimitiveArray<Int8Type>),
     I16(&'a PrimitiveArray<Int16Type>),
     I32(&'a PrimitiveArray<Int32Type>),
@@ -29,7 +36,7 @@ pub(super) enum Values<'a> {
     U16(&'a PrimitiveArray<UInt16Type>),
     U32(&'a PrimitiveArray<UInt32Type>),
     U64(&'a PrimitiveArray<UInt64Type>),
-    /// Years with so many digits: of fewer digits the server makes another year.
+    /// Years with this number of digits. From fewer digits the server would make another year.
     Year(&'a PrimitiveArray<Int16Type>, usize),
     F32(&'a Float32Array),
     F64(&'a Float64Array),
@@ -43,95 +50,86 @@ pub(super) enum Values<'a> {
 const DAY_MICROS: i64 = 86_400_000_000;
 
 impl<'a> Values<'a> {
-    /// The values of an array; `None` for a type that no column of MySQL becomes. `source_type` is the column's own.
+    /// The values of an array; `None` if no export of MySQL writes its type. `source_type` is the type of the column.
     pub(super) fn of(array: &'a ArrayRef, source_type: &str) -> Option<Self> {
         fn primitive<T: ArrowPrimitiveType>(array: &ArrayRef) -> &PrimitiveArray<T> {
             array.as_primitive::<T>()
         }
-        Some(match array.data_type() {
+        let typed = match array.data_type() {
             DataType::Int16 if source_type.starts_with("year(2)") => {
-                Self::Year(primitive(array), 2)
+                Typed::Year(primitive(array), 2)
             }
-            DataType::Int16 if source_type.starts_with("year") => Self::Year(primitive(array), 4),
-            DataType::Int8 => Self::I8(primitive(array)),
-            DataType::Int16 => Self::I16(primitive(array)),
-            DataType::Int32 => Self::I32(primitive(array)),
-            DataType::Int64 => Self::I64(primitive(array)),
-            DataType::UInt8 => Self::U8(primitive(array)),
-            DataType::UInt16 => Self::U16(primitive(array)),
-            DataType::UInt32 => Self::U32(primitive(array)),
-            DataType::UInt64 => Self::U64(primitive(array)),
-            DataType::Float32 => Self::F32(primitive::<Float32Type>(array)),
-            DataType::Float64 => Self::F64(primitive::<Float64Type>(array)),
+            DataType::Int16 if source_type.starts_with("year") => Typed::Year(primitive(array), 4),
+            DataType::Int8 => Typed::I8(primitive(array)),
+            DataType::Int16 => Typed::I16(primitive(array)),
+            DataType::Int32 => Typed::I32(primitive(array)),
+            DataType::Int64 => Typed::I64(primitive(array)),
+            DataType::UInt8 => Typed::U8(primitive(array)),
+            DataType::UInt16 => Typed::U16(primitive(array)),
+            DataType::UInt32 => Typed::U32(primitive(array)),
+            DataType::UInt64 => Typed::U64(primitive(array)),
+            DataType::Float32 => Typed::F32(primitive::<Float32Type>(array)),
+            DataType::Float64 => Typed::F64(primitive::<Float64Type>(array)),
             DataType::Decimal128(_, scale) => {
-                Self::Decimal(primitive::<Decimal128Type>(array), usize::try_from(*scale).ok()?)
+                Typed::Decimal(primitive::<Decimal128Type>(array), usize::try_from(*scale).ok()?)
             }
-            DataType::Date32 => Self::Date(primitive::<Date32Type>(array)),
+            DataType::Date32 => Typed::Date(primitive::<Date32Type>(array)),
             DataType::Timestamp(TimeUnit::Microsecond, _) => {
-                Self::Timestamp(primitive::<TimestampMicrosecondType>(array))
+                Typed::Timestamp(primitive::<TimestampMicrosecondType>(array))
             }
-            DataType::Utf8 => Self::Text(array.as_string()),
-            DataType::Binary => Self::Bytes(array.as_binary()),
+            DataType::Utf8 => Typed::Text(array.as_string()),
+            DataType::Binary => Typed::Bytes(array.as_binary()),
             _ => return None,
-        })
+        };
+        Some(Self { nulls: array.nulls(), typed })
     }
 
-    fn array(&self) -> &dyn Array {
-        match self {
-            Self::I8(values) => values,
-            Self::I16(values) | Self::Year(values, _) => values,
-            Self::I32(values) => values,
-            Self::I64(values) => values,
-            Self::U8(values) => values,
-            Self::U16(values) => values,
-            Self::U32(values) => values,
-            Self::U64(values) => values,
-            Self::F32(values) => values,
-            Self::F64(values) => values,
-            Self::Decimal(values, _) => values,
-            Self::Date(values) => values,
-            Self::Timestamp(values) => values,
-            Self::Text(values) => values,
-            Self::Bytes(values) => values,
-        }
+    fn is_null(&self, row: usize) -> bool {
+        self.nulls.is_some_and(|nulls| nulls.is_null(row))
     }
 
-    /// Whether a value is a text of no length.
+    /// Whether the values are bytes, and not text.
+    pub(super) fn are_bytes(&self) -> bool {
+        matches!(self.typed, Typed::Bytes(_))
+    }
+
+    /// Whether a value is an empty text.
     pub(super) fn is_blank(&self, row: usize) -> bool {
-        matches!(self, Self::Text(values) if values.is_valid(row) && values.value(row).is_empty())
+        let is_empty = matches!(self.typed, Typed::Text(values) if values.value(row).is_empty());
+        is_empty && !self.is_null(row)
     }
 
     fn push(&self, row: usize, style: Style, out: &mut Vec<u8>) {
-        if self.array().is_null(row) {
+        if self.is_null(row) {
             let null: &[u8] = if style == Style::Load { b"\\N" } else { b"NULL" };
             return out.extend_from_slice(null);
         }
-        match self {
-            Self::I8(values) => integer(values.value(row), out),
-            Self::I16(values) => integer(values.value(row), out),
-            Self::I32(values) => integer(values.value(row), out),
-            Self::I64(values) => integer(values.value(row), out),
-            Self::U8(values) => integer(values.value(row), out),
-            Self::U16(values) => integer(values.value(row), out),
-            Self::U32(values) => integer(values.value(row), out),
-            Self::U64(values) => integer(values.value(row), out),
-            Self::Decimal(values, scale) => decimal(values.value(row), *scale, out),
-            Self::Text(values) => text(values.value(row).as_bytes(), style, out),
-            Self::Bytes(values) => hex(values.value(row), style, out),
-            // As texts: the number `-0.0` in a statement loses its sign.
-            Self::Year(values, width) => quoted(style, out, |out| {
+        match &self.typed {
+            Typed::I8(values) => integer(values.value(row), out),
+            Typed::I16(values) => integer(values.value(row), out),
+            Typed::I32(values) => integer(values.value(row), out),
+            Typed::I64(values) => integer(values.value(row), out),
+            Typed::U8(values) => integer(values.value(row), out),
+            Typed::U16(values) => integer(values.value(row), out),
+            Typed::U32(values) => integer(values.value(row), out),
+            Typed::U64(values) => integer(values.value(row), out),
+            Typed::Decimal(values, scale) => decimal(values.value(row), *scale, out),
+            Typed::Text(values) => text(values.value(row).as_bytes(), style, out),
+            Typed::Bytes(values) => hex(values.value(row), style, out),
+            // Floats are quoted in a statement, because the number `-0.0` would lose its sign.
+            Typed::Year(values, width) => quoted(style, out, |out| {
                 padded(values.value(row).unsigned_abs().into(), *width, out);
             }),
-            // The server rounds the double once, to the float that it is.
-            Self::F32(values) => quoted(style, out, |out| double(values.value(row).into(), out)),
-            Self::F64(values) => quoted(style, out, |out| double(values.value(row), out)),
-            Self::Date(values) => quoted(style, out, |out| date(values.value(row).into(), out)),
-            Self::Timestamp(values) => quoted(style, out, |out| time(values.value(row), out)),
+            // The server rounds the double once, and gets the same float.
+            Typed::F32(values) => quoted(style, out, |out| double(values.value(row).into(), out)),
+            Typed::F64(values) => quoted(style, out, |out| double(values.value(row), out)),
+            Typed::Date(values) => quoted(style, out, |out| date(values.value(row).into(), out)),
+            Typed::Timestamp(values) => quoted(style, out, |out| time(values.value(row), out)),
         }
     }
 }
 
-/// Appends a row, with what ends it.
+/// Appends a row and its end.
 pub(super) fn row(values: &[Values<'_>], at: usize, style: Style, out: &mut Vec<u8>) {
     if style == Style::Insert {
         out.push(b'(');

@@ -1,10 +1,10 @@
-//! Writes the rows of a chunk in one transaction with its record: by `LOAD DATA LOCAL INFILE`, whose file is made in memory,
-//! or by `INSERT` where the server takes no such files. Blocks.
+//! Writes the rows of a chunk and its record in one transaction: by `LOAD DATA LOCAL INFILE` with a file that is made in
+//! memory, or by `INSERT` if the server does not allow that. Blocks.
 
 use std::sync::atomic::Ordering;
 
 use arrow::array::RecordBatch;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::record::{self, Of};
 use super::server::{Inner, is_elsewhere, is_loose};
@@ -15,33 +15,33 @@ use crate::source::mysql::client::{Client, Taken};
 use crate::source::mysql::errors::CommandError;
 use crate::source::mysql::select::{literal, quoted, table_name};
 use crate::source::relational::cancel::CancelToken;
+use crate::target::relational::{AllRead, written};
 use crate::target::{ChunkOut, Written};
 use crate::text::printable;
 
-/// Rows that go to the server at once, in bytes.
+/// The bytes of rows that are sent to the server at once.
 const PIECE_BYTES: usize = 1 << 18;
 
-/// A statement of more bytes is sent only for a single row.
+/// The most bytes of a statement, unless a single row needs more.
 const STATEMENT_BYTES: usize = 1 << 20;
 
-/// The server takes no files: it is not allowed (MySQL, MariaDB, older versions of both).
+/// The errors of a server that does not allow `LOAD DATA LOCAL` (MySQL, MariaDB, older versions of both).
 const NO_FILES: [u16; 3] = [3948, 4166, 1148];
 
-/// How the rows of a chunk go into a table.
+/// How the rows of a chunk are written into a table.
 struct Layout<'a> {
     table: &'a TableId,
-    /// Each column that is sent, by its place in the batches, and whether a text of no length in it is a value that the
-    /// server warns of.
+    /// Each column that is sent: its position in the batches, and whether the server warns of an empty text in it.
     columns: Vec<(usize, &'a Column, bool)>,
     /// Settings of the session that its values need.
     settings: String,
     is_loose: bool,
-    /// What the server takes in one packet.
+    /// The size of the largest packet that the server takes.
     packet_bytes: usize,
 }
 
 impl<'a> Layout<'a> {
-    /// Compares the columns of a chunk with those of the table as it is there.
+    /// Compares the columns of a chunk with those of the table in the target.
     fn ask(
         client: &mut Client,
         table: &'a TableId,
@@ -54,7 +54,7 @@ impl<'a> Layout<'a> {
         );
         let mut there = std::collections::HashMap::new();
         for row in client.query(&sql)? {
-            // The comparison may fold case.
+            // The server may have compared the names without regard to case.
             if let Ok([Some(schema), Some(of), Some(name), expression]) = <[_; 4]>::try_from(row)
                 && (&schema, &of) == (&table.database, &table.table)
             {
@@ -71,7 +71,7 @@ impl<'a> Layout<'a> {
         let (mut sent, mut has_history, mut has_odd_dates) = (Vec::new(), false, false);
         for (at, column) in columns.iter().enumerate() {
             match there.get(&column.key).map(|expression| expression.to_uppercase()) {
-                // The two columns that say when a row was current.
+                // These are the two columns that tell when a row was current.
                 Some(expression) if matches!(expression.as_str(), "ROW START" | "ROW END") => {
                     has_history = true;
                 }
@@ -79,7 +79,7 @@ impl<'a> Layout<'a> {
                     has_history = true;
                 }
                 Some(expression) if expression.is_empty() => {}
-                // The server makes it.
+                // The server computes this column.
                 Some(_) => continue,
                 None => {
                     return Err(CommandError::Stopped(
@@ -116,7 +116,7 @@ impl<'a> Layout<'a> {
         self.columns.iter().map(|(_, column, _)| quoted(&column.key)).collect()
     }
 
-    /// The statement that asks for a file. Bytes go in hexadecimal, since all else is text in UTF-8.
+    /// The statement that asks for a file. Bytes are sent in hexadecimal, because everything else is text in UTF-8.
     fn load(&self, are_bytes: &[bool]) -> String {
         let (mut columns, mut sets) = (Vec::new(), Vec::new());
         for ((number, name), is_bytes) in self.names().into_iter().enumerate().zip(are_bytes) {
@@ -137,7 +137,7 @@ impl<'a> Layout<'a> {
         )
     }
 
-    /// The statement that the lists of values follow. `IGNORE` gives warnings for errors, as for a file.
+    /// The statement before the lists of values. With `IGNORE`, errors become warnings, as they do for a file.
     fn insert(&self) -> Vec<u8> {
         let names = self.names().join(", ");
         format!("INSERT IGNORE INTO {} ({names}) VALUES ", table_name(self.table)).into_bytes()
@@ -158,26 +158,26 @@ impl<'a> Layout<'a> {
     }
 }
 
-/// Whether a type is an ENUM that has no member of no length: a source that was not strict has such values all the same.
+/// Whether a type is an ENUM without an empty member. A source that was not strict may still have empty values in it.
 fn is_enum_without_blank(source_type: &str) -> bool {
     let Some(members) = source_type.strip_prefix("enum(") else { return false };
     let members = members.replace("''", "\0"); // a quotation mark, or a member of no length
     !members.split(',').any(|member| member.trim_end_matches(')') == "\0")
 }
 
-/// The rows of a chunk, a piece at a time.
+/// The rows of a chunk, piece by piece.
 struct Feed<'a> {
     layout: &'a Layout<'a>,
     rows: mpsc::Receiver<RecordBatch>,
-    /// The present batch, and the row of it that comes next.
+    /// The present batch, and its next row.
     batch: Option<(RecordBatch, usize)>,
     sent: u64,
-    /// Warnings that these rows bring, and that mean no change.
+    /// The number of warnings that these rows cause although their values are not changed.
     warnings: u64,
 }
 
 impl Feed<'_> {
-    /// Gets the next batch where the present one is through. Returns whether there is one.
+    /// Gets the next batch if the present one is finished. Returns whether there are more rows.
     fn is_there(&mut self) -> bool {
         while self.batch.as_ref().is_none_or(|(batch, at)| *at >= batch.num_rows()) {
             match self.rows.blocking_recv() {
@@ -188,7 +188,7 @@ impl Feed<'_> {
         true
     }
 
-    /// Passes each row to `push` until that has enough, or the batch ends.
+    /// Passes each row to `push` until it returns `false` or the batch ends.
     fn each(&mut self, mut push: impl FnMut(&[Values<'_>], usize) -> bool) -> Result<()> {
         if let Some((batch, at)) = &mut self.batch {
             let values = self.layout.values(batch)?;
@@ -207,7 +207,7 @@ impl Feed<'_> {
         Ok(())
     }
 
-    /// The lines of a file until it has enough; `false` where there are no more.
+    /// Appends lines until there are enough of them. Returns `false` if there are no more.
     fn lines(&mut self, out: &mut Vec<u8>) -> Result<bool> {
         while out.len() < PIECE_BYTES {
             if !self.is_there() {
@@ -221,18 +221,18 @@ impl Feed<'_> {
         Ok(true)
     }
 
-    /// Waits for the rows to end without sending them.
+    /// Waits for the end of the rows without sending them.
     fn drain(mut self) {
         while self.rows.blocking_recv().is_some() {}
     }
 }
 
-/// Writes a chunk, if `may_commit` says at the end that all its rows were read.
+/// Writes a chunk and its record, and commits them if all rows of the chunk could be read.
 pub(super) fn write(
     inner: &Inner,
     chunk: &ChunkOut,
     rows: mpsc::Receiver<RecordBatch>,
-    may_commit: oneshot::Receiver<bool>,
+    all_read: AllRead,
     cancel: &CancelToken,
 ) -> Result<Written> {
     let mut loose = false;
@@ -242,8 +242,8 @@ pub(super) fn write(
         client.query(&layout.settings)?;
         let feed = Feed { layout: &layout, rows, batch: None, sent: 0, warnings: 0 };
         let written = match layout.is_loose {
-            true => write_loose(inner, client, chunk, feed, may_commit),
-            false => write_at_once(inner, client, chunk, feed, may_commit),
+            true => write_loose(inner, client, chunk, feed, all_read),
+            false => write_at_once(inner, client, chunk, feed, all_read),
         };
         if matches!(written, Err(CommandError::Server(_) | CommandError::Stopped(_))) {
             client.query("ROLLBACK")?;
@@ -251,7 +251,7 @@ pub(super) fn write(
         written
     });
     written.map_err(|error| match error.class() {
-        // It must begin anew, and the run is over with it.
+        // The table must begin anew, which only the next run does.
         _ if loose => {
             let again = Error::incomplete(error.to_string()).hint(format!(
                 "the engine of {} undoes nothing: run the same command again, and the table begins anew",
@@ -266,17 +266,17 @@ pub(super) fn write(
     })
 }
 
-/// ER_DUP_ENTRY: the key is there.
+/// ER_DUP_ENTRY: the table already has this key.
 const DUPLICATE: u16 = 1062;
 
-/// Writes a chunk and its record in one transaction. The record comes first: it waits for an earlier attempt whose end
-/// is not known yet.
+/// Writes a chunk and its record in one transaction. The record is written first, so that it waits for an earlier attempt
+/// whose end is not known yet.
 fn write_at_once(
     inner: &Inner,
     client: &mut Client,
     chunk: &ChunkOut,
     mut feed: Feed<'_>,
-    may_commit: oneshot::Receiver<bool>,
+    all_read: AllRead,
 ) -> Result<Written, CommandError> {
     let TableId { database, table, .. } = &chunk.table.to;
     let place = (table.as_str(), chunk.name.as_str());
@@ -291,39 +291,32 @@ fn write_at_once(
         recorded => recorded?,
     };
     let sent = send(inner, client, &mut feed)?;
-    may_end(may_commit)?;
+    all_read.wait().map_err(CommandError::Stopped)?;
     client.query(&record::count(database, place, sent))?;
     client.query("COMMIT")?;
-    Ok(record::written(sent))
+    Ok(written(sent))
 }
 
-/// Writes a chunk into a table that undoes nothing. It is recorded before that it is on its way.
+/// Writes a chunk into a table without transactions. Before, the record says that the chunk is being written.
 fn write_loose(
     inner: &Inner,
     client: &mut Client,
     chunk: &ChunkOut,
     mut feed: Feed<'_>,
-    may_commit: oneshot::Receiver<bool>,
+    all_read: AllRead,
 ) -> Result<Written, CommandError> {
     let TableId { database, table, .. } = &chunk.table.to;
     client.query(&record::add(database, Of::Loose, table, &chunk.name, 0))?;
     let sent = send(inner, client, &mut feed)?;
-    may_end(may_commit)?;
+    all_read.wait().map_err(CommandError::Stopped)?;
     client.query("START TRANSACTION")?;
     client.query(&record::add(database, Of::Chunk, table, &chunk.name, sent))?;
     client.query(&record::remove(database, Of::Loose, table, &chunk.name))?;
     client.query("COMMIT")?;
-    Ok(record::written(sent))
+    Ok(written(sent))
 }
 
-fn may_end(may_commit: oneshot::Receiver<bool>) -> Result<(), CommandError> {
-    match may_commit.blocking_recv() {
-        Ok(true) => Ok(()),
-        _ => Err(CommandError::Stopped(Error::stop("not all rows could be read"))),
-    }
-}
-
-/// Sends all rows, by the way that the server takes. Returns how many there were.
+/// Sends all rows in the way that the server allows. Returns their number.
 fn send(inner: &Inner, client: &mut Client, feed: &mut Feed<'_>) -> Result<u64, CommandError> {
     let layout = feed.layout;
     if !feed.is_there() {
@@ -334,8 +327,7 @@ fn send(inner: &Inner, client: &mut Client, feed: &mut Feed<'_>) -> Result<u64, 
             Some((batch, _)) => layout.values(batch).map_err(CommandError::Stopped)?,
             None => Vec::new(),
         };
-        let are_bytes: Vec<bool> =
-            are_bytes.iter().map(|values| matches!(values, Values::Bytes(_))).collect();
+        let are_bytes: Vec<bool> = are_bytes.iter().map(Values::are_bytes).collect();
         let packet_bytes = layout.packet_bytes.min(PIECE_BYTES);
         match client.load(&layout.load(&are_bytes), packet_bytes, |out| feed.lines(out)) {
             Ok(taken) => {
@@ -390,7 +382,7 @@ fn insert(
     check(client, taken, rows, warnings)
 }
 
-/// What the server refuses of the rows it will refuse again.
+/// An error of the values themselves is not tried again.
 fn refused(fault: CommandError) -> CommandError {
     match fault {
         CommandError::Server(error)
@@ -402,10 +394,10 @@ fn refused(fault: CommandError) -> CommandError {
     }
 }
 
-/// The server has taken the rows as they were sent: it turns what it refuses of a file into warnings.
+/// Checks that the server has stored the rows unchanged. It turns errors in a file into warnings.
 fn check(client: &mut Client, taken: Taken, sent: u64, expected: u64) -> Result<(), CommandError> {
     let Taken { rows, read, lost, warnings } = taken;
-    // The number ends at 65535.
+    // The server counts up to 65535 warnings.
     let is_expected = u64::from(warnings) == expected && warnings < u16::MAX;
     if rows == sent && lost == 0 && is_expected && read.is_none_or(|read| read == sent) {
         return Ok(());

@@ -1,6 +1,6 @@
-//! Runs the definitions of an archive: those that rows need in one transaction before them, the others after them, each with
-//! its record. A statement that cannot run yet is tried again later: both kinds of scripts that an archive may have were
-//! made to be loaded whole. Blocks.
+//! Runs the definitions of an archive. Those that the rows need run in one transaction before the rows; the others run after
+//! the rows, each in a transaction with its record. A statement that cannot run yet is tried again later, because both kinds
+//! of scripts that an archive may have were written to be loaded as a whole. Blocks.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -13,6 +13,7 @@ use crate::hash::sha256;
 use crate::source::postgres::catalog::text;
 use crate::source::postgres::connection::Connection;
 use crate::source::postgres::names::text_of;
+use crate::target::relational::origins;
 use crate::target::{Plan, Settled};
 use crate::text::printable;
 
@@ -23,24 +24,24 @@ pub(super) struct Script {
     statements: Vec<Statement>,
 }
 
-/// A file of the archive that is of a source.
+/// An artifact of a source.
 pub(super) fn artifact<'a>(plan: &'a Plan, source: &str, name: &str) -> Option<&'a [u8]> {
     plan.artifacts.get(&(segment(source), name.to_owned())).map(|content| &content[..])
 }
 
 /// The databases of the archive whose tables go into a database of the target, each with its definitions where the archive
 /// has them.
-pub(super) fn scripts(plan: &Plan, database: &str) -> Vec<(String, String, Option<Script>)> {
-    let tables = plan.tables.iter().filter(|table| table.to.database == database);
-    let from: BTreeSet<(&str, &str)> =
-        tables.map(|table| (table.from.source.as_str(), table.from.database.as_str())).collect();
-    let script = |(source, database): (&str, &str)| {
+pub(super) fn scripts<'a>(
+    plan: &'a Plan,
+    database: &str,
+) -> Vec<(&'a str, &'a str, Option<Script>)> {
+    let script = |(source, database): (&'a str, &'a str)| {
         let file = format!("ddl/{}.sql", segment(database));
         let found = artifact(plan, source, &file)
             .map(|sql| Script { name: sha256(sql), statements: statements(&text_of(sql)) });
-        (source.to_owned(), database.to_owned(), found)
+        (source, database, found)
     };
-    from.into_iter().map(script).collect()
+    origins(plan, database).into_iter().map(script).collect()
 }
 
 impl Script {
@@ -50,7 +51,7 @@ impl Script {
         (roles, self.statements.iter().filter_map(Statement::extension).collect())
     }
 
-    /// The statements that name no role which is missing, each with its number.
+    /// The statements that name no missing role, each with its number.
     fn of<'a>(
         &'a self,
         roles: &'a HashSet<String>,
@@ -59,7 +60,7 @@ impl Script {
         statements.filter(|(_, one)| one.roles().iter().all(|role| roles.contains(*role)))
     }
 
-    /// Runs in the present transaction what rows need. What cannot run yet is returned, with the server's words.
+    /// Runs in the present transaction what the rows need. Returns what cannot run yet, with the server's message.
     pub(super) fn before(
         &self,
         connection: &mut Connection,
@@ -90,7 +91,7 @@ impl Script {
         Ok(waiting)
     }
 
-    /// Runs what comes after the rows and has not run. Each statement has a transaction of its own, with its record.
+    /// Runs what comes after the rows, unless it has already run. Each statement runs in its own transaction with its record.
     pub(super) fn after(
         &self,
         connection: &mut Connection,
@@ -116,7 +117,7 @@ impl Script {
                 failed.push((at, statement));
             }
         }
-        // Some of them need another that stands behind them.
+        // Some of them need a statement that comes later in the script.
         for (at, statement) in failed {
             let Err(error) = self.run(connection, at, &statement.sql) else { continue };
             let is_violated = connection.was_refused_by(FOREIGN_KEY) && statement.is_foreign_key();
@@ -126,8 +127,7 @@ impl Script {
                 let unchecked = format!("{} NOT VALID", statement.sql);
                 if self.run(connection, at, &unchecked).is_ok() {
                     settled.notes.push(format!(
-                        "the rows that are there do not fit a foreign key, which was made without checking them \
-                         (NOT VALID): {what}: {why}"
+                        "the rows do not satisfy a foreign key, which was made without checking them (NOT VALID): {what}: {why}"
                     ));
                     continue;
                 }
@@ -142,7 +142,7 @@ impl Script {
         Ok(())
     }
 
-    /// Runs what comes when all is done, in the present transaction. Returns what could not run.
+    /// Runs in the present transaction what comes when everything else is done. Returns what could not run.
     pub(super) fn last(
         &self,
         connection: &mut Connection,
@@ -202,9 +202,9 @@ impl Script {
     }
 }
 
-/// A schema of this name is there.
+/// The server already has a schema of this name.
 const SCHEMA_EXISTS: &str = "42P06";
-/// A row names another that is not there.
+/// A row refers to a row that does not exist.
 const FOREIGN_KEY: &str = "23503";
 /// The server has no room for more locks in a transaction.
 const OUT_OF_MEMORY: &str = "53200";
@@ -213,9 +213,10 @@ fn is_full(connection: &Connection) -> bool {
     connection.was_refused_by(OUT_OF_MEMORY)
 }
 
-/// Ends the transaction of a statement that the server has refused; returns its words. Any other error stays one.
+/// Ends the transaction of a statement that the server has refused, and returns the server's message. Any other error is
+/// returned as an error.
 fn keep_refused(connection: &mut Connection, error: Error) -> Result<String> {
-    if !connection.was_refused() {
+    if !connection.was_refused() || connection.lacks_room() {
         return Err(error);
     }
     connection.query("ROLLBACK")?;
@@ -228,7 +229,7 @@ fn first_line(sql: &str) -> String {
     printable(&shown)
 }
 
-/// The values of sequences, as the artifacts have them. Returns what differs.
+/// Gives the sequences the values that the artifacts record. Returns what is different afterwards.
 pub(super) fn set_sequences(
     connection: &mut Connection,
     plan: &Plan,
@@ -243,7 +244,7 @@ pub(super) fn set_sequences(
         let quoted = place_of(&schema, name);
         let Some(value) = sequence["last_value"].as_i64() else {
             differences.push(format!(
-                "the archive has no value of the sequence {quoted}, which the user of the export could not read"
+                "the archive has no value of the sequence {quoted}, because the user of the export could not read it"
             ));
             continue;
         };
@@ -271,7 +272,7 @@ pub(super) fn set_sequences(
     Ok(differences)
 }
 
-/// The objects of a list of the artifacts that are of a database.
+/// The objects of a database in one of the artifacts that are lists.
 pub(super) fn rows_of(
     plan: &Plan,
     source: &str,
@@ -284,7 +285,7 @@ pub(super) fn rows_of(
     Ok(rows.into_iter().filter(|row| row["database"] == database).collect())
 }
 
-/// The relations of a database that the artifacts know, with what they are.
+/// The relations of a database that the artifacts list: their kind, and whether they are populated.
 pub(super) fn kinds(
     plan: &Plan,
     source: &str,

@@ -1,4 +1,4 @@
-//! Large objects: they keep their numbers, and their pages lie where they lay. Blocks.
+//! Large objects keep their numbers, and their pages keep their positions. Blocks.
 
 use std::collections::HashSet;
 
@@ -16,13 +16,13 @@ use crate::target::{Plan, Settled};
 
 /// The bytes of a page.
 const PAGE: i64 = 2048;
-/// How many statements are sent at once.
+/// The number of calls in one statement.
 const AT_ONCE: usize = 200;
 
-/// Makes the objects, empty, in the present transaction.
+/// Makes empty objects in the present transaction.
 pub(super) fn create(connection: &mut Connection, plan: &Plan, of: &TableId) -> Result<()> {
     if !connection.query("SELECT FROM pg_largeobject_metadata LIMIT 1")?.is_empty() {
-        return Ok(()); // an earlier run has made them, since nobody else's may be there
+        return Ok(()); // an earlier run has made them, because a target with other objects is refused
     }
     let rows = rows_of(plan, &of.source, "large-objects.json", &of.database)?;
     let numbers: Vec<i64> = rows.iter().filter_map(|row| row["oid"].as_i64()).collect();
@@ -33,7 +33,7 @@ pub(super) fn create(connection: &mut Connection, plan: &Plan, of: &TableId) -> 
     Ok(())
 }
 
-/// Writes pages. Returns how many.
+/// Writes pages, and returns their number.
 pub(super) fn write(
     connection: &mut Connection,
     columns: &[Column],
@@ -68,7 +68,7 @@ pub(super) fn write(
     Ok(written)
 }
 
-/// Gives each object its owner and its comment. Rights on them are named, and not granted.
+/// Gives each object its owner and its comment. Rights on the objects are noted and not granted.
 pub(super) fn describe(
     connection: &mut Connection,
     plan: &Plan,

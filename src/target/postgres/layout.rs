@@ -1,5 +1,5 @@
-//! How the columns of a chunk become those of a table that is there: which of them COPY names, and in which form. Formats do
-//! not mix in one COPY, so that one column without a binary form makes all of them text.
+//! Decides how the columns of a chunk are written into a table of the target: which of them COPY names, and in which format.
+//! One COPY has one format, so a single column without a binary form makes all of them text.
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::DataType;
@@ -22,15 +22,15 @@ pub(super) struct Attribute {
     is_generated: bool,
     is_enum: bool,
     is_bytea: bool,
-    /// Whether it may be null although its domain forbids nulls, which a subquery can store and COPY cannot.
+    /// Whether it may hold nulls although its domain forbids them. A subquery can store such nulls, and COPY cannot.
     evades: bool,
-    /// The type without its digits or lengths, which the table checks.
+    /// The type without its precision or length, which the table itself checks.
     type_name: String,
-    /// What stands between the elements of an array.
+    /// The separator of the elements of an array.
     sign: char,
 }
 
-/// The columns of a table; none where it is not there.
+/// The columns of a table, or none if there is no such table.
 pub(super) fn attributes(connection: &mut Connection, table: &TableId) -> Result<Vec<Attribute>> {
     let rows = connection.query(&format!(
         "SELECT a.attname, a.atttypid, a.atttypmod, a.attgenerated <> '', t.typtype = 'e', \
@@ -57,13 +57,13 @@ pub(super) fn attributes(connection: &mut Connection, table: &TableId) -> Result
     Ok(rows.iter().map(attribute).collect())
 }
 
-/// A column on its way.
+/// A column that is sent.
 struct Field {
     /// Its name in the batches.
     name: String,
     form: Option<Form>,
     sign: char,
-    /// Whether bytes are a text as it is stored.
+    /// Whether its bytes are text in the encoding of the server.
     is_stored: bool,
 }
 
@@ -71,17 +71,17 @@ struct Field {
 pub(super) struct Layout {
     /// The statement that takes them.
     pub(super) statement: String,
-    /// Where it takes them into another table: what makes that before, and what moves the rows from there.
+    /// If rows are sent to a temporary table first: the statement that makes it, and the one that moves the rows on.
     pub(super) stage: Option<(String, String)>,
     fields: Vec<Field>,
     is_binary: bool,
 }
 
-/// The table that rows with nulls that their domain forbids are sent to.
+/// The temporary table for rows with nulls that a domain forbids.
 const STAGE: &str = "pg_temp.moveout_stage";
 
-/// Makes the table of texts, and moves the rows from there. A subquery without a row is null, and
-/// that is not checked.
+/// The statements that make the temporary table, whose columns are text, and move the rows on. The value of a subquery without
+/// a row is null, and the server does not check such a null against the domain.
 fn stage(table: &TableId, chosen: &[&Attribute]) -> Option<(String, String)> {
     if !chosen.iter().any(|attribute| attribute.evades) {
         return None;
@@ -108,7 +108,7 @@ fn stage(table: &TableId, chosen: &[&Attribute]) -> Option<(String, String)> {
     Some((create, moves))
 }
 
-/// What binary data begin with: <https://www.postgresql.org/docs/current/sql-copy.html>, "Binary Format".
+/// The beginning of binary data: <https://www.postgresql.org/docs/current/sql-copy.html>, "Binary Format".
 pub(super) const HEAD: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 
 impl Layout {
@@ -159,21 +159,21 @@ impl Layout {
         Ok(Self { statement, stage, fields, is_binary })
     }
 
-    /// Writes what comes before the rows.
+    /// Appends what comes before the rows.
     pub(super) fn head(&self, out: &mut Vec<u8>) {
         if self.is_binary {
             out.extend(HEAD);
         }
     }
 
-    /// Writes what comes after them.
+    /// Appends what comes after the rows.
     pub(super) fn tail(&self, out: &mut Vec<u8>) {
         if self.is_binary {
             out.extend((-1i16).to_be_bytes());
         }
     }
 
-    /// Writes the rows of a batch.
+    /// Appends the rows of a batch.
     pub(super) fn rows(&self, batch: &RecordBatch, out: &mut Vec<u8>) -> Result<()> {
         let mut columns = Vec::with_capacity(self.fields.len());
         for field in &self.fields {
@@ -182,7 +182,7 @@ impl Layout {
             columns.push(values.ok_or_else(|| {
                 let kind = array.map(|array| array.data_type().to_string()).unwrap_or_default();
                 Error::fail(format!(
-                    "no column of PostgreSQL is archived as {} is: {kind}",
+                    "the column {} is of the type {kind}, which cannot be written",
                     field.name.escape_debug()
                 ))
             })?);
@@ -190,9 +190,9 @@ impl Layout {
         if self.is_binary {
             let count = (self.fields.len() as i16).to_be_bytes();
             for row in 0..batch.num_rows() {
-                out.extend(count);
+                out.extend_from_slice(&count);
                 for (field, values) in self.fields.iter().zip(&columns) {
-                    // All have one, or it would not be binary.
+                    // Every field has a form, or the format would not be binary.
                     values.binary(row, field.form.as_ref().unwrap_or(&Form::Plain), out);
                 }
             }
@@ -218,7 +218,7 @@ impl Layout {
     }
 }
 
-/// Writes a value as the text format has it.
+/// Appends a value with the escapes of the text format.
 fn escaped(value: &[u8], out: &mut Vec<u8>) {
     for byte in value {
         match byte {

@@ -1,5 +1,5 @@
-//! What a restore records in the database that it writes: a schema of our own with one table, whose rows are written in the
-//! transactions that they speak of. It goes when the restore is done. Blocks.
+//! The record of a restore, in the database that it writes into: a schema of moveout with one table. Each of its rows is
+//! written in the transaction that it describes. The schema is dropped when the restore is done. Blocks.
 
 use std::collections::HashMap;
 
@@ -8,24 +8,25 @@ use crate::error::Result;
 use crate::source::postgres::catalog::text;
 use crate::source::postgres::connection::Connection;
 use crate::target::Written;
+use crate::target::relational::written;
 
-/// The schema, and its table.
+/// The name of the schema.
 pub(super) const SCHEMA: &str = "moveout_restore";
 
-/// What a row of it speaks of.
+/// What a row of the record describes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Of {
-    /// A table whose rows are the restore's.
+    /// A table whose rows this restore has written.
     Table,
-    /// A chunk that is there.
+    /// A chunk that was written.
     Chunk,
-    /// A script whose statements before the rows have run.
+    /// A script whose statements that come before the rows have run.
     Script,
-    /// A statement that could not run before the rows, and is tried again after them.
+    /// A statement that could not run before the rows and is tried again after them.
     Waits,
-    /// A statement after the rows that has run.
+    /// A statement that has run after the rows.
     Ran,
-    /// The whole restore, of all databases.
+    /// The whole restore of all databases.
     Done,
 }
 
@@ -42,7 +43,7 @@ impl Of {
     }
 }
 
-/// Makes the table if it is not there.
+/// Makes the record unless it exists.
 pub(super) fn create(connection: &mut Connection) -> Result<()> {
     let sql = format!(
         "CREATE SCHEMA IF NOT EXISTS {SCHEMA}; CREATE TABLE IF NOT EXISTS {SCHEMA}.record (of text NOT NULL, \
@@ -51,7 +52,7 @@ pub(super) fn create(connection: &mut Connection) -> Result<()> {
     connection.query(&sql).map(|_| ())
 }
 
-/// Whether it is there.
+/// Whether the record exists.
 pub(super) fn exists(connection: &mut Connection) -> Result<bool> {
     let rows = connection.query(&format!(
         "SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
@@ -72,7 +73,7 @@ pub(super) fn all(connection: &mut Connection, of: Of) -> Result<HashMap<String,
     Ok(rows.iter().map(|row| (text(row, 0), text(row, 1).parse().unwrap_or_default())).collect())
 }
 
-/// What became of a chunk, if it is there.
+/// The result of a chunk, if it was written.
 pub(super) fn chunk(connection: &mut Connection, name: &str) -> Result<Option<Written>> {
     let rows = connection.query(&format!(
         "SELECT rows FROM {SCHEMA}.record WHERE of = 'chunk' AND name = {}",
@@ -81,12 +82,16 @@ pub(super) fn chunk(connection: &mut Connection, name: &str) -> Result<Option<Wr
     Ok(rows.first().map(|row| written(text(row, 0).parse().unwrap_or_default())))
 }
 
-/// No row of a chunk is rejected: it is there whole or not at all.
-pub(super) fn written(rows: u64) -> Written {
-    Written { rows, rejected: 0 }
+/// Records that the whole restore is done, if there is a record. Returns whether there is one.
+pub(super) fn end(connection: &mut Connection) -> Result<bool> {
+    let is_there = exists(connection)?;
+    if is_there {
+        connection.query(&format!("{} ON CONFLICT DO NOTHING", add(Of::Done, "", 0)))?;
+    }
+    Ok(is_there)
 }
 
-/// The statement that removes it.
+/// The statement that drops the record.
 pub(super) fn remove() -> String {
     format!("DROP SCHEMA IF EXISTS {SCHEMA} CASCADE")
 }

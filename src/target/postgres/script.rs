@@ -1,31 +1,31 @@
-//! PURE: cuts a script for psql into statements, and says of each whether rows need it or it can wait until they are there.
-//! What a statement names is never changed.
+//! PURE: cuts a script for psql into statements, and decides for each statement whether the rows need it or it can wait for
+//! them. The names in a statement are never changed.
 
 /// When a statement runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum When {
-    /// A setting of the session, which the statements behind it need.
+    /// It is a setting of the session, which the following statements need.
     Setting,
-    /// Before the rows.
+    /// It runs before the rows.
     Before,
-    /// After them.
+    /// It runs after the rows.
     After,
-    /// When all is done, since it acts on every later definition.
+    /// It runs when everything else is done, because it acts on every later definition.
     Last,
 }
 
 /// A statement of a script.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Statement {
-    /// As it stands in the script, without the semicolon.
+    /// The text in the script, without the semicolon.
     pub(super) sql: String,
     tokens: Vec<Token>,
 }
 
-/// A word, a name or a sign of a statement. What stands in parentheses and in strings is left out.
+/// A word, a name or a sign of a statement, outside of parentheses and strings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Token {
-    /// In lower case, unless it was quoted.
+    /// Its text, in lower case unless it was quoted.
     text: String,
     is_quoted: bool,
 }
@@ -83,7 +83,8 @@ impl Statement {
         ];
         let alters = begins(&["alter", "table"]) || begins(&["alter", "foreign", "table"]);
         let waits = AFTER.iter().any(|words| begins(words))
-            || begins(&["alter", "domain"]) && self.has(&["add", "constraint"])
+            // A constraint that was checked cannot be added once a table uses an array of the domain.
+            || begins(&["alter", "domain"]) && self.has(&["not", "valid"])
             || alters
                 && [
                     &["add", "constraint"][..],
@@ -125,13 +126,13 @@ impl Statement {
         self.has(&["foreign", "key"]) && !self.has(&["not", "valid"])
     }
 
-    /// Whether it sets how long the session may take for something, which a server of another version may not know.
+    /// Whether it sets a time-out of the session. A server of another version may not know it.
     pub(super) fn is_time_out(&self) -> bool {
         self.begins_with(&["set"])
             && self.tokens.get(1).is_some_and(|token| token.text.ends_with("_timeout"))
     }
 
-    /// The roles that it names as owners, or as those that get or lose a right.
+    /// The roles that it names as owners, or that it grants rights to or revokes rights from.
     pub(super) fn roles(&self) -> Vec<&str> {
         let is_about_roles = ["grant", "revoke"].iter().any(|word| self.begins_with(&[word]))
             || self.begins_with(&["alter", "default", "privileges"])
@@ -154,17 +155,17 @@ impl Statement {
     }
 }
 
-/// What stands behind the names of roles.
+/// The words that end a list of roles.
 const ENDS: [&str; 11] = [
     "using", "with", "granted", "cascade", "restrict", "grant", "revoke", "in", "to", "from", "on",
 ];
-/// What stands among the names of roles and is none.
+/// The words in a list of roles that are not roles.
 const NOBODY: [&str; 6] = ["public", "group", "current_user", "session_user", "current_role", ","];
 
-/// Tokens of a statement that are kept: all that tells one kind from another stands at the beginning.
+/// The number of tokens of a statement that are kept. The kind of a statement is known from its first tokens.
 const TOKENS: usize = 200;
 
-/// Cuts a script into statements. A statement ends at a semicolon that is in no string, name, comment, parenthesis or body
+/// Cuts a script into statements. A statement ends at a semicolon outside of any string, name, comment, parenthesis and body
 /// of a function. Commands of psql, which begin with a backslash, are left out.
 pub(super) fn statements(script: &str) -> Vec<Statement> {
     let bytes = script.as_bytes();
@@ -182,7 +183,7 @@ pub(super) fn statements(script: &str) -> Vec<Statement> {
         match byte {
             b'-' if rest.starts_with("--") => at += rest.find('\n').unwrap_or(rest.len()),
             b'/' if rest.starts_with("/*") => at += comment(rest.as_bytes()),
-            // A command of psql, which stands alone.
+            // This is a command of psql, on a line of its own.
             b'\\' if tokens.is_empty() => {
                 at += rest.find('\n').unwrap_or(rest.len());
                 start = at;
@@ -254,7 +255,7 @@ fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80
 }
 
-/// The length of a comment in `/*` and `*/`, which may have others within.
+/// The length of a comment in `/*` and `*/`, which may contain other comments.
 fn comment(text: &[u8]) -> usize {
     let (mut at, mut depth) = (0, 0);
     while at < text.len() {
@@ -270,7 +271,7 @@ fn comment(text: &[u8]) -> usize {
     at.min(text.len())
 }
 
-/// The length of what stands in the quotation marks that it begins with; two of them are one of the content.
+/// The length of a quoted text, which begins with its quotation mark. Two marks in it stand for one.
 fn string(text: &[u8], escapes: bool) -> usize {
     let quote = text[0];
     let mut at = 1;
@@ -324,6 +325,8 @@ ALTER TABLE ONLY public.t
     ADD CONSTRAINT t_fk FOREIGN KEY (a) REFERENCES public.u(a);
 COMMENT ON EVENT TRIGGER e IS 'x';
 CREATE EXTENSION IF NOT EXISTS "uuid-ossp" WITH SCHEMA public;
+ALTER DOMAIN public.positive ADD CONSTRAINT c CHECK ((VALUE > 0));
+ALTER DOMAIN public.positive ADD CONSTRAINT d CHECK ((VALUE > 1)) NOT VALID;
 \unrestrict abc
 "#;
 
@@ -336,7 +339,7 @@ CREATE EXTENSION IF NOT EXISTS "uuid-ossp" WITH SCHEMA public;
             whens,
             [
                 Setting, Setting, Before, Before, Before, Before, After, After, After, After, Last,
-                Before
+                Before, Before, After
             ],
             "{found:#?}"
         );

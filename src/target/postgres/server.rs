@@ -1,11 +1,11 @@
-//! The connections to a target, and what is asked of it and made there besides definitions and rows. Blocks.
+//! The connections to a target, and the questions and statements that are neither definitions nor rows. Blocks.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::definitions::{artifact, kinds};
 use super::large_objects;
@@ -16,31 +16,31 @@ use crate::config::Database;
 use crate::error::{Class, Error, Result};
 use crate::model::TableId;
 use crate::source::postgres::catalog::{text, types};
-use crate::source::postgres::connection::Connection;
+use crate::source::postgres::connection::{Connection, Row};
 use crate::source::postgres::snapshot::set_up;
 use crate::source::postgres::sql::quoted;
 use crate::source::postgres::types::Types;
 use crate::source::relational::cancel::CancelToken;
-use crate::source::relational::outside::Connected;
+use crate::target::relational::{AllRead, Idle, is_denied, is_full, occupied, once, written};
 use crate::target::{ChunkOut, Placed, Plan, Settled, Written};
 
-/// What a session has besides the settings of an export. A commit that was answered must outlive a crash of the server:
-/// whoever goes on after it counts on all chunks of before.
+/// The settings of a session in addition to those of an export. A confirmed commit must survive a crash of the server, because
+/// a run that goes on after the crash relies on every chunk that was confirmed before.
 const SETTINGS: &str =
     "SET lock_timeout = 0; SET synchronous_commit = local; SET default_transaction_read_only = off";
 
 /// The server, and the connections that are not in use.
 pub(super) struct Inner {
     pub(super) server: Database,
-    /// The database that everything goes into, where the user names it.
+    /// The database that everything goes into, if the user names one.
     pub(super) into: Option<String>,
     pub(super) idle_timeout: Duration,
-    pub(super) idle: Mutex<HashMap<String, Vec<Connection>>>,
+    pub(super) idle: Idle<Connection>,
     pub(super) types: Mutex<HashMap<String, Arc<Types>>>,
 }
 
 impl Inner {
-    /// A connection to a database, with our settings.
+    /// Opens a connection to a database, with these settings.
     pub(super) fn open(&self, database: &str) -> Result<Connection> {
         let mut connection = Connection::open(&self.server, database, self.idle_timeout)?;
         set_up(&mut connection, "SESSION")?;
@@ -48,8 +48,8 @@ impl Inner {
         Ok(connection)
     }
 
-    /// A connection to any database, for questions about the server.
-    pub(super) fn first(&self) -> Result<Connection> {
+    /// Opens a connection to any database.
+    fn any(&self) -> Result<Connection> {
         let names = match &self.into {
             Some(into) => vec![into.as_str()],
             None => vec!["postgres", &self.server.user, "template1"],
@@ -65,40 +65,43 @@ impl Inner {
         Err(failed.unwrap_or_else(|| Error::stop("there is no database to connect to")))
     }
 
-    /// Works with a connection, which is kept for the next one unless the work failed.
+    /// Works with a connection to any database, for questions about the whole server.
+    pub(super) fn with_any<T>(
+        &self,
+        cancel: &CancelToken,
+        work: impl FnOnce(&mut Connection) -> Result<T>,
+    ) -> Result<T> {
+        self.idle.with("", cancel, || self.any(), told(work))
+    }
+
+    /// Works with a connection to a database, which is kept for the next piece of work.
     pub(super) fn with<T>(
         &self,
         database: &str,
         cancel: &CancelToken,
         work: impl FnOnce(&mut Connection) -> Result<T>,
     ) -> Result<T> {
-        let lock = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = lock().get_mut(database).and_then(Vec::pop);
-        let mut connection = kept.map_or_else(|| self.open(database), Ok)?;
-        let worked = cancel.watching(connection.closer()?, || work(&mut connection));
-        match worked {
-            Ok(done) => {
-                lock().entry(database.to_owned()).or_default().push(connection);
-                Ok(done)
-            }
-            // What is not as it was a moment ago will not be so by itself.
-            Err(error) if error.class() == Class::SchemaChanged => Err(error.for_good()),
-            Err(error) => Err(error),
-        }
+        self.idle.with(database, cancel, || self.open(database), told(work))
     }
 
-    /// Closes the connections that nobody uses.
-    pub(super) fn close_idle(&self) {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    /// Works with a connection of its own, so that the work may change the session's settings.
+    pub(super) fn with_new<T>(
+        &self,
+        database: &str,
+        cancel: &CancelToken,
+        work: impl FnOnce(&mut Connection) -> Result<T>,
+    ) -> Result<T> {
+        once(&mut self.open(database)?, cancel, told(work))
     }
 
-    pub(super) fn describe(&self) -> Result<String> {
-        let mut connection = self.first()?;
-        let rows = connection.query("SELECT current_setting('server_version')")?;
-        let version = rows.first().map(|row| text(row, 0)).unwrap_or_default();
-        let tls = if connection.is_tls() { "" } else { ", without TLS" };
-        let Database { host, port, .. } = &self.server;
-        Ok(format!("PostgreSQL {}{tls}, {host}:{port}", version.escape_debug()))
+    pub(super) fn describe(&self, cancel: &CancelToken) -> Result<String> {
+        self.with_any(cancel, |connection| {
+            let rows = connection.query("SELECT current_setting('server_version')")?;
+            let version = rows.first().map(|row| text(row, 0)).unwrap_or_default();
+            let tls = if connection.is_tls() { "" } else { ", without TLS" };
+            let Database { host, port, .. } = &self.server;
+            Ok(format!("PostgreSQL {}{tls}, {host}:{port}", version.escape_debug()))
+        })
     }
 
     fn types(&self, database: &str, connection: &mut Connection) -> Result<Arc<Types>> {
@@ -111,18 +114,18 @@ impl Inner {
         Ok(found)
     }
 
-    /// Writes a chunk, with its record, if `may_commit` says at the end that all its rows were read.
+    /// Writes a chunk and its record, and commits them if all rows of the chunk could be read.
     pub(super) fn write(
         &self,
         chunk: &ChunkOut,
         mut rows: mpsc::Receiver<RecordBatch>,
-        may_commit: oneshot::Receiver<bool>,
+        all_read: AllRead,
         cancel: &CancelToken,
     ) -> Result<Written> {
         let table = &chunk.table.to;
         self.with(&table.database, cancel, |connection| {
             connection.query("BEGIN")?;
-            // The answer to the commit of an earlier attempt may have been lost.
+            // An earlier attempt may have been committed although its answer was lost.
             if let Some(written) = record::chunk(connection, &chunk.name)? {
                 connection.query("ROLLBACK")?;
                 while rows.blocking_recv().is_some() {}
@@ -138,13 +141,13 @@ impl Inner {
                 let layout = Layout::new(table, columns, &attributes, &types, keeps_bytes)?;
                 copy(connection, &layout, &mut rows)?
             };
-            if !may_commit.blocking_recv().unwrap_or(false) {
+            if let Err(error) = all_read.wait() {
                 connection.query("ROLLBACK")?;
-                return Err(Error::stop("not all rows could be read"));
+                return Err(error);
             }
             let record = record::add(Of::Chunk, &chunk.name, sent);
             connection.query(&format!("{record}; COMMIT"))?;
-            Ok(record::written(sent))
+            Ok(written(sent))
         })
         .map_err(|error| match error.class() {
             Class::Fail => error.hint(
@@ -152,6 +155,23 @@ impl Inner {
                  go on",
             ),
             _ => error,
+        })
+    }
+}
+
+/// The SQLSTATE of a user who lacks a right.
+const DENIED: &str = "42501";
+
+/// The same work, whose errors tell what they mean for a target.
+fn told<T>(
+    work: impl FnOnce(&mut Connection) -> Result<T>,
+) -> impl FnOnce(&mut Connection) -> Result<T> {
+    |connection| {
+        let worked = work(connection);
+        worked.map_err(|error| match error {
+            error if connection.lacks_room() => is_full(error),
+            error if connection.was_refused_by(DENIED) => is_denied(error),
+            error => error,
         })
     }
 }
@@ -201,7 +221,7 @@ pub(super) struct Found {
     relations: HashMap<(String, String), String>,
     /// Tables that have rows.
     pub(super) occupied: BTreeSet<TableId>,
-    /// Whether a restore is recorded.
+    /// Whether there is the record of a restore.
     pub(super) has_record: bool,
 }
 
@@ -211,21 +231,18 @@ impl Found {
         self.relations.get(&name).map(String::as_str)
     }
 
-    /// Whether a table is there.
+    /// Whether the target has a table.
     pub(super) fn has(&self, table: &TableId) -> bool {
         self.kind(table).is_some()
     }
 
-    /// Whether it is a materialized view.
+    /// Whether the target has a materialized view of this name.
     pub(super) fn is_view(&self, table: &TableId) -> bool {
         self.kind(table) == Some("m")
     }
 }
 
-/// How many tables are asked at once for their first row.
-const AT_ONCE: usize = 50;
-
-/// Looks what of these tables is there.
+/// Finds out which of these tables exist, and which of them have rows.
 pub(super) fn look(connection: &mut Connection, tables: &[&Arc<Placed>]) -> Result<Found> {
     let rows = connection.query(
         "SELECT n.nspname, c.relname, c.relkind FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
@@ -234,24 +251,15 @@ pub(super) fn look(connection: &mut Connection, tables: &[&Arc<Placed>]) -> Resu
     let relations = rows.iter().map(|row| ((text(row, 0), text(row, 1)), text(row, 2))).collect();
     let mut found =
         Found { relations, occupied: BTreeSet::new(), has_record: record::exists(connection)? };
-    let there: Vec<_> = tables
-        .iter()
-        .filter(|table| matches!(found.kind(&table.to), Some("r" | "p" | "f")))
-        .collect();
-    for some in there.chunks(AT_ONCE) {
-        let ask = |(number, table): (usize, &&&Arc<Placed>)| {
-            let from = match is_large_objects(&table.to) {
-                true => "pg_largeobject_metadata".to_owned(),
-                false => format!("ONLY {}", place(&table.to)),
-            };
-            format!("SELECT {number} WHERE EXISTS (SELECT FROM {from})")
-        };
-        let asked: Vec<String> = some.iter().enumerate().map(ask).collect();
-        for row in &connection.query(&asked.join(" UNION ALL "))? {
-            let number: usize = text(row, 0).parse().unwrap_or_default();
-            found.occupied.extend(some.get(number).map(|table| table.to.clone()));
-        }
-    }
+    let there = tables.iter().copied();
+    let there: Vec<_> =
+        there.filter(|table| matches!(found.kind(&table.to), Some("r" | "p" | "f"))).collect();
+    let from = |table: &TableId| match is_large_objects(table) {
+        true => "pg_largeobject_metadata".to_owned(),
+        false => format!("ONLY {}", place(table)),
+    };
+    let numbers = |rows: Vec<Row>| rows.iter().map(|row| text(row, 0)).collect();
+    found.occupied = occupied(&there, from, |sql| connection.query(sql).map(numbers))?;
     Ok(found)
 }
 
@@ -271,13 +279,26 @@ pub(super) fn extensions(connection: &mut Connection) -> Result<HashSet<String>>
     names(connection, "SELECT name FROM pg_available_extensions")
 }
 
+/// Gathers the statistics of all tables except the system's own. Autovacuum never gathers those of a partitioned table.
+pub(super) fn analyze(connection: &mut Connection) -> Result<()> {
+    let tables = connection.query(
+        "SELECT string_agg(format('%I.%I', n.nspname, c.relname), ', ') FROM pg_class c \
+         JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'm', 'p') \
+         AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'",
+    )?;
+    match tables.first().map(|row| text(row, 0)).unwrap_or_default() {
+        none if none.is_empty() => Ok(()),
+        tables => connection.query(&format!("ANALYZE {tables}")).map(drop),
+    }
+}
+
 pub(super) fn count(connection: &mut Connection, from: &str) -> Result<u64> {
     let rows = connection.query(&format!("SELECT count(*) FROM {from}"))?;
     let count = rows.first().and_then(|row| text(row, 0).parse().ok());
     count.ok_or_else(|| Error::stop("the server answered count(*) without a number"))
 }
 
-/// Creates a database as the archive says that the one was whose tables go into it.
+/// Creates a database with the properties that the archive records of the one whose tables go into it.
 pub(super) fn create_database(
     connection: &mut Connection,
     plan: &Plan,
@@ -313,7 +334,7 @@ pub(super) fn create_database(
     })
 }
 
-/// Whether the archive has more of a database itself than how to create it.
+/// Whether the archive has settings, rights or a comment of a database itself.
 pub(super) fn has_settings(plan: &Plan, source: &str, database: &str) -> bool {
     let script = artifact(plan, source, "databases.sql").unwrap_or_default();
     let script = String::from_utf8_lossy(script);
@@ -326,7 +347,7 @@ pub(super) fn has_settings(plan: &Plan, source: &str, database: &str) -> bool {
     script.lines().any(is_of)
 }
 
-/// Makes tables out of the columns of the archive alone.
+/// Makes tables from the columns that the archive has.
 pub(super) fn create_tables(connection: &mut Connection, tables: &[&Arc<Placed>]) -> Result<()> {
     for table in tables.iter().filter(|table| !is_large_objects(&table.to)) {
         let mut columns: Vec<String> = Vec::new();
@@ -349,7 +370,7 @@ pub(super) fn create_tables(connection: &mut Connection, tables: &[&Arc<Placed>]
     Ok(())
 }
 
-/// Fills the materialized views that had rows, in the order in which they were made, since one may need another.
+/// Fills the materialized views that had rows, in the order in which they were made, because one may need another.
 pub(super) fn refresh(
     connection: &mut Connection,
     plan: &Plan,
@@ -369,7 +390,7 @@ pub(super) fn refresh(
         let view = place_of(&name.0, &name.1);
         match connection.query(&format!("REFRESH MATERIALIZED VIEW {view}")) {
             Ok(_) => {}
-            Err(error) if connection.was_refused() => settled
+            Err(error) if connection.was_refused() && !connection.lacks_room() => settled
                 .differences
                 .push(format!("the materialized view {view} could not be filled: {error}")),
             Err(error) => return Err(error),

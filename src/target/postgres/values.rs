@@ -1,11 +1,12 @@
-//! PURE: the values of a batch as `COPY … FROM STDIN` takes them: in binary where the target's type has the form that the
-//! archive has, as text otherwise.
+//! PURE: writes the values of a batch for `COPY … FROM STDIN`: in binary if the target's type has the form of the archive's
+//! values, otherwise as text.
 
 use arrow::array::{
     Array, AsArray, BinaryArray, BooleanArray, Date32Array, Decimal128Array, FixedSizeBinaryArray,
     Float32Array, Float64Array, Int16Array, Int32Array, Int64Array, ListArray, StringArray,
-    StructArray, Time64MicrosecondArray, TimestampMicrosecondArray, UInt32Array,
+    Time64MicrosecondArray, TimestampMicrosecondArray, UInt32Array,
 };
+use arrow::buffer::NullBuffer;
 use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int16Type, Int32Type,
     Int64Type, Time64MicrosecondType, TimeUnit, TimestampMicrosecondType, UInt32Type,
@@ -13,24 +14,24 @@ use arrow::datatypes::{
 
 use crate::source::postgres::types::{Cast, Kind, Types};
 
-/// The days, and the microseconds, from 1970 to 2000, from which PostgreSQL counts.
+/// PostgreSQL counts from 2000. These are the days and the microseconds from 1970 until then.
 const EPOCH_DAYS: i32 = 10_957;
 const DAY_MICROS: i64 = 86_400_000_000;
 const EPOCH_MICROS: i64 = EPOCH_DAYS as i64 * DAY_MICROS;
 
-/// How a value is written in binary.
+/// The binary form of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Form {
-    /// As its type in the archive says.
+    /// The form follows from its type in the archive.
     Plain,
-    /// Text after the number of the format's version.
+    /// Text behind the number of the format's version.
     Jsonb,
-    /// An array of elements of the type with this number.
+    /// An array whose elements have the type with this number.
     List(u32, Box<Form>),
 }
 
-/// How a column of this type in the archive is written in binary into one of the target; `None` if it goes as text.
-/// `is_enum` says that the target's type is one, whose binary form is its label.
+/// The binary form in which a column of this type in the archive is written into a column of the target; `None` if it is
+/// written as text. `is_enum` says that the target's type is an enum, whose binary form is its label.
 pub(super) fn form(
     types: &Types,
     oid: u32,
@@ -63,8 +64,14 @@ fn plain(kind: &Kind, archived: &DataType) -> Option<Form> {
     }
 }
 
-/// The values of a column.
-pub(super) enum Values<'a> {
+/// The values of a column, and which of them are null.
+pub(super) struct Values<'a> {
+    nulls: Option<&'a NullBuffer>,
+    typed: Typed<'a>,
+}
+
+/// The values of a column by their type.
+enum Typed<'a> {
     Bool(&'a BooleanArray),
     Int16(&'a Int16Array),
     Int32(&'a Int32Array),
@@ -76,7 +83,7 @@ pub(super) enum Values<'a> {
     Date(&'a Date32Array),
     Time(&'a Time64MicrosecondArray),
     Timestamp(&'a TimestampMicrosecondArray, bool),
-    Interval(&'a StructArray, &'a Int32Array, &'a Int32Array, &'a Int64Array),
+    Interval(&'a Int32Array, &'a Int32Array, &'a Int64Array),
     Uuid(&'a FixedSizeBinaryArray),
     Bytes(&'a BinaryArray),
     Text(&'a StringArray),
@@ -84,104 +91,96 @@ pub(super) enum Values<'a> {
 }
 
 impl<'a> Values<'a> {
-    /// The values of an array; `None` if it has a type that no export of PostgreSQL writes.
+    /// The values of an array; `None` if no export of PostgreSQL writes its type.
     pub(super) fn of(array: &'a dyn Array) -> Option<Self> {
-        Some(match array.data_type() {
-            DataType::Boolean => Self::Bool(array.as_boolean()),
-            DataType::Int16 => Self::Int16(array.as_primitive::<Int16Type>()),
-            DataType::Int32 => Self::Int32(array.as_primitive::<Int32Type>()),
-            DataType::Int64 => Self::Int64(array.as_primitive::<Int64Type>()),
-            DataType::UInt32 => Self::Oid(array.as_primitive::<UInt32Type>()),
-            DataType::Float32 => Self::Float32(array.as_primitive::<Float32Type>()),
-            DataType::Float64 => Self::Float64(array.as_primitive::<Float64Type>()),
+        let typed = match array.data_type() {
+            DataType::Boolean => Typed::Bool(array.as_boolean()),
+            DataType::Int16 => Typed::Int16(array.as_primitive::<Int16Type>()),
+            DataType::Int32 => Typed::Int32(array.as_primitive::<Int32Type>()),
+            DataType::Int64 => Typed::Int64(array.as_primitive::<Int64Type>()),
+            DataType::UInt32 => Typed::Oid(array.as_primitive::<UInt32Type>()),
+            DataType::Float32 => Typed::Float32(array.as_primitive::<Float32Type>()),
+            DataType::Float64 => Typed::Float64(array.as_primitive::<Float64Type>()),
             DataType::Decimal128(_, scale) => {
-                Self::Decimal(array.as_primitive::<Decimal128Type>(), *scale)
+                Typed::Decimal(array.as_primitive::<Decimal128Type>(), *scale)
             }
-            DataType::Date32 => Self::Date(array.as_primitive::<Date32Type>()),
+            DataType::Date32 => Typed::Date(array.as_primitive::<Date32Type>()),
             DataType::Time64(TimeUnit::Microsecond) => {
-                Self::Time(array.as_primitive::<Time64MicrosecondType>())
+                Typed::Time(array.as_primitive::<Time64MicrosecondType>())
             }
             DataType::Timestamp(TimeUnit::Microsecond, zone) => {
-                Self::Timestamp(array.as_primitive::<TimestampMicrosecondType>(), zone.is_some())
+                Typed::Timestamp(array.as_primitive::<TimestampMicrosecondType>(), zone.is_some())
             }
             DataType::Struct(_) => {
                 let all = array.as_struct();
                 let part = |name: &str| all.column_by_name(name);
-                Self::Interval(
-                    all,
+                Typed::Interval(
                     part("months")?.as_primitive_opt::<Int32Type>()?,
                     part("days")?.as_primitive_opt::<Int32Type>()?,
                     part("microseconds")?.as_primitive_opt::<Int64Type>()?,
                 )
             }
-            DataType::FixedSizeBinary(16) => Self::Uuid(array.as_fixed_size_binary()),
-            DataType::Binary => Self::Bytes(array.as_binary::<i32>()),
-            DataType::Utf8 => Self::Text(array.as_string::<i32>()),
+            DataType::FixedSizeBinary(16) => Typed::Uuid(array.as_fixed_size_binary()),
+            DataType::Binary => Typed::Bytes(array.as_binary::<i32>()),
+            DataType::Utf8 => Typed::Text(array.as_string::<i32>()),
             DataType::List(_) => {
                 let list = array.as_list::<i32>();
-                Self::List(list, Box::new(Self::of(list.values().as_ref())?))
+                Typed::List(list, Box::new(Self::of(list.values().as_ref())?))
             }
             _ => return None,
-        })
+        };
+        Some(Self { nulls: array.nulls(), typed })
     }
 
     fn is_null(&self, at: usize) -> bool {
-        match self {
-            Self::Bool(array) => array.is_null(at),
-            Self::Int16(array) => array.is_null(at),
-            Self::Int32(array) => array.is_null(at),
-            Self::Int64(array) => array.is_null(at),
-            Self::Oid(array) => array.is_null(at),
-            Self::Float32(array) => array.is_null(at),
-            Self::Float64(array) => array.is_null(at),
-            Self::Decimal(array, _) => array.is_null(at),
-            Self::Date(array) => array.is_null(at),
-            Self::Time(array) => array.is_null(at),
-            Self::Timestamp(array, _) => array.is_null(at),
-            Self::Interval(array, ..) => array.is_null(at),
-            Self::Uuid(array) => array.is_null(at),
-            Self::Bytes(array) => array.is_null(at),
-            Self::Text(array) => array.is_null(at),
-            Self::List(array, _) => array.is_null(at),
+        self.nulls.is_some_and(|nulls| nulls.is_null(at))
+    }
+
+    /// Appends a field in binary: its length and its value.
+    pub(super) fn binary(&self, at: usize, form: &Form, out: &mut Vec<u8>) {
+        if self.is_null(at) {
+            return out.extend_from_slice(&(-1i32).to_be_bytes());
+        }
+        match &self.typed {
+            Typed::Bool(array) => field(&[u8::from(array.value(at))], out),
+            Typed::Int16(array) => field(&array.value(at).to_be_bytes(), out),
+            Typed::Int32(array) => field(&array.value(at).to_be_bytes(), out),
+            Typed::Int64(array) => field(&array.value(at).to_be_bytes(), out),
+            Typed::Oid(array) => field(&array.value(at).to_be_bytes(), out),
+            Typed::Float32(array) => field(&array.value(at).to_be_bytes(), out),
+            Typed::Float64(array) => field(&array.value(at).to_be_bytes(), out),
+            Typed::Date(array) => field(&(array.value(at) - EPOCH_DAYS).to_be_bytes(), out),
+            Typed::Time(array) => field(&array.value(at).to_be_bytes(), out),
+            Typed::Timestamp(array, _) => {
+                field(&(array.value(at) - EPOCH_MICROS).to_be_bytes(), out);
+            }
+            Typed::Uuid(array) => field(array.value(at), out),
+            Typed::Bytes(array) => field(array.value(at), out),
+            Typed::Text(array) if *form != Form::Jsonb => field(array.value(at).as_bytes(), out),
+            _ => {
+                let start = out.len();
+                out.extend_from_slice(&[0; 4]);
+                self.long(at, form, out);
+                let length = (out.len() - start - 4) as i32;
+                out[start..start + 4].copy_from_slice(&length.to_be_bytes());
+            }
         }
     }
 
-    /// Writes a field in binary: its length and its value.
-    pub(super) fn binary(&self, at: usize, form: &Form, out: &mut Vec<u8>) {
-        if self.is_null(at) {
-            out.extend((-1i32).to_be_bytes());
-            return;
-        }
-        let start = out.len();
-        out.extend([0; 4]);
-        match self {
-            Self::Bool(array) => out.push(u8::from(array.value(at))),
-            Self::Int16(array) => out.extend(array.value(at).to_be_bytes()),
-            Self::Int32(array) => out.extend(array.value(at).to_be_bytes()),
-            Self::Int64(array) => out.extend(array.value(at).to_be_bytes()),
-            Self::Oid(array) => out.extend(array.value(at).to_be_bytes()),
-            Self::Float32(array) => out.extend(array.value(at).to_be_bytes()),
-            Self::Float64(array) => out.extend(array.value(at).to_be_bytes()),
-            Self::Decimal(array, scale) => numeric(array.value(at), *scale, out),
-            Self::Date(array) => out.extend((array.value(at) - EPOCH_DAYS).to_be_bytes()),
-            Self::Time(array) => out.extend(array.value(at).to_be_bytes()),
-            Self::Timestamp(array, _) => {
-                out.extend((array.value(at) - EPOCH_MICROS).to_be_bytes());
-            }
-            Self::Interval(_, months, days, micros) => {
+    /// Appends a value in binary whose length is only known afterwards.
+    fn long(&self, at: usize, form: &Form, out: &mut Vec<u8>) {
+        match &self.typed {
+            Typed::Decimal(array, scale) => numeric(array.value(at), *scale, out),
+            Typed::Interval(months, days, micros) => {
                 out.extend(micros.value(at).to_be_bytes());
                 out.extend(days.value(at).to_be_bytes());
                 out.extend(months.value(at).to_be_bytes());
             }
-            Self::Uuid(array) => out.extend(array.value(at)),
-            Self::Bytes(array) => out.extend(array.value(at)),
-            Self::Text(array) => {
-                if *form == Form::Jsonb {
-                    out.push(1);
-                }
-                out.extend(array.value(at).as_bytes());
+            Typed::Text(array) => {
+                out.push(1);
+                out.extend_from_slice(array.value(at).as_bytes());
             }
-            Self::List(array, elements) => {
+            Typed::List(array, elements) => {
                 let Form::List(oid, form) = form else { return };
                 let offsets = array.value_offsets();
                 let range = offsets[at] as usize..offsets[at + 1] as usize;
@@ -196,48 +195,47 @@ impl<'a> Values<'a> {
                 }
                 range.for_each(|at| elements.binary(at, form, out));
             }
+            _ => {}
         }
-        let length = (out.len() - start - 4) as i32;
-        out[start..start + 4].copy_from_slice(&length.to_be_bytes());
     }
 
-    /// Writes a field as text, without what COPY wants escaped. `None` for null.
+    /// Appends a field as text without the escapes of COPY. Returns `None` for null.
     pub(super) fn text(&self, at: usize, sign: char, out: &mut Vec<u8>) -> Option<()> {
         if self.is_null(at) {
             return None;
         }
         use std::io::Write;
         // Writing into memory cannot fail.
-        let _ = match self {
-            Self::Bool(array) => write!(out, "{}", if array.value(at) { 't' } else { 'f' }),
-            Self::Int16(array) => write!(out, "{}", array.value(at)),
-            Self::Int32(array) => write!(out, "{}", array.value(at)),
-            Self::Int64(array) => write!(out, "{}", array.value(at)),
-            Self::Oid(array) => write!(out, "{}", array.value(at)),
-            Self::Float32(array) => float(f64::from(array.value(at)), &array.value(at), out),
-            Self::Float64(array) => float(array.value(at), &array.value(at), out),
-            Self::Decimal(array, scale) => decimal(array.value(at), *scale, out),
-            Self::Date(array) => {
+        let _ = match &self.typed {
+            Typed::Bool(array) => write!(out, "{}", if array.value(at) { 't' } else { 'f' }),
+            Typed::Int16(array) => write!(out, "{}", array.value(at)),
+            Typed::Int32(array) => write!(out, "{}", array.value(at)),
+            Typed::Int64(array) => write!(out, "{}", array.value(at)),
+            Typed::Oid(array) => write!(out, "{}", array.value(at)),
+            Typed::Float32(array) => float(f64::from(array.value(at)), &array.value(at), out),
+            Typed::Float64(array) => float(array.value(at), &array.value(at), out),
+            Typed::Decimal(array, scale) => decimal(array.value(at), *scale, out),
+            Typed::Date(array) => {
                 let (date, era) = date(i64::from(array.value(at)));
                 write!(out, "{date}{era}")
             }
-            Self::Time(array) => write!(out, "{}", clock(array.value(at).unsigned_abs())),
-            Self::Timestamp(array, utc) => {
+            Typed::Time(array) => write!(out, "{}", clock(array.value(at).unsigned_abs())),
+            Typed::Timestamp(array, utc) => {
                 let micros = array.value(at);
                 let (date, era) = date(micros.div_euclid(DAY_MICROS));
                 let time = clock(micros.rem_euclid(DAY_MICROS).unsigned_abs());
                 write!(out, "{date} {time}{}{era}", if *utc { "+00" } else { "" })
             }
-            Self::Interval(_, months, days, micros) => {
+            Typed::Interval(months, days, micros) => {
                 let micros = micros.value(at);
                 let sign = if micros < 0 { "-" } else { "" };
                 let time = clock(micros.unsigned_abs());
                 write!(out, "{} mons {} days {sign}{time}", months.value(at), days.value(at))
             }
-            Self::Uuid(array) => out.write_all(hex(array.value(at)).as_bytes()),
-            Self::Bytes(array) => write!(out, "\\x{}", hex(array.value(at))),
-            Self::Text(array) => out.write_all(array.value(at).as_bytes()),
-            Self::List(array, elements) => {
+            Typed::Uuid(array) => out.write_all(hex(array.value(at)).as_bytes()),
+            Typed::Bytes(array) => write!(out, "\\x{}", hex(array.value(at))),
+            Typed::Text(array) => out.write_all(array.value(at).as_bytes()),
+            Typed::List(array, elements) => {
                 let offsets = array.value_offsets();
                 out.push(b'{');
                 let mut element = Vec::new();
@@ -267,11 +265,18 @@ impl<'a> Values<'a> {
 
     /// The bytes of a value as they are stored in a text of another encoding.
     pub(super) fn stored(&self, at: usize) -> Option<&[u8]> {
-        match self {
-            Self::Bytes(array) => Some(array.value(at)),
+        match &self.typed {
+            Typed::Bytes(array) => Some(array.value(at)),
             _ => None,
         }
     }
+}
+
+/// Appends a value behind its length.
+#[inline]
+fn field(value: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(&(value.len() as i32).to_be_bytes());
+    out.extend_from_slice(value);
 }
 
 fn float(value: f64, shortest: &dyn std::fmt::Debug, out: &mut Vec<u8>) -> std::io::Result<()> {
@@ -300,10 +305,10 @@ fn decimal(value: i128, scale: i8, out: &mut Vec<u8>) -> std::io::Result<()> {
     write!(out, "{sign}{whole}{point}{fraction}")
 }
 
-/// The value of a `numeric`: digits in base 10,000 before and after the point.
+/// Appends the value of a `numeric`, whose digits before and after the point are in base 10,000.
 fn numeric(value: i128, scale: i8, out: &mut Vec<u8>) {
     let scale = u32::from(scale.unsigned_abs());
-    // Digits behind the point come in fours, too.
+    // The decimal digits behind the point are also grouped by four.
     let groups_behind = scale.div_ceil(4);
     let missing = groups_behind * 4 - scale;
     let (mut whole, mut behind) = (
@@ -311,7 +316,7 @@ fn numeric(value: i128, scale: i8, out: &mut Vec<u8>) {
         value.unsigned_abs() % 10u128.pow(scale.min(38)),
     );
     let mut digits: Vec<i16> = Vec::new(); // the last first
-    // Only the last group is filled up, so that nothing overflows.
+    // Only the last group is filled with zeros, so that nothing overflows.
     for group in 0..groups_behind {
         let (base, fill) = match group {
             0 => (10u128.pow(4 - missing), 10u128.pow(missing)),
@@ -341,7 +346,7 @@ fn numeric(value: i128, scale: i8, out: &mut Vec<u8>) {
     digits.iter().rev().for_each(|digit| out.extend(digit.to_be_bytes()));
 }
 
-/// A day, and ` BC` where it is of a year before 1. Libraries end long before PostgreSQL does.
+/// A day, and ` BC` for a day before the year 1. The range of libraries is smaller than that of PostgreSQL.
 fn date(days: i64) -> (String, &'static str) {
     let z = days + 719_468;
     let era = z.div_euclid(146_097);
