@@ -89,6 +89,8 @@ pub struct EncodedFile {
 pub struct Encoded {
     /// The rows of all its files together.
     pub rows: u64,
+    /// The bytes of all its files together.
+    pub size_bytes: u64,
     /// The statistics of all columns.
     pub columns: Vec<ColumnStats>,
 }
@@ -109,6 +111,7 @@ pub struct Encoder {
     /// The columns with values so large that no copy of one may be kept.
     huge: BTreeSet<usize>,
     rows: u64,
+    size_bytes: u64,
     stats: Stats,
 }
 
@@ -144,6 +147,7 @@ impl Encoder {
             file: None,
             huge: BTreeSet::new(),
             rows: 0,
+            size_bytes: 0,
             stats: Stats::new(&table.columns),
         })
     }
@@ -238,7 +242,7 @@ impl Encoder {
         for (column, found) in columns.iter_mut().zip(types) {
             column.parquet_type = Some(type_name(found).into());
         }
-        Ok(Encoded { rows: self.rows, columns })
+        Ok(Encoded { rows: self.rows, size_bytes: self.size_bytes, columns })
     }
 
     fn end_file(&mut self) -> Result<()> {
@@ -263,6 +267,7 @@ impl Encoder {
             sink.put_footer(&sorted_footer(metadata, leaf).map_err(encode_error)?)?;
         }
         let end = sink.end_file(file.rows)?;
+        self.size_bytes += end.size_bytes;
         self.output.blocking_send(Output::FileEnd(end)).map_err(|_| upload_gone())
     }
 }

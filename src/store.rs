@@ -77,6 +77,18 @@ impl From<&ObjectMeta> for Entry {
     }
 }
 
+/// What a location holds.
+#[derive(Debug, Default)]
+pub struct Inventory {
+    /// The objects, sorted by key.
+    pub objects: Vec<Entry>,
+    /// What killed processes left half-written, which the store does not list among its objects.
+    pub staged: Vec<Staged>,
+    /// The entries of a folder that are neither plain files nor folders, or whose names are not keys: the name and what it
+    /// is. A bucket has no such entries.
+    pub irregular: Vec<(String, &'static str)>,
+}
+
 /// An object that a process, which may be dead, has begun to write: a half-written file or an unfinished upload.
 #[derive(Debug)]
 pub struct Staged {
@@ -86,6 +98,10 @@ pub struct Staged {
 }
 
 impl Staged {
+    fn file((key, path): (String, PathBuf)) -> Self {
+        Self { key, what: StagedAs::File(path) }
+    }
+
     /// Its name in the folder, or the key for which an upload is meant.
     pub fn name(&self) -> &str {
         match &self.what {
@@ -254,7 +270,16 @@ impl Store {
 
     /// The whole object and its version; `None` if it does not exist.
     pub async fn get_version(&self, key: &str) -> Result<Option<(Bytes, String)>> {
-        self.check_plain(key)?;
+        if let Backend::Folder(root) = &self.backend {
+            let (root, of_thread) = (root.clone(), key.to_owned());
+            let doing = format!("reading {key}");
+            let read = self.on_thread(&doing, move |store| {
+                store.check_plain(&of_thread)?;
+                let read = folder::get(&root, &of_thread);
+                read.map_err(|error| io_error(&error, &format!("reading {of_thread}")))
+            });
+            return Ok(read.await?.map(|(bytes, entry)| (bytes.into(), entry.version)));
+        }
         let read = match self.objects.get(&Path::from(key)).await {
             Ok(object) => {
                 let version = Entry::from(&object.meta).version;
@@ -267,6 +292,17 @@ impl Store {
             Err(error) if is_absent(&error) => Ok(None),
             Err(error) => Err(store_error(error, &format!("reading {key}"))),
         }
+    }
+
+    /// Does something on a thread that may block.
+    async fn on_thread<T: Send + 'static>(
+        &self,
+        doing: &str,
+        act: impl FnOnce(&Self) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let store = self.clone();
+        let done = tokio::task::spawn_blocking(move || act(&store)).await;
+        done.map_err(|error| Error::stop(format!("{doing}: {error}")))?
     }
 
     /// What the store says about one object; `None` if it does not exist.
@@ -318,7 +354,7 @@ impl Store {
     }
 
     /// The keys and sizes of all objects below a prefix (of whole path segments), sorted by key. On a disk, only plain
-    /// files are objects; see [`Store::irregular`].
+    /// files are objects; see [`Inventory::irregular`].
     pub async fn list(&self, prefix: &str) -> Result<Vec<(String, u64)>> {
         let objects = self.objects(prefix).await?;
         Ok(objects.into_iter().map(|object| (object.key, object.size_bytes)).collect())
@@ -337,21 +373,37 @@ impl Store {
         Ok(objects)
     }
 
-    /// The entries of the archive's folder that are neither plain files nor folders, or whose names are not keys: the name
-    /// and what it is. A bucket has no such entries.
+    /// What of the archive's folder is neither an object nor a folder: the name and what it is.
     pub async fn irregular(&self) -> Result<Vec<(String, &'static str)>> {
         Ok(self.entries("", usize::MAX).await?.irregular)
+    }
+
+    /// Everything, but only the objects below a prefix. A folder is listed only once for that.
+    pub async fn inventory(&self, prefix: &str) -> Result<Inventory> {
+        if !matches!(self.backend, Backend::Folder(_)) {
+            let staged = self.staged().await?;
+            let objects = self.objects(prefix).await?;
+            return Ok(Inventory { objects, staged, irregular: Vec::new() });
+        }
+        let folder::Entries { mut files, staged, irregular } = self.entries("", usize::MAX).await?;
+        if !prefix.is_empty() {
+            let below =
+                |key: &str| key.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/'));
+            files.retain(|file| below(&file.key));
+        }
+        let staged = staged.into_iter().map(Staged::file).collect();
+        Ok(Inventory { objects: files, staged, irregular })
     }
 
     /// The entries of a folder on a disk. A bucket has only objects.
     async fn entries(&self, prefix: &str, most: usize) -> Result<folder::Entries> {
         let Backend::Folder(root) = &self.backend else { return Ok(folder::Entries::default()) };
         let (root, prefix) = (root.clone(), prefix.to_owned());
-        let walked =
-            tokio::task::spawn_blocking(move || folder::entries(&root, &prefix, most)).await;
-        let walked =
-            walked.map_err(|error| Error::stop(format!("listing the archive: {error}")))?;
-        walked.map_err(|error| io_error(&error, "listing the archive"))
+        self.on_thread("listing the archive", move |_| {
+            let walked = folder::entries(&root, &prefix, most);
+            walked.map_err(|error| io_error(&error, "listing the archive"))
+        })
+        .await
     }
 
     /// A few keys, or none if there is no object at all.
@@ -369,8 +421,7 @@ impl Store {
     pub async fn staged(&self) -> Result<Vec<Staged>> {
         Ok(match &self.backend {
             Backend::Folder(_) => {
-                let files = self.entries("", usize::MAX).await?.staged.into_iter();
-                files.map(|(key, path)| Staged { key, what: StagedAs::File(path) }).collect()
+                self.entries("", usize::MAX).await?.staged.into_iter().map(Staged::file).collect()
             }
             Backend::Bucket(bucket) => {
                 let uploads = bucket.unfinished().await?.unwrap_or_default().into_iter();

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::future::join_all;
 
 use crate::archive::bag;
 use crate::archive::bag::Hashes;
@@ -29,6 +30,7 @@ use crate::error::{Error, Result};
 use crate::hash::sha256;
 use crate::model::Artifact;
 use crate::model::{Division, TableId};
+use crate::store::Inventory;
 use crate::store::reading::hash_object;
 
 /// The content of a seal besides the commits.
@@ -198,7 +200,12 @@ impl Archive {
         let record = payload.iter().chain(&hashes).filter(|(key, _)| is_recorded(key));
         let record: Hashes = record.map(|(k, h)| (k.clone(), h.clone())).collect();
         let record = self.record(&record).await?;
-        for (key, bytes) in tags {
+        // Without the run and the manifest, the others mean nothing yet, so that they may be written in any order.
+        let (last, first): (Vec<_>, Vec<_>) =
+            tags.into_iter().partition(|(key, _)| [RUN, MANIFEST].contains(key));
+        let first = first.into_iter().map(|(key, bytes)| self.store.put_checked(key, bytes));
+        join_all(first).await.into_iter().try_for_each(|put| put.map(drop))?;
+        for (key, bytes) in last {
             self.store.put_checked(key, bytes).await?;
         }
 
@@ -256,7 +263,7 @@ impl Archive {
             self.store.delete_all(lost.iter().map(String::as_str)).await?;
             self.store.delete_all([VERDICT, REPORT, TAG_SIGNATURE].into_iter()).await?;
             self.clear_work(me).await?;
-            let all = self.store.objects("").await?;
+            let Inventory { objects: all, staged, .. } = self.store.inventory("").await?;
             let state = self.state_without(me, false).await?;
             if state.uncatalogued
                 && state.loose.iter().any(|key| !done.contains(key))
@@ -282,7 +289,7 @@ impl Archive {
                     Judged::Stranger => return Err(stranger(key)),
                 }
             }
-            for staged in self.store.staged().await? {
+            for staged in &staged {
                 if keys::parts_of_file(&staged.key).is_none()
                     && !staged.key.starts_with(".moveout/")
                 {

@@ -13,7 +13,7 @@ use crate::archive::keys::{
 use crate::archive::open::Archive;
 use crate::archive::{bag, index, runs};
 use crate::error::{Error, Result};
-use crate::store::{Entry, Staged};
+use crate::store::{Entry, Inventory, Staged};
 use crate::window::Slice;
 
 /// The files in the payload that need attention.
@@ -85,17 +85,17 @@ impl Archive {
             .hint("move it away; nothing in the archive was changed"));
         }
         let mut looks = 0;
-        let (state, manifest, payload) = loop {
+        let (state, manifest, payload, staged) = loop {
             looks += 1;
             let before = self.state().await?;
             let manifest = self.check_seal(&before).await;
-            let payload = self.store.objects("data").await?;
+            let Inventory { objects: payload, staged, .. } = self.store.inventory("data").await?;
             // The index is read again, so that the owner of each file in the listing is known.
             let state = self.state().await?;
             // Another run may write or remove its seal meanwhile.
             let is_same = (state.sealed, &state.tags) == (before.sealed, &before.tags);
             if is_same || looks == index::LOOKS {
-                break (state, manifest?, payload);
+                break (state, manifest?, payload, staged);
             }
         };
         let damaged = self.damaged(&state, &payload).await?;
@@ -116,7 +116,7 @@ impl Archive {
                 Owner::Stranger => return Err(stranger(&key)),
             }
         }
-        for staged in self.store.staged().await? {
+        for staged in staged {
             match self.owner_of_staged(&state, &staged) {
                 Owner::Over => found.left.push(staged.name().to_owned()),
                 Owner::Stranger if state.sealed => return Err(stranger(staged.name())),
@@ -207,8 +207,7 @@ impl Archive {
     pub async fn sweep(&self, me: &str, at_work: bool) -> Result<usize> {
         // The files are listed before the runs and the commits. A run beats before it writes and commits before it ends,
         // so each listed file is either claimed or abandoned.
-        let staged = self.store.staged().await?;
-        let files = self.store.objects("data").await?;
+        let Inventory { staged, objects: files, .. } = self.store.inventory("data").await?;
         let state = self.state_without(me, at_work).await?;
         let mut removed = 0;
         for staged in staged {

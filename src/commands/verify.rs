@@ -32,8 +32,8 @@ use crate::progress::Progress;
 use crate::retry::{Interrupt, Retry};
 use crate::signature::SigningKey;
 use crate::source::aptible::expand;
-use crate::store::Store;
 use crate::store::reading::hash_object;
+use crate::store::{Inventory, Store};
 
 /// The result, for people and for `--json`.
 #[derive(Debug, Serialize)]
@@ -121,12 +121,15 @@ pub struct Fault {
 /// Verifies an archive.
 pub async fn verify(place: &Location, options: Options, progress: &Progress) -> Result<Report> {
     let archive = Archive::open(place).await?;
+    let Inventory { objects, staged, irregular } = archive.store().inventory("").await?;
+    let sizes = objects.into_iter().map(|object| (object.key, object.size_bytes));
     let mut check = Check {
         store: archive.store().clone(),
         options,
         progress: progress.clone(),
-        present: Arc::new(archive.store().list("").await?.into_iter().collect()),
-        irregular: archive.store().irregular().await?,
+        present: Arc::new(sizes.collect()),
+        has_staged: !staged.is_empty(),
+        irregular,
         faults: BTreeSet::new(),
         unchecked: BTreeSet::new(),
         unfinished: false,
@@ -231,6 +234,8 @@ struct Check {
     progress: Progress,
     /// The files of the archive, with their sizes.
     present: Arc<BTreeMap<String, u64>>,
+    /// Whether something in it was half-written when it was listed.
+    has_staged: bool,
     /// Entries that are not plain files.
     irregular: Vec<(String, &'static str)>,
     faults: BTreeSet<Fault>,

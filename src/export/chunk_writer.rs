@@ -5,14 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
+use bytes::Bytes;
+use parquet::file::FOOTER_SIZE;
 use parquet::file::metadata::{FooterTail, ParquetMetaDataReader};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::archive::commit::{Commit, FileRecord};
 use crate::archive::keys::file_key;
-use crate::encode::{EncodeOptions, EncodedFile, Encoder, Output, encode};
+use crate::encode::{EncodeOptions, Encoded, EncodedFile, Encoder, Output, encode};
 use crate::error::{Class, Error, Result};
+use crate::hash::sha256;
 use crate::model::{Chunk, ReadSummary};
 use crate::progress::Progress;
 use crate::retry::Interrupt;
@@ -27,6 +30,10 @@ use crate::window::{now, rfc3339};
 /// arrive while these are encoded. A server's batches have 8,192 rows, about a MiB.
 const BATCHES: usize = 8;
 const BATCH_BYTES: usize = 2 << 20;
+/// How many bytes at the end of a file are read at once. Most footers are in them, and so are all of a small file.
+const TAIL_BYTES: u64 = 64 << 10;
+/// The most parts of a chunk that are in memory when all of it is encoded: on their way, and between encoder and upload.
+const PARTS_LEFT: usize = 4;
 /// The most files of a chunk that are read back while the next one is written.
 const FILES_READ_BACK: usize = 2;
 
@@ -64,8 +71,8 @@ impl From<Error> for Failure {
 
 impl ChunkWriter {
     /// Brings a chunk into the store and reads it back. The files of the returned commit are durable, but count only once
-    /// the commit is written. The permit is released when everything is written: while the chunk is only read back, its
-    /// source and its memory are free for another chunk.
+    /// the commit is written. The permit is released when everything is written, or encoded if little of it is
+    /// left in memory then: its source and its memory are free for another chunk.
     pub async fn write(
         &self,
         source: &dyn Source,
@@ -108,6 +115,14 @@ impl ChunkWriter {
         drop(open);
 
         let encoded = joined(encoding.await);
+        // If what remains are a few parts that are small beside a row group, the source need not wait for the disk as well.
+        let left_bytes = match &encoded {
+            Ok(Some(encoded)) => {
+                encoded.size_bytes.min((PARTS_LEFT * self.options.part_bytes) as u64)
+            }
+            _ => u64::MAX,
+        };
+        let permit = (left_bytes > self.options.row_group_bytes as u64 / 4).then_some(permit);
         let (Uploaded { files, checks }, uploaded) = match uploading.await {
             Ok(outcome) => outcome,
             Err(error) => {
@@ -163,7 +178,7 @@ impl ChunkWriter {
         batches: Batches,
         ended: &Arc<AtomicBool>,
         counted: &Arc<Counted>,
-    ) -> tokio::task::JoinHandle<Result<Option<crate::encode::Encoded>>> {
+    ) -> tokio::task::JoinHandle<Result<Option<Encoded>>> {
         let (ended, counted, progress) =
             (Arc::clone(ended), Arc::clone(counted), self.progress.clone());
         tokio::task::spawn_blocking(move || {
@@ -191,18 +206,29 @@ impl ChunkWriter {
     }
 }
 
-/// Checks a file as it is in the store, and not as it was sent: its bytes, its footer and its rows.
+/// Checks a file as it is in the store, and not as it was sent: its bytes, its footer and its rows. A small file is read by
+/// one request, a larger one piece by piece and then its end again.
 async fn read_back(store: Store, file: FileRecord) -> Result<()> {
     let differs =
         |what: String| Err(Error::of(Class::Retry, format!("{}: read back, {what}", file.key)));
-    match hash_object(&store, &file.key).await? {
+    let is_small = file.bytes <= TAIL_BYTES;
+    let whole = if is_small { store.get(&file.key).await? } else { None };
+    let found = match &whole {
+        Some(bytes) => Some((sha256(bytes), bytes.len() as u64)),
+        None => hash_object(&store, &file.key).await?,
+    };
+    match found {
         Some((hash, bytes)) if hash == file.sha256 && bytes == file.bytes => {}
         Some((_, bytes)) => {
             return differs(format!("its {bytes} bytes differ from the {} written", file.bytes));
         }
         None => return differs("it does not exist".to_owned()),
     }
-    match footer_rows(&store, &file).await? {
+    let tail = match whole {
+        Some(bytes) => bytes,
+        None => store.range(&file.key, file.bytes.saturating_sub(TAIL_BYTES)..file.bytes).await?,
+    };
+    match footer_rows(&store, &file, tail).await? {
         stored if stored == file.rows => Ok(()),
         stored => differs(format!("its footer counts {stored} rows of {}", file.rows)),
     }
@@ -244,9 +270,9 @@ fn joined<T>(outcome: std::result::Result<Result<T>, tokio::task::JoinError>) ->
 // A failed encoder makes the read fail ("the writer of this chunk has ended"), while a failed read makes the encoder end
 // without a result and without an error.
 fn read_first(
-    encoded: Result<Option<crate::encode::Encoded>>,
+    encoded: Result<Option<Encoded>>,
     read: Result<ReadSummary>,
-) -> Result<(crate::encode::Encoded, ReadSummary)> {
+) -> Result<(Encoded, ReadSummary)> {
     match (encoded?, read) {
         (_, Err(error)) => Err(error),
         (Some(encoded), Ok(done)) => Ok((encoded, done)),
@@ -318,16 +344,21 @@ async fn upload_parts(
     Ok(())
 }
 
-/// The number of rows in the footer of a stored file.
-async fn footer_rows(store: &Store, file: &FileRecord) -> Result<u64> {
+/// The number of rows in the footer of a stored file, of which `end` are the last bytes.
+async fn footer_rows(store: &Store, file: &FileRecord, end: Bytes) -> Result<u64> {
     let broken = |error: &dyn std::fmt::Display| {
         Error::of(Class::Retry, format!("{}: read back, its footer is broken: {error}", file.key))
     };
-    let tail = store.range(&file.key, file.bytes.saturating_sub(8)..file.bytes).await?;
-    let tail: &[u8; 8] = tail.as_ref().try_into().map_err(|error| broken(&error))?;
+    let tail = end.last_chunk::<FOOTER_SIZE>().ok_or_else(|| broken(&"it is cut off"))?;
     let length = FooterTail::try_new(tail).map_err(|error| broken(&error))?.metadata_length();
-    let end = file.bytes.saturating_sub(8);
-    let footer = store.range(&file.key, end.saturating_sub(length as u64)..end).await?;
+    let before = end.len() - FOOTER_SIZE;
+    let footer = match before.checked_sub(length) {
+        Some(from) => end.slice(from..before),
+        None => {
+            let to = file.bytes.saturating_sub(FOOTER_SIZE as u64);
+            store.range(&file.key, to.saturating_sub(length as u64)..to).await?
+        }
+    };
     let metadata =
         ParquetMetaDataReader::decode_metadata(&footer).map_err(|error| broken(&error))?;
     Ok(metadata.file_metadata().num_rows().unsigned_abs())

@@ -1,8 +1,9 @@
 //! What a folder on a disk needs besides an object store: it finds half-written files and anything that is not a plain
 //! file, and removes empty folders.
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{MAIN_SEPARATOR, Path, PathBuf};
 use std::time::SystemTime;
@@ -59,8 +60,15 @@ pub(super) fn entries(root: &Path, prefix: &str, most: usize) -> io::Result<Entr
             Err(error) => return Err(error),
         };
         for entry in inside {
-            let path = entry?.path();
-            let metadata = match fs::symlink_metadata(&path) {
+            let entry = entry?;
+            let path = entry.path();
+            // The listing says what is a folder, which saves a question to the disk for each of very many.
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                folders.push(path);
+                continue;
+            }
+            // It does not follow links.
+            let metadata = match entry.metadata() {
                 Ok(metadata) => metadata,
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
@@ -134,11 +142,103 @@ pub(super) fn not_plain(root: &Path, key: &str) -> io::Result<Option<&'static st
     Ok(found)
 }
 
-// object_store writes to `NAME#1` and renames the file at the end.
+// A file is written as `NAME#1` and renamed at the end, by object_store as well.
 fn staged_key(key: &str) -> Option<&str> {
     let (key, number) = key.rsplit_once('#')?;
     let staged = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
     staged.then_some(key)
+}
+
+/// A whole file, with what the disk says about it; `None` if there is none.
+pub(super) fn get(root: &Path, key: &str) -> io::Result<Option<(Vec<u8>, Entry)>> {
+    let mut file = match fs::File::open(root.join(key)) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let entry = object(key.to_owned(), &file.metadata()?);
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(Some((bytes, entry)))
+}
+
+/// Writes a small file, which is durable when this returns. `false` if it shall be new and there is one already. Each new
+/// folder is made durable in the one above it, and the file's own folder only once, when the file is in it: object_store
+/// does that before as well, which is a fourth wait for the disk of three that a small file in a new folder needs.
+pub(super) fn put(root: &Path, key: &str, bytes: &[u8], is_new: bool) -> io::Result<bool> {
+    let path = root.join(key);
+    let folder = path.parent().unwrap_or(root);
+    let changed: Vec<&Path> = match folder.is_dir() {
+        true => Vec::new(),
+        false => folder.ancestors().skip(1).take_while(|above| above.starts_with(root)).collect(),
+    };
+    let first = changed.iter().position(|above| above.is_dir()).unwrap_or_default();
+    fs::create_dir_all(folder)?;
+    let (staged, mut file) = stage(&path)?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    drop(file);
+    let placed = written.and_then(|()| match is_new {
+        true => fs::hard_link(&staged, &path),
+        false => fs::rename(&staged, &path),
+    });
+    if is_new || placed.is_err() {
+        let _ = fs::remove_file(&staged); // a sweep finds it otherwise
+    }
+    match placed {
+        Err(error) if is_new && error.kind() == ErrorKind::AlreadyExists => return Ok(false),
+        placed => placed?,
+    }
+    sync(folder)?;
+    changed.into_iter().take(first + 1).try_for_each(sync)?;
+    Ok(true)
+}
+
+/// Creates the file as which another one is written before it gets its name: `NAME#1`, as object_store names it.
+fn stage(path: &Path) -> io::Result<(PathBuf, fs::File)> {
+    for number in 1_u32.. {
+        let mut staged = path.as_os_str().to_owned();
+        staged.push(format!("#{number}"));
+        match fs::File::create_new(&staged) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            file => return file.map(|file| (staged.into(), file)),
+        }
+    }
+    Err(ErrorKind::AlreadyExists.into())
+}
+
+/// Makes the entries of a folder durable.
+fn sync(folder: &Path) -> io::Result<()> {
+    fs::File::open(folder).and_then(|folder| folder.sync_all())
+}
+
+/// Removes files, then the folders that have become empty, except those at the top, and makes that durable. It asks the
+/// disk once for each folder that stays, not once for each file.
+pub(super) fn remove_all(root: &Path, keys: &[String]) -> io::Result<()> {
+    let mut folders = BTreeSet::new();
+    for key in keys {
+        let path = root.join(key);
+        match fs::remove_file(&path) {
+            Ok(()) => folders.extend(path.parent().map(Path::to_owned)),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    // A folder sorts before everything in it.
+    while let Some(folder) = folders.pop_last() {
+        let above = folder.parent().filter(|above| *above != root && folder != root);
+        match above {
+            // It fails, rightly, if the folder is not empty.
+            Some(above) if fs::remove_dir(&folder).is_ok() => {
+                folders.insert(above.to_owned());
+            }
+            _ => match sync(&folder) {
+                // Another run may have removed it meanwhile.
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                _ => {}
+            },
+        }
+    }
+    Ok(())
 }
 
 /// Removes empty folders below a folder, and the folder itself.
@@ -150,4 +250,66 @@ pub(super) fn remove_empty(folder: &Path) {
         }
     }
     let _ = fs::remove_dir(folder); // it fails, rightly, if the folder is not empty
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(root: &Path) -> Vec<String> {
+        entries(root, "", usize::MAX).unwrap().files.into_iter().map(|file| file.key).collect()
+    }
+
+    #[test]
+    fn a_file_is_put_whole_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        assert!(put(root, "data/a/b/1", b"one", true).unwrap());
+        assert!(!put(root, "data/a/b/1", b"two", true).unwrap(), "there is one already");
+        assert_eq!(fs::read(root.join("data/a/b/1")).unwrap(), b"one");
+        assert!(put(root, "data/a/b/1", b"three", false).unwrap());
+        assert_eq!(fs::read(root.join("data/a/b/1")).unwrap(), b"three");
+        assert!(put(root, "top", b"x", true).unwrap());
+        // Another process is at it, or was killed.
+        fs::write(root.join("data/a/b/2#1"), "half").unwrap();
+        assert!(put(root, "data/a/b/2", b"four", true).unwrap());
+        // A folder is in its place.
+        assert!(put(root, "data/a", b"x", false).is_err());
+        let found = entries(root, "", usize::MAX).unwrap();
+        let staged: Vec<&str> = found.staged.iter().map(|(key, _)| key.as_str()).collect();
+        assert_eq!(staged, ["data/a/b/2"], "nothing else is left half-written");
+        assert_eq!(keys(root), ["data/a/b/1", "data/a/b/2", "top"]);
+    }
+
+    #[test]
+    fn removed_files_take_their_empty_folders_with_them_but_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        for key in ["data/a/b/1", "data/a/b/2", "data/a/c/3", "data/d/4", "top"] {
+            let path = root.join(key);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "x").unwrap();
+        }
+        let gone = ["data/a/b/1", "data/a/b/2", "data/a/c/3", "data/a/c/never", "top"];
+        remove_all(root, &gone.map(str::to_owned)).unwrap();
+        assert_eq!(keys(root), ["data/d/4"]);
+        assert!(!root.join("data/a").exists(), "nothing is left in it");
+        remove_all(root, &["data/d/4".to_owned()]).unwrap();
+        assert!(root.join("data").is_dir(), "a folder at the top stays, even an empty one");
+    }
+
+    #[test]
+    fn what_a_listing_shows_is_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        fs::create_dir_all(root.join("data/a")).unwrap();
+        fs::write(root.join("data/a/1"), "x").unwrap();
+        std::os::unix::fs::symlink(root.join("data/a"), root.join("data/folder")).unwrap();
+        std::os::unix::fs::symlink(root.join("data/a/1"), root.join("data/file")).unwrap();
+        let found = entries(root, "", usize::MAX).unwrap();
+        let files: Vec<&str> = found.files.iter().map(|file| file.key.as_str()).collect();
+        assert_eq!(files, ["data/a/1"]);
+        let links = [("data/file".to_owned(), "a link"), ("data/folder".to_owned(), "a link")];
+        assert_eq!(found.irregular, links);
+    }
 }

@@ -8,19 +8,23 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
 use crate::error::{Error, Result};
-use crate::store::errors::{io_cause, is_absent, store_error};
+use crate::store::errors::{is_absent, store_error};
 use crate::store::s3::errors::not_implemented;
-use crate::store::{Backend, PIECE_BYTES, Store};
+use crate::store::{Backend, PIECE_BYTES, Store, folder, io_error};
 
 /// How many objects are removed at the same time.
 const DELETES: usize = 16;
 /// How often a small object is written before the store is considered not to keep it.
 const WRITES: usize = 3;
+/// How often a file is written that another run removes meanwhile.
+const WRITES_OF_FILE: usize = 4;
 
 impl Store {
     /// Writes a small object, which is durable when this returns. An existing object is replaced atomically.
     pub async fn put(&self, key: &str, bytes: impl Into<Bytes>) -> Result<()> {
-        self.check_plain(key)?;
+        if let Backend::Folder(root) = &self.backend {
+            return self.put_file(root, key, bytes.into(), false).await.map(drop);
+        }
         let put = self.put_as(key, bytes.into(), PutMode::Overwrite).await;
         put.map_err(|error| store_error(error, &format!("writing {key}")))
     }
@@ -63,7 +67,9 @@ impl Store {
     /// ignores them, may overwrite the object of another run that writes at the same moment, so correctness must never
     /// depend on this alone.
     pub async fn put_if_absent(&self, key: &str, bytes: Bytes) -> Result<bool> {
-        self.check_plain(key)?;
+        if let Backend::Folder(root) = &self.backend {
+            return self.put_file(root, key, bytes, true).await;
+        }
         let doing = || format!("writing {key}");
         if !matches!(&self.backend, Backend::Bucket(bucket) if !bucket.conditional_put) {
             match self.put_as(key, bytes.clone(), PutMode::Create).await {
@@ -91,19 +97,34 @@ impl Store {
         object.is_ok_and(|object| object.size == size_bytes)
     }
 
-    // Another run may remove an empty folder, or the file that is half-written here for an instant, because it considers
-    // them left over from a dead run. Then the object is written once more.
     async fn put_as(&self, key: &str, bytes: Bytes, mode: PutMode) -> object_store::Result<()> {
         let (key, payload) = (Path::from(key), PutPayload::from(bytes));
-        for _ in 0..3 {
-            let options = PutOptions::from(mode.clone());
-            match self.objects.put_opts(&key, payload.clone(), options).await {
-                Err(error) if io_cause(&error).is_some_and(|e| e.kind() == ErrorKind::NotFound) => {
-                }
-                put => return put.map(|_| ()),
-            }
-        }
         self.objects.put_opts(&key, payload, PutOptions::from(mode)).await.map(|_| ())
+    }
+
+    /// Writes a file. `false` if it shall be new and there is one already.
+    async fn put_file(
+        &self,
+        root: &std::path::Path,
+        key: &str,
+        bytes: Bytes,
+        is_new: bool,
+    ) -> Result<bool> {
+        let (root, key, doing) = (root.to_owned(), key.to_owned(), format!("writing {key}"));
+        self.on_thread(&doing.clone(), move |store| {
+            store.check_plain(&key)?;
+            // Another run may remove an empty folder, or the file that is half-written here for an instant, because it
+            // considers them left over from a dead run. Then the file is written once more.
+            let mut attempts = 1..WRITES_OF_FILE;
+            loop {
+                match folder::put(&root, &key, &bytes, is_new) {
+                    Err(error)
+                        if error.kind() == ErrorKind::NotFound && attempts.next().is_some() => {}
+                    put => return put.map_err(|error| io_error(&error, &doing)),
+                }
+            }
+        })
+        .await
     }
 
     /// Removes an object. It is not an error if it is gone already.
@@ -116,8 +137,18 @@ impl Store {
         }
     }
 
-    /// Removes objects, several at the same time, until the first error.
+    /// Removes objects, several at the same time, until the first error. On a disk, the folders that become empty are
+    /// removed with them.
     pub async fn delete_all(&self, keys: impl Iterator<Item = &str>) -> Result<()> {
+        if let Backend::Folder(root) = &self.backend {
+            let keys: Vec<String> = keys.map(str::to_owned).collect();
+            let (root, doing) = (root.clone(), "removing files of the archive");
+            let removed = self.on_thread(doing, move |store| {
+                keys.iter().try_for_each(|key| store.check_plain(key))?;
+                folder::remove_all(&root, &keys).map_err(|error| io_error(&error, doing))
+            });
+            return removed.await;
+        }
         let deleted = futures::stream::iter(keys).map(|key| self.delete(key));
         deleted.buffer_unordered(DELETES).try_collect().await
     }

@@ -131,7 +131,8 @@ impl Check {
         };
         let strangers: Vec<String> =
             self.present.keys().filter(|key| !known(key)).cloned().collect();
-        let staged = self.store.staged().await?;
+        // A run may have ended since the archive was listed.
+        let staged = if self.has_staged { self.store.staged().await? } else { Vec::new() };
         if strangers.is_empty() && staged.is_empty() {
             return Ok(());
         }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::Value;
 
 use crate::coverage::Coverage;
@@ -14,40 +15,44 @@ use crate::window::{Slice, Window};
 
 /// How many tables' bounds one request asks for.
 const TABLES_A_REQUEST: usize = 50;
+/// How many of these requests are sent at once.
+const REQUESTS_AT_ONCE: usize = 2;
 /// Up to this many values, rows are read if that is the only way to count them exactly.
 const READ_TO_COUNT: u64 = 200_000;
 
 impl InfluxQl {
     /// The bounds of the tables, in the order of `tables`.
     pub(super) async fn bounds_of_tables(&self, tables: &[Table]) -> Result<Vec<Option<Window>>> {
+        let parts = tables.chunks(TABLES_A_REQUEST).map(|tables| self.bounds_of_part(tables));
+        let parts = parts.collect::<Vec<_>>();
+        let bounds = stream::iter(parts).buffered(REQUESTS_AT_ONCE).try_collect::<Vec<_>>().await?;
+        Ok(bounds.concat())
+    }
+
+    async fn bounds_of_part(&self, tables: &[Table]) -> Result<Vec<Option<Window>>> {
+        match self.bounds_of(tables).await {
+            Ok(found) => return Ok(found),
+            Err(error) if error.class() == Class::Stop => return Err(error),
+            // The request may have been too much, so the tables are asked for one by one. For a table that is too large
+            // even then, its shards are good enough.
+            Err(_) => {}
+        }
         let mut bounds = Vec::with_capacity(tables.len());
-        for tables in tables.chunks(TABLES_A_REQUEST) {
-            match self.bounds_of(tables).await {
-                Ok(found) => bounds.extend(found),
-                Err(error) if error.class() == Class::Stop => return Err(error),
-                // The request may have been too much, so the tables are asked for one by one. For a table that is too
-                // large even then, its shards are good enough.
-                Err(_) => {
-                    for table in tables {
-                        let found = self.bounds_of(std::slice::from_ref(table)).await;
-                        let shards = Window::new(
-                            table.data_ranges.first().map_or(0, |w| w.from),
-                            table.data_ranges.last().map_or(0, |w| w.to),
-                        );
-                        match (found, shards) {
-                            (Ok(found), _) => bounds.extend(found),
-                            (Err(error), Some(shards))
-                                if error.class() != Class::Stop && shards != Window::ALL =>
-                            {
-                                bounds.push(Some(shards));
-                            }
-                            (Err(error), _) => {
-                                return Err(
-                                    error.context(format!("asking {} for its bounds", table.id))
-                                );
-                            }
-                        }
-                    }
+        for table in tables {
+            let found = self.bounds_of(std::slice::from_ref(table)).await;
+            let shards = Window::new(
+                table.data_ranges.first().map_or(0, |w| w.from),
+                table.data_ranges.last().map_or(0, |w| w.to),
+            );
+            match (found, shards) {
+                (Ok(found), _) => bounds.extend(found),
+                (Err(error), Some(shards))
+                    if error.class() != Class::Stop && shards != Window::ALL =>
+                {
+                    bounds.push(Some(shards));
+                }
+                (Err(error), _) => {
+                    return Err(error.context(format!("asking {} for its bounds", table.id)));
                 }
             }
         }
