@@ -35,7 +35,7 @@ use cpu::table;
 use moveout::config::Location;
 use moveout::encode::{Cores, EncodeOptions, Encoder, Output};
 use moveout::error::Result;
-use moveout::export::chunk_writer::ChunkWriter;
+use moveout::export::chunk_writer::{ChunkWriter, Stream};
 use moveout::model::{
     Artifacts, Chunk, Column, Listing, ReadSummary, Role, RowCount, SourceInfo, Table,
 };
@@ -259,7 +259,11 @@ fn chunk(kind: &str, rows: usize, place: &str) {
         let permit = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
         let window = Window::new(0, i64::MAX).unwrap();
         let chunk = Chunk { table: table(), slice: Slice::Window(window) };
-        writer.write(&source, &chunk, "data/s/db/cpu", permit).await.unwrap()
+        writer
+            .write(&source, &chunk, "data/s/db/cpu", permit, Stream::default())
+            .await
+            .unwrap()
+            .commit
     });
     assert_eq!(commit.rows as usize, rows);
     let bytes: u64 = commit.files.iter().map(|file| file.bytes).sum();

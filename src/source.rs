@@ -103,6 +103,12 @@ pub trait Source: Send + Sync {
         None
     }
 
+    /// Whether a read may be given up at any time without losing anything but time. It may not where a connection holds
+    /// a snapshot that would be lost with it.
+    fn can_abandon(&self) -> bool {
+        false
+    }
+
     /// The quota of the source and the prices of reading, if it has them.
     fn metering(&self) -> Option<Metering> {
         None

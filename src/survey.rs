@@ -20,7 +20,7 @@ use crate::archive::run_json::Outside;
 use crate::config::{Job, Limits, Select, SourceSpec, matches};
 use crate::coverage::Coverage;
 use crate::error::{Class, Error, Exit, Result};
-use crate::export::window_sizing::first_width;
+use crate::export::controller::widths::first_width;
 use crate::model::{
     Excluded, LEFT_OUT, Listing, LogPosition, ReadMode, RowCount, SourceInfo, Table, TableId,
 };
@@ -30,7 +30,7 @@ use crate::retry::Retry;
 use crate::source::Source;
 use crate::source::contact::contact;
 use crate::text::several;
-use crate::window::{Bound, DAY, Window, now_micros};
+use crate::window::{Bound, Window, now_micros};
 
 /// How many sources are asked at the same time. Each may need several sessions, a thread and the memory of a listing.
 pub const AT_ONCE: usize = 16;
@@ -94,7 +94,7 @@ pub struct Surveyed {
     /// The time to be covered; `None` if only the rows without a time are requested.
     pub requested: Option<Window>,
     /// The width of its first window, unless an earlier run has learned a better width.
-    pub first_width: i64,
+    pub first_width: Option<i64>,
 }
 
 impl Surveyed {
@@ -350,7 +350,7 @@ impl Asking<'_> {
             source: 0, // set when this survey is added to that of all sources
             bounds,
             requested: range,
-            first_width: job.limits.window.or(size).unwrap_or(DAY),
+            first_width: job.limits.window.or(size),
         });
         Ok(())
     }

@@ -7,6 +7,7 @@ mod support;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use moveout::commands::doctor::{CheckStatus, doctor};
@@ -108,6 +109,66 @@ fn once(
 
 fn broken() -> Error {
     Error::of(Class::Retry, "the connection broke")
+}
+
+/// A query that is too wide for a server may take for ever. Its window is read in narrower ones, and nothing of the first
+/// attempt stays.
+#[tokio::test]
+async fn a_query_that_does_not_keep_up_is_abandoned_and_its_window_is_read_in_narrower_ones() {
+    let setting = Setting::new();
+    setting.source.can_abandon.store(true, Ordering::Relaxed);
+    setting.source.play(|question| match question {
+        Question::Read(chunk)
+            if chunk.slice.window().is_some_and(|all| all.width() > 100 * HOUR) =>
+        {
+            Some(Play::Hang)
+        }
+        _ => None,
+    });
+    let mut job = setting.job();
+    job.limits.window = Some(160 * HOUR);
+    let summary = setting.export(&job).await.unwrap();
+    assert_eq!((summary.exit, summary.rows), (Exit::Done, ROWS as u64 + 2));
+    setting.assert_complete();
+    let asked = setting.source.asked();
+    let reads: Vec<_> = asked.iter().filter(|asked| asked.starts_with("read d.s.one")).collect();
+    assert!(reads.len() > 2, "one in vain, and its parts: {reads:#?}");
+}
+
+/// A window that has far more rows than those before it is as well, although its rows come quickly.
+#[tokio::test]
+async fn a_window_with_far_more_rows_than_expected_is_divided() {
+    // For three days, since a window begins before the one before it has been read back.
+    const SPARSE: i64 = 30_000;
+    const DENSE: i64 = 600_000;
+    let step = 72 * HOUR / SPARSE;
+    let sparse = (0..SPARSE).map(|i| (Some(NEW_YEAR + i * step), i));
+    let later = NEW_YEAR + 72 * HOUR;
+    let dense = (0..DENSE).map(|i| (Some(later + i * HOUR / DENSE), SPARSE + i));
+    let rows: Vec<_> = sparse.chain(dense).collect();
+    let setting = Setting {
+        source: Scripted::new([numbers("one", &rows)]),
+        folder: TempDir::with_prefix("archive-").unwrap(),
+    };
+    setting.source.can_abandon.store(true, Ordering::Relaxed);
+    let mut stalls = 0;
+    setting.source.play(move |question| match question {
+        // Otherwise it would have ended before anybody looks.
+        Question::Read(chunk) if chunk.slice.window().is_some_and(|all| all.from == later) => {
+            stalls += 1;
+            (stalls == 1).then_some(Play::HangAfter(510_000))
+        }
+        _ => None,
+    });
+    let mut job = setting.job();
+    job.limits.window = Some(24 * HOUR);
+    let summary = setting.export(&job).await.unwrap();
+    assert_eq!((summary.exit, summary.rows), (Exit::Done, (SPARSE + DENSE) as u64));
+    let archive = Archive::open(setting.path());
+    assert!(archive.is_sealed());
+    assert_eq!(archive.rows("one").len() as i64, SPARSE + DENSE);
+    let asked = setting.source.asked();
+    assert!(asked.iter().filter(|asked| asked.starts_with("read ")).count() > 2, "{asked:#?}");
 }
 
 #[tokio::test]

@@ -27,7 +27,7 @@ use crate::retry::{Interrupt, Retry};
 use crate::source::Source;
 use crate::source::aptible::{Expanded, Inventory, backups, expand};
 use crate::survey::{Known, Survey, Surveyed, survey};
-use crate::window::{Slice, Window};
+use crate::window::{DAY, Slice, Window};
 
 /// For how long samples of all sources are read at most.
 const SAMPLING: Duration = Duration::from_secs(10);
@@ -347,7 +347,7 @@ async fn rows(
         return Some(estimate);
     }
     let Some(newest) = spans.last() else { return Some(0) };
-    let width = if table.read_mode.is_one_pass() { i64::MAX } else { *first_width };
+    let width = if table.read_mode.is_one_pass() { i64::MAX } else { first_width.unwrap_or(DAY) };
     let sample = Window { from: newest.from.max(newest.to.saturating_sub(width)), ..*newest };
     let time = until.checked_duration_since(Instant::now())?;
     let count = tokio::time::timeout(time, source.count(table, sample)).await.ok()?.ok()?;

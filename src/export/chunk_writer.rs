@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parquet::file::FOOTER_SIZE;
@@ -15,6 +15,7 @@ use crate::archive::commit::{Commit, FileRecord};
 use crate::archive::keys::file_key;
 use crate::encode::{EncodeOptions, Encoded, EncodedFile, Encoder, Output, encode};
 use crate::error::{Class, Error, Result};
+use crate::export::controller::{Abandoned, Patience};
 use crate::hash::sha256;
 use crate::model::{Chunk, ReadSummary};
 use crate::progress::Progress;
@@ -54,6 +55,27 @@ pub struct ChunkWriter {
     pub interrupt: Interrupt,
 }
 
+/// How often it is looked whether a probe keeps up.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// What concerns the stream of one chunk.
+#[derive(Debug, Default)]
+pub struct Stream {
+    /// Counts the rows of all chunks of the same source.
+    pub rows_of_source: Arc<AtomicU64>,
+    /// When the chunk is abandoned, if it may be.
+    pub patience: Option<Patience>,
+}
+
+/// A chunk that was written.
+#[derive(Debug)]
+pub struct Written {
+    /// Its files are durable, but count only once the commit is written.
+    pub commit: Commit,
+    /// How long its stream took.
+    pub streamed: Duration,
+}
+
 /// Why a chunk was not written, and where the failure comes from.
 #[derive(Debug)]
 pub enum Failure {
@@ -61,6 +83,8 @@ pub enum Failure {
     OfSource(Error),
     /// From the archive, or from this process.
     OfRun(Error),
+    /// The chunk was a probe that did not keep up.
+    Abandoned(Abandoned),
 }
 
 impl From<Error> for Failure {
@@ -70,21 +94,23 @@ impl From<Error> for Failure {
 }
 
 impl ChunkWriter {
-    /// Brings a chunk into the store and reads it back. The files of the returned commit are durable, but count only once
-    /// the commit is written. The permit is released when everything is written, or encoded if little of it is
-    /// left in memory then: its source and its memory are free for another chunk.
+    /// Brings a chunk into the store and reads it back. The permit is released when everything is written, or encoded if
+    /// little of it is left in memory then: its source and its memory are free for another chunk.
     pub async fn write(
         &self,
         source: &dyn Source,
         chunk: &Chunk,
         path: &str,
         permit: impl Send,
-    ) -> Result<Commit, Failure> {
+        stream: Stream,
+    ) -> Result<Written, Failure> {
         if chunk.table.is_dump() {
-            return self.write_dump(source, chunk, path, permit).await;
+            let began = Instant::now();
+            let commit = self.write_dump(source, chunk, path, permit).await?;
+            return Ok(Written { commit, streamed: began.elapsed() });
         }
         let (began, started) = (Instant::now(), rfc3339(now()));
-        let counted = Arc::new(Counted::default());
+        let counted = Arc::new(Counted { of_source: stream.rows_of_source, ..Counted::default() });
         let _reading = self.progress.reading(&chunk.table.id.to_string(), source.name());
         tracing::info!("reading {chunk}");
         let (batch_sender, batches) = BatchSender::channel(
@@ -110,7 +136,14 @@ impl ChunkWriter {
 
         // The channel must not close before it is known whether the stream is complete.
         let open = batch_sender.clone();
-        let read = self.interrupt.or(source.read(chunk, batch_sender)).await;
+        let mut abandoned = None;
+        let read = tokio::select! {
+            read = self.interrupt.or(source.read(chunk, batch_sender)) => read,
+            why = counted.abandoned(stream.patience) => {
+                abandoned = Some(why);
+                Err(Error::of(Class::Split, "the probe was abandoned"))
+            }
+        };
         ended.store(read.is_ok(), Ordering::Release);
         drop(open);
 
@@ -123,12 +156,14 @@ impl ChunkWriter {
             _ => u64::MAX,
         };
         let permit = (left_bytes > self.options.row_group_bytes as u64 / 4).then_some(permit);
+        let encoded_after = began.elapsed();
         let (Uploaded { files, checks }, uploaded) = match uploading.await {
             Ok(outcome) => outcome,
             Err(error) => {
                 (Uploaded::default(), Err(Error::stop(format!("the upload failed: {error}"))))
             }
         };
+        let streamed = if permit.is_some() { began.elapsed() } else { encoded_after };
         drop(permit);
         // The error nearest to the disk takes precedence, because it makes the others fail.
         let outcome = match uploaded.map(|()| read_first(encoded, read)) {
@@ -136,7 +171,7 @@ impl ChunkWriter {
                 let checked = read_back_all(checks, &files, encoded.rows).await;
                 checked.map(|()| (encoded, done)).map_err(Failure::OfRun)
             }
-            Ok(Err(error)) => Err(Failure::OfSource(error)),
+            Ok(Err(error)) => Err(abandoned.map_or(Failure::OfSource(error), Failure::Abandoned)),
             Err(error) => Err(Failure::OfRun(error)),
         };
         let (encoded, done) = match outcome {
@@ -150,7 +185,7 @@ impl ChunkWriter {
             }
         };
         let id = chunk.table.id.clone();
-        Ok(Commit {
+        let commit = Commit {
             source: id.source,
             database: id.database,
             schema: id.schema,
@@ -169,7 +204,8 @@ impl ChunkWriter {
             snapshot: done.snapshot,
             replaces: Vec::new(),
             dump: None,
-        })
+        };
+        Ok(Written { commit, streamed: streamed.saturating_sub(done.queued) })
     }
 
     fn spawn_encoder(
@@ -185,6 +221,7 @@ impl ChunkWriter {
             encode(encoder, batches, &ended, |batch| {
                 let rows = batch.num_rows() as u64;
                 counted.rows.fetch_add(rows, Ordering::Relaxed);
+                counted.of_source.fetch_add(rows, Ordering::Relaxed);
                 progress.add_rows(rows);
             })
         })
@@ -255,9 +292,23 @@ async fn read_back_all(
 struct Counted {
     rows: AtomicU64,
     bytes: AtomicU64,
+    of_source: Arc<AtomicU64>,
 }
 
 impl Counted {
+    /// Returns when the chunk is to be abandoned.
+    async fn abandoned(&self, patience: Option<Patience>) -> Abandoned {
+        let Some(patience) = patience else { return std::future::pending().await };
+        let began = Instant::now();
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let rows = self.rows.load(Ordering::Relaxed);
+            if let Some(why) = patience.verdict(began.elapsed(), rows) {
+                return why;
+            }
+        }
+    }
+
     fn uncount(&self, progress: &Progress) {
         progress.uncount(self.rows.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed));
     }

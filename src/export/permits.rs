@@ -3,6 +3,7 @@
 //! its chunks.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
@@ -13,10 +14,14 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone)]
 pub(super) struct Permits(Arc<Mutex<State>>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
     free: usize,
     sources: HashMap<String, Share>,
+    /// The most permits that each source may hold, where there is such a limit.
+    limits: HashMap<String, usize>,
+    /// How many rows the chunks of each source have had.
+    rows: HashMap<String, Arc<AtomicU64>>,
     /// How many permits have been given so far.
     given: u64,
     /// The waiting requests, with the oldest at the front.
@@ -43,13 +48,13 @@ struct Waiting {
 pub(super) struct Permit {
     permits: Permits,
     source: String,
+    rows: Arc<AtomicU64>,
 }
 
 impl Permits {
     /// Permits for this many chunks at the same time.
     pub(super) fn new(most: usize) -> Self {
-        let state =
-            State { free: most, sources: HashMap::new(), given: 0, waiting: VecDeque::new() };
+        let state = State { free: most, ..State::default() };
         Self(Arc::new(Mutex::new(state)))
     }
 
@@ -60,6 +65,20 @@ impl Permits {
         self.state().waiting.push_back(Waiting { sources, give });
         self.give();
         given.await.map_err(|_| Error::stop("the workers have ended"))
+    }
+
+    /// Limits how many permits a source may hold. Those that it holds already stay. Returns whether the limit is new.
+    pub(super) fn limit(&self, source: &str, most: usize) -> bool {
+        let before = self.state().limits.insert(source.to_owned(), most);
+        self.give();
+        before != Some(most)
+    }
+
+    /// How many permits a source holds, and how many rows its chunks have had so far.
+    pub(super) fn in_use(&self, source: &str) -> (usize, u64) {
+        let state = self.state();
+        let rows = state.rows.get(source).map_or(0, |rows| rows.load(Ordering::Relaxed));
+        (state.sources.get(source).map_or(0, |share| share.held), rows)
     }
 
     /// Gives the free permits to waiting requests.
@@ -73,9 +92,10 @@ impl Permits {
             let given = state.given;
             let share = state.sources.entry(source.clone()).or_default();
             *share = Share { held: share.held + 1, last: given };
+            let rows = Arc::clone(state.rows.entry(source.clone()).or_default());
             drop(state);
             // If nobody waits any more, the other end has been dropped, and this drops the permit.
-            let _ = waiting.give.send(Permit { permits: self.clone(), source });
+            let _ = waiting.give.send(Permit { permits: self.clone(), source, rows });
         }
     }
 
@@ -92,8 +112,12 @@ impl State {
             return None;
         }
         let share = |source: &String| self.sources.get(source).copied().unwrap_or_default();
+        let may_have_more = |source: &&String| {
+            self.limits.get(*source).is_none_or(|most| share(source).held < *most)
+        };
         let best = self.waiting.iter().enumerate().filter_map(|(at, waiting)| {
-            let source = waiting.sources.iter().min_by_key(|source| share(source))?;
+            let sources = waiting.sources.iter().filter(may_have_more);
+            let source = sources.min_by_key(|source| share(source))?;
             Some((share(source), at, source))
         });
         best.min_by_key(|(share, at, _)| (*share, *at)).map(|(_, at, source)| (at, source.clone()))
@@ -104,6 +128,11 @@ impl Permit {
     /// The source that it is for.
     pub(super) fn source(&self) -> &str {
         &self.source
+    }
+
+    /// Counts the rows that the chunks of the source have had.
+    pub(super) fn rows(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.rows)
     }
 }
 
@@ -157,6 +186,24 @@ mod tests {
         assert_eq!(permit.source(), "other");
         drop(permit);
         assert!(first.now_or_never().is_some());
+    }
+
+    #[test]
+    fn a_source_holds_no_more_than_its_limit() {
+        let permits = Permits::new(4);
+        permits.limit("a", 2);
+        let both = ["a", "b"];
+        let held: Vec<Permit> = (0..4).map(|_| now(&permits, &both).unwrap()).collect();
+        assert!(now(&permits, &both).is_none());
+        let of = |source| held.iter().filter(|permit| permit.source() == source).count();
+        assert_eq!((of("a"), of("b"), permits.in_use("a").0), (2, 2, 2));
+        drop(held);
+        let held: Vec<Permit> = (0..2).map(|_| now(&permits, &["a"]).unwrap()).collect();
+        let mut third = Box::pin(permits.acquire(vec!["a".to_owned()]));
+        assert!((&mut third).now_or_never().is_none());
+        assert!(permits.limit("a", 3));
+        assert!(third.now_or_never().is_some(), "a higher limit counts at once");
+        drop(held);
     }
 
     #[test]

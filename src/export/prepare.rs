@@ -15,12 +15,12 @@ use crate::encode::{Cores, EncodeOptions};
 use crate::error::{Exit, Result};
 use crate::export::again::{Again, divide};
 use crate::export::chunk_writer::ChunkWriter;
+use crate::export::controller::widths::width_after;
 use crate::export::permits::Permits;
 use crate::export::queue::Queue;
 use crate::export::run::Run;
 use crate::export::stale::{gone, read_damaged, read_stale, records_others, request_uncovered};
 use crate::export::summary::{ExportStatus, Failed, ReadAgain, Summary, unreadable_hint};
-use crate::export::window_sizing::width_after;
 use crate::export::worker::Shared;
 use crate::model::ArtifactOutcome;
 use crate::model::TableId;
@@ -162,6 +162,7 @@ pub async fn prepare<'a>(
             waiting: AtomicUsize::new(0),
             failures: Mutex::default(),
         }),
+        streams: HashMap::new(),
         began,
         started,
         written: HashSet::new(),

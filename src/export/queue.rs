@@ -6,9 +6,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::coverage::Coverage;
-use crate::export::window_sizing::WindowSizing;
+use crate::export::controller::widths::{Passed, Widths};
+use crate::export::controller::{Abandoned, Patience};
 use crate::model::{Chunk, Table};
 use crate::window::{DAY, MIN_WIDTH, Slice, Window};
+
+/// How a chunk was read.
+#[derive(Debug, Clone, Copy)]
+pub struct Read {
+    /// Its rows.
+    pub rows: u64,
+    /// How long its stream took.
+    pub elapsed: Duration,
+    /// The most rows that a chunk should have under a quota.
+    pub most_rows: Option<u64>,
+    /// How many streams the server had.
+    pub streams: usize,
+    /// Whether it was tried whether this number of streams is better than another.
+    pub is_trial: bool,
+    /// When it ended, since the run began.
+    pub now: Duration,
+}
 
 /// The remaining work, for all tables.
 #[derive(Debug, Default)]
@@ -16,7 +34,12 @@ pub struct Queue {
     tables: Vec<TableQueue>,
     /// For each source, its tables with remaining work, the oldest first.
     oldest: BTreeMap<String, BinaryHeap<Reverse<(i64, usize)>>>,
+    /// For each source, the widths that its last windows led to.
+    last_widths: BTreeMap<String, VecDeque<i64>>,
 }
+
+/// Of how many windows of a source this is kept.
+const LAST_WIDTHS: usize = 8;
 
 #[derive(Debug)]
 struct TableQueue {
@@ -24,20 +47,23 @@ struct TableQueue {
     null_time: bool,
     todo: VecDeque<Window>,
     data_ranges: Vec<Window>,
-    sizing: WindowSizing,
+    widths: Widths,
+    /// Whether nothing is known about the width of its first window.
+    is_guess: bool,
     /// The rows and the width of its windows that were read.
     seen: (u64, u64),
 }
 
 impl Queue {
     /// Adds a table with what remains of it: windows, and perhaps the rows without a time. Returns its number in the queue.
+    /// If the width of its first window is unknown, the tables of the same server that were read before give it.
     pub fn add(
         &mut self,
         table: Arc<Table>,
         bounds: Option<Window>,
         todo: Vec<Window>,
         null_time: bool,
-        width: i64,
+        width: Option<i64>,
     ) -> usize {
         let data_ranges: Coverage =
             table.data_ranges.iter().filter_map(|window| window.intersect(&bounds?)).collect();
@@ -47,7 +73,8 @@ impl Queue {
             null_time,
             todo: todo.into(),
             data_ranges: data_ranges.windows().to_vec(),
-            sizing: WindowSizing::new(width),
+            widths: Widths::new(width.unwrap_or(DAY)),
+            is_guess: width.is_none(),
             seen: (0, 0),
         });
         let of_source = &self.tables[at].table.id.source;
@@ -69,6 +96,13 @@ impl Queue {
         let heap = self.oldest.get_mut(source)?;
         let Reverse((_, at)) = heap.pop()?;
         let table = self.tables.get_mut(at)?;
+        if std::mem::take(&mut table.is_guess)
+            && let Some(last) = self.last_widths.get(source)
+        {
+            let mut last: Vec<i64> = last.iter().copied().collect();
+            last.sort_unstable();
+            table.widths = Widths::new(last[last.len() / 2]);
+        }
         let slice = if std::mem::take(&mut table.null_time) {
             Slice::NullTime
         } else {
@@ -133,9 +167,9 @@ impl Queue {
             return false;
         }
         let table = &mut self.tables[at];
-        let core = table.core(window);
+        let core = table.core(window).unwrap_or(window);
         let Some((left, _)) = core.halves(MIN_WIDTH) else { return false };
-        table.sizing.was_too_much(core.width());
+        table.widths.was_too_much(core.width());
         let halves =
             [Window { from: window.from, to: left.to }, Window { from: left.to, to: window.to }];
         self.requeue(at, &halves.map(Slice::from));
@@ -146,27 +180,41 @@ impl Queue {
     pub fn can_split(&self, at: usize, chunk: &Chunk) -> bool {
         let Slice::Window(window) = chunk.slice else { return false };
         !chunk.table.read_mode.is_one_pass()
-            && self.tables[at].core(window).halves(MIN_WIDTH).is_some()
+            && self.tables[at].core(window).unwrap_or(window).halves(MIN_WIDTH).is_some()
     }
 
-    /// Learns from a chunk that is done. `most_rows` is the most rows that a chunk should have under a quota.
-    pub fn learn(
-        &mut self,
-        at: usize,
-        window: Window,
-        rows: u64,
-        elapsed: Duration,
-        most_rows: Option<u64>,
-    ) {
+    /// How long the stream of a chunk may take; `None` if it is waited for, however long it takes.
+    pub fn patience(&self, at: usize, chunk: &Chunk) -> Option<Patience> {
+        let window = chunk.slice.window().filter(|_| self.can_split(at, chunk))?;
+        let table = &self.tables[at];
+        table.widths.patience(table.core(window)?.width())
+    }
+
+    /// Puts back a chunk that was abandoned, to be read in narrower windows.
+    pub fn abandoned(&mut self, at: usize, chunk: &Chunk, why: Abandoned) {
         let table = &mut self.tables[at];
-        let first = table.data_ranges.first().map_or(window.from, |w| w.from);
-        let last = table.data_ranges.last().map_or(window.to, |w| w.to);
-        let core = window.intersect(&Window { from: first, to: last });
-        let core_width = core.map(|core| core.width());
+        if let Some(core) = chunk.slice.window().and_then(|window| table.core(window)) {
+            table.widths.was_abandoned(core.width(), why);
+        }
+        self.requeue(at, &[chunk.slice]);
+    }
+
+    /// Learns from a chunk that is done.
+    pub fn learn(&mut self, at: usize, window: Window, read: Read) {
+        let table = &mut self.tables[at];
+        let core_width = table.core(window).map(|core| core.width());
         let (seen_rows, seen_width) = table.seen;
         let width = core_width.unwrap_or_default().unsigned_abs();
-        table.seen = (seen_rows.saturating_add(rows), seen_width.saturating_add(width));
-        table.sizing.learn(core_width, window.width(), rows, elapsed, most_rows);
+        table.seen = (seen_rows.saturating_add(read.rows), seen_width.saturating_add(width));
+        let Read { rows, elapsed, most_rows, streams, is_trial, now } = read;
+        let width = window.width();
+        let passed = Passed { core_width, width, rows, elapsed, most_rows, streams, is_trial, now };
+        table.widths.learn(passed);
+        if rows > 0 {
+            let last = self.last_widths.entry(table.table.id.source.clone()).or_default();
+            last.push_front(table.widths.width());
+            last.truncate(LAST_WIDTHS);
+        }
     }
 
     /// How many tables there are.
@@ -231,10 +279,10 @@ impl TableQueue {
     }
 
     /// The part of a window that can have rows. Only this part matters for the width.
-    fn core(&self, window: Window) -> Window {
+    fn core(&self, window: Window) -> Option<Window> {
         let first = self.data_ranges.first().map_or(window.from, |w| w.from);
         let last = self.data_ranges.last().map_or(window.to, |w| w.to);
-        Window::new(first, last).and_then(|all| window.intersect(&all)).unwrap_or(window)
+        window.intersect(&Window { from: first, to: last })
     }
 
     /// Where the next window should end, given the remaining time. Time without rows gets no window of its own: it is read
@@ -251,8 +299,8 @@ impl TableQueue {
             return left.to;
         };
         // Windows are aligned to midnight. If their width divides a day, they are aligned to its multiples.
-        let unit = i128::from(self.sizing.width().min(DAY));
-        let end = i128::from(first).div_euclid(unit) * unit + i128::from(self.sizing.width());
+        let unit = i128::from(self.widths.width().min(DAY));
+        let end = i128::from(first).div_euclid(unit) * unit + i128::from(self.widths.width());
         let mut end = i64::try_from(end).map_or(left.to, |end| end.min(left.to));
         if let Some(cut) = self.table.split_points.next(first) {
             end = end.min(cut);
@@ -271,7 +319,7 @@ impl TableQueue {
 
     fn chunks_left(&self) -> u64 {
         let of_window = |left: &Window| {
-            self.width_of_rows(left).div_ceil(self.sizing.width().unsigned_abs().max(1)).max(1)
+            self.width_of_rows(left).div_ceil(self.widths.width().unsigned_abs().max(1)).max(1)
         };
         let windows: u64 = if self.table.read_mode.is_one_pass() {
             self.todo.len() as u64
@@ -303,6 +351,10 @@ mod tests {
         Window { from, to }
     }
 
+    fn read(rows: u64, elapsed: Duration) -> Read {
+        Read { rows, elapsed, most_rows: None, streams: 1, is_trial: false, now: Duration::ZERO }
+    }
+
     fn drain(queue: &mut Queue) -> Vec<Window> {
         let mut windows = Vec::new();
         while let Some((_, chunk)) = queue.take() {
@@ -320,7 +372,13 @@ mod tests {
             window(bounds.to - 1, bounds.to + 7 * DAY),
         ];
         let mut queue = Queue::default();
-        queue.add(table(shards, SplitPoints::None), Some(bounds), vec![bounds], false, 30 * DAY);
+        queue.add(
+            table(shards, SplitPoints::None),
+            Some(bounds),
+            vec![bounds],
+            false,
+            Some(30 * DAY),
+        );
         let windows = drain(&mut queue);
         assert_eq!(windows.len(), 2, "{windows:?}");
     }
@@ -335,7 +393,7 @@ mod tests {
                 Some(all),
                 vec![all],
                 false,
-                20 * DAY,
+                Some(20 * DAY),
             );
         }
         let order: Vec<i64> = drain(&mut queue).iter().map(|w| w.from / DAY).collect();
@@ -353,14 +411,15 @@ mod tests {
                 Some(all),
                 vec![all],
                 false,
-                width,
+                Some(width),
             );
             while let Some((at, chunk)) = queue.take() {
                 let window = chunk.slice.window().unwrap();
                 let days = window.width() as f64 / DAY as f64;
                 let took = Duration::from_secs_f64(0.01 + 0.06 * days + 0.01 * days * days);
                 elapsed += took;
-                queue.learn(at, window, (66_700.0 * days) as u64, took, None);
+                let read = Read { now: elapsed, ..read((66_700.0 * days) as u64, took) };
+                queue.learn(at, window, read);
             }
             4096.0 / elapsed.as_secs_f64()
         };
@@ -394,7 +453,7 @@ mod tests {
             let cuts: Vec<i64> = cuts.into_iter().map(|cut| cut * SECOND).collect();
             let bounds = window(0, 2000 * SECOND);
             let mut queue = Queue::default();
-            queue.add(table(data_ranges.clone(), SplitPoints::At(cuts.clone())), Some(bounds), todo.clone(), false, width * SECOND);
+            queue.add(table(data_ranges.clone(), SplitPoints::At(cuts.clone())), Some(bounds), todo.clone(), false, Some(width * SECOND));
             let mut done = Vec::new();
             let mut splits = splits.into_iter();
             while let Some((at, chunk)) = queue.take() {
@@ -410,7 +469,7 @@ mod tests {
                     prop_assert!(!both, "rows on both sides of a cut in one window");
                 }
                 done.push(found);
-                queue.learn(at, found, 1000, Duration::from_secs(5), None);
+                queue.learn(at, found, read(1000, Duration::from_secs(5)));
             }
             done.sort_unstable();
             prop_assert!(done.windows(2).all(|pair| pair[0].to <= pair[1].from), "twice");

@@ -72,9 +72,9 @@ impl Run<'_> {
         let Surveyed { table, bounds, first_width, .. } = &self.survey.tables[surveyed];
         let mut windows: Vec<Window> = slices.iter().filter_map(|slice| slice.window()).collect();
         windows.sort_unstable();
-        let width = windows.iter().map(Window::width).max().unwrap_or(*first_width);
+        let width = windows.iter().map(Window::width).max().map(|width| width.max(MIN_WIDTH));
         let null_time = slices.contains(&Slice::NullTime);
-        self.queue.add(Arc::clone(table), *bounds, windows, null_time, width.max(MIN_WIDTH));
+        self.queue.add(Arc::clone(table), *bounds, windows, null_time, width.or(*first_width));
         self.surveyed.push(surveyed);
     }
 

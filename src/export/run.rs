@@ -18,12 +18,13 @@ use crate::coverage::Coverage;
 use crate::error::{Error, Exit, Result};
 use crate::export::again::Again;
 use crate::export::chunk_writer::ChunkWriter;
+use crate::export::controller::streams::Streams;
+use crate::export::controller::widths::width_after;
 use crate::export::listed::{Listed, Relisting, list_again};
 use crate::export::permits::Permit;
 use crate::export::queue::Queue;
 use crate::export::stale::gone;
 use crate::export::summary::{ExportStatus, Failed, Summary};
-use crate::export::window_sizing::width_after;
 use crate::export::worker::{Outcome, Shared, Worker};
 use crate::model::{Artifact, Chunk, Table, TableId};
 use crate::range::RangeText;
@@ -47,6 +48,8 @@ pub struct Run<'a> {
     pub(super) surveyed: Vec<usize>,
     pub(super) summary: Summary,
     pub(super) shared: Arc<Shared>,
+    /// How many chunks of each source are read at the same time.
+    pub(super) streams: HashMap<String, Streams>,
     pub(super) began: Instant,
     pub(super) started: String,
     pub(super) written: HashSet<usize>,
@@ -80,16 +83,6 @@ enum Done {
 }
 
 impl Run<'_> {
-    fn show_what_is_left(&self, in_flight: usize) {
-        let progress = &self.writer.progress;
-        let by_estimate = self.expected_rows.and_then(|rows| rows.checked_sub(progress.rows()));
-        let rows = by_estimate.or_else(|| self.queue.rows_left());
-        progress.left(self.queue.chunks_left() + in_flight as u64, rows);
-        if self.job.sources.len() > 1 {
-            progress.left_by_source(&self.queue.chunks_left_by_source());
-        }
-    }
-
     /// Does the work and seals the archive.
     pub async fn run(mut self) -> Result<Summary> {
         let mut outcome = self.work().await;
@@ -139,6 +132,7 @@ impl Run<'_> {
 
     /// Keeps the allowed number of chunks in flight, the oldest of each source first, until none remains.
     async fn work(&mut self) -> Result<()> {
+        self.steer();
         let mut flight = JoinSet::new();
         let mut of_source = HashMap::<String, usize>::new();
         let mut ticks = tokio::time::interval(Duration::from_millis(250));
@@ -176,6 +170,7 @@ impl Run<'_> {
                     continue;
                 }
                 _ = ticks.tick() => {
+                    self.steer();
                     self.show_what_is_left(flight.len());
                     continue;
                 }
@@ -220,7 +215,7 @@ impl Run<'_> {
         let outcome = match outcome {
             Outcome::Stop(error) => return Err(error),
             Outcome::Lost(error) => return self.lose(&chunk.table.id.source, error),
-            Outcome::Committed(commit) => Outcome::Committed(commit),
+            Outcome::Committed(commit, streamed) => Outcome::Committed(commit, streamed),
             // The reason has been reported already.
             _ if self.survey.is_lost(&chunk.table.id.source) => return Ok(()),
             outcome => outcome,
@@ -228,20 +223,20 @@ impl Run<'_> {
         if self.queue.table(at).is_another(&chunk.table) {
             // The chunk was read from the table that had this name before; all of the new table is in the queue.
             return match outcome {
-                Outcome::Committed(commit) => self.archive.retract(&commit).await,
+                Outcome::Committed(commit, _) => self.archive.retract(&commit).await,
                 _ => Ok(()),
             };
         }
         match outcome {
             // Another chunk has found a value that the type of this chunk's column cannot hold.
-            Outcome::Committed(commit) if self.queue.table(at).is_retyped(&chunk.table) => {
+            Outcome::Committed(commit, _) if self.queue.table(at).is_retyped(&chunk.table) => {
                 self.archive.retract(&commit).await?;
                 self.queue.requeue(at, &[chunk.slice]);
             }
-            Outcome::Committed(commit) if !self.take_over(at, &commit).await? => {
+            Outcome::Committed(commit, _) if !self.take_over(at, &commit).await? => {
                 self.writer.progress.chunk_done_of(&commit.source, 0);
             }
-            Outcome::Committed(commit) => {
+            Outcome::Committed(commit, streamed) => {
                 self.committed.insert((self.surveyed[at], commit.slice), chunk.table);
                 if commit.rows > 0 && self.written.insert(self.surveyed[at]) {
                     self.summary.tables_written += 1;
@@ -249,11 +244,7 @@ impl Run<'_> {
                 self.summary.chunks += 1;
                 self.summary.rows += commit.rows;
                 self.summary.bytes += commit.files.iter().map(|file| file.bytes).sum::<u64>();
-                if let Some(window) = commit.slice.window() {
-                    let elapsed = Duration::from_millis(commit.elapsed_ms);
-                    let most = self.source(at).chunk_rows(&commit.id());
-                    self.queue.learn(at, window, commit.rows, elapsed, most);
-                }
+                self.learn(at, commit.slice, commit.rows, streamed);
                 self.writer.progress.chunk_done_of(&commit.source, commit.rows);
             }
             Outcome::TakenBy => self.writer.progress.chunk_done_of(&chunk.table.id.source, 0),
@@ -262,6 +253,10 @@ impl Run<'_> {
                 if !self.queue.split(at, &chunk) {
                     self.fail(&chunk, &error);
                 }
+            }
+            Outcome::Abandoned(why) => {
+                tracing::info!("{chunk}: abandoned ({why:?}); it is read in narrower windows");
+                self.queue.abandoned(at, &chunk, why);
             }
             Outcome::Relist(error) => {
                 tracing::info!("{chunk}: {error}; the tables are listed again");
@@ -300,6 +295,7 @@ impl Run<'_> {
             path: self.paths[self.surveyed[at]].clone(),
             retry: self.retry.clone(),
             can_split: self.queue.can_split(at, &chunk),
+            patience: self.patience(at, &chunk),
         };
         async move {
             let outcome = worker.work(source.as_ref(), &chunk, permit).await;

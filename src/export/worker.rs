@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::archive::Archive;
 use crate::archive::commit::Commit;
 use crate::error::{Class, Error, Result};
-use crate::export::chunk_writer::{ChunkWriter, Failure};
+use crate::export::chunk_writer::{ChunkWriter, Failure, Stream, Written};
+use crate::export::controller::{Abandoned, Patience};
 use crate::export::permits::{Permit, Permits};
 use crate::model::Chunk;
 use crate::retry::Retry;
@@ -52,10 +53,13 @@ impl Drop for Waiting<'_> {
 
 /// How work on a chunk ended.
 pub(super) enum Outcome {
-    Committed(Box<Commit>),
+    /// With the time that its stream took.
+    Committed(Box<Commit>, Duration),
     /// Another run has committed the chunk first.
     TakenBy,
     Split(Error),
+    /// The chunk was a probe that did not keep up.
+    Abandoned(Abandoned),
     Relist(Error),
     Failed(Error),
     /// The source has failed.
@@ -72,6 +76,7 @@ pub(super) struct Worker {
     pub(super) retry: Retry,
     pub(super) path: String,
     pub(super) can_split: bool,
+    pub(super) patience: Option<Patience>,
 }
 
 impl Worker {
@@ -81,6 +86,7 @@ impl Worker {
             Ok(outcome) => outcome,
             Err(Failure::OfSource(error)) if !self.retry.interrupt().came() => Outcome::Lost(error),
             Err(Failure::OfSource(error) | Failure::OfRun(error)) => Outcome::Stop(error),
+            Err(Failure::Abandoned(why)) => Outcome::Abandoned(why),
         }
     }
 
@@ -123,6 +129,7 @@ impl Worker {
                     return Err(Failure::OfRun(error.context(chunk)));
                 }
                 Failure::OfRun(error) | Failure::OfSource(error) => error,
+                Failure::Abandoned(why) => return Ok(Outcome::Abandoned(why)),
             };
             let split = match error.class() {
                 Class::Stop => return Err(Failure::OfSource(error.context(chunk))),
@@ -186,9 +193,11 @@ impl Worker {
         chunk: &Chunk,
         permit: Permit,
     ) -> Result<Outcome, Failure> {
-        let mut commit = self.writer.write(source, chunk, &self.path, permit).await?;
+        let stream = Stream { rows_of_source: permit.rows(), patience: self.patience };
+        let written = self.writer.write(source, chunk, &self.path, permit, stream).await?;
+        let Written { mut commit, streamed } = written;
         if self.archive.commit(&mut commit).await? {
-            Ok(Outcome::Committed(Box::new(commit)))
+            Ok(Outcome::Committed(Box::new(commit), streamed))
         } else {
             Ok(Outcome::TakenBy)
         }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -54,6 +55,8 @@ pub(crate) enum Play {
     FailAfter(usize, Error),
     /// Never answers.
     Hang,
+    /// Answers a read with so many of its rows, and never ends it.
+    HangAfter(usize),
     /// Answers after a while.
     Wait(Duration),
 }
@@ -68,6 +71,8 @@ pub(crate) struct Scripted {
     artifacts: Mutex<Artifacts>,
     script: Mutex<Script>,
     asked: Mutex<Vec<String>>,
+    /// Whether its reads may be abandoned.
+    pub(crate) can_abandon: AtomicBool,
 }
 
 impl Scripted {
@@ -92,6 +97,7 @@ impl Scripted {
             artifacts: Mutex::new(Artifacts::of("s")),
             script: Mutex::new(Box::new(|_| None)),
             asked: Mutex::default(),
+            can_abandon: AtomicBool::new(false),
         })
     }
 
@@ -141,18 +147,19 @@ impl Scripted {
         rows.collect()
     }
 
-    /// Plays the script; returns how many rows may be answered before an error, where one is due.
-    async fn question(&self, question: Question) -> Result<Option<(usize, Error)>> {
+    /// Plays the script; returns how many rows may be answered before an error or a silence, where one is due.
+    async fn question(&self, question: Question) -> Result<Option<(usize, Option<Error>)>> {
         self.asked.lock().unwrap().push(question.to_string());
         let play = (self.script.lock().unwrap())(&question);
         match play {
             None => Ok(None),
             Some(Play::Fail(error)) => Err(error),
             Some(Play::FailAfter(rows, error)) => match question {
-                Question::Read(_) => Ok(Some((rows, error))),
+                Question::Read(_) => Ok(Some((rows, Some(error)))),
                 _ => Err(error),
             },
             Some(Play::Hang) => std::future::pending().await,
+            Some(Play::HangAfter(rows)) => Ok(Some((rows, None))),
             Some(Play::Wait(pause)) => {
                 tokio::time::sleep(pause).await;
                 Ok(None)
@@ -231,13 +238,21 @@ impl Source for Scripted {
     }
 
     async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<ReadSummary> {
-        let error = self.question(Question::Read(chunk.clone())).await?;
+        let end = self.question(Question::Read(chunk.clone())).await?;
         let rows = of_slice(&self.rows(&chunk.table.id)?, chunk.slice);
-        let most = error.as_ref().map_or(usize::MAX, |(rows, _)| *rows);
+        let most = end.as_ref().map_or(usize::MAX, |(rows, _)| *rows);
         for from in (0..rows.num_rows().min(most)).step_by(100) {
             batches.send(rows.slice(from, 100.min(rows.num_rows().min(most) - from))).await?;
         }
-        error.map_or_else(|| Ok(ReadSummary::default()), |(_, error)| Err(error))
+        match end {
+            None => Ok(ReadSummary::default()),
+            Some((_, Some(error))) => Err(error),
+            Some((_, None)) => std::future::pending().await,
+        }
+    }
+
+    fn can_abandon(&self) -> bool {
+        self.can_abandon.load(Ordering::Relaxed)
     }
 
     async fn artifacts(&self) -> Result<Artifacts> {

@@ -176,6 +176,10 @@ impl Source for InfluxDb3 {
         bounds::count(&*self.transport, &table.id, window).await
     }
 
+    fn can_abandon(&self) -> bool {
+        true
+    }
+
     async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<ReadSummary> {
         let mut admitted = self.admit()?;
         let received = self.transport.read(chunk, batches, &mut admitted).await?;

@@ -142,6 +142,10 @@ impl Source for InfluxQl {
         self.missed_windows(read, now).await
     }
 
+    fn can_abandon(&self) -> bool {
+        true
+    }
+
     async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<ReadSummary> {
         let several = self.is_unsure(&chunk.table.id);
         if several && let Some(field) = unsigned_and_other(&chunk.table) {
