@@ -5,9 +5,9 @@ use std::borrow::Borrow;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use arrow::array::{RecordBatch, RecordBatchReader};
+use arrow::array::{ArrayRef, AsArray, RecordBatch, RecordBatchReader, StringArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, Fields, Int64Type, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
 use arrow::json::{LineDelimitedWriter, ReaderBuilder};
 use bytes::Bytes;
@@ -89,6 +89,33 @@ fn retyped(
     RecordBatch::try_new(Arc::clone(schema), columns.collect::<std::result::Result<_, _>>()?)
 }
 
+/// The numbers of a column; `None` for each row if there is no such column of numbers.
+fn numbers_of(batch: &RecordBatch, name: &str) -> Vec<Option<i64>> {
+    let column = batch.column_by_name(name).and_then(|c| c.as_primitive_opt::<Int64Type>());
+    column.map_or_else(|| vec![None; batch.num_rows()], |column| column.iter().collect())
+}
+
+/// A batch with the columns that a commit has, in which times are text. In version 1 they are text already.
+fn as_commits(batch: RecordBatch) -> std::result::Result<RecordBatch, ArrowError> {
+    let (schema, columns, _) = batch.into_parts();
+    let pairs = schema.fields().iter().zip(columns).filter(|(field, _)| {
+        !["from_nanos", "to_nanos", "from", "to"].contains(&field.name().as_str())
+    });
+    let pairs = pairs.map(|(field, column)| match field.name().as_str() {
+        "started" | "committed" => match column.as_primitive_opt::<Int64Type>() {
+            Some(times) => {
+                let texts = times.iter().map(|time| time.map(rfc3339));
+                let field = field.as_ref().clone().with_data_type(DataType::Utf8);
+                (Arc::new(field), Arc::new(texts.collect::<StringArray>()) as ArrayRef)
+            }
+            None => (Arc::clone(field), column),
+        },
+        _ => (Arc::clone(field), column),
+    });
+    let (fields, columns): (Vec<_>, Vec<_>) = pairs.unzip();
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
+}
+
 /// `catalog/chunks.parquet`: one row per commit of rows. The commits of dumps are in a file of their own.
 pub fn write_chunks<C: Borrow<Commit>>(commits: &[C]) -> Result<Vec<u8>> {
     let of_rows =
@@ -165,22 +192,20 @@ fn decode_chunks<C: Borrow<Commit>>(
     let numbers = without_times(&reader.schema());
     let is_version_1 = reader.schema().field_with_name("from").is_err();
     for batch in reader {
-        let mut writer = LineDelimitedWriter::new(Vec::new());
         let batch = batch.and_then(|batch| retyped(&batch, &numbers));
-        writer.write(&batch.map_err(|error| text(&error))?).map_err(|error| text(&error))?;
+        let batch = batch.map_err(|error| text(&error))?;
+        let [from_nanos, to_nanos, from, to] =
+            ["from_nanos", "to_nanos", "from", "to"].map(|name| numbers_of(&batch, name));
+        let mut writer = LineDelimitedWriter::new(Vec::new());
+        let batch = as_commits(batch).map_err(|error| text(&error))?;
+        writer.write(&batch).map_err(|error| text(&error))?;
         writer.finish().map_err(|error| text(&error))?;
-        for line in writer.into_inner().split(|byte| *byte == b'\n').filter(|l| !l.is_empty()) {
-            let mut row: serde_json::Value =
-                serde_json::from_slice(line).map_err(|error| text(&error))?;
-            let mut number = |name: &str| row.as_object_mut()?.remove(name)?.as_i64();
-            let bounds = (number("from_nanos"), number("to_nanos"));
-            let times = (number("from"), number("to"));
-            for name in ["started", "committed"] {
-                if let Some(time) = row[name].as_i64() {
-                    row[name] = rfc3339(time).into(); // in version 1 it is text
-                }
-            }
-            let commit: Commit = serde_json::from_value(row).map_err(|error| text(&error))?;
+        let lines = writer.into_inner();
+        let lines = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        for (at, line) in lines.enumerate() {
+            let bounds = (from_nanos[at], to_nanos[at]);
+            let times = (from[at], to[at]);
+            let commit: Commit = serde_json::from_slice(line).map_err(|error| text(&error))?;
             // The commits are sorted, so a duplicate follows directly. Duplicates compress so well that a megabyte of
             // Parquet may hold millions of them.
             let last = commits.last().map(Borrow::borrow);
