@@ -84,7 +84,7 @@ def influxd(args, folder):
     if not (program := shutil.which("influxd")):
         raise Failure("no influxd found (Debian: apt-get install influxdb)")
     with compare_influxdb.Server(program, folder) as server:
-        tables, contents = args.tables, {}
+        contents = {}
         for database, tables, points in (("few", args.tables, 1000), ("many", 10 * args.tables, 100)):
             load(server, database, tables, points)
             url = f"influxdb+{server.url}/{database}"
