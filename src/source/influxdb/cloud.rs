@@ -68,6 +68,10 @@ pub(crate) struct Bucket {
     pub(crate) name: String,
     /// Whether it belongs to the server itself.
     pub(crate) is_system: bool,
+    /// For how many seconds it keeps points; 0 stands for ever.
+    pub(crate) keeps_seconds: u64,
+    /// How many seconds a shard of it covers, if the server says that.
+    pub(crate) shard_seconds: Option<u64>,
     pub(crate) places: Vec<(String, String)>,
 }
 
@@ -152,7 +156,10 @@ impl Cloud {
         };
         let buckets = buckets.iter().filter_map(|bucket| {
             let of_bucket = mappings.iter().filter(|mapping| mapping["bucketID"] == bucket["id"]);
+            let rule = &bucket["retentionRules"][0];
             Some(Bucket {
+                keeps_seconds: rule["everySeconds"].as_u64().unwrap_or(0),
+                shard_seconds: rule["shardGroupDurationSeconds"].as_u64().filter(|n| *n > 0),
                 id: text(bucket, "id")?,
                 name: text(bucket, "name")?,
                 is_system: bucket["type"] == "system",

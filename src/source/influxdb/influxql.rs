@@ -180,7 +180,7 @@ impl Source for InfluxQl {
     async fn artifacts(&self) -> Result<Artifacts> {
         let mut excluded = Vec::new();
         let databases = self.databases(&mut excluded).await?;
-        artifacts::collect(&self.name, &self.server, &databases).await
+        artifacts::collect(&self.name, &self.server, &databases, self.has_buckets).await
     }
 }
 

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::error::{Class, Result};
 use crate::model::{ArtifactOutcome, Artifacts};
 use crate::source::influxdb::http::Server;
+use crate::source::influxdb::influxql::buckets::{self, Durations};
 use crate::source::influxdb::influxql::statements::quoted;
 use crate::source::influxdb::metadata::Series;
 
@@ -14,11 +15,18 @@ pub(super) async fn collect(
     source: &str,
     server: &Server,
     databases: &[String],
+    has_buckets: bool,
 ) -> Result<Artifacts> {
     let mut artifacts = Artifacts::of(source);
-    let mut add = |kind: &str, rows| artifacts.list(kind, rows, String::new());
-
-    add("databases", Ok(databases.iter().map(|name| json!({ "name": name })).collect()));
+    let names = databases.iter().map(|name| json!({ "name": name })).collect();
+    artifacts.list("databases", Ok(names), String::new());
+    let (durations, remark) = match has_buckets {
+        false => (Durations::new(), String::new()),
+        true => match buckets::durations(server).await? {
+            Ok(durations) => (durations, String::new()),
+            Err(why) => (Durations::new(), format!("without the durations of the buckets: {why}")),
+        },
+    };
     let mut policies = Ok(Vec::new());
     for database in databases {
         let statement = format!("SHOW RETENTION POLICIES ON {}", quoted(database));
@@ -26,12 +34,18 @@ pub(super) async fn collect(
         policies = policies.and_then(|mut all: Vec<Value>| {
             all.extend(rows?.into_iter().map(|mut row| {
                 row["database"] = database.clone().into();
+                let name = row["name"].as_str().unwrap_or_default().to_owned();
+                if let Some((keeps, shard)) = durations.get(&(database.clone(), name)) {
+                    row["duration"] = keeps.clone().into();
+                    row["shardGroupDuration"] = shard.clone().into();
+                }
                 row
             }));
             Ok(all)
         });
     }
-    add("retention-policies", policies);
+    artifacts.list("retention-policies", policies, remark);
+    let mut add = |kind: &str, rows| artifacts.list(kind, rows, String::new());
     add("continuous-queries", show(server, "SHOW CONTINUOUS QUERIES").await?);
     add("subscriptions", show(server, "SHOW SUBSCRIPTIONS").await?);
     let users = show(server, "SHOW USERS").await?;

@@ -1,16 +1,43 @@
-//! Finds the buckets of 2.x and Cloud TSM that InfluxQL does not show. InfluxQL finds a bucket only by its DBRP mapping,
-//! so that one without a mapping would silently be left out.
+//! What InfluxQL does not show of the buckets of 2.x and Cloud TSM. InfluxQL finds a bucket only by its DBRP mapping, so
+//! that one without a mapping would silently be left out. It also shows the same durations for every bucket.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use crate::error::Result;
-use crate::model::{Listing, TableId};
+use crate::model::{ArtifactOutcome, Listing, TableId};
 use crate::source::influxdb::cloud;
 use crate::source::influxdb::databases;
+use crate::source::influxdb::http::Server;
 use crate::source::influxdb::influxql::InfluxQl;
 
 /// Stands for every retention policy of a database, or for every table.
 const EVERY: &str = "*";
+
+/// The durations of retention policies as 1.x prints them, by the database and the name of the policy: for how long it
+/// keeps points, and that of its shards.
+pub(super) type Durations = HashMap<(String, String), (String, String)>;
+
+/// The durations of all buckets that have a mapping. `SHOW RETENTION POLICIES` of 2.x says `0s` and `168h0m0s` for each.
+pub(super) async fn durations(
+    server: &Server,
+) -> Result<std::result::Result<Durations, ArtifactOutcome>> {
+    let buckets = match cloud::mapped_buckets(server).await? {
+        Ok(buckets) => buckets,
+        Err((_, why)) => return Ok(Err(why)),
+    };
+    let printed = |seconds: u64| match seconds {
+        0 => "0s".to_owned(),
+        _ => format!("{}h{}m{}s", seconds / 3600, seconds / 60 % 60, seconds % 60),
+    };
+    let mut durations = Durations::new();
+    for bucket in buckets {
+        let Some(shard) = bucket.shard_seconds else { continue };
+        for place in bucket.places {
+            durations.insert(place, (printed(bucket.keeps_seconds), printed(shard)));
+        }
+    }
+    Ok(Ok(durations))
+}
 
 impl InfluxQl {
     /// Adds each selected bucket that InfluxQL does not show to the unreadable tables. `shown` has the databases and
@@ -90,7 +117,6 @@ mod tests {
     use super::*;
     use crate::config::{Credentials, InfluxDb, QuotaChoice, Select};
     use crate::model::Prices;
-    use crate::source::influxdb::http::Server;
 
     /// Answers each request by the beginning of its target; 404 to any other. It ends with the process.
     fn serve(answers: &'static [(&'static str, u16, &'static str)]) -> Server {
@@ -150,6 +176,24 @@ mod tests {
             {"id":"m1","bucketID":"b1","database":"mapped","retention_policy":"autogen"},
             {"id":"m5","bucketID":"b5","database":"other","retention_policy":"rp"}]}"#,
     );
+
+    #[tokio::test]
+    async fn the_durations_are_those_of_the_buckets() {
+        let buckets = r#"{"buckets":[{"id":"b1","orgID":"o","name":"d","type":"user",
+            "retentionRules":[{"everySeconds":90061,"shardGroupDurationSeconds":86400}]},
+            {"id":"b2","orgID":"o","name":"cloud","type":"user","retentionRules":[{"everySeconds":0}]}]}"#;
+        let mappings = r#"{"content":[
+            {"id":"m1","bucketID":"b1","database":"d","retention_policy":"autogen"},
+            {"id":"m2","bucketID":"b2","database":"cloud","retention_policy":"autogen"}]}"#;
+        let server = serve(Vec::leak(vec![
+            ("/api/v2/buckets", 200, buckets),
+            ("/api/v2/dbrps?orgID=o", 200, mappings),
+        ]));
+        let durations = durations(&server).await.unwrap().unwrap();
+        let expected = ("25h1m1s".to_owned(), "24h0m0s".to_owned());
+        assert_eq!(durations.get(&("d".to_owned(), "autogen".to_owned())), Some(&expected));
+        assert_eq!(durations.len(), 1, "what a server does not say is not made up");
+    }
 
     #[tokio::test]
     async fn a_bucket_without_a_mapping_is_named_with_the_remedy() {

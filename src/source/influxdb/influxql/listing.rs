@@ -10,6 +10,7 @@ use crate::error::{Class, Error, Result};
 use crate::model::{Column, Excluded, Listing, NOT_REQUESTED, Role, SplitPoints, Table, TableId};
 use crate::source::influxdb::databases;
 use crate::source::influxdb::errors::is_of_server;
+use crate::source::influxdb::influxql::buckets::{self, Durations};
 use crate::source::influxdb::influxql::{InfluxQl, statements};
 use crate::source::influxdb::metadata::{Series, Statement};
 use crate::source::influxdb::points::{FieldType, Keys};
@@ -33,11 +34,19 @@ impl InfluxQl {
         let mut listing = Listing::default();
         let databases = self.databases(&mut listing.excluded).await?;
         let shards = self.shards().await?;
+        let durations = match self.has_buckets {
+            // The list of hidden buckets says so if buckets cannot be listed.
+            true => buckets::durations(&self.server).await?.unwrap_or_default(),
+            false => Durations::new(),
+        };
         let mut unsure = HashSet::new();
         let mut shown = HashSet::new();
         for database in databases {
             let mut taken = Vec::new();
-            for policy in self.policies(&database).await? {
+            for mut policy in self.policies(&database).await? {
+                if let Some((_, shard)) = durations.get(&(database.clone(), policy.0.clone())) {
+                    policy.1 = go_duration(shard);
+                }
                 shown.insert((database.clone(), policy.0.clone()));
                 if self.select.takes_schema(&policy.0) {
                     self.add_tables(&database, &policy, shards.as_ref(), &mut listing).await?;
