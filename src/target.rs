@@ -1,5 +1,5 @@
-//! What a target is: a server that an archive is written back into. It knows nothing of Parquet or stores; rows come as
-//! record batches, with the names that they are to have there.
+//! A target is a server that an archive is written back into. It knows nothing of Parquet or stores: rows come as record
+//! batches, with the names that they shall have there.
 
 pub mod influxdb;
 pub mod journal;
@@ -30,8 +30,12 @@ pub struct Placed {
     pub to: TableId,
     /// Every column that some chunk of it has.
     pub columns: Vec<Column>,
-    /// The first instant that some chunk of it may have rows of, in nanoseconds.
+    /// The rows that are restored.
+    pub rows: u64,
+    /// The first instant of its first chunk, in nanoseconds.
     pub oldest: Option<i64>,
+    /// The first instant after its last chunk.
+    pub newest: Option<i64>,
     /// The key of a field that has one type and a value in every row, so that counting its values counts the rows.
     pub full_field: Option<String>,
 }
@@ -43,16 +47,16 @@ pub struct Plan {
     pub tables: Vec<Arc<Placed>>,
     /// What the archive has besides rows: the source and the name of the file, and its content.
     pub artifacts: BTreeMap<(String, String), Bytes>,
-    /// What the user calls otherwise in the target.
+    /// What has another name in the target.
     pub renames: Renames,
 }
 
-/// What the user calls otherwise in the target than it is called in the archive.
+/// What has another name in the target than in the archive, as the user wants it.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Renames {
     /// The database that everything goes into.
     pub into: Option<String>,
-    /// Each `OLD=NEW`, a database alone or with a policy or schema.
+    /// Each `OLD=NEW`, which are databases alone or with a policy or schema.
     pub maps: Vec<(Name, Name)>,
 }
 
@@ -97,8 +101,8 @@ impl Renames {
         Ok(Self { into, maps: parsed })
     }
 
-    /// What a database and a schema of the archive are called in the target. The map of a schema comes before that of its
-    /// database.
+    /// The names of a database and a schema of the archive in the target. The map of a schema takes precedence over that of
+    /// its database.
     pub fn of(&self, database: &str, schema: &str) -> (String, String) {
         let fits = |wanted: Option<&str>| {
             let is_it = |name: &Name| name.database == database && name.schema.as_deref() == wanted;
@@ -118,7 +122,7 @@ pub struct Needs {
     pub create: Vec<String>,
     /// What the user should know before.
     pub notes: Vec<String>,
-    /// Tables, by their names in the target, whose rows it makes by itself out of others.
+    /// Tables whose rows the target makes by itself out of others, by their names there.
     pub derived: BTreeSet<TableId>,
 }
 
@@ -129,9 +133,9 @@ pub struct Known {
     pub occupied: BTreeSet<TableId>,
     /// Tables whose rows are those of the restore that is recorded.
     pub begun: BTreeSet<TableId>,
-    /// Each chunk that is there, by its name, and what became of it.
+    /// What became of each chunk that is there, by its name.
     pub chunks: HashMap<String, Written>,
-    /// Whether all was done and compared, so that only the record has to go.
+    /// Whether everything was done and compared, so that only the record has to be removed.
     pub is_done: bool,
 }
 
@@ -144,10 +148,10 @@ pub struct Settled {
     pub differences: Vec<String>,
 }
 
-/// A chunk on its way.
+/// A chunk that is being written.
 #[derive(Debug, Clone)]
 pub struct ChunkOut {
-    /// What tells it from all others, also from another part of the same chunk: a hash, in hexadecimal.
+    /// What tells it from all others, and from another part of the same chunk: a hash in hexadecimal.
     pub name: String,
     /// The table.
     pub table: Arc<Placed>,
@@ -160,9 +164,9 @@ pub struct ChunkOut {
 /// Rows that the target cannot hold.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Reject {
-    /// The row: as a line where it was sent as one, otherwise its values by the names of their columns.
+    /// The row, as a line if it was sent as one, or else its values by the names of their columns.
     pub row: String,
-    /// Why the target does not hold it, in the server's words where it was the server that refused it.
+    /// Why the target does not hold it, in the server's words if the server refused it.
     pub why: String,
 }
 
@@ -178,21 +182,21 @@ pub struct Written {
 /// A server that takes rows.
 #[async_trait]
 pub trait Target: Send + Sync {
-    /// What it says of itself. The first request, so it fails with a clear error where the address or the credentials are
-    /// wrong.
+    /// What it says of itself. This is the first request, so that it fails with a clear error if the address or the
+    /// credentials are wrong.
     async fn describe(&self) -> Result<String>;
 
-    /// The name of a table in this target, where the archive or the user calls it `renamed`; `None` for a table of another
-    /// kind of source.
+    /// The name in this target of a table that the archive or the user calls `renamed`; `None` for a table of another kind
+    /// of source.
     fn place(&self, renamed: TableId, columns: &[Column]) -> Option<TableId>;
 
-    /// Finds out what rows need that is not there. Changes nothing. An error where the target cannot take the tables.
+    /// Finds out what rows need that is not there, and changes nothing. It is an error if the target cannot take the tables.
     async fn needs(&self, plan: &Plan) -> Result<Needs>;
 
-    /// Makes what rows need.
+    /// Makes what rows need and what is not there.
     async fn create(&self, plan: &Plan) -> Result<()>;
 
-    /// Writes the rows of a chunk, which are all of them once `reading` has ended well. To write them once more changes
+    /// Writes the rows of a chunk. They are complete if `reading` ends without an error. Writing them once more changes
     /// nothing. `rejects` takes the rows that the target cannot hold.
     async fn write(
         &self,
@@ -202,13 +206,13 @@ pub trait Target: Send + Sync {
         rejects: mpsc::UnboundedSender<Reject>,
     ) -> Result<Written>;
 
-    /// What the target itself records of the restore, in the transaction that writes the rows of a chunk, so that a chunk
-    /// is there whole or not at all and may be tried again; `None` where it has no place for that.
+    /// What the target itself records of the restore. It does so in the transaction that writes the rows of a chunk, so that
+    /// a chunk is there whole or not at all, and may be tried again. `None` if the target has no place for that.
     async fn known(&self, _plan: &Plan) -> Result<Option<Known>> {
         Ok(None)
     }
 
-    /// Makes what waits for the rows, but is there before they are compared. What is there already is left as it is.
+    /// Makes what comes after the rows and before they are compared. What is there already stays as it is.
     async fn settle(&self, _plan: &Plan) -> Result<Settled> {
         Ok(Settled::default())
     }
@@ -218,12 +222,12 @@ pub trait Target: Send + Sync {
         Ok(Vec::new())
     }
 
-    /// The rows of a table; `None` where to count them would be too expensive.
+    /// The rows of a table; `None` if counting them would be too expensive.
     async fn count(&self, _table: &Placed) -> Result<Option<u64>> {
         Ok(None)
     }
 
-    /// Does what must come after all else. Returns what the user should know or do.
+    /// Does what must come last. Returns what the user should know or do.
     async fn finish(&self, plan: &Plan) -> Result<Vec<String>>;
 }
 

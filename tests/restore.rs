@@ -3,7 +3,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall panic")]
 
+#[path = "restore/load.rs"]
+mod load;
+#[path = "restore/others.rs"]
+mod others;
 mod support;
+#[path = "restore/two.rs"]
+mod two;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -320,63 +326,6 @@ fn every_archive_of_an_earlier_version_is_restored() {
             let summary = run(restore).expect(0).json();
             assert!(summary["rows"].as_u64().unwrap() > 0, "{version} {kind}: {summary}");
         }
-    }
-}
-
-/// The stand-in for InfluxDB 2.x in front of a server, and its address as a target.
-fn influxdb2(server: &Influxd, folder: &Path) -> (Server, String) {
-    let mut command = std::process::Command::new("python3");
-    command.arg(repository("tests/support/influxdb2.py"));
-    command.arg(server.address().to_string()).arg(TOKEN);
-    let started = Server::start(command, &folder.join("influxdb2.log"), "KILL", |log| {
-        let line = log.lines().find_map(|line| line.strip_prefix("listening on "))?;
-        Some(format!("influxdb+http://{line}"))
-    });
-    started.unwrap_or_else(|log| panic!("{log}"))
-}
-
-const TOKEN: &str = "a-token-of-2.x";
-
-#[test]
-fn policies_of_version_1_become_buckets_of_version_2_with_their_mappings() {
-    let shape = Shape { mixed: true, edges: true, ..Shape::default() };
-    let setting = Setting::of(Model::generate(5, &shape));
-    let source = &setting.source;
-    source.query(
-        "CREATE RETENTION POLICY week ON plant DURATION 5200w REPLICATION 1 SHARD DURATION 1d",
-    );
-    source.write("plant", "week", &Model::generate(6, &Shape::default()).lines());
-    fs::remove_dir_all(setting.archive()).unwrap();
-    setting.export();
-
-    let server = Influxd::start();
-    let (_two, url) = influxdb2(&server, setting.folder.path());
-    let restore = |args: &[&str], status| {
-        let mut command = setting.command(&url, args);
-        command.env("INFLUX_TOKEN", TOKEN);
-        let run = run(command).expect(status);
-        assert!(!run.stdout.contains(TOKEN) && !run.stderr.contains(TOKEN));
-        run
-    };
-    let planned = restore(&["--dry-run"], 0).json();
-    let made = serde_json::json!(["the bucket plant", "the bucket plant/week"]);
-    assert_eq!(planned["created"], made);
-    let summary = restore(&[], 0).json();
-    assert_eq!(summary["status"], "complete", "{summary}");
-    for policy in ["autogen", "week"] {
-        assert_eq!(points(&server, "plant", policy), points(source, "plant", policy));
-    }
-    assert_eq!(policies(&server, "plant"), policies(source, "plant"));
-    assert!(restore(&[], 1).stderr.contains("nothing was changed"));
-
-    // And out of it again.
-    let again = setting.folder.path().join("again");
-    let mut export = command(["export", "--source", &url, "--archive", again.to_str().unwrap()]);
-    export.env("INFLUX_TOKEN", TOKEN);
-    run(export).expect(0);
-    let archive = Archive::open(again.to_str().unwrap());
-    for name in setting.model.measurements() {
-        assert_rows(&archive.rows(&format!("plant.autogen.{name}")), &setting.model.rows(&name));
     }
 }
 

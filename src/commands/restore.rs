@@ -1,8 +1,9 @@
-//! The verb `restore`: writes an archive back into a server, chunk by chunk, and counts what is there at the end. Each
-//! file's hash is checked before a row of it is sent; what a target cannot hold is named row by row.
+//! The verb `restore` writes an archive back into a server, chunk by chunk, and counts what is there at the end. The hash of
+//! each file is checked before a row of it is sent. What a target cannot hold is named row by row.
 
 mod choose;
 mod compare;
+mod narrow;
 mod read;
 mod rejects;
 
@@ -27,7 +28,7 @@ use crate::target::journal::Journal;
 use crate::target::{ChunkOut, Known, Plan, Target, Written, registry};
 use crate::text::several;
 
-/// What came of it, for people and for `--json`.
+/// The result, for people and for `--json`.
 #[derive(Debug, Serialize)]
 pub struct Restored {
     /// Always `restore`.
@@ -38,7 +39,7 @@ pub struct Restored {
     pub archive: String,
     /// What the target says of itself.
     pub target: String,
-    /// What was made, or would be.
+    /// What was made, or would be made.
     pub created: Vec<String>,
     /// Each table.
     pub tables: Vec<RestoredTable>,
@@ -46,11 +47,11 @@ pub struct Restored {
     pub rows: u64,
     /// Rows that it cannot hold.
     pub rejected: u64,
-    /// Where those are named.
+    /// The file that names those.
     pub rejects: Option<PathBuf>,
     /// What is not as the archive has it.
     pub differences: Vec<String>,
-    /// Tables that are not for this target.
+    /// Tables that this target cannot take.
     pub skipped: Vec<String>,
     /// What the user should know or do.
     pub notes: Vec<String>,
@@ -65,7 +66,7 @@ pub struct Restored {
 pub enum RestoreStatus {
     /// The target has what the archive has.
     Complete,
-    /// It has all but the rejected rows, or something is different.
+    /// The target has all but the rejected rows, or something is different.
     Different,
     /// Nothing was written.
     Planned,
@@ -132,7 +133,7 @@ async fn run(
     let is_exact = known.is_some();
     let is_done = known.as_ref().is_some_and(|known| known.is_done);
     if is_done {
-        // What was restored is no longer recorded everywhere.
+        // The tables no longer have a record of what was restored.
     } else if let Some(known) = known {
         refuse_other_restore(&known, &chunks)?;
         journal.believe(&known);
@@ -207,7 +208,7 @@ async fn run(
     } else {
         restored
             .notes
-            .push("what comes last was not done, since something is different".to_owned());
+            .push("what comes last was not done, because something is different".to_owned());
     }
     progress.end();
     restored.rejects = rejects.path_if_any(restored.rejected > 0);
@@ -222,8 +223,8 @@ async fn run(
     Ok(restored)
 }
 
-/// What tells one restore into a target from another: where its tables go, and which chunks. Rows that another archive's
-/// restore has left there are foreign.
+/// What tells one restore into a target from another: the places of its tables, and its chunks. Rows that the restore of
+/// another archive has left there are foreign.
 fn described(plan: &Plan, chunks: &[Work]) -> String {
     let places = plan.tables.iter();
     let places: BTreeSet<String> =
@@ -232,7 +233,7 @@ fn described(plan: &Plan, chunks: &[Work]) -> String {
     places.iter().map(String::as_str).chain(names).collect::<Vec<_>>().join(", ")
 }
 
-/// Refuses to mix rows with those of somebody else: where both have a point, nobody could tell them apart afterwards.
+/// Refuses to mix rows with those of somebody else, because nobody could tell them apart afterwards.
 fn refuse_foreign(occupied: &BTreeSet<TableId>, journal: &Journal) -> Result<()> {
     let foreign: Vec<_> =
         occupied.iter().filter(|table| !journal.has_begun(table)).map(TableId::to_string).collect();
@@ -250,21 +251,21 @@ fn refuse_foreign(occupied: &BTreeSet<TableId>, journal: &Journal) -> Result<()>
         .hint("restore into an empty place: `--map OLD=NEW` gives a database another name"))
 }
 
-/// Refuses to go on with the restore of something else: its rows are in the tables, too.
+/// Refuses to go on if the tables also have rows of the restore of something else.
 fn refuse_other_restore(known: &Known, chunks: &[Work]) -> Result<()> {
     let ours: BTreeSet<&str> = chunks.iter().map(|work| work.name.as_str()).collect();
     if known.chunks.keys().all(|name| ours.contains(name.as_str())) {
         return Ok(());
     }
     Err(Error::stop(
-        "the target has a part of another restore: of another archive, or with other options; nothing was changed",
+        "the target has a part of another restore, which was of another archive or had other options; nothing was changed",
     )
     .hint(
-        "run that one to its end, or remove what it has written, and its record, which is called moveout_restore there",
+        "run that one to its end, or remove what it has written and its record, which is called moveout_restore there",
     ))
 }
 
-/// What the journal says of tables that have no rows any more is not so: somebody has made the target anew.
+/// Forgets what the journal says of tables that have no rows any more, because somebody has made the target anew.
 fn forget_lost(journal: &mut Journal, occupied: &BTreeSet<TableId>, chunks: &[Work]) {
     let lost = chunks.iter().filter(|work| !occupied.contains(&work.table.to));
     let names: Vec<String> = lost.map(|work| work.name.clone()).collect();
@@ -291,7 +292,7 @@ struct Writing<'a> {
     target: &'a Arc<dyn Target>,
     options: &'a Options,
     progress: &'a Progress,
-    /// Where what a failed attempt has written is undone, so that it may be repeated.
+    /// What repeats a chunk, if the target undoes what a failed attempt has written.
     retry: Option<&'a Retry>,
     /// The name of the target.
     name: &'a str,
@@ -300,7 +301,7 @@ struct Writing<'a> {
 }
 
 impl Writing<'_> {
-    /// Writes all chunks that the journal does not have, the oldest first. Returns what became of each by its name.
+    /// Writes all chunks that the journal does not have, the oldest first. Returns what became of each, by its name.
     async fn chunks(
         &self,
         chunks: &[Work],
@@ -332,7 +333,7 @@ impl Writing<'_> {
         Ok(written)
     }
 
-    /// Writes a chunk and says so in the journal. Returns its name, too.
+    /// Writes a chunk and records that in the journal. Returns its name, too.
     async fn chunk_once(
         &self,
         work: &Work,

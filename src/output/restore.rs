@@ -21,7 +21,7 @@ pub(crate) fn restore(out: Out<'_>, restored: &Restored) -> io::Result<()> {
                 several(restored.rejected, "rejected row")
             ),
         ),
-        RestoreStatus::Different => verdict(false, "the target has not what the archive has"),
+        RestoreStatus::Different => verdict(false, "the target does not have what the archive has"),
     };
     writeln!(out, "{title}")?;
     writeln!(out, "  from       {}", restored.archive)?;
@@ -46,12 +46,12 @@ pub(crate) fn restore(out: Out<'_>, restored: &Restored) -> io::Result<()> {
     some(out, &restored.differences, |out, what| writeln!(out, "  different  {what}"))?;
     some(out, &restored.notes, |out, note| writeln!(out, "  note       {note}"))?;
     if let Some(path) = &restored.rejects {
-        writeln!(out, "\neach rejected row is named in {} with the reason", path.display())?;
+        writeln!(out, "\neach rejected row is in {} with the reason", path.display())?;
     }
     if !restored.differences.is_empty() {
         writeln!(
             out,
-            "\nsee whether somebody else writes to the target; then remove what was restored and run the same command again"
+            "\ncheck whether somebody else writes to the target; then remove what was restored and run the same command again"
         )?;
     }
     Ok(())

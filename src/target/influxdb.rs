@@ -1,46 +1,57 @@
-//! An InfluxDB as a target, of any generation: rows become line protocol. 1.x has databases and retention policies, 2.x has
+//! An InfluxDB of any generation as a target: rows become line protocol. 1.x has databases and retention policies, 2.x has
 //! buckets with mappings from them, and 3 has databases alone.
 
 mod buckets;
 pub mod lines;
+mod one;
 mod policies;
+mod requests;
 mod send;
 mod three;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, OnceLock};
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use futures::{StreamExt, stream};
 use serde_json::Value;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
 use self::buckets::Buckets;
-use self::lines::{Body, Dialect, Layout, Rows, Unsayable, shown};
-use self::policies::{Policy, wanted};
+use self::lines::{Body, Dialect, Layout};
+use self::requests::{Size, encode, width_to_cut};
 use self::send::{Place, send};
 use crate::config::{InfluxDb, Limits, SourceSpec};
 use crate::error::{Error, Result};
 use crate::model::{Column, Role, TableId};
 use crate::retry::Retry;
 use crate::source::influxdb::http::Server;
-use crate::source::influxdb::influxql::statements::{count_values, quoted};
+use crate::source::influxdb::influxql::statements::count_values;
 use crate::source::influxdb::{Generation, generation};
 use crate::target::{ChunkOut, Needs, Placed, Plan, Reject, Target, Written};
-use crate::text::several;
-use crate::window::{now, rfc3339};
 
-/// Lines and bytes of a request. Measured with 1.6: more lines are no faster, and a request of 50,000 may take as long as
-/// the server's `write-timeout`.
-const REQUEST: (usize, usize) = (5_000, 1 << 20);
-/// The same for InfluxDB 3, which answers up to a second later, when its log was written, and takes 10 MiB.
+/// Lines and bytes of a request. By measurement with 1.6, more lines are no faster, and a request of 50,000 may take as
+/// long as the server's `write-timeout`.
+const REQUEST: (usize, usize) = (5_000, 2 << 20);
+/// The same for InfluxDB 3, which takes 10 MiB, and answers up to a second later, when its log was written.
 const REQUEST_OF_3: (usize, usize) = (100_000, 8 << 20);
-/// Requests of a chunk that are on their way at once: a server that waits for its disk answers late, but takes several.
-const REQUESTS: usize = 2;
-/// Requests between the thread that writes lines and the one that is being sent.
-const BODIES: usize = 2;
+/// How many requests of a chunk are on their way at once. A server that waits for its disk answers late, but takes several
+/// requests meanwhile.
+const REQUESTS: usize = 4;
+/// How many requests of all chunks are on their way at once, for each chunk that is written at the same time.
+const REQUESTS_OF_ALL: usize = 2;
+/// Requests between the thread that writes lines and the one that sends them.
+const BODIES: usize = 1;
+/// The settings of 1.x and 2.x that matter if rows go into many shards.
+const SETTINGS: [[&str; 2]; 2] = [
+    ["cache-snapshot-write-cold-duration", "max-concurrent-compactions"],
+    ["storage-cache-snapshot-write-cold-duration", "storage-max-concurrent-compactions"],
+];
+
+/// The width of the shards, in nanoseconds, by database and retention policy.
+type Shards = HashMap<(String, String), i64>;
 
 /// Opens the server, and finds out which generation it is.
 pub(super) async fn open(
@@ -52,6 +63,7 @@ pub(super) async fn open(
     let server = Server::new(influxdb, limits.idle_timeout)?;
     let ask = || async {
         let (generation, version) = generation(&server, influxdb.version).await?;
+        refuse_others(&server, generation).await?;
         let buckets = match generation {
             Generation::Two => Some(Buckets::open(&server).await?),
             Generation::One | Generation::Three => None,
@@ -60,11 +72,36 @@ pub(super) async fn open(
     };
     let (generation, version, buckets) = retry.with_retry(&spec.name, ask).await?;
     let (lines, bytes) = if generation == Generation::Three { REQUEST_OF_3 } else { REQUEST };
-    // Each chunk has one that is sent, one that is written, and some between.
-    let share = limits.memory_bytes / limits.concurrency.max(1) / (2 * (BODIES + REQUESTS + 1));
-    let request = (lines, bytes.min(share));
-    let retry = retry.clone();
-    Ok(Arc::new(InfluxTarget { server, generation, version, buckets, retry, request }))
+    // Half of a chunk's memory is for what is read. The other half is for the requests that are on their way, wait or are
+    // being written, and for lines that wait for others of the same shard, which InfluxDB 3 does not have.
+    let half = limits.memory_bytes / limits.concurrency.max(1) / 2;
+    let of_requests = if generation == Generation::Three { half } else { half / 2 };
+    let bytes = bytes.min(of_requests / (BODIES + REQUESTS + 1));
+    let size = Size { lines, bytes, waiting: half / 2 };
+    let flying = Semaphore::new(REQUESTS_OF_ALL * limits.concurrency.max(2));
+    let (retry, shards) = (retry.clone(), OnceLock::new());
+    Ok(Arc::new(InfluxTarget { server, generation, version, buckets, retry, size, flying, shards }))
+}
+
+/// Refuses a server that takes line protocol, but keeps something else than what a line says. QuestDB calls itself InfluxDB
+/// 2.x and keeps microseconds. VictoriaMetrics answers every statement with a list of databases; it keeps milliseconds, and
+/// makes text 0.
+async fn refuse_others(server: &Server, generation: Generation) -> Result<()> {
+    let ping = server.ping().await;
+    let is_questdb = ping.is_ok_and(|ping| ping.server.to_lowercase().contains("questdb"));
+    // An InfluxDB says that this is no statement.
+    let answers_anything = generation == Generation::One
+        && server.get("query", &[("q", "MOVEOUT")], "application/json").await?.status == 200;
+    let what = match (is_questdb, answers_anything) {
+        (true, _) => "QuestDB",
+        (false, true) => "no InfluxDB, and perhaps VictoriaMetrics",
+        (false, false) => return Ok(()),
+    };
+    Err(Error::stop(format!(
+        "{} is {what}: it takes the lines of an InfluxDB, but it does not keep them exactly; nothing was changed",
+        server.address()
+    ))
+    .hint("restore into InfluxDB 1.x, 2.x or 3, PostgreSQL, MySQL or MariaDB"))
 }
 
 /// An InfluxDB that rows go into.
@@ -72,14 +109,18 @@ struct InfluxTarget {
     server: Server,
     generation: Generation,
     version: String,
-    /// Of 2.x alone.
+    /// The buckets of 2.x.
     buckets: Option<Buckets>,
     retry: Retry,
-    /// Lines and bytes of a request.
-    request: (usize, usize),
+    /// How large requests become.
+    size: Size,
+    /// What each request on its way holds a permit of.
+    flying: Semaphore,
+    /// The shards of what rows go into, which are known when it was made.
+    shards: OnceLock<Shards>,
 }
 
-/// The name that a policy has where nobody has named it.
+/// The name of a policy that nobody has named.
 const AUTOGEN: &str = "autogen";
 
 impl InfluxTarget {
@@ -97,113 +138,7 @@ impl InfluxTarget {
         Ok(rows.into_iter().filter_map(name).collect())
     }
 
-    /// The policies of a database of 1.x, each with the duration for which it keeps points and that of its shards.
-    async fn policies(&self, database: &str) -> Result<BTreeMap<String, (String, String)>> {
-        let statement = format!("SHOW RETENTION POLICIES ON {}", quoted(database));
-        let ask = || self.server.query(&statement);
-        let answer = self.retry.with_retry(&self.server.address(), ask).await?;
-        let mut policies = BTreeMap::new();
-        for series in answer.iter().flat_map(|statement| &statement.series) {
-            let texts = |column: &str| -> Vec<String> {
-                let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-                series.column(column).map(text).collect()
-            };
-            let durations = texts("duration").into_iter().zip(texts("shardGroupDuration"));
-            policies.extend(texts("name").into_iter().zip(durations));
-        }
-        Ok(policies)
-    }
-
-    /// What 1.x lacks: statements, each with what it is for. `notes` takes what the user should know of what is there.
-    async fn missing(&self, plan: &Plan, notes: &mut Vec<String>) -> Result<Vec<(String, String)>> {
-        let databases = self.names("SHOW DATABASES").await?;
-        let mut by_database = BTreeMap::<String, Vec<Policy>>::new();
-        for policy in wanted(plan).into_values() {
-            by_database.entry(policy.database.clone()).or_default().push(policy);
-        }
-        let mut missing = Vec::new();
-        for (database, policies) in by_database {
-            let shown = |name: &str| name.escape_debug().to_string();
-            if !databases.contains(&database) {
-                let first =
-                    policies.iter().find(|policy| policy.is_default).unwrap_or(&policies[0]);
-                missing
-                    .push((format!("the database {}", shown(&database)), first.create_database()));
-                for policy in policies.iter().filter(|policy| policy.name != first.name) {
-                    let what = format!(
-                        "the retention policy {} of {}",
-                        shown(&policy.name),
-                        shown(&database)
-                    );
-                    missing.push((what, policy.create()));
-                }
-                continue;
-            }
-            let there = self.policies(&database).await?;
-            let statement = format!("SHOW MEASUREMENTS ON {} LIMIT 1", quoted(&database));
-            let is_empty = self.query(&statement).await?.is_empty();
-            for policy in policies {
-                let what =
-                    format!("the retention policy {} of {}", shown(&policy.name), shown(&database));
-                match there.get(&policy.name) {
-                    None => missing.push((what, policy.create())),
-                    Some((keeps, shard)) => {
-                        let shard = policies::go_duration(shard);
-                        let is_ready = keeps == "0s" && shard == Some(policy.shard_at_first);
-                        if !is_ready && is_empty {
-                            missing.push((what, policy.prepare()));
-                        } else if keeps != "0s" {
-                            notes.push(format!(
-                                "{what} of the target keeps points for {keeps} only: it drops older ones"
-                            ));
-                        }
-                    }
-                }
-            }
-        }
-        Ok(missing)
-    }
-
-    /// Gives each policy the durations that it had, unless rows would go because of that.
-    async fn restore_policies(&self, plan: &Plan) -> Result<Vec<String>> {
-        let mut notes = Vec::new();
-        for policy in wanted(plan).into_values().filter(Policy::changes) {
-            let there = self.policies(&policy.database).await?;
-            let (keeps, shard) = there.get(&policy.name).cloned().unwrap_or_default();
-            // One that somebody else has set stays as it is.
-            let is_ours =
-                keeps == "0s" && policies::go_duration(&shard) == Some(policy.shard_at_first);
-            if !is_ours {
-                continue;
-            }
-            let tables = plan.tables.iter().filter(|table| {
-                (&table.to.database, &table.to.schema) == (&policy.database, &policy.name)
-            });
-            let oldest = tables.filter_map(|table| table.oldest).min();
-            let expires = |keeps: std::time::Duration| {
-                let keeps = i64::try_from(keeps.as_nanos()).unwrap_or(i64::MAX);
-                oldest.filter(|oldest| *oldest < now().saturating_sub(keeps))
-            };
-            match policy.keeps.and_then(expires) {
-                Some(oldest) => {
-                    notes.push(format!(
-                        "the retention policy {} of {} keeps all points, since the duration that it had would delete \
-                         those from {} on; whoever wants that runs: {}",
-                        policy.name.escape_debug(),
-                        policy.database.escape_debug(),
-                        rfc3339(oldest),
-                        policy.restore()
-                    ));
-                    let forever = Policy { keeps: None, ..policy };
-                    self.query(&forever.restore()).await?;
-                }
-                None => _ = self.query(&policy.restore()).await?,
-            }
-        }
-        Ok(notes)
-    }
-
-    /// What a restore never applies by itself, with the file that has it.
+    /// What a restore never applies by itself, each with the file that has it.
     fn offered(&self, plan: &Plan) -> Vec<String> {
         const OFFERED: [&str; 6] = [
             "continuous-queries.json",
@@ -272,46 +207,49 @@ impl Target for InfluxTarget {
         let mut needs = Needs::default();
         match (&self.buckets, self.generation) {
             (Some(buckets), _) => {
-                let missing = buckets.missing(&self.server, &self.retry, plan).await?;
+                let (server, retry) = (&self.server, &self.retry);
+                let missing = buckets.missing(server, retry, plan, &mut needs.notes).await?;
                 needs.create = missing.into_iter().map(|missing| missing.what).collect();
+                let shards = buckets.shards(server, retry, plan).await?;
+                needs.notes.extend(policies::advice(plan, &shards, SETTINGS[1]));
             }
             (None, Generation::Three) => {
-                needs.create =
-                    three::missing(&self.server, &self.retry, plan, &mut needs.notes).await?;
+                let (server, retry, notes) = (&self.server, &self.retry, &mut needs.notes);
+                let is_core = self.version.ends_with(" Core");
+                needs.create = three::missing(server, retry, plan, is_core, notes).await?;
             }
             (None, _) => {
                 let missing = self.missing(plan, &mut needs.notes).await?;
                 needs.create = missing.into_iter().map(|(what, _)| what).collect();
-                for (what, column) in [
-                    ("continuous query", "SHOW CONTINUOUS QUERIES"),
-                    ("subscription", "SHOW SUBSCRIPTIONS"),
-                ] {
-                    let known = self.query(column).await.map_or(0, |rows| rows.len());
-                    if known > 0 {
-                        needs.notes.push(format!(
-                            "the target has {}, which will see every point that is restored",
-                            several(known as u64, what)
-                        ));
-                    }
-                }
+                needs.notes.extend(self.watchers(plan).await?);
+                let shards = self.shards_of_policies(plan).await?;
+                needs.notes.extend(policies::advice(plan, &shards, SETTINGS[0]));
             }
         }
         Ok(needs)
     }
 
     async fn create(&self, plan: &Plan) -> Result<()> {
-        match (&self.buckets, self.generation) {
-            (Some(buckets), _) => buckets.create(&self.server, &self.retry, plan).await,
-            (None, Generation::Three) => three::create(&self.server, &self.retry, plan).await,
+        let (server, retry) = (&self.server, &self.retry);
+        let shards = match (&self.buckets, self.generation) {
+            (Some(buckets), _) => {
+                buckets.create(server, retry, plan).await?;
+                buckets.shards(server, retry, plan).await?
+            }
+            (None, Generation::Three) => {
+                three::create(server, retry, plan).await?;
+                Shards::new() // it sorts by itself
+            }
             (None, _) => {
                 for (what, statement) in self.missing(plan, &mut Vec::new()).await? {
-                    self.query(&statement)
-                        .await
-                        .map_err(|error| error.context(format!("making {what}")))?;
+                    let made = self.query(&statement).await;
+                    made.map_err(|error| error.context(format!("making {what}")))?;
                 }
-                Ok(())
+                self.shards_of_policies(plan).await?
             }
-        }
+        };
+        let _ = self.shards.set(shards);
+        Ok(())
     }
 
     async fn write(
@@ -328,17 +266,20 @@ impl Target for InfluxTarget {
         let layout = Layout::new(dialect, &chunk.table.to.table, &chunk.columns)?;
         let (sender, mut bodies) = mpsc::channel(BODIES);
         let columns = chunk.columns.clone();
+        let policy = (chunk.table.to.database.clone(), chunk.table.to.schema.clone());
+        let shard = self.shards.get().and_then(|shards| shards.get(&policy)).copied();
+        let how = (self.size, width_to_cut(chunk.slice, shard));
         let encoding = tokio::task::spawn_blocking({
             let rejects = rejects.clone();
-            let request = self.request;
-            move || encode(&layout, &columns, rows, request, &sender, &rejects)
+            move || encode(&layout, &columns, rows, how, &sender, &rejects)
         });
         let place = self.place_of(&chunk.table.to);
         let mut written = Written::default();
-        // The order is of no matter, since no two lines are of one point.
+        // The order does not matter, since no two lines are of the same point.
         let requests = stream::poll_fn(move |context| bodies.poll_recv(context))
             .map(|body: Body| async {
                 let lines = body.ends.len();
+                let _permit = self.flying.acquire().await;
                 let refused = send(&self.server, &self.retry, &place, body).await?;
                 Ok::<_, Error>((lines, refused))
             })
@@ -358,7 +299,7 @@ impl Target for InfluxTarget {
                 }
             }
         }
-        drop(requests); // what encodes ends, too
+        drop(requests); // so that the thread which encodes ends, too
         let encoded = encoding.await;
         let read = reading.await;
         sent?;
@@ -368,7 +309,7 @@ impl Target for InfluxTarget {
     }
 
     async fn count(&self, table: &Placed) -> Result<Option<u64>> {
-        // Counting one field costs a tenth of counting all. InfluxDB 3 counts rows for next to nothing.
+        // To count one field costs a tenth of counting all. InfluxDB 3 is asked chunk by chunk, in narrow windows.
         let field = match (&table.full_field, self.generation) {
             (Some(field), Generation::One | Generation::Two) => field,
             (None, _) | (_, Generation::Three) => return Ok(None),
@@ -389,36 +330,4 @@ impl Target for InfluxTarget {
         notes.extend(self.offered(plan));
         Ok(notes)
     }
-}
-
-/// Turns batches into bodies, on a thread that may block. Returns how many rows no line can say.
-fn encode(
-    layout: &Layout,
-    columns: &[Column],
-    mut rows: mpsc::Receiver<RecordBatch>,
-    request: (usize, usize),
-    bodies: &mpsc::Sender<Body>,
-    rejects: &mpsc::UnboundedSender<Reject>,
-) -> Result<u64> {
-    let (mut body, mut rejected) = (Body::default(), 0);
-    while let Some(batch) = rows.blocking_recv() {
-        let values = Rows::new(columns, &batch)?;
-        let (mut from, mut unsayable) = (0, Vec::<Unsayable>::new());
-        while from < batch.num_rows() {
-            from = layout.write(&values, from, request, &mut body, &mut unsayable);
-            let is_full = body.ends.len() >= request.0 || body.bytes.len() >= request.1;
-            if is_full && bodies.blocking_send(std::mem::take(&mut body)).is_err() {
-                return Ok(rejected); // whoever sends has failed and says why
-            }
-        }
-        rejected += unsayable.len() as u64;
-        for Unsayable { row, why } in unsayable {
-            let row = shown(columns, &batch, row);
-            let _ = rejects.send(Reject { row, why });
-        }
-    }
-    if !body.ends.is_empty() {
-        let _ = bodies.blocking_send(body);
-    }
-    Ok(rejected)
 }

@@ -1,5 +1,6 @@
-//! What a restore has written, on the side of the restore: an archive may be read-only, and an InfluxDB has no place for it.
-//! Losing it costs time alone, since whoever writes a chunk again changes nothing. It goes when the restore is done.
+//! The record of what a restore has written. It is a file of the user, because an archive may be read-only, and an InfluxDB
+//! has no place for it. Losing it only costs time, because writing a chunk again changes nothing. It is removed when the
+//! restore is done.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -18,10 +19,10 @@ use crate::target::{Known, Written};
 pub struct Journal {
     path: PathBuf,
     file: Option<File>,
-    /// Tables of the target whose rows are this restore's.
+    /// Tables of the target whose rows belong to this restore.
     begun: Vec<TableId>,
     chunks: HashMap<String, Written>,
-    /// The file that names the rejected rows.
+    /// The file with the rejected rows.
     rejects: Option<PathBuf>,
 }
 
@@ -31,7 +32,7 @@ pub struct Journal {
 enum Line {
     /// Rows of these tables may be there from now on.
     Begun(Vec<TableId>),
-    /// Where rejected rows are named.
+    /// Where the rejected rows are.
     Rejects(PathBuf),
     /// A chunk is there.
     Chunk { name: String, rows: u64, rejected: u64 },
@@ -39,14 +40,14 @@ enum Line {
 
 impl Journal {
     /// The journal of what is written into a target, in the user's folder for such files: `$XDG_STATE_HOME/moveout`, or
-    /// `~/.local/state/moveout`. A line that a killed run has cut is none.
+    /// `~/.local/state/moveout`. A line that a killed run has not written to its end does not count.
     pub fn open(target: &str) -> Result<Self> {
         let folder = folder();
         let name = format!("restore-{}.jsonl", &sha256(target.as_bytes())[..16]);
         Self::at(folder.join(name))
     }
 
-    /// The journal in a file, which need not be there.
+    /// The journal in a file, which need not exist.
     pub fn at(path: PathBuf) -> Result<Self> {
         let (begun, chunks) = (Vec::new(), HashMap::new());
         let mut journal = Self { path, file: None, begun, chunks, rejects: None };
@@ -69,47 +70,47 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Takes the target's own word for what is there, instead of the file's.
+    /// Takes over what the target itself has recorded, instead of what the file says.
     pub fn believe(&mut self, known: &Known) {
         self.begun = known.begun.iter().cloned().collect();
         self.chunks = known.chunks.clone();
     }
 
-    /// Whether the rows of a table of the target are this restore's.
+    /// Whether the rows of a table of the target belong to this restore.
     pub fn has_begun(&self, table: &TableId) -> bool {
         self.begun.contains(table)
     }
 
-    /// What became of a chunk, where it was written.
+    /// What became of a chunk, if it was written.
     pub fn written(&self, chunk: &str) -> Option<&Written> {
         self.chunks.get(chunk)
     }
 
-    /// Forgets what is known of a table whose rows are gone from the target. `names` are those of its chunks.
+    /// Forgets chunks by their names, because the target has lost their rows.
     pub fn forget(&mut self, names: &[String]) {
         names.iter().for_each(|name| _ = self.chunks.remove(name));
     }
 
-    /// The file that names the rejected rows.
+    /// The file with the rejected rows.
     pub fn rejects(&self) -> Option<&PathBuf> {
         self.rejects.as_ref()
     }
 
-    /// Says where the rejected rows are named.
+    /// Records where the rejected rows are.
     pub fn set_rejects(&mut self, path: &Path) -> Result<()> {
         self.add(&Line::Rejects(path.to_owned()))?;
         self.rejects = Some(path.to_owned());
         Ok(())
     }
 
-    /// Says that rows of these tables may be in the target from now on.
+    /// Records that the target may have rows of these tables from now on.
     pub fn begin(&mut self, tables: Vec<TableId>) -> Result<()> {
         self.add(&Line::Begun(tables.clone()))?;
         self.begun.extend(tables);
         Ok(())
     }
 
-    /// Says that a chunk is in the target.
+    /// Records that the target has a chunk.
     pub fn add_chunk(&mut self, name: &str, written: &Written) -> Result<()> {
         let Written { rows, rejected } = *written;
         self.add(&Line::Chunk { name: name.to_owned(), rows, rejected })?;
@@ -127,7 +128,7 @@ impl Journal {
                 fs::create_dir_all(folder).map_err(failed)?;
                 let mut file =
                     OpenOptions::new().create(true).append(true).open(path).map_err(failed)?;
-                file.write_all(b"\n").map_err(failed)?; // behind a line that was cut
+                file.write_all(b"\n").map_err(failed)?; // ends a line that was cut
                 none.insert(file)
             }
         };
@@ -136,7 +137,7 @@ impl Journal {
         file.write_all(text.as_bytes()).and_then(|()| file.sync_data()).map_err(failed)
     }
 
-    /// The restore is done, and nothing is left to go on with.
+    /// Removes the file, because the restore is done.
     pub fn end(self) -> Result<()> {
         match fs::remove_file(&self.path) {
             Err(error) if error.kind() != ErrorKind::NotFound => {

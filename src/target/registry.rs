@@ -1,4 +1,4 @@
-//! The one list of targets: from an address to what writes there.
+//! The only list of targets, which leads from an address to what writes there.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::retry::Retry;
 use crate::target::{Target, influxdb, mysql, postgres};
 
-/// Opens a target. Asks a server what it is, where an address does not say.
+/// Opens a target. It asks the server what it is if the address does not say that.
 pub async fn open(spec: &SourceSpec, limits: &Limits, retry: &Retry) -> Result<Arc<dyn Target>> {
     match &spec.kind {
         SourceKind::InfluxDb(influxdb) => influxdb::open(spec, influxdb, limits, retry).await,

@@ -4,15 +4,33 @@ use support::Influxd;
 
 use super::*;
 
-/// Restores an archive into a server, and exports it from there.
-fn round(archive: &Path, target: &InfluxDb3, status: i32) -> (Json, Setting) {
-    let folder = TempDir::with_prefix("back-").unwrap();
+fn restore(archive: &Path, target: &InfluxDb3, folder: &TempDir, more: &[&str]) -> Run {
     let url = format!("influxdb3+{}", target.url());
     let mut restore = command(["restore", "--json", archive.to_str().unwrap(), "--target", &url]);
     restore.current_dir(folder.path()).env("XDG_STATE_HOME", folder.path());
-    restore.env("INFLUX_TOKEN", TOKEN);
-    let run = run(restore).expect(status);
+    let run = run({
+        restore.args(more).env("INFLUX_TOKEN", TOKEN);
+        restore
+    });
     assert!(!run.stderr.contains(TOKEN) && !run.stdout.contains(TOKEN));
+    run
+}
+
+/// An archive of what was written to a 1.x, window by window of a width.
+fn archive_of(source: &Influxd, folder: &TempDir, window: &str) -> PathBuf {
+    let archive = folder.path().join("a");
+    let mut export =
+        command(["export", "--source", &source.url(), "--window", window, "--archive"]);
+    export.arg(&archive);
+    run(export).expect(0);
+    archive
+}
+
+/// Restores an archive into a server, and makes a place to export it from there.
+fn round(archive: &Path, target: &InfluxDb3, status: i32) -> (Json, Setting) {
+    let folder = TempDir::with_prefix("back-").unwrap();
+    let run = restore(archive, target, &folder, &[]).expect(status);
+    let url = format!("influxdb3+{}", target.url());
     let again = Setting { server: InfluxDb3::start(Product::Core), folder };
     let text = format!("[[source]]\nname = \"s\"\nurl = \"{url}\"\n");
     fs::write(again.folder.path().join("config.toml"), text).unwrap();
@@ -90,4 +108,57 @@ fn a_type_that_changes_is_rejected_row_by_row() {
     assert!(rejects.contains("three") && rejects.contains("invalid column type"), "{rejects}");
     again.export(&[]).expect(0);
     assert_eq!(again.count_rows("d.m"), 3);
+}
+
+#[test]
+fn what_core_cannot_have_is_named_before_anything_is_made() {
+    let source = Influxd::start();
+    let folder = TempDir::with_prefix("one-").unwrap();
+    source.query("CREATE DATABASE d");
+    source.write("d", "", "m v=1 1767225600000000000\n");
+    for n in 1..=5 {
+        source.query(&format!("CREATE RETENTION POLICY r{n} ON d DURATION INF REPLICATION 1"));
+        source.write("d", &format!("r{n}"), "m v=1 1767225600000000000\n");
+    }
+    let archive = archive_of(&source, &folder, "1d");
+    let target = InfluxDb3::start(Product::Core);
+    let run = restore(&archive, &target, &folder, &[]).expect(1);
+    assert!(run.stderr.contains("5 databases") && run.stderr.contains("d/r5"), "{}", run.stderr);
+    let made = |line: &String| line.starts_with("POST /api/v3/configure");
+    assert!(!target.requests().iter().any(made), "nothing is made");
+    let map = ["--map", "d/r5=d/r5", "--table", "r*.m"];
+    assert_eq!(restore(&archive, &target, &folder, &map).expect(0).json()["rows"], 5);
+
+    let source = Influxd::start();
+    let folder = TempDir::with_prefix("wide-").unwrap();
+    source.query("CREATE DATABASE d");
+    let fields: Vec<String> = (0..500).map(|n| format!("f{n}=1")).collect();
+    source.write("d", "", &format!("wide {} 1767225600000000000\n", fields.join(",")));
+    source.write("d", "", &format!("fits {} 1767225600000000000\n", fields[1..].join(",")));
+    let archive = archive_of(&source, &folder, "1d");
+    let target = InfluxDb3::start(Product::Core);
+    let run = restore(&archive, &target, &folder, &[]).expect(1);
+    assert!(run.stderr.contains("d.wide (501)"), "{}", run.stderr);
+    restore(&archive, &target, &folder, &["--table", "fits"]).expect(0);
+}
+
+#[test]
+fn more_time_than_a_query_of_core_may_read_is_said_and_verified_in_parts() {
+    let source = Influxd::start();
+    let folder = TempDir::with_prefix("one-").unwrap();
+    source.query("CREATE DATABASE d");
+    // Ten days, a point for each file of Core: 1,440 files, in two chunks.
+    let minutes = 600_000_000_000;
+    let line =
+        |n: i64| format!("m,a=b v={}.5,i={n}i,s=\"x{n}\" {}\n", n % 7, NEW_YEAR + n * minutes);
+    source.write("d", "", &(0..1_440).map(line).collect::<String>());
+    let archive = archive_of(&source, &folder, "7d");
+    let target = InfluxDb3::start(Product::Core);
+    let summary = restore(&archive, &target, &folder, &["--dry-run"]).expect(0).json();
+    assert!(summary["notes"].to_string().contains("span more than 3 days"), "{summary}");
+    let summary = restore(&archive, &target, &folder, &["--verify"]).expect(0).json();
+    assert_eq!((&summary["status"], &summary["rows"]), (&"complete".into(), &1_440.into()));
+    let is_asked = |what: &str| target.queries().iter().any(|query| query.sql.contains(what));
+    assert!(is_asked("count("), "the statistics were asked for");
+    assert!(is_asked("SELECT * FROM"), "and then the rows were read");
 }

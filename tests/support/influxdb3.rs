@@ -13,11 +13,12 @@
 //! `/query` with the few statements of InfluxQL that list and read everything, as Core 3.6 and as later
 //! servers answer it, and a network through which gRPC does not pass.
 //!
-//! Core also takes line protocol over the network, with `accept_partial=true` alone.
+//! Core also takes line protocol over the network, with `accept_partial=true` alone, and has its limits of databases, tables
+//! and columns.
 //!
 //! It has not: other InfluxQL, Flight SQL, other ways of writing over the network, real
 //! Parquet files, deletion, system tables other than the one above, row order as Core has it, the
-//! cost of merging chunks (see [`Options::cost`]), limits on names, columns and sizes.
+//! cost of merging chunks (see [`Options::cost`]), limits on names and sizes.
 //!
 //! Not a part of `support`, since each test would take seconds longer to build with it. Those that
 //! need it say `#[path = "support/influxdb3.rs"] mod influxdb3;` besides `mod support;`.

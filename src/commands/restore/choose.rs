@@ -1,4 +1,4 @@
-//! Which part of an archive is restored, and where it goes.
+//! Chooses which part of an archive is restored, and where it goes.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -18,19 +18,19 @@ const LARGEST_ARTIFACT: u64 = 64 << 20;
 /// What is restored, and how.
 #[derive(Debug)]
 pub struct Options {
-    /// Rows within this time alone.
+    /// Only rows within this time are restored.
     pub within: Option<Window>,
-    /// Tables by name or pattern; empty for all.
+    /// Tables by name or pattern; all of them if it is empty.
     pub tables: Vec<String>,
-    /// What is called otherwise in the target, as `OLD=NEW`.
+    /// What gets another name in the target, as `OLD=NEW`.
     pub maps: Vec<String>,
-    /// Say what would be done, and do nothing.
+    /// Whether to say what would be done, and do nothing.
     pub dry_run: bool,
-    /// Compare the statistics of each chunk, too, instead of counting the rows of each table alone.
+    /// Whether to compare the statistics of each chunk, too, instead of only counting the rows of each table.
     pub verify: bool,
-    /// Where rows that the target cannot hold are written; a file of its own in the working folder where it is not said.
+    /// The file for rows that the target cannot hold; without it, a file in the working folder.
     pub rejects: Option<PathBuf>,
-    /// How much at once.
+    /// How much is done at the same time.
     pub limits: Limits,
 }
 
@@ -39,16 +39,16 @@ pub struct Options {
 pub(super) struct Work {
     pub(super) table: Arc<Placed>,
     pub(super) commit: Arc<Commit>,
-    /// The part of it that is wanted, where it is not the whole.
+    /// The part of it that is wanted, unless that is the whole.
     pub(super) within: Option<Window>,
     /// Its name in the journal.
     pub(super) name: String,
 }
 
-/// What is to be done.
+/// What shall be done.
 pub(super) struct Chosen {
     pub(super) plan: Plan,
-    /// Every chunk that has rows, the oldest first: a server writes to few shards at a time then.
+    /// Every chunk that has rows, the oldest first, so that a server writes to few shards at a time.
     pub(super) chunks: Vec<Work>,
     pub(super) skipped: Vec<String>,
 }
@@ -103,9 +103,11 @@ pub(super) async fn choose(
             ))
             .hint("give bounds that the slices of the archive have (catalog/chunks.parquet), or leave the table out by `--table`"));
         }
-        let starts = wanted.iter().filter_map(|(commit, _)| Some(commit.slice.window()?.from));
-        let (oldest, full_field) = (starts.min(), full_field(&columns, &wanted));
-        let table = Arc::new(Placed { from, to, columns, oldest, full_field });
+        let windows = || wanted.iter().filter_map(|(commit, _)| commit.slice.window());
+        let (oldest, newest) = (windows().map(|w| w.from).min(), windows().map(|w| w.to).max());
+        let full_field = full_field(&columns, &wanted);
+        let rows = wanted.iter().map(|(commit, _)| commit.rows).sum();
+        let table = Arc::new(Placed { from, to, columns, rows, oldest, newest, full_field });
         for (commit, within) in wanted {
             let files: Vec<&str> = commit.files.iter().map(|file| file.sha256.as_str()).collect();
             let name = format!("{:?} {} {within:?} {}", table.to, commit.slice, files.join(" "));
@@ -121,7 +123,7 @@ pub(super) async fn choose(
     Ok(Chosen { plan, chunks, skipped })
 }
 
-/// Whether a table is chosen: by its name, or by that and the names of what it lies in.
+/// Whether a table is chosen by its name, alone or with the names of what it lies in.
 fn takes(patterns: &[String], id: &TableId) -> bool {
     let names = [
         id.table.clone(),
@@ -133,7 +135,7 @@ fn takes(patterns: &[String], id: &TableId) -> bool {
     patterns.is_empty() || patterns.iter().any(fits)
 }
 
-/// Which part of a slice is wanted: `None` for nothing of it, `Some(None)` for the whole.
+/// The part of a slice that is wanted: `None` for nothing of it, `Some(None)` for the whole.
 fn part(slice: Slice, within: Option<Window>) -> Option<Option<Window>> {
     let Some(within) = within else { return Some(None) };
     match slice {
@@ -146,13 +148,13 @@ fn part(slice: Slice, within: Option<Window>) -> Option<Option<Window>> {
     }
 }
 
-/// The columns of all chunks, in the order in which they appear.
+/// The columns of all chunks in the order in which they appear.
 fn columns(commits: &[&Arc<Commit>]) -> Vec<Column> {
     let mut columns = Vec::<Column>::new();
     let mut seen = std::collections::HashSet::new();
     for column in commits.iter().flat_map(|commit| &commit.columns) {
         if seen.insert(column.name.as_str()) {
-            let data_type = arrow::datatypes::DataType::Null; // a file says it
+            let data_type = arrow::datatypes::DataType::Null; // the files say it
             let kind = &column.source_type;
             columns.push(Column::new(&column.name, &column.key, column.role, kind, data_type));
         }

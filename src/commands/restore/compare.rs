@@ -1,10 +1,11 @@
-//! Asks the target, as the source that it is for an export, what it has: before, whether there is something already; after,
-//! whether it is what was written.
+//! Asks the target what it has, as if it were the source of an export. Before the restore this tells whether there is
+//! something already, and after it, whether the target has what was written.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::choose::{Options, Work};
+use super::narrow::prove_by_reading;
 use crate::column_stats::{ColumnStats, Recorded};
 use crate::config::{Limits, Select, SourceKind, SourceSpec};
 use crate::error::{Class, Result};
@@ -14,10 +15,10 @@ use crate::retry::Retry;
 use crate::source::{Source, registry};
 use crate::target::{Placed, Plan, Target, Written};
 
-/// How many tables are asked at once for their first row.
+/// How many tables are asked for their first row at the same time.
 const AT_ONCE: usize = 50;
 
-/// The target as a source, and those of its tables that the restore writes, by their names without the source.
+/// The target as a source, and its tables that the restore writes, by their names without the source.
 async fn listed(
     spec: &SourceSpec,
     limits: &Limits,
@@ -39,7 +40,7 @@ async fn listed(
     Ok((source, tables))
 }
 
-/// The target, to be asked in windows of the columns that the archive has them of, whatever its indexes say.
+/// The target, so that it is asked in windows of the same columns as in the archive, whatever its indexes say.
 fn divided_as(spec: &SourceSpec, chunks: &[&Work]) -> SourceSpec {
     let mut spec = spec.clone();
     if let SourceKind::Postgres(server) | SourceKind::MySql(server) = &mut spec.kind {
@@ -57,8 +58,8 @@ fn divided_as(spec: &SourceSpec, chunks: &[&Work]) -> SourceSpec {
     spec
 }
 
-/// Tables that have another number of rows than was written, where the target can be asked for it, a line each; and the
-/// tables that were counted.
+/// The tables that have another number of rows than was written, a line each, if the target can be asked for it. Also
+/// returns the tables that were counted.
 pub(super) async fn counted(
     target: &dyn Target,
     chunks: &[Work],
@@ -130,7 +131,7 @@ pub(super) async fn occupied(
     Ok(occupied)
 }
 
-/// What the target has otherwise than it was written, a line each.
+/// What is different in the target from what was written, a line each.
 pub(super) async fn compare(
     spec: &SourceSpec,
     options: &Options,
@@ -145,7 +146,7 @@ pub(super) async fn compare(
     let wanted = chunks.iter().map(|work| nameless(&work.table.to)).collect();
     let spec = &divided_as(spec, chunks);
     let (source, mut tables) = listed(spec, &options.limits, &wanted, retry).await?;
-    // Where a value did not fit a type, the archive has the column as text, and the target is asked for the same.
+    // If a value did not fit a type, the archive has the column as text, and the target is asked for text, too.
     let other_types = chunks.iter().filter(|work| {
         let table = tables.get(&nameless(&work.table.to));
         table.is_some_and(|table| source.take_types(table, &work.commit.columns))
@@ -180,8 +181,20 @@ pub(super) async fn compare(
             && work.commit.columns.iter().all(is_known);
         let recorded = Recorded { rows: work.commit.rows, columns: &work.commit.columns };
         let proved = if is_whole {
-            let ask = || source.prove(table, work.commit.slice, recorded);
-            retry.with_retry(source.name(), ask).await?
+            let ask = || async {
+                match source.prove(table, work.commit.slice, recorded).await {
+                    Err(error) if error.class() == Class::Split => Ok(Err(error)),
+                    answer => answer.map(Ok),
+                }
+            };
+            match (retry.with_retry(source.name(), ask).await?, work.commit.slice.window()) {
+                (Ok(proof), _) => proof,
+                (Err(_), Some(window)) => {
+                    let source = source.as_ref();
+                    Some(prove_by_reading(source, table, window, recorded, retry).await?)
+                }
+                (Err(error), None) => return Err(error),
+            }
         } else {
             None
         };

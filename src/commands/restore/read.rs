@@ -1,5 +1,5 @@
-//! Reads a chunk of the archive back into record batches: each file is hashed first, so that no row is sent that was not
-//! committed.
+//! Reads a chunk of the archive back into record batches. Each file is hashed first, so that only rows that were committed
+//! are sent.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::window::Window;
 /// Batches between the thread that decodes and the target.
 const BATCHES: usize = 2;
 
-/// The columns of a chunk and its batches, which a thread decodes. The handle says whether all of them were read.
+/// The columns of a chunk, and its batches, which a thread decodes. The handle says whether all of them were read.
 pub(super) async fn rows(
     store: &Store,
     commit: &Arc<Commit>,
@@ -75,7 +75,7 @@ fn cut(columns: &[Column], batch: &RecordBatch, within: Option<Window>) -> Resul
     };
     let times = batch.column(time).as_primitive::<TimestampNanosecondType>();
     let bound = |time| TimestampNanosecondArray::new_scalar(time);
-    // The time zone is of no matter here: nanoseconds are compared.
+    // The time zone does not matter, because nanoseconds are compared.
     let times = times.clone().with_timezone_opt::<&str>(None);
     let inside = || -> std::result::Result<BooleanArray, arrow::error::ArrowError> {
         let after = cmp::gt_eq(&times, &bound(within.from))?;

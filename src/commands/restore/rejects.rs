@@ -1,5 +1,5 @@
-//! The file that names each row which the target cannot hold: an object a line, with the table, the slice, the row and the
-//! reason.
+//! The file that names each row which the target cannot hold. Each line is an object with the table, the slice, the row and
+//! the reason.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -15,7 +15,7 @@ use crate::target::Reject;
 use crate::target::journal::Journal;
 use crate::window::Slice;
 
-/// The file, which is made when there is something for it.
+/// The file. It is made when there is something for it.
 #[derive(Debug)]
 pub(super) struct Rejects {
     path: PathBuf,
@@ -65,7 +65,7 @@ impl Rejects {
         writeln!(file, "{line}").map_err(failed)
     }
 
-    /// Makes sure that what was added stays.
+    /// Makes sure that a crash does not lose what was added.
     pub(super) fn sync(&self) -> Result<()> {
         match &*self.file.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(file) => file
@@ -75,7 +75,7 @@ impl Rejects {
         }
     }
 
-    /// Its path, where there are rows in it.
+    /// Its path, if there are rows in it.
     pub(super) fn path_if_any(&self, any: bool) -> Option<PathBuf> {
         any.then(|| self.path.clone())
     }

@@ -25,7 +25,7 @@ pub(crate) async fn databases(server: &Server) -> Result<Vec<(String, bool)>> {
 
 /// The rows of an SQL query with a small answer, and the bytes of the answer. The answer is one array, so a truncated one
 /// is not valid JSON. Nulls are left out of a row.
-pub(in crate::source) async fn query_sql(
+pub(crate) async fn query_sql(
     server: &Server,
     database: &str,
     sql: &str,

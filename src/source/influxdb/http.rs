@@ -70,6 +70,8 @@ impl Reply {
 pub(crate) struct Ping {
     pub(crate) version: String,
     pub(crate) build: String,
+    /// The header `Server`, which an InfluxDB does not send.
+    pub(crate) server: String,
 }
 
 /// The format of the body of an answer.
@@ -202,8 +204,11 @@ impl Server {
             let value = response.headers().get(name).and_then(|value| value.to_str().ok());
             value.unwrap_or_default().to_owned()
         };
-        let ping =
-            Ping { version: header("x-influxdb-version"), build: header("x-influxdb-build") };
+        let ping = Ping {
+            version: header("x-influxdb-version"),
+            build: header("x-influxdb-build"),
+            server: header("server"),
+        };
         let is_first = ping.version.trim_start_matches('v').starts_with("1.");
         self.bearer.store(is_first, Ordering::Relaxed);
         let status = response.status();

@@ -1,5 +1,5 @@
-//! PURE: rows as line protocol, in the dialect of the server that is to take them. What no line can say is returned with
-//! the reason and never sent, since a server may take such a line for something else without a word.
+//! PURE: rows as line protocol, in the dialect of the server that shall take them. What no line can say is returned with the
+//! reason and never sent, because a server may silently take such a line for something else.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -17,18 +17,18 @@ use memchr::memchr3;
 use crate::error::{Error, Result};
 use crate::model::{Column, Role};
 
-/// How a server reads a backslash in a name or a tag.
+/// The way in which a server reads a backslash in a name or a tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
-    /// 1.x and 2.x (Go, `models/points.go`): a backslash before anything but a delimiter stands for itself, and two of
-    /// them for two.
+    /// That of 1.x and 2.x (Go, `models/points.go`): a backslash before anything but a delimiter stands for itself, and two
+    /// of them stand for two.
     Go,
-    /// The family of InfluxDB 3 (Rust, `influxdb_line_protocol`): two backslashes stand for one.
+    /// That of the family of InfluxDB 3 (Rust, `influxdb_line_protocol`): two backslashes stand for one.
     Rust,
 }
 
 impl Dialect {
-    /// Whether a line may have a time. Go: `models.MinNanoTime`, `MaxNanoTime`. Rust: all but the smallest.
+    /// Whether a line may have this time. Go has `models.MinNanoTime` and `MaxNanoTime`; Rust takes all but the smallest.
     fn takes(self, time: i64) -> bool {
         match self {
             Self::Go => (i64::MIN + 2..i64::MAX).contains(&time),
@@ -42,7 +42,7 @@ impl Dialect {
 pub struct Body {
     /// The lines, each with its newline.
     pub bytes: Vec<u8>,
-    /// Where each line ends. A string may hold newlines, so that they do not tell.
+    /// Where each line ends. A string may hold newlines, so that those do not tell.
     pub ends: Vec<usize>,
 }
 
@@ -70,25 +70,25 @@ pub struct Unsayable {
     pub why: String,
 }
 
-/// The columns of a table as they stand in its lines.
+/// The columns of a table in the way in which they stand in its lines.
 #[derive(Debug)]
 pub struct Layout {
     dialect: Dialect,
     /// The measurement, escaped.
     measurement: Vec<u8>,
     time: usize,
-    /// Each tag with its column, sorted by key: servers insert sorted ones faster.
+    /// Each tag with its column, sorted by key, because servers insert sorted tags faster.
     tags: Vec<(Vec<u8>, usize)>,
-    /// Each field with its columns, of which there is one for each type that it has.
+    /// Each field with its columns; there is one for each type that it has.
     fields: Vec<(Vec<u8>, Vec<usize>)>,
-    /// Columns whose values no line can say, and why.
+    /// Columns whose values no line can say, each with the reason.
     unsayable: Vec<(usize, String)>,
     /// Why no row of the table can be said.
     hopeless: Option<String>,
 }
 
 impl Layout {
-    /// The layout of a table by its name and its columns; an error where it is no table of an InfluxDB.
+    /// The layout of a table by its name and its columns. It is an error if it is no table of an InfluxDB.
     pub fn new(dialect: Dialect, measurement: &str, columns: &[Column]) -> Result<Self> {
         let mut tags = BTreeMap::<&str, usize>::new();
         let mut fields = BTreeMap::<&str, Vec<usize>>::new();
@@ -123,16 +123,16 @@ impl Layout {
         })
     }
 
-    /// Adds the rows of a batch to a body, until it has so many lines or bytes. Returns the row to go on with.
+    /// Adds some rows of a batch to a body, until it has so many lines or bytes. Returns the row to go on with.
     pub fn write(
         &self,
         rows: &Rows,
-        from: usize,
+        range: std::ops::Range<usize>,
         (most_lines, most_bytes): (usize, usize),
         body: &mut Body,
         unsayable: &mut Vec<Unsayable>,
     ) -> usize {
-        for row in from..rows.len {
+        for row in range.clone() {
             if body.ends.len() >= most_lines || body.bytes.len() >= most_bytes {
                 return row;
             }
@@ -145,7 +145,15 @@ impl Layout {
                 }
             }
         }
-        rows.len
+        range.end
+    }
+
+    /// The time of a row; 0 if it has none, in which case no line can say it.
+    pub fn time(&self, rows: &Rows, row: usize) -> i64 {
+        match &rows.columns[self.time] {
+            Values::Time(times) if times.is_valid(row) => times.value(row),
+            _ => 0,
+        }
     }
 
     fn line(&self, rows: &Rows, row: usize, out: &mut Vec<u8>) -> Result<(), String> {
@@ -219,7 +227,6 @@ impl Layout {
 /// The values of a batch, ready to be written.
 #[derive(Debug)]
 pub struct Rows {
-    len: usize,
     columns: Vec<Values>,
 }
 
@@ -229,7 +236,7 @@ impl Rows {
         let values = columns.iter().zip(batch.columns()).map(|(column, array)| {
             Values::new(array).map_err(|error| error.context(format!("column `{}`", column.name)))
         });
-        Ok(Self { len: batch.num_rows(), columns: values.collect::<Result<_>>()? })
+        Ok(Self { columns: values.collect::<Result<_>>()? })
     }
 }
 
@@ -279,7 +286,7 @@ impl Values {
         }
     }
 
-    /// The value of a field as a line has it.
+    /// Writes the value of a field as a line has it.
     fn write(&self, row: usize, out: &mut Vec<u8>) -> Result<(), &'static str> {
         match self {
             Self::Integer(values) => {
@@ -295,7 +302,7 @@ impl Values {
                 if !value.is_finite() {
                     return Err("is not a finite number, which no line can say");
                 }
-                // The shortest form that is read back bit for bit.
+                // This is the shortest form that is read back bit for bit.
                 out.extend_from_slice(ryu::Buffer::new().format_finite(value).as_bytes());
             }
             Self::Boolean(values) => out.push(if values.value(row) { b't' } else { b'f' }),
@@ -322,7 +329,7 @@ fn escaped(text: &str, delimiters: &[u8], dialect: Dialect) -> Vec<u8> {
     out
 }
 
-/// A name or a tag. `delimiters` are those that end it.
+/// Writes a name or a tag. `delimiters` are the characters that would end it.
 fn escape(text: &str, delimiters: &[u8], dialect: Dialect, out: &mut Vec<u8>) {
     let bytes = text.as_bytes();
     let is_plain =
@@ -350,7 +357,7 @@ fn why_no_name(name: &str) -> Option<&'static str> {
 /// Why a text can be no key of a tag or a field.
 fn why_no_key(key: &str) -> Option<&'static str> {
     match key {
-        "time" => Some("has a name that InfluxDB drops without a word"),
+        "time" => Some("has a name that InfluxDB silently drops"),
         key => why_no_tag(key),
     }
 }
@@ -367,7 +374,7 @@ fn why_no_tag(text: &str) -> Option<&'static str> {
     }
 }
 
-/// A row for people: its values by the names of its columns, as JSON.
+/// A row for people, as a JSON object with its values by the names of its columns.
 pub fn shown(columns: &[Column], batch: &RecordBatch, row: usize) -> String {
     let mut text = String::from("{");
     for (column, array) in columns.iter().zip(batch.columns()) {

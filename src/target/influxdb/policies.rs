@@ -1,8 +1,8 @@
-//! PURE: retention policies as a restore makes them, of 1.x, and buckets, which are the same in 2.x.
+//! PURE: the retention policies of 1.x as a restore makes them, and the buckets of 2.x, which are the same.
 //!
-//! A policy keeps all points while it is restored, whatever their age, and has long shards: a batch that touches many
-//! shards is written to each of them. Only where a field has several types the shards stay as long as those of the source,
-//! since a server keeps one type of a field for each shard. At the end the policy becomes what it was.
+//! A policy keeps all points while it is restored, whatever their age, and has long shards, because a request that touches
+//! many shards causes a write for each of them. If a field has several types, the shards stay as long as those of the
+//! source, because a server keeps one type of a field for each shard. At the end the policy becomes what it was.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
@@ -11,9 +11,10 @@ use serde_json::Value;
 
 use crate::model::{Column, Role};
 use crate::source::influxdb::influxql::statements::quoted;
-use crate::target::Plan;
+use crate::target::{Placed, Plan};
+use crate::text::several;
 
-/// The duration of shards while rows are written, where nothing speaks against it: 52 weeks.
+/// The duration of shards while rows are written, if nothing speaks against it: 52 weeks.
 const LONG: Duration = Duration::from_secs(52 * 7 * 86_400);
 /// What a server gives a policy that keeps all points.
 const USUAL: Duration = Duration::from_secs(7 * 86_400);
@@ -23,18 +24,20 @@ const USUAL: Duration = Duration::from_secs(7 * 86_400);
 pub(super) struct Policy {
     pub(super) database: String,
     pub(super) name: String,
-    /// For how long it keeps points; `None` for ever.
+    /// For how long it keeps points; `None` stands for ever.
     pub(super) keeps: Option<Duration>,
-    /// The duration of its shards at the end; `None` where the archive does not say it.
+    /// The duration of its shards at the end; `None` if the archive does not say it.
     pub(super) shard: Option<Duration>,
     /// The duration of its shards while rows are written.
     pub(super) shard_at_first: Duration,
+    /// How many copies of its data a cluster keeps.
     pub(super) copies: u64,
+    /// Whether it holds the points that name no policy.
     pub(super) is_default: bool,
 }
 
-/// All policies of the databases that rows go into, by database and name: those that the archive records, and one for each
-/// table whose policy it does not record.
+/// All policies of the databases that rows go into, by database and name. These are the ones that the archive records, and
+/// one for each table whose policy it does not record.
 pub(super) fn wanted(plan: &Plan) -> BTreeMap<(String, String), Policy> {
     let databases: HashSet<&str> =
         plan.tables.iter().map(|table| table.to.database.as_str()).collect();
@@ -92,7 +95,15 @@ pub(super) fn has_mixed_types(columns: &[Column]) -> bool {
 }
 
 impl Policy {
-    /// The statement that makes the database, with this as the policy of points that name none.
+    /// The tables of a plan that lie in it.
+    pub(super) fn tables<'a>(&'a self, plan: &'a Plan) -> impl Iterator<Item = &'a Placed> + 'a {
+        let is_here = |table: &&Placed| {
+            (&table.to.database, &table.to.schema) == (&self.database, &self.name)
+        };
+        plan.tables.iter().map(|table| &**table).filter(is_here)
+    }
+
+    /// The statement that makes the database, with this policy as its default one.
     pub(super) fn create_database(&self) -> String {
         format!(
             "CREATE DATABASE {} WITH DURATION INF REPLICATION {} SHARD DURATION {} NAME {}",
@@ -103,7 +114,7 @@ impl Policy {
         )
     }
 
-    /// The statement that makes it as it is while rows are written.
+    /// The statement that makes it, as it is while rows are written.
     pub(super) fn create(&self) -> String {
         format!(
             "CREATE RETENTION POLICY {} ON {} DURATION INF REPLICATION {} SHARD DURATION {}{}",
@@ -115,12 +126,12 @@ impl Policy {
         )
     }
 
-    /// The statement that makes one that is there so.
+    /// The statement that changes an existing one to the same.
     pub(super) fn prepare(&self) -> String {
         format!("ALTER{}", self.create().trim_start_matches("CREATE"))
     }
 
-    /// The statement that makes it what it was in the source.
+    /// The statement that changes it to what it was in the source.
     pub(super) fn restore(&self) -> String {
         let keeps = self.keeps.map_or_else(|| "INF".to_owned(), seconds);
         format!(
@@ -133,7 +144,7 @@ impl Policy {
         )
     }
 
-    /// Whether it is to be changed once the rows are there.
+    /// Whether it has to be changed after the rows.
     pub(super) fn changes(&self) -> bool {
         self.keeps.is_some() || self.shard.is_some_and(|shard| shard != self.shard_at_first)
     }
@@ -147,14 +158,45 @@ fn seconds(time: Duration) -> String {
     format!("{}s", time.as_secs())
 }
 
-/// A duration as a server prints it: `168h0m0s`; `None` for `0s`, which is for ever.
+/// Reads a duration as a server prints it: `168h0m0s`. `None` stands for `0s`, which means for ever.
 pub(super) fn go_duration(text: &str) -> Option<Duration> {
     let nanos = crate::source::influxdb::influxql::listing::go_duration(text)?;
     u64::try_from(nanos).ok().map(Duration::from_nanos)
 }
 
+/// A duration in nanoseconds.
+pub(super) fn nanoseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// From so many shards on, the settings of a server matter.
+const MANY_SHARDS: u64 = 200;
+
+/// What to set at a server, by these names, if rows go into many shards. `shards` has the width of those that are there.
+pub(super) fn advice(plan: &Plan, shards: &super::Shards, settings: [&str; 2]) -> Option<String> {
+    let count = |policy: Policy| {
+        let oldest = policy.tables(plan).filter_map(|table| table.oldest).min()?;
+        let newest = policy.tables(plan).filter_map(|table| table.newest).max()?;
+        let place = (policy.database.clone(), policy.name.clone());
+        let width = shards.get(&place).copied().unwrap_or(nanoseconds(policy.shard_at_first));
+        let rows: u64 = policy.tables(plan).map(|table| table.rows).sum();
+        let shards = newest.saturating_sub(oldest) / width.max(1) + 1;
+        Some(shards.unsigned_abs().min(rows))
+    };
+    let count: u64 = wanted(plan).into_values().filter_map(count).sum();
+    let [cold, compactions] = settings;
+    (count >= MANY_SHARDS).then(|| {
+        format!(
+            "the rows go into about {}, and the server keeps memory for each one until it is cold: during the restore, \
+             set `{cold}` to 10s and `{compactions}` to 1 at the server",
+            several(count, "shard")
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
     use std::sync::Arc;
 
     use arrow::datatypes::DataType;
@@ -172,7 +214,9 @@ mod tests {
         };
         let column = |key: &&str| Column::new(*key, *key, Role::Field, "", DataType::Int64);
         let columns = fields.iter().map(column).collect();
-        Arc::new(Placed { from: id.clone(), to: id, columns, oldest: None, full_field: None })
+        let (oldest, newest) = (Some(0), Some(300 * 86_400 * 1_000_000_000));
+        let (from, to, rows) = (id.clone(), id, 1_000);
+        Arc::new(Placed { from, to, columns, rows, oldest, newest, full_field: None })
     }
 
     fn plan(tables: Vec<Arc<Placed>>) -> Plan {
@@ -209,5 +253,17 @@ mod tests {
             policies.values().map(|p| (p.name.as_str(), p.shard_at_first)).collect();
         let day = Duration::from_secs(86_400);
         assert_eq!(shards, [("a \"b\"", day), ("autogen", LONG), ("new", USUAL)]);
+    }
+
+    #[test]
+    fn settings_are_advised_where_there_are_many_shards() {
+        let settings = ["cold", "compactions"];
+        let few = plan(vec![table("autogen", &["a"])]);
+        assert_eq!(advice(&few, &HashMap::new(), settings), None);
+        let many = plan(vec![table("a \"b\"", &["x", "x"])]);
+        let text = advice(&many, &HashMap::new(), settings).unwrap();
+        assert!(text.contains("about 301 shards") && text.contains("`compactions` to 1"), "{text}");
+        let there = [(("plant".to_owned(), "autogen".to_owned()), nanoseconds(USUAL) / 7)].into();
+        assert!(advice(&few, &there, settings).is_some(), "the target's own shards are narrow");
     }
 }

@@ -1,5 +1,6 @@
-//! Sends lines, and finds out which of them the server refuses: it says how many and why, but not which, so that a batch is
-//! halved until the bad lines are alone. InfluxDB 3 names them. To send a line once more changes nothing, since the values are the same.
+//! Sends lines, and finds out which of them the server refuses. It says how many and why, but not which, so that a request
+//! is halved until the bad lines are alone. InfluxDB 3 names them. Sending a line once more changes nothing, because its
+//! values are the same.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -19,8 +20,8 @@ pub(super) struct Place {
     pub(super) query: Vec<(&'static str, String)>,
 }
 
-/// What a limit of the server is called in its answer, and which setting it is. Every line would be refused for it, so
-/// that none is.
+/// The words of an answer that name a limit of the server, each with what to do. Such a limit would refuse one line after
+/// the other, so that the run ends instead.
 const LIMITS: [(&str, &str); 4] = [
     ("would exceed", "restore fewer tables by `--table`, or into a server with other limits"),
     (
@@ -34,18 +35,19 @@ const LIMITS: [(&str, &str); 4] = [
     ),
 ];
 
-/// What a server says of lines.
+/// What a server says about lines.
 enum Answer {
+    /// It has taken all of them.
     Taken,
-    /// These lines are refused, each with the reason; the others are taken.
+    /// It refuses these lines, each for a reason, and has taken the others.
     Without(Vec<(usize, String)>),
-    /// Some or all of them are refused, and it does not say which.
+    /// It refuses some or all of them for this reason, and does not say which.
     Refused(String),
-    /// They are too much for one request.
+    /// They are too much for one request, for this reason.
     TooLarge(String),
 }
 
-/// Sends all lines of a body. Returns those that the server refuses, with its reason.
+/// Sends all lines of a body. Returns those that the server refuses, each with the reason.
 pub(super) async fn send(
     server: &Server,
     retry: &Retry,
@@ -66,7 +68,8 @@ pub(super) async fn send(
         let bytes = Bytes::copy_from_slice(body.lines(lines.clone()));
         match send_once(server, retry, place, bytes).await? {
             Answer::Taken => {}
-            // A list may be cut, so that the others are sent once more: only what is taken whole is known to be taken.
+            // The list may be cut, so that the others are sent once more. Only a request that is taken as a whole is known
+            // to be taken.
             Answer::Without(bad) if bad.iter().all(|(line, _)| *line < lines.len()) => {
                 let bad: BTreeMap<usize, String> = bad.into_iter().collect();
                 let mut rest = Body::default();
@@ -97,8 +100,8 @@ pub(super) async fn send(
     Ok(rejects)
 }
 
-/// The lines that an InfluxDB 3 names in its answer, counted from 0, each with the reason: `{"data": [{"line_number",
-/// "error_message"}]}`. `None` where it names none.
+/// The lines that an InfluxDB 3 names in its answer, counted from 0, each with the reason. The answer has the form
+/// `{"data": [{"line_number", "error_message"}]}`. `None` if it names no line.
 fn named(reply: &Reply) -> Option<Vec<(usize, String)>> {
     let json = serde_json::from_str::<serde_json::Value>(&reply.text).ok()?;
     let lines = json["data"].as_array()?.iter().map(|line| {
@@ -115,7 +118,7 @@ async fn send_once(server: &Server, retry: &Retry, place: &Place, lines: Bytes) 
     let address = server.address();
     let sent = retry.with_retry(&address, || async {
         match server.write(place.path, &query, lines.clone()).await {
-            // It may have been too much: the caller sends less.
+            // It may have been too much, so that the caller sends less.
             Err(error) if many && error.class() == Class::Split => Ok(Err(error.to_string())),
             reply => reply.map(Ok),
         }
@@ -137,15 +140,15 @@ async fn send_once(server: &Server, retry: &Retry, place: &Place, lines: Bytes) 
             }
         }
         _ => Err(reply.into_success(server).err().unwrap_or_else(|| {
-            Error::stop(format!("{}: an answer that is none to lines", server.address()))
+            Error::stop(format!("{}: this is no answer to lines", server.address()))
         })),
     }
 }
 
-/// The longest reason that is kept. A server repeats the whole line in it.
+/// The longest reason that is kept, because a server repeats the whole line in it.
 const LONGEST_REASON: usize = 500;
 
-/// What the server says, as text.
+/// The reason that the server gives, as text.
 fn reason(reply: &Reply) -> String {
     let json = serde_json::from_str::<serde_json::Value>(&reply.text).ok();
     let text = json.as_ref().and_then(|json| {

@@ -285,9 +285,14 @@ fn create_table(call: &Call, state: &State) -> Answer {
         return Answer::text(400, "missing field");
     };
     let mut databases = lock(&state.databases);
+    let of_all: usize = databases.values().map(|database| database.tables.len()).sum();
     let Some(database) = databases.get_mut(database) else { return Answer::text(404, "not found") };
     if database.tables.contains_key(name) {
         return Answer::text(409, "attempted to create a resource that already exists");
+    }
+    if of_all >= 2_000 {
+        let error = "Update to schema would exceed number of tables limit of 2000 tables";
+        return Answer::json(422, &json!({ "error": error }));
     }
     let table = database.tables.entry(name.to_owned()).or_default();
     let tags = body["tags"].as_array().cloned().unwrap_or_default();

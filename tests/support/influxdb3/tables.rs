@@ -177,14 +177,18 @@ impl Table {
         assert_eq!(known, kind, "the type of column {name} cannot change");
     }
 
-    /// Merges the point with one of the same tags and time, field by field.
     /// A tag that has no value yet.
     pub(super) fn tag(&mut self, name: &str) {
         self.column(name, Kind::Tag);
     }
 
-    /// Why the types of a point are not those of the table.
+    /// Why the table does not take a point: it would have too many columns, or another type of one.
     pub(super) fn refuses(&self, point: &Point) -> Option<String> {
+        let new = point.tags.keys().chain(point.fields.keys());
+        if self.columns.len() + new.filter(|name| !self.columns.contains_key(*name)).count() > 500 {
+            let limit = "number of columns per table limit of 500 columns";
+            return Some(format!("Update to schema would exceed {limit}"));
+        }
         let tags = point.tags.keys().map(|tag| (tag, Kind::Tag));
         let fields = point.fields.iter().map(|(field, value)| (field, Kind::of(value)));
         let mut others = tags.chain(fields).filter_map(|(name, kind)| {
@@ -196,6 +200,7 @@ impl Table {
         others.next()
     }
 
+    /// Merges the point with one of the same tags and time, field by field.
     pub(super) fn write(&mut self, point: Point, persisted: bool) {
         point.tags.keys().for_each(|tag| self.column(tag, Kind::Tag));
         point.fields.iter().for_each(|(field, value)| self.column(field, Kind::of(value)));

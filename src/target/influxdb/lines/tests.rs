@@ -28,7 +28,13 @@ fn lines(
     let layout = Layout::new(dialect, measurement, &named).unwrap();
     let rows = Rows::new(&named, &batch).unwrap();
     let (mut body, mut unsayable) = (Body::default(), Vec::new());
-    let all = layout.write(&rows, 0, (usize::MAX, usize::MAX), &mut body, &mut unsayable);
+    let all = layout.write(
+        &rows,
+        0..batch.num_rows(),
+        (usize::MAX, usize::MAX),
+        &mut body,
+        &mut unsayable,
+    );
     assert_eq!(all, batch.num_rows());
     let whole = body.bytes.clone();
     let parts: Vec<u8> =
@@ -126,7 +132,7 @@ fn what_a_server_would_take_for_something_else_is_never_sent() {
         ("m", "x\\", "v", 1.0, 1, "ends in a backslash"),
         ("m", "x\ny f=2", "v", 1.0, 1, "line break"),
         ("m", "", "v", 1.0, 1, "is empty"),
-        ("m", "x", "time", 1.0, 1, "drops without a word"),
+        ("m", "x", "time", 1.0, 1, "silently drops"),
         ("m", "x", "v\\", 1.0, 1, "ends in a backslash"),
         ("m", "x", "v", f64::NAN, 1, "not a finite number"),
         ("m", "x", "v", f64::INFINITY, 1, "not a finite number"),
