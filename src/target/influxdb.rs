@@ -9,18 +9,18 @@ mod requests;
 mod send;
 mod three;
 
-use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock};
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use futures::{StreamExt, stream};
-use serde_json::Value;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
 use self::buckets::Buckets;
 use self::lines::{Body, Dialect, Layout};
+use self::one::One;
+use self::policies::Shards;
 use self::requests::{Size, encode, width_to_cut};
 use self::send::{Place, send};
 use crate::config::{InfluxDb, Limits, SourceSpec};
@@ -49,9 +49,6 @@ const SETTINGS: [[&str; 2]; 2] = [
     ["cache-snapshot-write-cold-duration", "max-concurrent-compactions"],
     ["storage-cache-snapshot-write-cold-duration", "storage-max-concurrent-compactions"],
 ];
-
-/// The width of the shards, in nanoseconds, by database and retention policy.
-type Shards = HashMap<(String, String), i64>;
 
 /// Opens the server, and finds out which generation it is.
 pub(super) async fn open(
@@ -124,18 +121,8 @@ struct InfluxTarget {
 const AUTOGEN: &str = "autogen";
 
 impl InfluxTarget {
-    async fn query(&self, statement: &str) -> Result<Vec<Vec<Value>>> {
-        let ask = || self.server.query(statement);
-        let answer = self.retry.with_retry(&self.server.address(), ask).await?;
-        let series = answer.into_iter().flat_map(|statement| statement.series);
-        Ok(series.flat_map(|series| series.values).collect())
-    }
-
-    /// The names in the first column of an answer.
-    async fn names(&self, statement: &str) -> Result<BTreeSet<String>> {
-        let rows = self.query(statement).await?;
-        let name = |row: Vec<Value>| row.first()?.as_str().map(str::to_owned);
-        Ok(rows.into_iter().filter_map(name).collect())
+    fn one(&self) -> One<'_> {
+        One { server: &self.server, retry: &self.retry }
     }
 
     /// What a restore never applies by itself, each with the file that has it.
@@ -219,10 +206,10 @@ impl Target for InfluxTarget {
                 needs.create = three::missing(server, retry, plan, is_core, notes).await?;
             }
             (None, _) => {
-                let missing = self.missing(plan, &mut needs.notes).await?;
+                let missing = self.one().missing(plan, &mut needs.notes).await?;
                 needs.create = missing.into_iter().map(|(what, _)| what).collect();
-                needs.notes.extend(self.watchers(plan).await?);
-                let shards = self.shards_of_policies(plan).await?;
+                needs.notes.extend(self.one().watchers(plan).await?);
+                let shards = self.one().shards(plan).await?;
                 needs.notes.extend(policies::advice(plan, &shards, SETTINGS[0]));
             }
         }
@@ -241,11 +228,8 @@ impl Target for InfluxTarget {
                 Shards::new() // it sorts by itself
             }
             (None, _) => {
-                for (what, statement) in self.missing(plan, &mut Vec::new()).await? {
-                    let made = self.query(&statement).await;
-                    made.map_err(|error| error.context(format!("making {what}")))?;
-                }
-                self.shards_of_policies(plan).await?
+                self.one().create(plan).await?;
+                self.one().shards(plan).await?
             }
         };
         let _ = self.shards.set(shards);
@@ -314,7 +298,7 @@ impl Target for InfluxTarget {
             (Some(field), Generation::One | Generation::Two) => field,
             (None, _) | (_, Generation::Three) => return Ok(None),
         };
-        let rows = self.query(&count_values(&table.to, field)).await?;
+        let rows = self.one().query(&count_values(&table.to, field)).await?;
         let found = rows.first().and_then(|row| row.get(1)?.as_u64());
         Ok(Some(found.unwrap_or(0)))
     }
@@ -325,7 +309,7 @@ impl Target for InfluxTarget {
                 buckets.restore_retention(&self.server, &self.retry, plan).await?
             }
             (None, Generation::Three) => Vec::new(),
-            (None, _) => self.restore_policies(plan).await?,
+            (None, _) => self.one().restore_policies(plan).await?,
         };
         notes.extend(self.offered(plan));
         Ok(notes)

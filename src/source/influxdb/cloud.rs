@@ -96,6 +96,32 @@ pub(crate) async fn mapped_buckets(server: &Server) -> Result<Mapped> {
     Ok(Ok(mapped))
 }
 
+/// The durations of retention policies as 1.x prints them, by the database and the name of the policy: for how long it
+/// keeps points, and that of its shards.
+pub(in crate::source) type Durations = HashMap<(String, String), (String, String)>;
+
+/// The durations of all buckets that have a mapping. `SHOW RETENTION POLICIES` of 2.x says `0s` and `168h0m0s` for each.
+pub(in crate::source) async fn durations(
+    server: &Server,
+) -> Result<std::result::Result<Durations, ArtifactOutcome>> {
+    let buckets = match mapped_buckets(server).await? {
+        Ok(buckets) => buckets,
+        Err((_, why)) => return Ok(Err(why)),
+    };
+    let printed = |seconds: u64| match seconds {
+        0 => "0s".to_owned(),
+        _ => format!("{}h{}m{}s", seconds / 3600, seconds / 60 % 60, seconds % 60),
+    };
+    let mut durations = Durations::new();
+    for bucket in buckets {
+        let Some(shard) = bucket.shard_seconds else { continue };
+        for place in bucket.places {
+            durations.insert(place, (printed(bucket.keeps_seconds), printed(shard)));
+        }
+    }
+    Ok(Ok(durations))
+}
+
 impl Cloud {
     /// An organization. An empty name stands for all that the credentials see.
     pub(super) fn new(server: Server, org: String) -> Self {

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::Shards;
-use super::policies::{Policy, nanoseconds, wanted};
+use super::policies::{Policy, Shards, nanoseconds, wanted};
 use crate::error::{Class, Error, Result};
 use crate::retry::Retry;
 use crate::source::influxdb::cloud::{self, Bucket};

@@ -4,15 +4,37 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::policies::{self, Policy, nanoseconds, wanted};
-use super::{InfluxTarget, Shards};
+use super::policies::{self, Policy, Shards, nanoseconds, wanted};
 use crate::error::Result;
+use crate::retry::Retry;
+use crate::source::influxdb::http::Server;
 use crate::source::influxdb::influxql::statements::quoted;
 use crate::source::influxdb::metadata::Series;
 use crate::target::Plan;
 use crate::window::{now, rfc3339};
 
-impl InfluxTarget {
+/// A server that is asked by InfluxQL.
+pub(super) struct One<'a> {
+    pub(super) server: &'a Server,
+    pub(super) retry: &'a Retry,
+}
+
+impl One<'_> {
+    /// The rows of an answer.
+    pub(super) async fn query(&self, statement: &str) -> Result<Vec<Vec<Value>>> {
+        let ask = || self.server.query(statement);
+        let answer = self.retry.with_retry(&self.server.address(), ask).await?;
+        let series = answer.into_iter().flat_map(|statement| statement.series);
+        Ok(series.flat_map(|series| series.values).collect())
+    }
+
+    /// The names in the first column of an answer.
+    async fn names(&self, statement: &str) -> Result<BTreeSet<String>> {
+        let rows = self.query(statement).await?;
+        let name = |row: Vec<Value>| row.first()?.as_str().map(str::to_owned);
+        Ok(rows.into_iter().filter_map(name).collect())
+    }
+
     /// The policies of a database, each with the duration for which it keeps points and that of its shards.
     async fn policies(&self, database: &str) -> Result<BTreeMap<String, (String, String)>> {
         let statement = format!("SHOW RETENTION POLICIES ON {}", quoted(database));
@@ -85,6 +107,15 @@ impl InfluxTarget {
         Ok(missing)
     }
 
+    /// Makes what is not there.
+    pub(super) async fn create(&self, plan: &Plan) -> Result<()> {
+        for (what, statement) in self.missing(plan, &mut Vec::new()).await? {
+            let made = self.query(&statement).await;
+            made.map_err(|error| error.context(format!("making {what}")))?;
+        }
+        Ok(())
+    }
+
     /// Gives each policy the durations that it had, unless that would delete rows.
     pub(super) async fn restore_policies(&self, plan: &Plan) -> Result<Vec<String>> {
         let mut notes = Vec::new();
@@ -122,7 +153,7 @@ impl InfluxTarget {
     }
 
     /// How many nanoseconds a shard of each policy covers in the databases that rows go into, by its database and name.
-    pub(super) async fn shards_of_policies(&self, plan: &Plan) -> Result<Shards> {
+    pub(super) async fn shards(&self, plan: &Plan) -> Result<Shards> {
         let mut shards = Shards::new();
         let there = self.names("SHOW DATABASES").await?;
         let databases: BTreeSet<&str> =

@@ -4,7 +4,7 @@
 //! many shards causes a write for each of them. If a field has several types, the shards stay as long as those of the
 //! source, because a server keeps one type of a field for each shard. At the end the policy becomes what it was.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -18,6 +18,9 @@ use crate::text::several;
 const LONG: Duration = Duration::from_secs(52 * 7 * 86_400);
 /// What a server gives a policy that keeps all points.
 const USUAL: Duration = Duration::from_secs(7 * 86_400);
+
+/// The width of the shards, in nanoseconds, by database and retention policy.
+pub(super) type Shards = HashMap<(String, String), i64>;
 
 /// A retention policy of the target.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -173,7 +176,7 @@ pub(super) fn nanoseconds(duration: Duration) -> i64 {
 const MANY_SHARDS: u64 = 200;
 
 /// What to set at a server, by these names, if rows go into many shards. `shards` has the width of those that are there.
-pub(super) fn advice(plan: &Plan, shards: &super::Shards, settings: [&str; 2]) -> Option<String> {
+pub(super) fn advice(plan: &Plan, shards: &Shards, settings: [&str; 2]) -> Option<String> {
     let count = |policy: Policy| {
         let oldest = policy.tables(plan).filter_map(|table| table.oldest).min()?;
         let newest = policy.tables(plan).filter_map(|table| table.newest).max()?;
@@ -196,7 +199,6 @@ pub(super) fn advice(plan: &Plan, shards: &super::Shards, settings: [&str; 2]) -
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
     use std::sync::Arc;
 
     use arrow::datatypes::DataType;

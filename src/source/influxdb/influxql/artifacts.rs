@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use crate::error::{Class, Result};
 use crate::model::{ArtifactOutcome, Artifacts};
+use crate::source::influxdb::cloud::{self, Durations};
 use crate::source::influxdb::http::Server;
-use crate::source::influxdb::influxql::buckets::{self, Durations};
 use crate::source::influxdb::influxql::statements::quoted;
 use crate::source::influxdb::metadata::Series;
 
@@ -22,7 +22,7 @@ pub(super) async fn collect(
     artifacts.list("databases", Ok(names), String::new());
     let (durations, remark) = match has_buckets {
         false => (Durations::new(), String::new()),
-        true => match buckets::durations(server).await? {
+        true => match cloud::durations(server).await? {
             Ok(durations) => (durations, String::new()),
             Err(why) => (Durations::new(), format!("without the durations of the buckets: {why}")),
         },

@@ -1,43 +1,16 @@
-//! What InfluxQL does not show of the buckets of 2.x and Cloud TSM. InfluxQL finds a bucket only by its DBRP mapping, so
-//! that one without a mapping would silently be left out. It also shows the same durations for every bucket.
+//! Finds the buckets of 2.x and Cloud TSM that InfluxQL does not show. InfluxQL finds a bucket only by its DBRP mapping,
+//! so that one without a mapping would silently be left out.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use crate::error::Result;
-use crate::model::{ArtifactOutcome, Listing, TableId};
+use crate::model::{Listing, TableId};
 use crate::source::influxdb::cloud;
 use crate::source::influxdb::databases;
-use crate::source::influxdb::http::Server;
 use crate::source::influxdb::influxql::InfluxQl;
 
 /// Stands for every retention policy of a database, or for every table.
 const EVERY: &str = "*";
-
-/// The durations of retention policies as 1.x prints them, by the database and the name of the policy: for how long it
-/// keeps points, and that of its shards.
-pub(super) type Durations = HashMap<(String, String), (String, String)>;
-
-/// The durations of all buckets that have a mapping. `SHOW RETENTION POLICIES` of 2.x says `0s` and `168h0m0s` for each.
-pub(super) async fn durations(
-    server: &Server,
-) -> Result<std::result::Result<Durations, ArtifactOutcome>> {
-    let buckets = match cloud::mapped_buckets(server).await? {
-        Ok(buckets) => buckets,
-        Err((_, why)) => return Ok(Err(why)),
-    };
-    let printed = |seconds: u64| match seconds {
-        0 => "0s".to_owned(),
-        _ => format!("{}h{}m{}s", seconds / 3600, seconds / 60 % 60, seconds % 60),
-    };
-    let mut durations = Durations::new();
-    for bucket in buckets {
-        let Some(shard) = bucket.shard_seconds else { continue };
-        for place in bucket.places {
-            durations.insert(place, (printed(bucket.keeps_seconds), printed(shard)));
-        }
-    }
-    Ok(Ok(durations))
-}
 
 impl InfluxQl {
     /// Adds each selected bucket that InfluxQL does not show to the unreadable tables. `shown` has the databases and
@@ -117,6 +90,7 @@ mod tests {
     use super::*;
     use crate::config::{Credentials, InfluxDb, QuotaChoice, Select};
     use crate::model::Prices;
+    use crate::source::influxdb::http::Server;
 
     /// Answers each request by the beginning of its target; 404 to any other. It ends with the process.
     fn serve(answers: &'static [(&'static str, u16, &'static str)]) -> Server {
@@ -189,7 +163,7 @@ mod tests {
             ("/api/v2/buckets", 200, buckets),
             ("/api/v2/dbrps?orgID=o", 200, mappings),
         ]));
-        let durations = durations(&server).await.unwrap().unwrap();
+        let durations = cloud::durations(&server).await.unwrap().unwrap();
         let expected = ("25h1m1s".to_owned(), "24h0m0s".to_owned());
         assert_eq!(durations.get(&("d".to_owned(), "autogen".to_owned())), Some(&expected));
         assert_eq!(durations.len(), 1, "what a server does not say is not made up");

@@ -8,12 +8,11 @@ use serde_json::Value;
 use crate::coverage::Coverage;
 use crate::error::{Class, Error, Result};
 use crate::model::{Column, Excluded, Listing, NOT_REQUESTED, Role, SplitPoints, Table, TableId};
-use crate::source::influxdb::databases;
 use crate::source::influxdb::errors::is_of_server;
-use crate::source::influxdb::influxql::buckets::{self, Durations};
 use crate::source::influxdb::influxql::{InfluxQl, statements};
 use crate::source::influxdb::metadata::{Series, Statement};
 use crate::source::influxdb::points::{FieldType, Keys};
+use crate::source::influxdb::{cloud, databases};
 use crate::window::{DAY, SECOND, Window, parse_time};
 
 /// The character that a list shows in place of bytes that are not UTF-8.
@@ -36,8 +35,8 @@ impl InfluxQl {
         let shards = self.shards().await?;
         let durations = match self.has_buckets {
             // The list of hidden buckets says so if buckets cannot be listed.
-            true => buckets::durations(&self.server).await?.unwrap_or_default(),
-            false => Durations::new(),
+            true => cloud::durations(&self.server).await?.unwrap_or_default(),
+            false => cloud::Durations::new(),
         };
         let mut unsure = HashSet::new();
         let mut shown = HashSet::new();
