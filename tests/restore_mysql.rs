@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
-use support::mariadb::{MariaDb, Options};
+use support::mariadb::{Flavour, MariaDb, Options};
 use support::tunnel::Tunnel;
 use support::{MySql, Restoring, Run, moveout, repository, run};
 
@@ -136,6 +136,24 @@ fn every_value_of_every_type_is_there_again() {
     assert!(again.stderr.contains("the target has rows in"), "{}", again.stderr);
     assert!(again.stderr.contains("nothing was changed"), "{}", again.stderr);
     assert!(!databases(&target).contains("moveout"));
+}
+
+#[test]
+fn a_newer_mariadb_takes_back_what_was_exported_from_it() {
+    let start = || MariaDb::start_flavour(Flavour::Newer, Options::default());
+    let (Some(source), Some(target)) = (start(), start()) else { return };
+    source.sql("", "CREATE DATABASE odd; CREATE DATABASE objects");
+    source.sql("odd", &data("odd_mariadb.sql"));
+    source.sql("odd", "UPDATE odd_others SET e = 'ok' WHERE id = 4");
+    source.sql("objects", &data("objects_mariadb.sql"));
+    let setting = archive_of(&source);
+    let summary = restore(&setting, &target, &[], 0).json();
+    assert_eq!(summary["status"], "complete", "{summary}");
+    source.sql("objects", "DROP VIEW broken_view"); // it has lost its table
+    for database in ["odd", "objects", "Second `Database\""] {
+        assert_same(&source, &target, database);
+    }
+    assert_eq!(target.sql("odd", FLOATS), source.sql("odd", FLOATS));
 }
 
 #[test]
