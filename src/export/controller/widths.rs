@@ -165,11 +165,6 @@ impl Widths {
         self.width
     }
 
-    /// How many windows were read.
-    pub fn windows_read(&self) -> u32 {
-        self.read
-    }
-
     /// How long a window of this width may take; `None` if it is too narrow to be divided.
     pub fn patience(&self, core_width: i64) -> Option<Patience> {
         if core_width / 2 < MIN_WIDTH {
@@ -242,12 +237,10 @@ impl Widths {
         if let Some(slow) = &mut self.slow {
             slow.left = slow.left.saturating_sub(1);
         }
-        if window.is_trial && target >= used {
+        if window.is_trial && rows >= TELLING_ROWS && target >= used {
             // A probe would make the trial unfair.
             self.width = self.width.min(self.proven);
-            if rows >= TELLING_ROWS {
-                self.measure(used.ilog2(), rows, elapsed);
-            }
+            self.measure(used.ilog2(), rows, elapsed);
             return;
         }
         if std::mem::replace(&mut self.settled_streams, window.streams) != window.streams {
