@@ -1,6 +1,6 @@
-//! Faults of a PostgreSQL or MariaDB that is restored into: no room, rights that are taken away, tables that are changed
-//! meanwhile. Each ends with an error that says so, and the same command goes on once the cause is gone. And the memory of
-//! a restore is bounded.
+//! Faults of a PostgreSQL or MariaDB that is restored into: no room, rights that are taken away, tables that are
+//! changed meanwhile. Each ends with an error that says so, and the same command goes on once the cause is gone. And
+//! the memory of a restore is bounded.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall panic")]
 

@@ -1,6 +1,6 @@
-//! A MySQL or MariaDB as a target. The archive's own definitions are run: the tables before the rows, and the rest after them.
-//! Rows are written by `LOAD DATA LOCAL INFILE`. Each chunk is one transaction, which also writes the chunk's record into a
-//! table of moveout in the same database.
+//! A MySQL or MariaDB as a target. The archive's own definitions are run: the tables before the rows, and the rest
+//! after them. Rows are written by `LOAD DATA LOCAL INFILE`. Each chunk is one transaction, which also writes the
+//! chunk's record into a table of moveout in the same database.
 
 mod definitions;
 mod record;
@@ -83,18 +83,15 @@ impl Target for MySqlTarget {
     }
 
     async fn needs(&self, plan: &Plan) -> Result<Needs> {
-        let (inner, plan) = (Arc::clone(&self.inner), plan.clone());
-        blocking(move |cancel| needs(&inner, &plan, cancel)).await
+        relational::run(&self.inner, plan, needs).await
     }
 
     async fn known(&self, plan: &Plan) -> Result<Option<Known>> {
-        let (inner, plan) = (Arc::clone(&self.inner), plan.clone());
-        blocking(move |cancel| known(&inner, &plan, cancel)).await.map(Some)
+        relational::run(&self.inner, plan, known).await.map(Some)
     }
 
     async fn create(&self, plan: &Plan) -> Result<()> {
-        let (inner, plan) = (Arc::clone(&self.inner), plan.clone());
-        blocking(move |cancel| create(&inner, &plan, cancel)).await
+        relational::run(&self.inner, plan, create).await
     }
 
     async fn write(
@@ -111,8 +108,7 @@ impl Target for MySqlTarget {
     }
 
     async fn settle(&self, plan: &Plan) -> Result<Settled> {
-        let (inner, plan) = (Arc::clone(&self.inner), plan.clone());
-        blocking(move |cancel| settle(&inner, &plan, cancel)).await
+        relational::run(&self.inner, plan, settle).await
     }
 
     async fn count(&self, table: &Placed) -> Result<Option<u64>> {
@@ -121,8 +117,7 @@ impl Target for MySqlTarget {
     }
 
     async fn finish(&self, plan: &Plan) -> Result<Vec<String>> {
-        let (inner, plan) = (Arc::clone(&self.inner), plan.clone());
-        blocking(move |cancel| finish(&inner, &plan, cancel)).await
+        relational::run(&self.inner, plan, finish).await
     }
 }
 
@@ -340,7 +335,8 @@ fn finish(inner: &Inner, plan: &Plan, cancel: &CancelToken) -> Result<Vec<String
             }
         }
     }
-    // This is one statement, because a later run would take its own rows for somebody else's if only some records were gone.
+    // This is one statement, because a later run would take its own rows for somebody else's if only some records were
+    // gone.
     let records: Vec<String> = databases.keys().map(|database| record::table(database)).collect();
     client.query(&format!("DROP TABLE {}", records.join(", ")))?;
     let replaced = inner.replaced.lock().unwrap_or_else(PoisonError::into_inner);

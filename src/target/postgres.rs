@@ -87,18 +87,15 @@ impl Target for PostgresTarget {
     }
 
     async fn needs(&self, plan: &Plan) -> Result<Needs> {
-        let (inner, plan) = (Arc::clone(&self.inner), plan.clone());
-        blocking(move |cancel| needs(&inner, &plan, cancel)).await
+        relational::run(&self.inner, plan, needs).await
     }
 
     async fn known(&self, plan: &Plan) -> Result<Option<Known>> {
-        let (inner, plan) = (Arc::clone(&self.inner), plan.clone());
-        blocking(move |cancel| known(&inner, &plan, cancel)).await.map(Some)
+        relational::run(&self.inner, plan, known).await.map(Some)
     }
 
     async fn create(&self, plan: &Plan) -> Result<()> {
-        let (inner, plan) = (Arc::clone(&self.inner), plan.clone());
-        blocking(move |cancel| create(&inner, &plan, cancel)).await
+        relational::run(&self.inner, plan, create).await
     }
 
     async fn write(
@@ -114,8 +111,7 @@ impl Target for PostgresTarget {
     }
 
     async fn settle(&self, plan: &Plan) -> Result<Settled> {
-        let (inner, plan) = (Arc::clone(&self.inner), plan.clone());
-        blocking(move |cancel| settle(&inner, &plan, cancel)).await
+        relational::run(&self.inner, plan, settle).await
     }
 
     async fn count(&self, table: &Placed) -> Result<Option<u64>> {
@@ -129,13 +125,11 @@ impl Target for PostgresTarget {
     }
 
     async fn analyze(&self, plan: &Plan) -> Result<Vec<String>> {
-        let (inner, plan) = (Arc::clone(&self.inner), plan.clone());
-        blocking(move |cancel| analyze(&inner, &plan, cancel)).await
+        relational::run(&self.inner, plan, analyze).await
     }
 
     async fn finish(&self, plan: &Plan) -> Result<Vec<String>> {
-        let (inner, plan) = (Arc::clone(&self.inner), plan.clone());
-        blocking(move |cancel| finish(&inner, &plan, cancel)).await
+        relational::run(&self.inner, plan, finish).await
     }
 }
 
@@ -361,7 +355,8 @@ fn settle(inner: &Inner, plan: &Plan, cancel: &CancelToken) -> Result<Settled> {
     Ok(settled)
 }
 
-/// Runs ANALYZE, so that the planner knows the new tables. If that fails, the rows are still right, so it is only noted.
+/// Runs ANALYZE, so that the planner knows the new tables. If that fails, the rows are still right, so it is only
+/// noted.
 fn analyze(inner: &Inner, plan: &Plan, cancel: &CancelToken) -> Result<Vec<String>> {
     let mut notes = Vec::new();
     for (database, _) in by_database(plan) {

@@ -1,5 +1,5 @@
-//! What the relational targets have in common: which tables go where, whether definitions are to be made, the connections
-//! that are kept, and the end of a chunk. It knows no server.
+//! What the relational targets have in common: which tables go where, whether definitions are to be made, the
+//! connections that are kept, and the end of a chunk. It knows no server.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Display;
@@ -78,8 +78,8 @@ impl Making {
     }
 }
 
-/// Asks which of some tables have rows. `from` is what a statement calls a table, `ask` runs a statement and returns the
-/// numbers in its rows.
+/// Asks which of some tables have rows. `from` is what a statement calls a table, `ask` runs a statement and returns
+/// the numbers in its rows.
 pub(super) fn occupied<E>(
     tables: &[&Arc<Placed>],
     from: impl Fn(&TableId) -> String,
@@ -175,8 +175,18 @@ impl AllRead {
     }
 }
 
-/// Writes a chunk on a thread of its own while it is read. An error of the reading comes before one of the writing, which
-/// it may have caused.
+/// Works for a plan on a thread that may block.
+pub(super) async fn run<I: Send + Sync + 'static, T: Send + 'static>(
+    inner: &Arc<I>,
+    plan: &Plan,
+    work: fn(&I, &Plan, &CancelToken) -> Result<T>,
+) -> Result<T> {
+    let (inner, plan) = (Arc::clone(inner), plan.clone());
+    blocking(move |cancel| work(&inner, &plan, cancel)).await
+}
+
+/// Writes a chunk on a thread of its own while it is read. An error of the reading comes before one of the writing,
+/// which it may have caused.
 pub(super) async fn write(
     reading: JoinHandle<Result<()>>,
     write: impl FnOnce(AllRead, &CancelToken) -> Result<Written> + Send + 'static,

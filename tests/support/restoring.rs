@@ -57,8 +57,9 @@ impl Restoring {
         run(self.command(url, more))
     }
 
-    /// Restores again and again, and kills each run after one of these milliseconds, until one ends before. Then restores
-    /// to the end. A run that was killed after the end, when nothing was left to go on with, makes the last one refuse.
+    /// Restores again and again, and kills each run after one of these milliseconds, until one ends before. Then
+    /// restores to the end. A run that was killed after the end, when nothing was left to go on with, makes the last
+    /// one refuse.
     #[track_caller]
     pub(crate) fn restore_with_kills(&self, url: &str, after: &[u64]) {
         let more = ["--concurrency", "2"];

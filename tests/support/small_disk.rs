@@ -12,8 +12,8 @@ pub(crate) struct SmallDisk {
 }
 
 impl SmallDisk {
-    /// Mounts one on a folder, for the programs of [`server::unprivileged`]. Where that is not allowed, it is said, and the
-    /// test shall pass.
+    /// Mounts one on a folder, for the programs of [`server::unprivileged`]. Where that is not allowed, it is said, and
+    /// the test shall pass.
     pub(crate) fn mount(path: &Path, mebibytes: u32) -> Option<Self> {
         let options = format!("size={mebibytes}m,mode=0700");
         let mount =

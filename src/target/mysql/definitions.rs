@@ -1,5 +1,5 @@
-//! Runs the definitions of an archive: the tables before the rows, and the rest after them. Each statement runs once, because
-//! DDL cannot be undone. Blocks.
+//! Runs the definitions of an archive: the tables before the rows, and the rest after them. Each statement runs once,
+//! because DDL cannot be undone. Blocks.
 
 use std::collections::BTreeSet;
 
@@ -25,7 +25,8 @@ pub(super) struct Script {
     statements: Vec<Statement>,
 }
 
-/// A database of the archive whose tables go into a database of the target, with its definitions if the archive has them.
+/// A database of the archive whose tables go into a database of the target, with its definitions if the archive has
+/// them.
 pub(super) struct Origin<'a> {
     source: &'a str,
     pub(super) database: &'a str,
@@ -129,8 +130,8 @@ impl Script {
         sha256(format!("{} {at}", self.name).as_bytes())
     }
 
-    /// Runs the statements of one kind that have not run. What the server refuses is tried once more, because it may need a
-    /// later statement, and is then returned with the server's message.
+    /// Runs the statements of one kind that have not run. What the server refuses is tried once more, because it may
+    /// need a later statement, and is then returned with the server's message.
     pub(super) fn run(
         &self,
         inner: &Inner,

@@ -1,6 +1,6 @@
-//! PURE: cuts the script that an export has written for the `mysql` client into statements, and tells what each of them makes
-//! and when. Only two parts of a statement are ever changed: the account in `DEFINER=`, and the name of the database in
-//! `CREATE DATABASE`.
+//! PURE: cuts the script that an export has written for the `mysql` client into statements, and tells what each of them
+//! makes and when. Only two parts of a statement are ever changed: the account in `DEFINER=`, and the name of the
+//! database in `CREATE DATABASE`.
 
 use crate::source::mysql::select::quoted;
 

@@ -22,8 +22,8 @@ const TRANSACTIONAL: [&str; 3] = ["InnoDB", "ROCKSDB", "TokuDB"];
 /// The engines whose tables show rows of other tables or servers. Rows that are written into them are stored there.
 const ELSEWHERE: [&str; 5] = ["MRG_MyISAM", "FEDERATED", "CONNECT", "SPIDER", "S3"];
 
-/// The settings of a session in addition to those of an export. Foreign keys are checked at the end. Values that a CHECK would
-/// refuse were also in the source.
+/// The settings of a session in addition to those of an export. Foreign keys are checked at the end. Values that a
+/// CHECK would refuse were also in the source.
 const SETTINGS: &str = "SET SESSION foreign_key_checks = 0, sql_auto_is_null = 0, sql_safe_updates = 0, autocommit = 1";
 
 /// Settings that some servers do not have, or that some users may not change.
@@ -216,8 +216,8 @@ pub(super) fn count(client: &mut Client, table: &TableId) -> Result<Option<u64>,
     count.map(Some).ok_or_else(|| CommandError::nonsense("a count of rows"))
 }
 
-/// Counts the rows of these databases whose foreign keys refer to no row, because the server has not checked them. Returns a
-/// line for each constraint that has some.
+/// Counts the rows of these databases whose foreign keys refer to no row, because the server has not checked them.
+/// Returns a line for each constraint that has some.
 pub(super) fn orphans(
     client: &mut Client,
     databases: &BTreeSet<String>,

@@ -1,5 +1,5 @@
-//! Writes the rows of a chunk and its record in one transaction: by `LOAD DATA LOCAL INFILE` with a file that is made in
-//! memory, or by `INSERT` if the server does not allow that. Blocks.
+//! Writes the rows of a chunk and its record in one transaction: by `LOAD DATA LOCAL INFILE` with a file that is made
+//! in memory, or by `INSERT` if the server does not allow that. Blocks.
 
 use std::sync::atomic::Ordering;
 
@@ -269,8 +269,8 @@ pub(super) fn write(
 /// ER_DUP_ENTRY: the table already has this key.
 const DUPLICATE: u16 = 1062;
 
-/// Writes a chunk and its record in one transaction. The record is written first, so that it waits for an earlier attempt
-/// whose end is not known yet.
+/// Writes a chunk and its record in one transaction. The record is written first, so that it waits for an earlier
+/// attempt whose end is not known yet.
 fn write_at_once(
     inner: &Inner,
     client: &mut Client,

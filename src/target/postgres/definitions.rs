@@ -1,6 +1,6 @@
-//! Runs the definitions of an archive. Those that the rows need run in one transaction before the rows; the others run after
-//! the rows, each in a transaction with its record. A statement that cannot run yet is tried again later, because both kinds
-//! of scripts that an archive may have were written to be loaded as a whole. Blocks.
+//! Runs the definitions of an archive. Those that the rows need run in one transaction before the rows; the others run
+//! after the rows, each in a transaction with its record. A statement that cannot run yet is tried again later, because
+//! both kinds of scripts that an archive may have were written to be loaded as a whole. Blocks.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -29,8 +29,8 @@ pub(super) fn artifact<'a>(plan: &'a Plan, source: &str, name: &str) -> Option<&
     plan.artifacts.get(&(segment(source), name.to_owned())).map(|content| &content[..])
 }
 
-/// The databases of the archive whose tables go into a database of the target, each with its definitions where the archive
-/// has them.
+/// The databases of the archive whose tables go into a database of the target, each with its definitions where the
+/// archive has them.
 pub(super) fn scripts<'a>(
     plan: &'a Plan,
     database: &str,
@@ -91,7 +91,8 @@ impl Script {
         Ok(waiting)
     }
 
-    /// Runs what comes after the rows, unless it has already run. Each statement runs in its own transaction with its record.
+    /// Runs what comes after the rows, unless it has already run. Each statement runs in its own transaction with its
+    /// record.
     pub(super) fn after(
         &self,
         connection: &mut Connection,
@@ -213,8 +214,8 @@ fn is_full(connection: &Connection) -> bool {
     connection.was_refused_by(OUT_OF_MEMORY)
 }
 
-/// Ends the transaction of a statement that the server has refused, and returns the server's message. Any other error is
-/// returned as an error.
+/// Ends the transaction of a statement that the server has refused, and returns the server's message. Any other error
+/// is returned as an error.
 fn keep_refused(connection: &mut Connection, error: Error) -> Result<String> {
     if !connection.was_refused() || connection.lacks_room() {
         return Err(error);

@@ -1,5 +1,5 @@
-//! Decides how the columns of a chunk are written into a table of the target: which of them COPY names, and in which format.
-//! One COPY has one format, so a single column without a binary form makes all of them text.
+//! Decides how the columns of a chunk are written into a table of the target: which of them COPY names, and in which
+//! format. One COPY has one format, so a single column without a binary form makes all of them text.
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::DataType;
@@ -80,8 +80,8 @@ pub(super) struct Layout {
 /// The temporary table for rows with nulls that a domain forbids.
 const STAGE: &str = "pg_temp.moveout_stage";
 
-/// The statements that make the temporary table, whose columns are text, and move the rows on. The value of a subquery without
-/// a row is null, and the server does not check such a null against the domain.
+/// The statements that make the temporary table, whose columns are text, and move the rows on. The value of a subquery
+/// without a row is null, and the server does not check such a null against the domain.
 fn stage(table: &TableId, chosen: &[&Attribute]) -> Option<(String, String)> {
     if !chosen.iter().any(|attribute| attribute.evades) {
         return None;

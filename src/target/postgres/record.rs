@@ -1,5 +1,5 @@
-//! The record of a restore, in the database that it writes into: a schema of moveout with one table. Each of its rows is
-//! written in the transaction that it describes. The schema is dropped when the restore is done. Blocks.
+//! The record of a restore, in the database that it writes into: a schema of moveout with one table. Each of its rows
+//! is written in the transaction that it describes. The schema is dropped when the restore is done. Blocks.
 
 use std::collections::HashMap;
 

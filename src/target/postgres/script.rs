@@ -1,5 +1,5 @@
-//! PURE: cuts a script for psql into statements, and decides for each statement whether the rows need it or it can wait for
-//! them. The names in a statement are never changed.
+//! PURE: cuts a script for psql into statements, and decides for each statement whether the rows need it or it can wait
+//! for them. The names in a statement are never changed.
 
 /// When a statement runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,8 +165,8 @@ const NOBODY: [&str; 6] = ["public", "group", "current_user", "session_user", "c
 /// The number of tokens of a statement that are kept. The kind of a statement is known from its first tokens.
 const TOKENS: usize = 200;
 
-/// Cuts a script into statements. A statement ends at a semicolon outside of any string, name, comment, parenthesis and body
-/// of a function. Commands of psql, which begin with a backslash, are left out.
+/// Cuts a script into statements. A statement ends at a semicolon outside of any string, name, comment, parenthesis and
+/// body of a function. Commands of psql, which begin with a backslash, are left out.
 pub(super) fn statements(script: &str) -> Vec<Statement> {
     let bytes = script.as_bytes();
     let (mut found, mut tokens) = (Vec::new(), Vec::<Token>::new());

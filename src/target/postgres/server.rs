@@ -24,8 +24,8 @@ use crate::source::relational::cancel::CancelToken;
 use crate::target::relational::{AllRead, Idle, is_denied, is_full, occupied, once, written};
 use crate::target::{ChunkOut, Placed, Plan, Settled, Written};
 
-/// The settings of a session in addition to those of an export. A confirmed commit must survive a crash of the server, because
-/// a run that goes on after the crash relies on every chunk that was confirmed before.
+/// The settings of a session in addition to those of an export. A confirmed commit must survive a crash of the server,
+/// because a run that goes on after the crash relies on every chunk that was confirmed before.
 const SETTINGS: &str =
     "SET lock_timeout = 0; SET synchronous_commit = local; SET default_transaction_read_only = off";
 

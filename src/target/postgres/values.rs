@@ -1,5 +1,5 @@
-//! PURE: writes the values of a batch for `COPY … FROM STDIN`: in binary if the target's type has the form of the archive's
-//! values, otherwise as text.
+//! PURE: writes the values of a batch for `COPY … FROM STDIN`: in binary if the target's type has the form of the
+//! archive's values, otherwise as text.
 
 use arrow::array::{
     Array, AsArray, BinaryArray, BooleanArray, Date32Array, Decimal128Array, FixedSizeBinaryArray,
@@ -30,8 +30,8 @@ pub(super) enum Form {
     List(u32, Box<Form>),
 }
 
-/// The binary form in which a column of this type in the archive is written into a column of the target; `None` if it is
-/// written as text. `is_enum` says that the target's type is an enum, whose binary form is its label.
+/// The binary form in which a column of this type in the archive is written into a column of the target; `None` if it
+/// is written as text. `is_enum` says that the target's type is an enum, whose binary form is its label.
 pub(super) fn form(
     types: &Types,
     oid: u32,
