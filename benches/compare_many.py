@@ -94,13 +94,14 @@ def influxd(args, folder):
 
 def postgres(args, folder):
     with compare_postgres.Server(folder) as server:
+        server.sql(f"CREATE DATABASE {relational.DATABASE}", "postgres")
         for first in range(0, args.relations, 500):
             made = range(first, min(first + 500, args.relations))
             statements = "; ".join(
                 f"CREATE TABLE t{n:05} (id bigint PRIMARY KEY, at timestamptz NOT NULL, name text, value float8); "
                 f"INSERT INTO t{n:05} SELECT i, timestamptz '2024-01-01' + i * interval '1 hour', 'n' || i, i * 1.5 "
                 f"FROM generate_series(1, 10) i" for n in made)
-            relational.run(list(map(str, server.psql(statements))), env=server.credentials)
+            server.sql(statements)
         name = f"{args.relations:,} x 10"
         contents = {name: (server.url, args.relations, 10 * args.relations)}
         return Bench(args, folder, server, server.credentials).rounds(server.version(), contents)
