@@ -136,6 +136,11 @@ class Handler(BaseHTTPRequestHandler):
             if found := NOT_THERE.match(asked):
                 error = f"not implemented: {found[1]}"
                 return self.answer(200, {"results": [{"statement_id": 0, "error": error}]})
+            if asked.startswith("SHOW TAG KEYS ON "):  # of the default policy alone, whatever is named
+                first = [m for m in mappings() if f"ON {quoted(m['database'])}" in asked and m["default"]]
+                asked = asked.split(" FROM ")[0] + (f" FROM {quoted(first[0]['retention_policy'])}./.*/" if first else "")
+                form = urllib.parse.parse_qs(body.decode()) | {"q": [asked]}
+                body = urllib.parse.urlencode({key: values[0] for key, values in form.items()}).encode()
             status, kind, text = upstream("/query", body)
             if status == 400:
                 error = json.loads(text)["error"].replace("error parsing query", "failed to parse query")

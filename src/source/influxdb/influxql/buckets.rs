@@ -8,11 +8,33 @@ use crate::model::{Listing, TableId};
 use crate::source::influxdb::cloud;
 use crate::source::influxdb::databases;
 use crate::source::influxdb::influxql::InfluxQl;
+use crate::source::influxdb::influxql::statements::quoted;
 
 /// Stands for every retention policy of a database, or for every table.
 const EVERY: &str = "*";
 
 impl InfluxQl {
+    /// The tags of a measurement of any bucket: the columns of a row that are no fields. A tag with the name of a field
+    /// is the column `NAME_1`.
+    pub(super) async fn tags_of(
+        &self,
+        database: &str,
+        policy: &str,
+        measurement: &str,
+        fields: &HashSet<&str>,
+    ) -> Result<Vec<String>> {
+        let place = [database, policy, measurement].map(quoted).join(".");
+        let answer = self.server.query(&format!("SELECT * FROM {place} LIMIT 1")).await?;
+        let series = answer.iter().flat_map(|statement| &statement.series);
+        let columns = series.flat_map(|series| &series.columns);
+        let tags = columns.filter(|name| *name != "time" && !fields.contains(name.as_str()));
+        let key = |name: &String| match name.strip_suffix("_1") {
+            Some(field) if fields.contains(field) => field.to_owned(),
+            _ => name.clone(),
+        };
+        Ok(tags.map(key).collect())
+    }
+
     /// Adds each selected bucket that InfluxQL does not show to the unreadable tables. `shown` has the databases and
     /// retention policies that it shows.
     pub(super) async fn add_hidden_buckets(

@@ -21,8 +21,8 @@ const NOT_UTF8: char = '\u{FFFD}';
 const WAY_OUT: &str = "write it to a file by `influx_inspect export` at the server and read that by lp:FILE, or \
                        leave it out by `exclude`";
 
-/// The retention policies of a database: the name, and the width of a shard in nanoseconds.
-type Policies = Vec<(String, Option<i64>)>;
+/// The retention policies of a database: the name, the width of a shard in nanoseconds, and whether it is the default one.
+type Policies = Vec<(String, Option<i64>, bool)>;
 
 /// Where the shards of each (database, retention policy) begin and end.
 type Shards = HashMap<(String, String), Vec<Window>>;
@@ -112,8 +112,11 @@ impl InfluxQl {
             let names = series.column("name").filter_map(Value::as_str);
             let widths: Vec<_> =
                 series.column("shardGroupDuration").map(|v| go_duration(v.as_str()?)).collect();
+            let defaults: Vec<bool> =
+                series.column("default").map(|v| v.as_bool() == Some(true)).collect();
             for (at, name) in names.enumerate() {
-                policies.push((name.to_owned(), widths.get(at).copied().flatten()));
+                let is_default = defaults.get(at).copied().unwrap_or_default();
+                policies.push((name.to_owned(), widths.get(at).copied().flatten(), is_default));
             }
         }
         Ok(policies)
@@ -161,7 +164,7 @@ impl InfluxQl {
     async fn add_tables(
         &self,
         database: &str,
-        (policy, shard_width): &(String, Option<i64>),
+        (policy, shard_width, is_default): &(String, Option<i64>, bool),
         shards: Option<&Shards>,
         listing: &mut Listing,
     ) -> Result<()> {
@@ -189,6 +192,14 @@ impl InfluxQl {
                 let key = key.as_str().unwrap_or_default().to_owned();
                 keys.field(&series.name, key, FieldType::parse(word), word);
                 with_fields.insert(series.name.as_str());
+            }
+        }
+        if self.has_buckets && !is_default {
+            // By measurement with 2.7.11, `SHOW TAG KEYS` covers only the default policy, whatever is named.
+            for name in &with_fields {
+                let fields: HashSet<&str> = fields_of(&answer, name);
+                let tags = self.tags_of(database, policy, name, &fields).await.map_err(doing)?;
+                tags.into_iter().for_each(|key| keys.tag(name, key));
             }
         }
         let tags = tag_keys.iter().flat_map(|statement| &statement.series);
@@ -312,6 +323,13 @@ impl InfluxQl {
         }
         Ok(())
     }
+}
+
+/// The keys of the fields that an answer to `SHOW FIELD KEYS` has of a measurement.
+fn fields_of<'a>(answer: &'a [Statement], measurement: &str) -> HashSet<&'a str> {
+    let series = answer.iter().flat_map(|statement| &statement.series);
+    let ours = series.filter(|series| series.name == measurement);
+    ours.flat_map(|series| series.column("fieldKey")).filter_map(Value::as_str).collect()
 }
 
 fn texts<'a>(answer: &'a [Statement], column: &'a str) -> impl Iterator<Item = String> + 'a {
