@@ -5,6 +5,7 @@
 //! ```
 
 #![allow(clippy::unwrap_used, reason = "a bench that cannot go on shall panic")]
+#![allow(clippy::print_stdout, reason = "the table is what the bench is for")]
 
 #[path = "../tests/support/simulation.rs"]
 mod simulation;

@@ -285,7 +285,7 @@ impl Cost {
         let (rows, seconds) = (self.rows / self.count, self.seconds / self.count);
         let variance = self.rows_squared / self.count - rows * rows;
         // Chunks with about the same number of rows show nothing about the constant part.
-        if !(variance > LEAST_SPREAD * rows * rows) {
+        if variance.is_nan() || variance <= LEAST_SPREAD * rows * rows {
             return if rows > 0.0 { 0.0 } else { 1.0 };
         }
         let a_row = (self.product / self.count - rows * seconds) / variance;

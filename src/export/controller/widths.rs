@@ -174,7 +174,7 @@ impl Widths {
         let (step_before, took) = self.took;
         let wider = f64::from(step.saturating_sub(step_before)).exp2();
         let expected = took.as_secs_f64() * wider;
-        let narrower = self.recent().filter(|(narrower, _)| *narrower < step).last();
+        let narrower = self.recent().rfind(|(narrower, _)| *narrower < step);
         let (longest, least_rows_per_second) = match narrower {
             Some((_, speed)) if core_width > self.widest => {
                 (PROBE_LONGER * expected, KEEPS_UP * speed.mean.exp())
