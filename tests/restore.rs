@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
 use support::server::Server;
+use support::small_disk::SmallDisk;
 use support::{
     Archive, Fault, Influxd, Model, Point, Proxy, Run, S3, Shape, Value, assert_rows, command,
     moveout, peak_memory, repository, run,

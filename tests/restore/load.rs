@@ -74,3 +74,29 @@ fn what_sees_each_point_is_named_before_anything_is_written() {
     assert!(notes.contains("the subscription copy of plant of plant"), "{notes}");
     assert!(!notes.contains("elsewhere"), "only of the databases that rows go into: {notes}");
 }
+
+/// The write-ahead log of the target lies on a disk that is soon full. InfluxDB 1.x refuses what comes then even after room
+/// was made, until it is started again.
+#[test]
+fn a_target_without_room_ends_with_its_own_words_and_the_same_command_goes_on_once_there_is() {
+    let shape = Shape { points: 8_000, ..Shape::default() };
+    let setting = Setting::of(Model::generate(13, &shape));
+    let mut target = Influxd::start();
+    target.kill();
+    fs::create_dir_all(target.wal()).unwrap();
+    let Some(disk) = SmallDisk::mount(&target.wal(), 1) else { return };
+    target.restart();
+    let config = setting.folder.path().join("patience.toml");
+    fs::write(&config, "patience = \"3s\"\n").unwrap();
+    let more = ["--config", config.to_str().unwrap()];
+    let failed = setting.restore(&target.url(), &more).expect(3);
+    for words in ["no space left on device", "run the same command again"] {
+        assert!(failed.stderr.contains(words), "{words}: {}", failed.stderr);
+    }
+    disk.grow(200);
+    target.restart();
+    let summary = setting.restore(&target.url(), &more).expect(0).json();
+    assert_eq!(summary["status"], "complete", "{summary}");
+    assert_eq!(points(&target, "plant", "autogen"), points(&setting.source, "plant", "autogen"));
+    target.kill();
+}

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -104,6 +105,11 @@ impl Influxd {
         let error = results.iter().chain([&json]).find_map(|result| result.get("error"));
         assert!(error.is_none() && answer.status == 200, "{q}: {}", answer.text());
         json
+    }
+
+    /// The folder of its write-ahead log.
+    pub(crate) fn wal(&self) -> PathBuf {
+        self.folder.path().join("wal")
     }
 
     /// Kills it and starts it again on the same port with the same data.
