@@ -314,7 +314,7 @@ pub struct JobArgs {
     /// Width of a table's first window, which adapts [default: by its size]
     #[arg(long, value_name = "WIDTH", help_heading = "How")]
     pub window: Option<String>,
-    /// Chunks in flight [default: 4]
+    /// The most chunks to read at the same time; the best number is found [default: 4]
     #[arg(long, value_name = "N", help_heading = "How")]
     pub concurrency: Option<usize>,
     /// Memory for all buffers together [default: 256MiB]
