@@ -79,7 +79,7 @@ impl Restoring {
                 // What the server still did for the run that was killed may have come between: a table without
                 // transactions begins anew then.
                 if status.code() == Some(3) {
-                    assert!(said.contains("run the same command again"), "{said}");
+                    assert!(said.contains("undoes nothing: run the same command again"), "{said}");
                     continue;
                 }
                 assert!(matches!(status.code(), Some(0 | 1)), "{status}, {killed} kills: {said}");
@@ -90,7 +90,10 @@ impl Restoring {
             child.wait().unwrap();
         }
         assert!(killed > 2, "it is over too soon to be killed");
-        let last = self.restore(url, &more);
+        let mut last = self.restore(url, &more);
+        if last.status == 3 {
+            last = self.restore(url, &more);
+        }
         assert!([0, 1].contains(&last.status), "{}{}", last.stdout, last.stderr);
     }
 }
