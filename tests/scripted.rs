@@ -135,6 +135,41 @@ async fn a_query_that_does_not_keep_up_is_abandoned_and_its_window_is_read_in_na
     assert!(reads.len() > 2, "one in vain, and its parts: {reads:#?}");
 }
 
+/// A server that needs seconds for any query gets them once it has shown that.
+#[tokio::test]
+async fn a_server_that_is_slow_with_every_query_is_given_its_time() {
+    let setting = Setting::new();
+    setting.source.can_abandon.store(true, Ordering::Relaxed);
+    setting.source.play(|question| {
+        let is_read = matches!(question, Question::Read(chunk) if chunk.slice.window().is_some());
+        is_read.then(|| Play::Wait(Duration::from_secs(3)))
+    });
+    let summary = setting.export(&setting.job()).await.unwrap();
+    assert_eq!((summary.exit, summary.rows), (Exit::Done, ROWS as u64 + 2));
+    setting.assert_complete();
+    let asked = setting.source.asked();
+    let reads = asked.iter().filter(|asked| asked.starts_with("read d.s.one")).count();
+    assert!(reads <= 9, "one in vain, and a day at a time: {asked:#?}");
+}
+
+/// What costs money is waited for: a query that is given up and asked again would be paid for twice.
+#[tokio::test]
+async fn a_slow_query_of_a_source_that_bills_is_not_abandoned() {
+    let setting = Setting::new();
+    setting.source.can_abandon.store(true, Ordering::Relaxed);
+    setting.source.is_billed.store(true, Ordering::Relaxed);
+    setting.source.play(|question| {
+        let is_read = matches!(question, Question::Read(chunk) if chunk.slice.window().is_some());
+        is_read.then(|| Play::Wait(Duration::from_secs(3)))
+    });
+    let summary = setting.export(&setting.job()).await.unwrap();
+    assert_eq!((summary.exit, summary.rows), (Exit::Done, ROWS as u64 + 2));
+    setting.assert_complete();
+    let asked = setting.source.asked();
+    let reads = asked.iter().filter(|asked| asked.starts_with("read d.s.one")).count();
+    assert_eq!(reads, 1, "{asked:#?}");
+}
+
 /// A window that has far more rows than those before it is as well, although its rows come quickly.
 #[tokio::test]
 async fn a_window_with_far_more_rows_than_expected_is_divided() {

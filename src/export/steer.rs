@@ -50,9 +50,8 @@ impl Run<'_> {
     /// How long the stream of a chunk may take.
     pub(super) fn patience(&self, at: usize, chunk: &Chunk) -> Option<Patience> {
         let source = self.source(at);
-        // What is read under a quota must not be read twice, and a user who limits the bandwidth expects slow streams.
-        let is_limited = self.writer.pace.is_some() || source.chunk_rows(&chunk.table.id).is_some();
-        if is_limited || !source.can_abandon() {
+        // What is billed or has a quota must not be read twice, and a user who limits the bandwidth expects slow streams.
+        if self.writer.pace.is_some() || source.metering().is_some() || !source.can_abandon() {
             return None;
         }
         self.queue.patience(at, chunk)

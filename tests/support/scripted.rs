@@ -16,8 +16,8 @@ use async_trait::async_trait;
 use moveout::config::{Job, Limits, Location, Select, SourceKind, SourceSpec};
 use moveout::error::{Error, Result};
 use moveout::model::{
-    Artifacts, Chunk, Column, Identity, Listing, ReadMode, ReadSummary, Role, RowCount, SourceInfo,
-    SplitPoints, Table, TableId,
+    Artifacts, Chunk, Column, Identity, Listing, Metering, Prices, ReadMode, ReadSummary, Role,
+    RowCount, SourceInfo, SplitPoints, Table, TableId,
 };
 use moveout::source::Source;
 use moveout::source::channel::BatchSender;
@@ -73,6 +73,8 @@ pub(crate) struct Scripted {
     asked: Mutex<Vec<String>>,
     /// Whether its reads may be abandoned.
     pub(crate) can_abandon: AtomicBool,
+    /// Whether what is read from it costs money.
+    pub(crate) is_billed: AtomicBool,
 }
 
 impl Scripted {
@@ -98,6 +100,7 @@ impl Scripted {
             script: Mutex::new(Box::new(|_| None)),
             asked: Mutex::default(),
             can_abandon: AtomicBool::new(false),
+            is_billed: AtomicBool::new(false),
         })
     }
 
@@ -253,6 +256,11 @@ impl Source for Scripted {
 
     fn can_abandon(&self) -> bool {
         self.can_abandon.load(Ordering::Relaxed)
+    }
+
+    fn metering(&self) -> Option<Metering> {
+        let is_billed = self.is_billed.load(Ordering::Relaxed);
+        is_billed.then(|| Metering { quota: None, prices: Prices::default() })
     }
 
     async fn artifacts(&self) -> Result<Artifacts> {

@@ -65,9 +65,10 @@ pub struct Widths {
     passed: u32,
     patience: u32,
     probing: bool,
-    /// How many windows were read, and when the last one ended.
+    /// How many windows were read, when the last one ended, and how long it took.
     read: u32,
     now: Duration,
+    last: Duration,
     /// The widest window that was read.
     widest: i64,
     /// The last width that was good outside of a trial.
@@ -145,6 +146,7 @@ impl Widths {
             probing: false,
             read: 0,
             now: Duration::ZERO,
+            last: Duration::ZERO,
             widest: 0,
             proven: i64::MAX,
             most_dense: 0.0,
@@ -182,7 +184,8 @@ impl Widths {
             // Whether it is slow cannot be known, but a query that has had no row at all is suspicious.
             _ => (KNOWN_LONGER * expected, f64::MIN_POSITIVE),
         };
-        let base = PROBE * 2u32.pow(self.abandoned.min(MOST_PATIENCE_DOUBLINGS));
+        // A server may need seconds for any query.
+        let base = PROBE * 2u32.pow(self.abandoned.min(MOST_PATIENCE_DOUBLINGS)) + 2 * self.last;
         let after = Duration::from_secs_f64((base.as_secs_f64() + longest).min(1e6));
         let expected_rows = self.most_dense * core_width as f64;
         let most_rows = if expected_rows > 0.0 {
@@ -227,7 +230,7 @@ impl Widths {
     pub fn learn(&mut self, window: Passed) {
         let Passed { rows, elapsed, .. } = window;
         self.read += 1;
-        self.now = window.now;
+        (self.now, self.last) = (window.now, elapsed);
         (self.abandoned, self.narrowest_abandoned) = (0, i64::MAX);
         self.streams = window.streams;
         let used = window.core_width.unwrap_or(self.width).max(1);
