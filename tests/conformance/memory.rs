@@ -11,7 +11,7 @@ use crate::subject::Subject;
 /// Of the smaller and the larger table: some 20 and 60 MB of text, more than the bound of all buffers is.
 const ROWS: [u32; 2] = [100_000, 300_000];
 /// The difference of the peaks, in MiB: buffers fill up to their bound, and the data is 40 MB more.
-const ALLOWED: f64 = 25.0;
+const ALLOWED: f64 = 20.0;
 
 pub(crate) fn bounded(subject: &dyn Subject) {
     let peaks = ROWS.map(|rows| {
@@ -20,6 +20,9 @@ pub(crate) fn bounded(subject: &dyn Subject) {
         let archive = place.archive();
         let args = ["--json", "--memory", "32MiB", "--window", "1000d", "--concurrency", "1"];
         let mut command = archive.command(&args);
+        // The C library keeps ever larger freed blocks for itself unless this is set, by 10 to 20 MiB from one of these
+        // sizes to the other. What is compared here is what the program holds.
+        command.env("MALLOC_TRIM_THRESHOLD_", "131072");
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut peak: f64 = 0.0;
         while child.try_wait().unwrap().is_none() {
