@@ -13,6 +13,7 @@ mod open;
 pub mod run_json;
 pub mod runs;
 mod seal;
+mod shards;
 mod sweep;
 mod tags;
 pub mod verdict;

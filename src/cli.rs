@@ -7,6 +7,7 @@ use clap::{Args, ColorChoice, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::progress::Show;
+use crate::shards::Shard;
 
 const EXIT: &str = "\
 Exit status:
@@ -311,6 +312,10 @@ pub struct JobArgs {
     /// Keep tables that an earlier run read whole as they are, instead of reading them again
     #[arg(long, help_heading = "What and where to")]
     pub keep: bool,
+    /// Export one part of the work on this machine, I from 0 to N-1, and do not seal; the same command
+    /// without it does what is left, and seals
+    #[arg(long, value_name = "I/N", help_heading = "What and where to")]
+    pub shard: Option<Shard>,
     /// Width of a table's first window, which adapts [default: by its size]
     #[arg(long, value_name = "WIDTH", help_heading = "How")]
     pub window: Option<String>,

@@ -32,6 +32,7 @@ use self::source::{source_of_file, source_of_url};
 pub use self::units::memory;
 use self::units::{duration, size};
 use crate::error::{Error, Result};
+use crate::shards::Shard;
 use crate::window::{Bound, now_micros};
 
 /// What the command line gives. It takes precedence over the file.
@@ -54,6 +55,8 @@ pub struct Flags {
     pub to: Option<String>,
     /// `--keep`.
     pub keep: bool,
+    /// `--shard`.
+    pub shard: Option<Shard>,
     /// `--window`.
     pub window: Option<String>,
     /// `--concurrency`.
@@ -179,6 +182,7 @@ pub fn load(flags: Flags) -> Result<Job> {
         to: bounds.1,
         range: (from, to),
         keep: flags.keep,
+        shard: flags.shard,
         limits,
         excluded: Vec::new(),
         warnings,
@@ -232,6 +236,7 @@ fn limits(flags: &Flags, file: &File) -> Result<Limits> {
         },
         concurrency: flags.concurrency.or(file.concurrency).unwrap_or(usual.concurrency),
         memory_bytes: size("memory", memory, usual.memory_bytes as u64)? as usize,
+        quota_parts: flags.shard.map_or(usual.quota_parts, |shard| shard.of),
         bandwidth_bytes: match bandwidth {
             Some(text) => Some(size("bandwidth", Some(text), 0)?),
             None => usual.bandwidth_bytes,

@@ -59,6 +59,13 @@ impl Coverage {
         gaps
     }
 
+    /// The parts of a window that are in the set, oldest first.
+    pub fn within(&self, window: Window) -> impl Iterator<Item = Window> {
+        let first = self.windows.partition_point(|w| w.to <= window.from);
+        let inside = self.windows[first..].iter().take_while(move |w| w.from < window.to);
+        inside.filter_map(move |w| w.intersect(&window))
+    }
+
     /// The requested window without its end, if the set reaches so close to that end that no instant at the resolution
     /// of the source lies between the two.
     pub fn without_empty_end(&self, asked: Window, resolution_nanos: i64) -> Window {

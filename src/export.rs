@@ -16,6 +16,7 @@ pub mod queue;
 mod recheck;
 mod relist;
 pub mod run;
+pub mod shard;
 pub mod stale;
 mod steer;
 pub mod summary;

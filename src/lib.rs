@@ -43,6 +43,7 @@ pub mod progress;
 pub mod range;
 pub mod report;
 pub mod retry;
+pub mod shards;
 pub mod signature;
 pub mod source;
 pub mod store;

@@ -223,6 +223,7 @@ fn load(args: &JobArgs, progress: &Progress) -> Result<Job> {
         from: args.from.clone(),
         to: args.to.clone(),
         keep: args.keep,
+        shard: args.shard,
         window: args.window.clone(),
         concurrency: args.concurrency,
         memory: args.memory.clone(),

@@ -386,6 +386,13 @@ pub struct Quota {
     pub window: Duration,
 }
 
+impl Quota {
+    /// The part of each of so many that share it.
+    pub fn divided(self, parts: u32) -> Self {
+        Self { bytes: (self.bytes / u64::from(parts.max(1))).max(1), ..self }
+    }
+}
+
 /// `300 MB in 5 minutes`.
 impl fmt::Display for Quota {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

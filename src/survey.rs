@@ -95,6 +95,8 @@ pub struct Surveyed {
     pub requested: Option<Window>,
     /// The width of its first window, unless an earlier run has learned a better width.
     pub first_width: Option<i64>,
+    /// The part that belongs to the shard of this run; `None` if the run has no shard.
+    pub part: Option<Coverage>,
 }
 
 impl Surveyed {
@@ -103,7 +105,33 @@ impl Surveyed {
         let windows =
             self.requested.map(|requested| coverage.missing(requested)).unwrap_or_default();
         let null_time = self.table.read_mode == ReadMode::WindowsAndNullTime;
-        (windows, null_time && !coverage.has_null_time())
+        self.of_shard(windows, null_time && !coverage.has_null_time())
+    }
+
+    /// What of these windows, and of the rows without a time, belongs to the shard of this run.
+    pub fn of_shard(&self, windows: Vec<Window>, null_time: bool) -> (Vec<Window>, bool) {
+        let Some(part) = &self.part else { return (windows, null_time) };
+        let windows = windows.into_iter().flat_map(|window| part.within(window)).collect();
+        (windows, null_time && part.has_null_time())
+    }
+
+    /// Whether it is a table of which the shard of this run has a part.
+    pub fn is_counted(&self) -> bool {
+        !self.table.is_dump() && (self.part.is_none() || self.is_of_shard())
+    }
+
+    /// How much of the time between its first and its last row these windows are, from 0 to 1.
+    pub fn part_of_bounds(&self, windows: impl Iterator<Item = Window>) -> f64 {
+        let Some(bounds) = self.bounds else { return 1.0 };
+        let inside = windows.filter_map(|window| window.intersect(&bounds));
+        let width: f64 = inside.map(|window| window.width() as f64).sum();
+        width / bounds.width().max(1) as f64
+    }
+
+    /// Whether something of it belongs to the shard of this run, whether it is in the archive or not.
+    pub fn is_of_shard(&self) -> bool {
+        let (windows, null_time) = self.remaining(&Coverage::default());
+        null_time || !windows.is_empty()
     }
 }
 
@@ -351,6 +379,7 @@ impl Asking<'_> {
             bounds,
             requested: range,
             first_width: job.limits.window.or(size),
+            part: None,
         });
         Ok(())
     }

@@ -43,6 +43,9 @@ pub(super) const COMMITS: &str = ".moveout/commits/";
 /// The folder of the records of seals that were begun, about the catalog and the artifacts.
 pub(super) const RECORDS: &str = ".moveout/seals/";
 
+/// The folder of the records of how an export is divided among its shards.
+pub(super) const DIVISIONS: &str = ".moveout/shards/";
+
 /// The content of the file that marks an archive.
 pub(super) fn marker() -> String {
     marker_of(FORMAT)

@@ -40,6 +40,9 @@ pub struct Heartbeat {
     pub pid: u32,
     /// … with the time when it began in clock ticks, because process numbers are reused.
     pub pid_started: Option<u64>,
+    /// The shard that it exports, if it is not all of the work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard: Option<String>,
     /// Whether it is about to remove or write the seal, which only one run at a time may do.
     #[serde(default)]
     pub sealing: bool,
@@ -144,6 +147,7 @@ impl Heartbeat {
             host: this_host().to_owned(),
             pid,
             pid_started: process_started(pid),
+            shard: None,
             sealing: false,
             amends: false,
             alive: true,
@@ -165,6 +169,7 @@ impl Heartbeat {
             host: text(),
             pid: 0,
             pid_started: None,
+            shard: None,
             sealing: false,
             amends: false,
             alive: false,

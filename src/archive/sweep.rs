@@ -8,7 +8,7 @@ use crate::archive::commit::Commit;
 use crate::archive::index::ArchiveIndex;
 use crate::archive::keys::marker_of;
 use crate::archive::keys::{
-    self, CHUNKS, DUMPS, FORMAT, MANIFEST, MARKER, RECORDS, RUN, TAG_FILES, TAG_MANIFEST,
+    self, CHUNKS, DIVISIONS, DUMPS, FORMAT, MANIFEST, MARKER, RECORDS, RUN, TAG_FILES, TAG_MANIFEST,
 };
 use crate::archive::open::Archive;
 use crate::archive::{bag, index, runs};
@@ -289,13 +289,18 @@ impl Archive {
                 let mine = run == me && key.starts_with(runs::HEARTBEATS);
                 !living.contains(run) && !mine
             });
-            if of_run.unwrap_or(key == MARKER || key.starts_with(RECORDS)) {
+            if of_run.unwrap_or_else(|| key == MARKER || of_seal(&key)) {
                 self.store.delete(&key).await?;
             }
         }
         self.tidy();
         Ok(())
     }
+}
+
+/// Whether a file is a record for a seal, or of the division of the work that the seal ends.
+fn of_seal(key: &str) -> bool {
+    key.starts_with(RECORDS) || key.starts_with(DIVISIONS)
 }
 
 fn takes(by: &Arc<Commit>, path: &str, slice: Slice, run: &str) -> bool {

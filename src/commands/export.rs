@@ -29,7 +29,8 @@ pub async fn export(
     let archive = interrupt.or(Archive::create(place)).await?;
     // The heartbeat comes before every request, so that no other run takes this one for dead.
     let run = new_run_id();
-    let error = match archive.beat(Heartbeat::new(&run)).await {
+    let shard = job.shard.map(|shard| shard.to_string());
+    let error = match archive.beat(Heartbeat { shard, ..Heartbeat::new(&run) }).await {
         Ok(beating) => {
             match interrupt.or(prepare(job, &archive, &beating, progress, retry)).await {
                 Ok(mut run) => {

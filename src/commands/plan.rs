@@ -19,6 +19,7 @@ use crate::config::Job;
 use crate::coverage::Coverage;
 use crate::error::{Class, Exit, Result};
 use crate::export::queue::Queue;
+use crate::export::shard::take_part;
 use crate::export::stale::stale;
 use crate::export::summary::{Failed, unreadable_hint};
 use crate::model::{Excluded, Metering, SourceInfo, Table, TableId};
@@ -183,9 +184,13 @@ async fn look(
     retry: &Retry,
 ) -> Result<Preview> {
     let unknown = backups(&mut inventory, progress, retry).await;
-    let (state, plans) = archived(job).await?;
+    let (archive, state, plans) = archived(job).await?;
     let known = Known::of(&state, &plans);
     let mut survey = survey(job, progress, retry, &known).await?;
+    if job.shard.is_some() {
+        take_part(job, archive.as_ref(), &mut survey, false).await?;
+        survey.tables.retain(Surveyed::is_of_shard);
+    }
     let dumps: Vec<Surveyed> =
         survey.tables.extract_if(.., |surveyed| surveyed.table.is_dump()).collect();
     let dumps: Vec<DumpPreview> =
@@ -279,7 +284,7 @@ fn preview_dump(
 }
 
 /// The index of the archive and its plans, which are empty if there is no archive yet.
-async fn archived(job: &Job) -> Result<(Arc<ArchiveIndex>, Vec<RunPlan>)> {
+async fn archived(job: &Job) -> Result<(Option<Archive>, Arc<ArchiveIndex>, Vec<RunPlan>)> {
     let Some(place) = &job.archive else { return Ok(Default::default()) };
     // It is an error if the archive cannot be reached. If it does not exist yet, or is not an archive, it holds nothing.
     let archive = match Archive::open(place).await {
@@ -290,7 +295,8 @@ async fn archived(job: &Job) -> Result<(Arc<ArchiveIndex>, Vec<RunPlan>)> {
     // Chunks that the last proof found different count as missing.
     let stale = stale(&archive, archive.state().await?.as_ref(), job.keep).await?;
     archive.read_again(stale.iter().map(|commit| &**commit)).await;
-    Ok((archive.state().await?, archive.plans().await?))
+    let (state, plans) = (archive.state().await?, archive.plans().await?);
+    Ok((Some(archive), state, plans))
 }
 
 async fn preview_table(
@@ -300,7 +306,7 @@ async fn preview_table(
     known: &Known<'_>,
     until: Instant,
 ) -> TablePreview {
-    let Surveyed { table, source, bounds, requested, first_width } = surveyed;
+    let Surveyed { table, source, bounds, requested, first_width, .. } = surveyed;
     let again = if job.keep { Vec::new() } else { known.again(table).stale };
     let is_again = |slice: Slice| again.iter().any(|commit| commit.slice == slice);
     let stay = known.commits(&table.id).iter().filter(|commit| !is_again(commit.slice));

@@ -12,6 +12,7 @@ use crate::config::select::Select;
 use crate::config::server::{AptibleAddress, Database, DumpProgram, DumpServer, InfluxDb};
 use crate::error::Result;
 use crate::model::Excluded;
+use crate::shards::Shard;
 use crate::source::Source;
 use crate::source::tunnel::Tunnel;
 use crate::window::Bound;
@@ -34,6 +35,8 @@ pub struct Job {
     pub range: (String, String),
     /// Whether the windows that earlier runs read completely are left as they are.
     pub keep: bool,
+    /// The part of the work that this run does; `None` for all of it.
+    pub shard: Option<Shard>,
     /// The limits.
     pub limits: Limits,
     /// Whole sources that are left out, with the reasons.
@@ -51,6 +54,8 @@ pub struct Limits {
     pub concurrency: usize,
     /// The size of all buffers together, in bytes.
     pub memory_bytes: usize,
+    /// Into how many parts the quotas of the sources are divided, because so many machines share them.
+    pub quota_parts: u32,
     /// The bytes of rows, as they lie in memory, that all chunks together read per second at most.
     pub bandwidth_bytes: Option<u64>,
     /// The size of a file from which on the chunk continues in another one, in bytes.
@@ -82,6 +87,7 @@ impl Default for Limits {
             window: None,
             concurrency: 4,
             memory_bytes: 256 << 20,
+            quota_parts: 1,
             bandwidth_bytes: None,
             file_bytes: 512 << 20,
             idle_timeout: Duration::from_secs(60),

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use crate::archive::ArchiveIndex;
 use crate::archive::commit::Commit;
 use crate::archive::dumps::dumps;
-use crate::archive::run_json::{Selected, covers};
+use crate::archive::run_json::{Requested, Selected, covers};
 use crate::config::Select;
 use crate::coverage::Coverage;
 use crate::error::{Error, Exit, Result};
 use crate::export::prepare::planned;
 use crate::export::run::Run;
 use crate::export::summary::{ExportStatus, Failed, Missing, OfSource, SourceStatus};
-use crate::model::{LogPosition, Marker};
+use crate::model::{LogPosition, Marker, TableId};
 use crate::survey::Lost;
 
 impl Run<'_> {
@@ -85,6 +85,22 @@ impl Run<'_> {
         selected.collect()
     }
 
+    /// What the archive claims to have: what this run requested, and what unfinished earlier runs committed of other
+    /// tables.
+    pub(super) fn requested(&self, state: &ArchiveIndex) -> Vec<Requested> {
+        let mut requested: BTreeMap<TableId, Coverage> = BTreeMap::new();
+        for surveyed in &self.survey.tables {
+            let windows = requested.entry(surveyed.table.id.clone()).or_default();
+            surveyed.requested.into_iter().for_each(|window| windows.insert(window));
+        }
+        for commit in &state.commits {
+            let windows = requested.entry(commit.id()).or_default();
+            windows.insert_slice(commit.slice);
+        }
+        let requested = requested.into_iter();
+        requested.map(|(table, all)| Requested { table, windows: all.windows().to_vec() }).collect()
+    }
+
     /// The outcome of each source. Those that need action come first.
     fn sources(&self, state: &ArchiveIndex) -> Vec<OfSource> {
         let reached = self.survey.sources.iter().map(|reached| reached.info.name.as_str());
@@ -97,7 +113,7 @@ impl Run<'_> {
                 source.count(commit, commit.run == self.writer.run);
             }
         }
-        for surveyed in self.survey.tables.iter().filter(|surveyed| !surveyed.table.is_dump()) {
+        for surveyed in self.survey.tables.iter().filter(|surveyed| surveyed.is_counted()) {
             if let Some(source) = sources.get_mut(surveyed.table.id.source.as_str()) {
                 source.tables += 1;
             }

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use crate::archive::keys::Paths;
 use crate::archive::runs::{Beating, PlannedLoss, PlannedTable, RunPlan};
-use crate::archive::{Archive, ArchiveIndex};
+use crate::archive::{Archive, ArchiveIndex, Found};
 use crate::config::Job;
 use crate::coverage::Coverage;
 use crate::encode::{Cores, EncodeOptions};
@@ -19,6 +19,7 @@ use crate::export::controller::widths::width_after;
 use crate::export::permits::Permits;
 use crate::export::queue::Queue;
 use crate::export::run::Run;
+use crate::export::shard::{doubles, is_left, take_part};
 use crate::export::stale::{gone, read_damaged, read_stale, records_others, request_uncovered};
 use crate::export::summary::{ExportStatus, Failed, ReadAgain, Summary, unreadable_hint};
 use crate::export::worker::Shared;
@@ -45,18 +46,22 @@ pub async fn prepare<'a>(
     let run = beating.run().to_owned();
     let state = archive.state().await?;
     for other in state.living(&run).filter(|run| !run.amends) {
-        progress.note(&format!(
-            "another run is at work on this archive: {} since {} (process {}); this does no harm, but the work is done twice",
-            other.run, other.started, other.pid
-        ));
+        doubles(job, other).iter().for_each(|note| progress.note(note));
     }
-    // This may refuse the archive. Nothing was written before, so a sealed archive stays as it is.
-    let found = archive.inspect().await?;
+    // This may refuse the archive. Nothing was written before, so a sealed archive stays as it is. Many shards do not list
+    // the files of all others.
+    let found = match job.shard {
+        Some(_) if !state.has_seal => Found::default(),
+        _ => archive.inspect().await?,
+    };
     let plans = archive.plans().await?;
     let known = Known::of(&state, &plans);
     let mut survey = survey(job, progress, &retry, &known).await?;
-    read_damaged(archive, &mut survey, &found.damaged).await?;
-    let stale = read_stale(archive, &mut survey, &state, job.keep).await?;
+    let mut stale = 0;
+    if job.shard.is_none() {
+        read_damaged(archive, &mut survey, &found.damaged).await?;
+        stale = read_stale(archive, &mut survey, &state, job.keep).await?;
+    }
     if stale > 0 {
         progress.note(&format!(
             "reading {} again: the last proof found that the source has other rows now",
@@ -68,7 +73,10 @@ pub async fn prepare<'a>(
     request_uncovered(&mut survey, &state);
     let gone = gone(job, &survey, &state, &started);
     // This may refuse the archive as well.
-    let (again, left) = divide(&survey, &Known::of(&state, &[]), job.keep);
+    let (mut again, left) = divide(&survey, &Known::of(&state, &[]), job.keep);
+    let record = is_left(&survey, &state, &again);
+    take_part(job, Some(archive), &mut survey, record).await?;
+    again.retain_part(&survey);
     let Planned { queue, paths, surveyed, mut plan } =
         plan(job, &mut survey, progress, &state, &again, &run)?;
     plan.lost = planned(&survey.lost);
@@ -80,12 +88,13 @@ pub async fn prepare<'a>(
     let unsaved = last
         .filter(|artifact| matches!(artifact.status, ArtifactOutcome::Failed(_)))
         .any(|artifact| job.sources.iter().any(|source| source.name == artifact.source));
-    let idle = sealed
+    let has_everything = sealed
         && !unsaved
         && !records_others(&state, &gone)
         && queue.is_empty()
         && found.left.is_empty()
         && state.by_table().keys().all(|id| known.contains(id));
+    let idle = has_everything || job.shard.is_some() && queue.is_empty();
     if !idle {
         if state.has_seal {
             archive.unseal(beating).await?;
@@ -93,7 +102,7 @@ pub async fn prepare<'a>(
             archive.mark().await?;
         }
         archive.put_plan(&plan).await?;
-        let swept = archive.sweep(&run, true).await?;
+        let swept = if job.shard.is_some() { 0 } else { archive.sweep(&run, true).await? };
         if swept > 0 {
             tracing::info!("removed {swept} files that an interrupted run left");
         }
@@ -107,8 +116,9 @@ pub async fn prepare<'a>(
         status: ExportStatus::Incomplete,
         archive: archive.url().to_owned(),
         run: run.clone(),
+        shard: job.shard.map(|shard| shard.to_string()),
         sources: Vec::new(),
-        tables: survey.tables.iter().filter(|surveyed| !surveyed.table.is_dump()).count(),
+        tables: survey.tables.iter().filter(|surveyed| surveyed.is_counted()).count(),
         tables_written: 0,
         chunks: 0,
         rows: 0,
@@ -148,7 +158,7 @@ pub async fn prepare<'a>(
         lost_as_planned: plan.lost.len(),
         expected_rows,
         archive: archive.clone(),
-        damaged: found.damaged,
+        damaged: if job.shard.is_some() { Vec::new() } else { found.damaged },
         writer,
         retry,
         survey,
@@ -179,17 +189,12 @@ pub async fn prepare<'a>(
 fn expected_rows(survey: &Survey, surveyed: &[usize]) -> Option<u64> {
     let with_rows = surveyed.iter().filter(|at| !survey.tables[**at].table.is_dump());
     let of_table = with_rows.map(|at| {
-        let Surveyed { table, source, bounds, requested, .. } = &survey.tables[*at];
-        let rows = survey.sources[*source].source.size(&table.id).rows? as f64;
+        let surveyed = &survey.tables[*at];
+        let source = &survey.sources[surveyed.source].source;
+        let rows = source.size(&surveyed.table.id).rows? as f64;
         // The source's estimate is for the whole table.
-        let part = match (bounds, requested) {
-            (Some(bounds), Some(requested)) => {
-                let part = bounds.intersect(requested).map_or(0, |part| part.width());
-                part as f64 / bounds.width().max(1) as f64
-            }
-            _ => 1.0,
-        };
-        Some((rows * part) as u64)
+        let (windows, _) = surveyed.remaining(&Coverage::default());
+        Some((rows * surveyed.part_of_bounds(windows.into_iter())) as u64)
     });
     of_table.sum::<Option<u64>>().filter(|rows| *rows > 0)
 }
@@ -273,11 +278,14 @@ fn plan(
             );
             surveyed.push(at);
         }
-        plan.tables.push(PlannedTable {
-            id: table.id.clone(),
-            path: path.clone(),
-            requested: *requested,
-        });
+        // Thousands of shards do not each list all tables.
+        if surveyed_table.part.is_none() || surveyed_table.is_of_shard() {
+            plan.tables.push(PlannedTable {
+                id: table.id.clone(),
+                path: path.clone(),
+                requested: *requested,
+            });
+        }
         paths.push(path);
     }
     for lost in divided_otherwise {

@@ -107,7 +107,8 @@ impl Run<'_> {
                 let read = match self.committed.get(&(at, commit.slice)) {
                     Some(read) => Arc::clone(read),
                     // The commit belongs to a run that ended before its seal. Sealed commits stay as they are.
-                    None if loose.contains(&commit_key(&commit.path, commit.slice))
+                    None if self.job.shard.is_none()
+                        && loose.contains(&commit_key(&commit.path, commit.slice))
                         && !state.living(&self.writer.run).any(|run| run.run == commit.run) =>
                     {
                         Arc::new(as_read(&now, commit))

@@ -1,7 +1,7 @@
 //! A run from its plan to its seal: keeps chunks in flight, acts on their outcomes, and checks everything again before the
 //! archive is sealed.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use crate::archive::commit::Commit;
 use crate::archive::keys::FORMAT;
-use crate::archive::run_json::{Requested, RunEntry};
+use crate::archive::run_json::RunEntry;
 use crate::archive::runs::Beating;
 use crate::archive::{Archive, ArchiveIndex, Seal};
 use crate::config::Job;
@@ -309,14 +309,21 @@ impl Run<'_> {
         let me = self.writer.run.clone();
         if self.idle {
             // Runs that died during their survey may have left files beside the seal. Only these are removed.
-            self.archive.clear_work(&me).await?;
-            self.complete();
+            match self.job.shard {
+                Some(_) => self.complete_shard(),
+                None => {
+                    self.archive.clear_work(&me).await?;
+                    self.complete();
+                }
+            }
             return Ok(true);
         }
-        self.writer.progress.doing("sealing the archive");
         let mut artifacts = None;
         loop {
-            self.wait_for_older_runs(&me).await?;
+            if self.job.shard.is_none() {
+                self.writer.progress.doing("sealing the archive");
+                self.wait_for_older_runs(&me).await?;
+            }
             let state = self.archive.state().await?;
             if let Some(gap) = self.queue_gaps(&state) {
                 self.gap_rounds += 1;
@@ -327,7 +334,9 @@ impl Run<'_> {
                     ))),
                 };
             }
-            if let Some((table, time)) = state.uncovered().first_key_value() {
+            if let Some((table, time)) = state.uncovered().first_key_value()
+                && self.job.shard.is_none()
+            {
                 let slice = time.windows().first().copied().map_or(Slice::NullTime, Slice::from);
                 return Err(Error::incomplete(format!(
                     "{table} {slice} was committed by a run that has ended, but it overlaps an earlier commit of another \
@@ -337,6 +346,10 @@ impl Run<'_> {
             }
             if self.retract_what_changed(&state).await? || !self.summary.failed.is_empty() {
                 return Ok(false);
+            }
+            if self.job.shard.is_some() {
+                self.complete_shard();
+                return Ok(true);
             }
             let artifacts = match &artifacts {
                 Some(saved) => saved,
@@ -403,6 +416,7 @@ impl Run<'_> {
                 let all: Coverage = gaps.iter().chain(uncovered.windows()).copied().collect();
                 gaps = all.windows().to_vec();
                 null_time |= uncovered.has_null_time();
+                (gaps, null_time) = surveyed.of_shard(gaps, null_time);
             }
             let gap =
                 gaps.first().copied().map(Slice::from).or(null_time.then_some(Slice::NullTime));
@@ -414,22 +428,6 @@ impl Run<'_> {
             }
         }
         found
-    }
-
-    /// What the archive claims to have: what this run requested, and what unfinished earlier runs committed of other
-    /// tables.
-    fn requested(&self, state: &ArchiveIndex) -> Vec<Requested> {
-        let mut requested: BTreeMap<TableId, Coverage> = BTreeMap::new();
-        for surveyed in &self.survey.tables {
-            let windows = requested.entry(surveyed.table.id.clone()).or_default();
-            surveyed.requested.into_iter().for_each(|window| windows.insert(window));
-        }
-        for commit in &state.commits {
-            let windows = requested.entry(commit.id()).or_default();
-            windows.insert_slice(commit.slice);
-        }
-        let requested = requested.into_iter();
-        requested.map(|(table, all)| Requested { table, windows: all.windows().to_vec() }).collect()
     }
 
     /// The records of the runs that died, since commits name them.

@@ -21,6 +21,8 @@ pub struct Summary {
     pub archive: String,
     /// The short id of the run.
     pub run: String,
+    /// The shard that it exported, as `I/N`; `None` for all of the work.
+    pub shard: Option<String>,
     /// The outcome of each source. Those that need action come first.
     pub sources: Vec<OfSource>,
     /// The number of requested tables.
@@ -85,6 +87,9 @@ pub enum ExportStatus {
     /// Every row is in the archive, which is sealed, but not every definition.
     #[serde(rename = "complete except for definitions")]
     CompleteExceptForDefinitions,
+    /// Everything of this shard is in the archive, which is not sealed, or was sealed and has everything.
+    #[serde(rename = "shard complete")]
+    ShardComplete,
     /// Something is still to be done.
     Incomplete,
     /// The user has stopped it.

@@ -20,10 +20,14 @@ pub(crate) fn export(out: Out<'_>, summary: &Summary) -> io::Result<()> {
         (ExportStatus::CompleteExceptForDefinitions, _) => {
             "complete except for definitions".to_owned()
         }
+        (ExportStatus::ShardComplete, _) => match &summary.shard {
+            Some(shard) => format!("shard {shard} is complete; the archive is not sealed by it"),
+            None => "complete".to_owned(),
+        },
         (ExportStatus::Incomplete, _) => format!("incomplete{open}"),
         (ExportStatus::Interrupted, _) => format!("interrupted{open}"),
     };
-    let good = summary.status == ExportStatus::Complete;
+    let good = matches!(summary.status, ExportStatus::Complete | ExportStatus::ShardComplete);
     writeln!(out, "{}: {}", summary.archive, verdict(good, state))?;
     writeln!(
         out,

@@ -67,6 +67,7 @@ pub(super) async fn open(
             let mut warnings = Vec::new();
             let in_cloud = base.host_str().is_some_and(|host| host.ends_with(CLOUD));
             let quota = choose_quota(quota, &product, in_cloud, &mut warnings).await?;
+            let quota = quota.map(|quota| quota.divided(limits.quota_parts));
             let budget = Arc::new(Budget::new(quota));
             let client = Client::new(influxdb, limits.concurrency, limits.idle_timeout)?;
             let transport: Box<dyn Transport> = match client.probe_grpc().await? {

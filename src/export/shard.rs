@@ -1,0 +1,119 @@
+//! What the run of a shard does otherwise than one of everything: it takes its part of what was found, and leaves to the
+//! run that seals what concerns the whole archive: other runs' leftovers, damage, definitions and the seal.
+
+use crate::archive::runs::Heartbeat;
+use crate::archive::{Archive, ArchiveIndex};
+use crate::config::Job;
+use crate::coverage::Coverage;
+use crate::error::Result;
+use crate::export::again::Again;
+use crate::export::run::Run;
+use crate::export::summary::ExportStatus;
+use crate::shards::{Divisible, Division};
+use crate::survey::{Survey, Surveyed};
+use crate::window::Slice;
+
+/// How large a row is taken to be where a source knows the number of rows alone.
+const BYTES_OF_ROW: u64 = 64;
+
+/// Gives the tables the parts that belong to the shard of this run. The first shard of a job records the division, if it
+/// has anything to do.
+pub async fn take_part(
+    job: &Job,
+    archive: Option<&Archive>,
+    survey: &mut Survey,
+    record: bool,
+) -> Result<()> {
+    let Some(shard) = job.shard else { return Ok(()) };
+    let names = job.sources.iter().map(|source| source.name.as_str());
+    let range = [job.range.0.as_str(), job.range.1.as_str()];
+    let name = names.chain(range).collect::<Vec<_>>().join("\0");
+    let recorded = match archive {
+        Some(archive) => archive.division(&name, shard.of).await?,
+        None => None,
+    };
+    let division = match (recorded, archive) {
+        (Some(division), _) => division,
+        (None, Some(archive)) if record => {
+            archive.agree_on(&name, divide(survey, shard.of)).await?
+        }
+        (None, _) => divide(survey, shard.of),
+    };
+    for surveyed in &mut survey.tables {
+        surveyed.part = Some(division.part(&surveyed.table.id, shard.index));
+    }
+    Ok(())
+}
+
+fn divide(survey: &Survey, shards: u32) -> Division {
+    let tables = survey.tables.iter().map(|surveyed| {
+        let Surveyed { table, source, bounds, requested, .. } = surveyed;
+        let size = survey.sources[*source].source.size(&table.id);
+        let all = size.bytes.or_else(|| size.rows.map(|rows| rows.saturating_mul(BYTES_OF_ROW)));
+        if table.read_mode.is_one_pass() {
+            return Divisible { id: &table.id, size_bytes: all, times: None };
+        }
+        let with_rows = |asked| {
+            let ranges = table.data_ranges.iter().filter_map(move |range| range.intersect(asked));
+            ranges.filter_map(|range| range.intersect(bounds.as_ref()?)).collect::<Coverage>()
+        };
+        let times = requested.as_ref().map(with_rows).unwrap_or_default();
+        // The source's estimate is for the whole table.
+        let part = surveyed.part_of_bounds(times.windows().iter().copied());
+        let size_bytes = all.map(|bytes| (bytes as f64 * part) as u64);
+        Divisible { id: &table.id, size_bytes, times: Some(times) }
+    });
+    Division::new(&tables.collect::<Vec<_>>(), shards)
+}
+
+/// Whether anything of the whole job is missing in the archive, or is to be read again.
+pub(super) fn is_left(survey: &Survey, state: &ArchiveIndex, again: &Again) -> bool {
+    let committed = state.by_table();
+    let is_missing = |surveyed: &Surveyed| {
+        let commits = committed.get(&surveyed.table.id).map(Vec::as_slice).unwrap_or_default();
+        let coverage: Coverage = commits.iter().map(|commit| commit.slice).collect();
+        let (windows, null_time) = surveyed.remaining(&coverage);
+        null_time || !windows.is_empty()
+    };
+    !again.before.is_empty() || survey.tables.iter().any(is_missing)
+}
+
+impl Again {
+    /// Leaves what does not wholly belong to the shard to the others, or to the run that seals.
+    pub(super) fn retain_part(&mut self, survey: &Survey) {
+        self.before.retain(|(at, slice), _| match (&survey.tables[*at].part, slice) {
+            (None, _) => true,
+            (Some(part), Slice::NullTime) => part.has_null_time(),
+            (Some(part), slice) => {
+                slice.window().is_some_and(|window| part.missing(window).is_empty())
+            }
+        });
+    }
+}
+
+/// What to say of another run that is at work; `None` if it does other work than this one.
+pub(super) fn doubles(job: &Job, other: &Heartbeat) -> Option<String> {
+    let mine = job.shard.map(|shard| shard.to_string());
+    let what = match (&mine, &other.shard) {
+        (Some(mine), Some(shard)) if mine == shard => "another run of this shard",
+        (Some(_), Some(_)) => return None,
+        _ => "another run",
+    };
+    Some(format!(
+        "{what} is at work on this archive: {} since {} (process {}); this does no harm, but the work is done twice",
+        other.run, other.started, other.pid
+    ))
+}
+
+impl Run<'_> {
+    /// Notes that the part of the shard is in the archive.
+    pub(super) fn complete_shard(&mut self) {
+        self.summary.status = ExportStatus::ShardComplete;
+        self.summary.exit = crate::error::Exit::Done;
+        self.summary.hint = Some(
+            "when the other shards have ended, run the same command without `--shard`: it exports what is left and \
+             seals the archive"
+                .to_owned(),
+        );
+    }
+}
