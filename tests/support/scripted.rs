@@ -318,6 +318,7 @@ pub(crate) fn job_of(sources: &[Arc<Scripted>], archive: impl Into<Location>) ->
         from: Bound::Min,
         to: Bound::Max,
         range: ("min".to_owned(), "max".to_owned()),
+        shard: None,
         keep: false,
         limits: Limits { first_pause: Duration::from_millis(1), ..Limits::default() },
         excluded: Vec::new(),
