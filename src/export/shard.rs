@@ -5,7 +5,7 @@ use crate::archive::runs::Heartbeat;
 use crate::archive::{Archive, ArchiveIndex};
 use crate::config::Job;
 use crate::coverage::Coverage;
-use crate::error::Result;
+use crate::error::{Exit, Result};
 use crate::export::again::Again;
 use crate::export::run::Run;
 use crate::export::summary::ExportStatus;
@@ -95,12 +95,14 @@ impl Again {
 pub(super) fn doubles(job: &Job, other: &Heartbeat) -> Option<String> {
     let mine = job.shard.map(|shard| shard.to_string());
     let what = match (&mine, &other.shard) {
-        (Some(mine), Some(shard)) if mine == shard => "another run of this shard",
+        (Some(mine), Some(shard)) if mine == shard => {
+            "another run of this shard is at work on this archive"
+        }
         (Some(_), Some(_)) => return None,
-        _ => "another run",
+        _ => "another run is at work on this archive",
     };
     Some(format!(
-        "{what} is at work on this archive: {} since {} (process {}); this does no harm, but the work is done twice",
+        "{what}: {} since {} (process {}); this does no harm, but the work is done twice",
         other.run, other.started, other.pid
     ))
 }
@@ -109,7 +111,7 @@ impl Run<'_> {
     /// Notes that the part of the shard is in the archive.
     pub(super) fn complete_shard(&mut self) {
         self.summary.status = ExportStatus::ShardComplete;
-        self.summary.exit = crate::error::Exit::Done;
+        self.summary.exit = Exit::Done;
         self.summary.hint = Some(
             "when the other shards have ended, run the same command without `--shard`: it exports what is left and \
              seals the archive"
