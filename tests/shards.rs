@@ -325,9 +325,15 @@ fn rows_that_come_between_two_shards_are_found_by_the_run_that_seals() {
 
 #[test]
 fn a_late_shard_changes_nothing_in_a_sealed_archive() {
-    let (server, _) = plant();
-    let (place, source) = (Place::folder(), format!("{}/plant", server.url()));
-    place.export(&source, &[]).expect(0);
+    let (plant, shop) = (plant().0, shop());
+    for source in [format!("{}/plant", plant.url()), shop.url("shop")] {
+        late_shards_change_nothing(&source);
+    }
+}
+
+fn late_shards_change_nothing(source: &str) {
+    let place = Place::folder();
+    place.export(source, &[]).expect(0);
     let content = || -> Vec<(String, Vec<u8>)> {
         let root = place.url();
         let files = support::files(Path::new(&root)).into_iter();
@@ -335,7 +341,7 @@ fn a_late_shard_changes_nothing_in_a_sealed_archive() {
     };
     let before = content();
     for shard in ["0/3", "1/3", "2/3", "0/1"] {
-        let late = place.export(&source, &["--shard", shard]).expect(0).json();
+        let late = place.export(source, &["--shard", shard]).expect(0).json();
         assert_eq!(late["status"], "shard complete", "{late}");
         assert!(content() == before, "shard {shard} changed the archive");
     }

@@ -307,7 +307,7 @@ async fn preview_table(
     until: Instant,
 ) -> TablePreview {
     let Surveyed { table, source, bounds, requested, first_width, .. } = surveyed;
-    let again = if job.keep { Vec::new() } else { known.again(table).stale };
+    let again = if job.keep || job.shard.is_some() { Vec::new() } else { known.again(table).stale };
     let is_again = |slice: Slice| again.iter().any(|commit| commit.slice == slice);
     let stay = known.commits(&table.id).iter().filter(|commit| !is_again(commit.slice));
     let coverage: Coverage = stay.map(|commit| commit.slice).collect();

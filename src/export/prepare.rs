@@ -73,10 +73,11 @@ pub async fn prepare<'a>(
     request_uncovered(&mut survey, &state);
     let gone = gone(job, &survey, &state, &started);
     // This may refuse the archive as well.
-    let (mut again, left) = divide(&survey, &Known::of(&state, &[]), job.keep);
-    let record = is_left(&survey, &state, &again);
+    // A shard reads nothing again: one that runs late would take the seal off for that.
+    let keep = job.keep || job.shard.is_some();
+    let (again, left) = divide(&survey, &Known::of(&state, &[]), keep);
+    let record = is_left(&survey, &state);
     take_part(job, Some(archive), &mut survey, record).await?;
-    again.retain_part(&survey);
     let Planned { queue, paths, surveyed, mut plan } =
         plan(job, &mut survey, progress, &state, &again, &run)?;
     plan.lost = planned(&survey.lost);
@@ -127,7 +128,7 @@ pub async fn prepare<'a>(
         rows_total: 0,
         bytes_total: 0,
         read_again: ReadAgain { stale, ..ReadAgain::default() },
-        kept: left.kept,
+        kept: if job.shard.is_some() { Vec::new() } else { left.kept },
         gone,
         not_compared: left.not_compared,
         elapsed_seconds: 0.0,

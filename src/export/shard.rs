@@ -1,17 +1,16 @@
 //! What the run of a shard does otherwise than one of everything: it takes its part of what was found, and leaves to the
-//! run that seals what concerns the whole archive: other runs' leftovers, damage, definitions and the seal.
+//! run that seals what concerns the whole archive: tables that are read again, other runs' leftovers, damage, definitions
+//! and the seal.
 
 use crate::archive::runs::Heartbeat;
 use crate::archive::{Archive, ArchiveIndex};
 use crate::config::Job;
 use crate::coverage::Coverage;
 use crate::error::{Exit, Result};
-use crate::export::again::Again;
 use crate::export::run::Run;
 use crate::export::summary::ExportStatus;
 use crate::shards::{Divisible, Division};
 use crate::survey::{Survey, Surveyed};
-use crate::window::Slice;
 
 /// How large a row is taken to be where a source knows the number of rows alone.
 const BYTES_OF_ROW: u64 = 64;
@@ -66,8 +65,8 @@ fn divide(survey: &Survey, shards: u32) -> Division {
     Division::new(&tables.collect::<Vec<_>>(), shards)
 }
 
-/// Whether anything of the whole job is missing in the archive, or is to be read again.
-pub(super) fn is_left(survey: &Survey, state: &ArchiveIndex, again: &Again) -> bool {
+/// Whether anything of the whole job is missing in the archive.
+pub(super) fn is_left(survey: &Survey, state: &ArchiveIndex) -> bool {
     let committed = state.by_table();
     let is_missing = |surveyed: &Surveyed| {
         let commits = committed.get(&surveyed.table.id).map(Vec::as_slice).unwrap_or_default();
@@ -75,20 +74,7 @@ pub(super) fn is_left(survey: &Survey, state: &ArchiveIndex, again: &Again) -> b
         let (windows, null_time) = surveyed.remaining(&coverage);
         null_time || !windows.is_empty()
     };
-    !again.before.is_empty() || survey.tables.iter().any(is_missing)
-}
-
-impl Again {
-    /// Leaves what does not wholly belong to the shard to the others, or to the run that seals.
-    pub(super) fn retain_part(&mut self, survey: &Survey) {
-        self.before.retain(|(at, slice), _| match (&survey.tables[*at].part, slice) {
-            (None, _) => true,
-            (Some(part), Slice::NullTime) => part.has_null_time(),
-            (Some(part), slice) => {
-                slice.window().is_some_and(|window| part.missing(window).is_empty())
-            }
-        });
-    }
+    survey.tables.iter().any(is_missing)
 }
 
 /// What to say of another run that is at work; `None` if it does other work than this one.
