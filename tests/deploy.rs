@@ -208,6 +208,20 @@ for version in '1.33', '1.37':
     python(code, &paths.each_ref().map(|path| path.to_str().unwrap()));
 }
 
+#[test]
+fn the_configuration_in_the_manifest_is_one() {
+    let [_account, map] = yaml("deploy/kubernetes/common.yaml").try_into().unwrap();
+    let folder = TempDir::with_prefix("map-").unwrap();
+    let text = map["data"]["moveout.toml"].as_str().unwrap();
+    // With neither a bucket nor a server, so that it is read, and then nothing is found.
+    let text = text.replace("s3://backup/shop", "archive").replace("db.example.com", "127.0.0.1:1");
+    fs::write(folder.path().join("moveout.toml"), text).unwrap();
+    let mut plan = command(["plan", "--config"]);
+    plan.arg(folder.path().join("moveout.toml")).env("SHOP_PASSWORD", "secret");
+    let plan = run(plan).expect(1);
+    assert!(plan.stderr.contains("nothing listens on port 1 "), "{}", plan.stderr);
+}
+
 /// What a Job does with a pod that ends so, by the first rule that fits.
 fn kubernetes(job: &Json, status: i32) -> String {
     let rules = job["spec"]["podFailurePolicy"]["rules"].as_array().unwrap();
