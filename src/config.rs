@@ -3,7 +3,7 @@
 mod aptible;
 mod database;
 mod dump;
-mod file;
+pub(crate) mod file;
 mod job;
 mod keys;
 mod location;

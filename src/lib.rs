@@ -37,6 +37,8 @@ pub mod encode;
 pub mod error;
 pub mod export;
 pub mod fingerprint;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod hash;
 pub mod model;
 pub mod progress;

@@ -4,7 +4,7 @@
 mod errors;
 mod folder;
 pub mod reading;
-mod s3;
+pub(crate) mod s3;
 pub mod upload;
 mod write;
 

@@ -3,8 +3,8 @@
 
 pub mod influxdb;
 pub mod journal;
-mod mysql;
-mod postgres;
+pub(crate) mod mysql;
+pub(crate) mod postgres;
 pub mod registry;
 mod relational;
 

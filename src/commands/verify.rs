@@ -5,7 +5,7 @@
 //! chunk, which `decode` decodes and `pages` bounds in memory, and `dump` a dump to its end. `against` asks the sources again.
 
 mod against;
-mod decode;
+pub(crate) mod decode;
 mod dump;
 pub(in crate::commands) mod file;
 mod pages;

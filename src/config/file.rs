@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct File {
+pub(crate) struct File {
     pub(super) archive: Option<String>,
     #[serde(default)]
     pub(super) s3: FileS3,
@@ -186,6 +186,11 @@ pub(super) fn file_of(config: Option<&Path>) -> Result<(File, PathBuf)> {
 fn read_file(path: &Path) -> Result<File> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| Error::usage(format!("reading {}: {error}", path.display())))?;
+    parse(path, &text)
+}
+
+/// The configuration that is the text of a file.
+pub(crate) fn parse(path: &Path, text: &str) -> Result<File> {
     // Only the key of the line is shown, because its value may be a secret.
     let wrong = |at: Option<usize>, what: &str| {
         let before = at.and_then(|at| text.get(..at)).unwrap_or_default();
@@ -199,12 +204,12 @@ fn read_file(path: &Path) -> Result<File> {
         let key = key.map(|(key, _)| format!("`{}`: ", key.trim())).unwrap_or_default();
         wrong(at, &format!("{key}{}", error.message()))
     };
-    check(&DeTable::parse(&text).map_err(malformed)?).map_err(|found| {
+    check(&DeTable::parse(text).map_err(malformed)?).map_err(|found| {
         let error = wrong(Some(found.at), &found.what);
         match found.hint {
             Some(hint) => error.hint(hint),
             None => error,
         }
     })?;
-    toml::from_str(&text).map_err(malformed)
+    toml::from_str(text).map_err(malformed)
 }

@@ -1,13 +1,13 @@
 //! Databases on Aptible: its CLI lists them, and each becomes a source of its own behind its own tunnel. The output of the
 //! CLI may contain passwords and reaches no log.
 
-mod account;
-mod by_hand;
+pub(crate) mod account;
+pub(crate) mod by_hand;
 mod cli;
 mod database;
 mod failures;
-mod inventory;
-mod printed;
+pub(crate) mod inventory;
+pub(crate) mod printed;
 
 use std::borrow::Cow;
 use std::collections::HashMap;

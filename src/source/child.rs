@@ -5,7 +5,7 @@
 //! A program is described by a [`Command`]. Secrets must be passed only in its environment, since everybody can see
 //! arguments.
 
-mod frames;
+pub(crate) mod frames;
 mod processes;
 mod supervisor;
 

@@ -3,7 +3,7 @@
 
 mod artifacts;
 mod catalog;
-mod charset;
+pub(crate) mod charset;
 pub(crate) mod client;
 mod dump;
 pub(crate) mod errors;
@@ -15,13 +15,13 @@ mod proofs;
 mod ranges;
 mod read;
 mod rights;
-mod rows;
+pub(crate) mod rows;
 pub(crate) mod select;
 mod server;
 pub(crate) mod session;
 mod snapshot;
 mod time;
-mod types;
+pub(crate) mod types;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! A TCP connection, with or without TLS, for protocols that are read on a thread that may block. Only this file and
 //! `end_point` deal with TLS.
 
-mod end_point;
+pub(crate) mod end_point;
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};

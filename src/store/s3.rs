@@ -1,7 +1,7 @@
 //! A bucket of an S3-compatible service as an object store: the differences between the services, unfinished uploads, and
 //! the meaning of the services' errors.
 
-pub(super) mod errors;
+pub(crate) mod errors;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -294,10 +294,7 @@ impl Bucket {
         for attempt in 0.. {
             let failure = match self.signed_get(&url).await {
                 Ok((status, _, body)) if status.is_success() => {
-                    let page = quick_xml::de::from_str(&body);
-                    return page.map(Some).map_err(|error| {
-                        Error::of(Class::Retry, format!("listing unfinished uploads: {error}"))
-                    });
+                    return page(&body).map(Some);
                 }
                 Ok((status, _, body))
                     if status == http::StatusCode::NOT_IMPLEMENTED
@@ -370,9 +367,15 @@ fn client_options(allow_http: bool) -> ClientOptions {
         .with_connect_timeout(Duration::from_secs(10))
 }
 
+/// Reads a page of `ListMultipartUploads`.
+pub(crate) fn page(body: &str) -> Result<Page> {
+    quick_xml::de::from_str(body)
+        .map_err(|error| Error::of(Class::Retry, format!("listing unfinished uploads: {error}")))
+}
+
 /// A page of `ListMultipartUploads`.
 #[derive(Debug, Deserialize)]
-struct Page {
+pub(crate) struct Page {
     #[serde(rename = "IsTruncated", default)]
     is_truncated: bool,
     #[serde(rename = "NextKeyMarker")]
@@ -450,7 +453,7 @@ mod tests {
 
     #[test]
     fn a_page_of_unfinished_uploads_is_understood() {
-        let page: Page = quick_xml::de::from_str(
+        let page = super::page(
             r#"<?xml version="1.0"?><ListMultipartUploadsResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">
             <Bucket>b</Bucket><KeyMarker/><NextKeyMarker>p/y</NextKeyMarker><IsTruncated>true</IsTruncated>
             <Upload><Key>p/x</Key><UploadId>1</UploadId><Owner><ID>o</ID></Owner></Upload>
@@ -460,7 +463,7 @@ mod tests {
         assert!(
             page.is_truncated && page.uploads.len() == 2 && page.next_key.as_deref() == Some("p/y")
         );
-        let none: Page = quick_xml::de::from_str("<ListMultipartUploadsResult/>").unwrap();
+        let none = super::page("<ListMultipartUploadsResult/>").unwrap();
         assert!(!none.is_truncated && none.uploads.is_empty());
     }
 }

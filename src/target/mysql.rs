@@ -4,7 +4,7 @@
 
 mod definitions;
 mod record;
-mod script;
+pub(crate) mod script;
 mod server;
 mod values;
 mod write;

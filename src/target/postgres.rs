@@ -7,7 +7,7 @@ mod large_objects;
 mod layout;
 mod names;
 mod record;
-mod script;
+pub(crate) mod script;
 mod server;
 mod values;
 

@@ -30,7 +30,7 @@ use crate::store::reading::Reading;
 const WORTH_THREADS: u64 = 256 << 10;
 
 /// Why a file could not be decoded to its end.
-pub(super) enum Broken {
+pub(crate) enum Broken {
     /// It is not the file that the commit describes.
     Fault(String),
     /// It would take more memory than is allowed.
@@ -54,7 +54,7 @@ impl From<ParquetError> for Broken {
 type Result<T> = std::result::Result<T, Broken>;
 
 /// The bytes of a file. A small file is in memory, and a large one is read as needed.
-pub(super) enum Content {
+pub(crate) enum Content {
     Whole(Bytes),
     Parts(Reading),
 }
@@ -75,7 +75,7 @@ impl Content {
 }
 
 /// A file whose footer was read and matches its commit.
-pub(super) struct Decoder<'a> {
+pub(crate) struct Decoder<'a> {
     content: Content,
     file: &'a FileRecord,
     metadata: ArrowReaderMetadata,
@@ -89,7 +89,7 @@ pub(super) struct Decoder<'a> {
 
 impl<'a> Decoder<'a> {
     /// Reads the footer, and compares it with the commit.
-    pub(super) fn open(
+    pub(crate) fn open(
         content: Content,
         commit: &Commit,
         file: &'a FileRecord,
@@ -196,7 +196,7 @@ impl<'a> Decoder<'a> {
     }
 
     /// Decodes the file to its end and passes on each batch with its columns. Returns the number of rows.
-    pub(super) fn read(
+    pub(crate) fn read(
         mut self,
         give: &mut dyn FnMut(&[Column], &RecordBatch) -> Result<()>,
     ) -> Result<u64> {

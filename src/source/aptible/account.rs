@@ -5,13 +5,13 @@ use serde_json::Value;
 
 /// An environment.
 #[derive(Debug, Deserialize)]
-pub(super) struct Environment {
+pub(crate) struct Environment {
     pub(super) handle: String,
 }
 
 /// A database in `db:list`. One in RDS has only its handle.
 #[derive(Debug, Deserialize)]
-pub(super) struct Listed {
+pub(crate) struct Listed {
     pub(super) handle: String,
     #[serde(rename = "type")]
     pub(super) kind: Option<String>,
@@ -26,14 +26,14 @@ pub(super) struct Listed {
 
 /// One of the credentials of a database. The address and the password are not read here: the tunnel prints them.
 #[derive(Debug, Deserialize)]
-pub(super) struct Credential {
+pub(crate) struct Credential {
     #[serde(rename = "type")]
     pub(super) kind: String,
 }
 
 /// A backup of a database, which may be gone.
 #[derive(Debug, Deserialize)]
-pub(super) struct Backup {
+pub(crate) struct Backup {
     pub(super) id: Value,
     pub(super) created_at: String,
     pub(super) size: Option<f64>,
@@ -42,7 +42,7 @@ pub(super) struct Backup {
 
 /// A database that was deprovisioned.
 #[derive(Debug, Deserialize)]
-pub(super) struct Deleted {
+pub(crate) struct Deleted {
     pub(super) handle: String,
     #[serde(rename = "type")]
     pub(super) kind: Option<String>,
@@ -72,7 +72,7 @@ pub(super) enum Engine {
 
 impl Listed {
     /// Its name in the archive.
-    pub(super) fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         format!("{}.{}", self.environment.handle, self.handle)
     }
 
@@ -102,7 +102,7 @@ impl Listed {
     }
 
     /// The product and its version, for people.
-    pub(super) fn product(&self) -> String {
+    pub(crate) fn product(&self) -> String {
         let kind = self.kind.as_deref().unwrap_or("RDS");
         match self.version.as_deref() {
             // Some versions contain the name of the product.

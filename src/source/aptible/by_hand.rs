@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::source::aptible::account::{Engine, Listed};
 
 /// Why this version cannot export a database, with what to do instead; `None` if it can.
-pub(super) fn by_hand(listed: &Listed) -> Option<Error> {
+pub(crate) fn by_hand(listed: &Listed) -> Option<Error> {
     let (handle, environment) = (&listed.handle, &listed.environment.handle);
     let tunnel = format!("aptible db:tunnel {handle} --environment {environment}");
     let (what, how) = match listed.engine() {
@@ -64,7 +64,7 @@ pub(super) fn by_hand(listed: &Listed) -> Option<Error> {
 }
 
 /// Why a database has no running server; `None` if it has one.
-pub(super) fn not_there(listed: &Listed) -> Option<Error> {
+pub(crate) fn not_there(listed: &Listed) -> Option<Error> {
     let status = listed.status.as_deref()?;
     (status != "provisioned").then(|| {
         Error::fail(format!("it is not provisioned: its status is `{}`", status.escape_debug()))

@@ -95,7 +95,7 @@ pub struct Orphan {
 }
 
 impl Entry {
-    pub(super) fn of(listed: &Listed) -> Self {
+    pub(crate) fn of(listed: &Listed) -> Self {
         let engine = listed.engine();
         Self {
             source: listed.name(),
@@ -113,7 +113,7 @@ impl Entry {
 }
 
 impl Orphan {
-    pub(super) fn of(backup: Backup) -> Self {
+    pub(crate) fn of(backup: Backup) -> Self {
         let id = match &backup.id {
             serde_json::Value::String(id) => id.clone(),
             id => id.to_string(),

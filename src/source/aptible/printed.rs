@@ -14,7 +14,7 @@ use crate::source::tunnel::Program;
 
 /// The address that a tunnel printed. It lacks the part of the credential after the `?`.
 #[derive(Debug, Clone)]
-pub(super) struct Printed {
+pub(crate) struct Printed {
     /// For Redis, it says whether there is TLS.
     pub(super) scheme: String,
     /// A name for this machine, which may be the name in the certificate.
@@ -23,16 +23,16 @@ pub(super) struct Printed {
     pub(super) port: u16,
     /// Empty if the server knows no users.
     pub(super) user: String,
-    pub(super) password: Secret,
+    pub(crate) password: Secret,
 }
 
 /// Interprets the output of a tunnel.
 #[derive(Debug, Default)]
-pub(super) struct Output(Mutex<Option<Printed>>);
+pub(crate) struct Output(Mutex<Option<Printed>>);
 
 impl Output {
     /// The address that was printed last.
-    pub(super) fn printed(&self) -> Option<Printed> {
+    pub(crate) fn printed(&self) -> Option<Printed> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

@@ -45,7 +45,7 @@ impl fmt::Display for Exit {
 
 /// A report of a supervisor.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Frame<'a> {
+pub(crate) enum Frame<'a> {
     /// The program runs, with this process id.
     Started(i32),
     /// The program cannot be started. Holds the number of the system's error.
@@ -58,7 +58,7 @@ pub(super) enum Frame<'a> {
 
 impl<'a> Frame<'a> {
     /// The report as a line.
-    pub(super) fn line(&self) -> Vec<u8> {
+    pub(crate) fn line(&self) -> Vec<u8> {
         match self {
             Self::Started(pid) => format!("p{pid}\n").into_bytes(),
             Self::Refused(code) => format!("r{code}\n").into_bytes(),
@@ -71,7 +71,7 @@ impl<'a> Frame<'a> {
     }
 
     /// Reads a line. One that is not a report is an error message of the supervisor itself, which may have panicked.
-    pub(super) fn parse(line: &'a [u8]) -> Self {
+    pub(crate) fn parse(line: &'a [u8]) -> Self {
         let (kind, text) = line.split_at(line.len().min(1));
         let number = || str::from_utf8(text).ok()?.parse::<i32>().ok();
         match (kind, number()) {
@@ -88,7 +88,7 @@ impl<'a> Frame<'a> {
 }
 
 /// Reads all lines and passes each one on without its end.
-pub(super) fn each_line(mut from: impl BufRead, mut each: impl FnMut(&[u8])) {
+pub(crate) fn each_line(mut from: impl BufRead, mut each: impl FnMut(&[u8])) {
     let mut line = Vec::new();
     loop {
         line.clear();

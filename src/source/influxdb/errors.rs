@@ -16,7 +16,7 @@ const SERVER_SAYS: &str = "the server says";
 
 /// The protocol over which a text arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::source) enum Protocol {
+pub(crate) enum Protocol {
     /// `/query` and the other resources of HTTP.
     Http,
     /// Flight.
@@ -94,7 +94,7 @@ const TEXTS: [(In, &[&str], Class); 34] = [
 ];
 
 /// The class of a server's error by its text; `None` if the text is not in the table.
-pub(in crate::source) fn class_of_text(protocol: Protocol, text: &str) -> Option<Class> {
+pub(crate) fn class_of_text(protocol: Protocol, text: &str) -> Option<Class> {
     let text = text.to_lowercase();
     let mut lines =
         TEXTS.iter().filter(|(place, ..)| [In::Any, In::Only(protocol)].contains(place));
@@ -104,16 +104,16 @@ pub(in crate::source) fn class_of_text(protocol: Protocol, text: &str) -> Option
 
 /// An HTTP response that refuses a request.
 #[derive(Debug, Clone)]
-pub(in crate::source) struct Refusal {
-    pub(in crate::source) status: u16,
-    pub(in crate::source) retry_after: Option<Duration>,
+pub(crate) struct Refusal {
+    pub(crate) status: u16,
+    pub(crate) retry_after: Option<Duration>,
     /// The beginning of the body.
-    pub(in crate::source) text: String,
+    pub(crate) text: String,
 }
 
 impl Refusal {
     /// Turns it into an error of the server at this address.
-    pub(in crate::source) fn into_error(self, address: &str, is_anonymous: bool) -> Error {
+    pub(crate) fn into_error(self, address: &str, is_anonymous: bool) -> Error {
         let Self { status, retry_after, text } = self;
         let text = serde_json::from_str::<Value>(&text)
             .ok()
@@ -153,13 +153,13 @@ impl Refusal {
 }
 
 /// The error for an error text within an answer of the server at this address.
-pub(in crate::source) fn server_error(address: &str, text: &str) -> Error {
+pub(crate) fn server_error(address: &str, text: &str) -> Error {
     let message = format!("{address}: {SERVER_SAYS}: {}", printable(text));
     with_class(class_of_text(Protocol::Http, text).unwrap_or(Class::RetryThenSplit), message)
 }
 
 /// The error for an answer that is larger than any to such a question.
-pub(in crate::source) fn unexpectedly_large(address: &str, most_bytes: u64) -> Error {
+pub(crate) fn unexpectedly_large(address: &str, most_bytes: u64) -> Error {
     let most = most_bytes >> 20;
     Error::stop(format!(
         "{address}: the server sent more than {most} MiB where the answer must be small"
@@ -168,7 +168,7 @@ pub(in crate::source) fn unexpectedly_large(address: &str, most_bytes: u64) -> E
 }
 
 /// Whether an error comes from the server itself, as opposed to something on the way to it.
-pub(in crate::source) fn is_of_server(error: &Error) -> bool {
+pub(crate) fn is_of_server(error: &Error) -> bool {
     error.to_string().contains(SERVER_SAYS)
 }
 
@@ -181,7 +181,7 @@ fn with_class(class: Class, message: String) -> Error {
 }
 
 /// Reads a `Retry-After`: seconds, or an HTTP date (RFC 9110, 10.2.3).
-pub(in crate::source) fn parse_retry_after(text: &str) -> Option<Duration> {
+pub(crate) fn parse_retry_after(text: &str) -> Option<Duration> {
     if let Ok(seconds) = text.trim().parse::<u64>() {
         return Some(Duration::from_secs(seconds).min(LONGEST_WAIT));
     }

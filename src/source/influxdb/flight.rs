@@ -1,7 +1,7 @@
 //! InfluxDB 3 over Flight: lists tables by SQL and reads windows as Arrow batches.
 
-mod batches;
-mod client;
+pub(crate) mod batches;
+pub(crate) mod client;
 mod local_end;
 mod status;
 

@@ -1,13 +1,13 @@
 //! InfluxDB over `/query`: OSS and Enterprise 1.x, and 2.x and Cloud TSM by their InfluxQL endpoint. Lists databases,
 //! retention policies and measurements, and reads windows as chunked MessagePack.
 
-pub(super) mod answer;
+pub(crate) mod answer;
 mod artifacts;
 mod bounds;
 mod buckets;
-pub(super) mod json;
+pub(crate) mod json;
 pub(crate) mod listing;
-mod msgpack;
+pub(crate) mod msgpack;
 pub(crate) mod statements;
 
 use std::collections::{HashMap, HashSet};

@@ -8,7 +8,7 @@ use crate::source::mysql::errors::CommandError;
 
 /// How the bytes of a charset are decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Charset {
+pub(crate) enum Charset {
     /// The bytes are declared as UTF-8, as its subset ASCII, or as binary.
     Utf8,
     /// Code page 1252, in which the five unassigned bytes are the control characters of the same numbers.

@@ -37,7 +37,7 @@ pub(crate) struct Client {
 
 /// A column of a result, as the server describes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct WireColumn {
+pub(crate) struct WireColumn {
     pub(super) charset: u16,
     pub(super) kind: u8,
     pub(super) is_unsigned: bool,
@@ -45,9 +45,9 @@ pub(super) struct WireColumn {
 }
 
 /// A statement that the server has prepared.
-pub(super) struct Statement {
+pub(crate) struct Statement {
     id: u32,
-    pub(super) columns: Vec<WireColumn>,
+    pub(crate) columns: Vec<WireColumn>,
 }
 
 /// What the server says of the rows that it was given.
@@ -96,7 +96,7 @@ impl Connected for Client {
 
 impl Client {
     /// Connects and logs in. A read that receives no byte for `idle` fails.
-    pub(super) fn connect(
+    pub(crate) fn connect(
         database: &Database,
         idle: Duration,
         on_wire: &dyn Fn(Closer),
@@ -218,7 +218,7 @@ impl Client {
     }
 
     /// Prepares a statement without parameters.
-    pub(super) fn prepare(&mut self, sql: &str) -> Result<Statement, CommandError> {
+    pub(crate) fn prepare(&mut self, sql: &str) -> Result<Statement, CommandError> {
         tracing::debug!("{}", escaped(sql));
         self.command(COM_STMT_PREPARE, sql.as_bytes())?;
         let packet = self.packets.next()?;
@@ -236,7 +236,7 @@ impl Client {
     }
 
     /// Runs a statement. All its rows must be taken with `row` before anything else is sent.
-    pub(super) fn execute(
+    pub(crate) fn execute(
         &mut self,
         statement: &Statement,
     ) -> Result<Vec<WireColumn>, CommandError> {
@@ -253,7 +253,7 @@ impl Client {
     /// The next row in the binary format, without its first byte; `None` once the server has said that there are no
     /// more.
     #[inline]
-    pub(super) fn row(&mut self) -> Result<Option<&[u8]>, CommandError> {
+    pub(crate) fn row(&mut self) -> Result<Option<&[u8]>, CommandError> {
         let packet = self.packets.next()?;
         match packet.first() {
             Some(0x00) => Ok(Some(&packet[1..])),

@@ -23,7 +23,7 @@ use crate::source::relational::type_overrides::TypeOverride;
 use crate::source::relational::{BATCH_BYTES, BATCH_ROWS};
 
 /// Rows on their way into a batch.
-pub(super) struct Rows {
+pub(crate) struct Rows {
     schema: SchemaRef,
     columns: Vec<Column>,
     rows: usize,
@@ -36,10 +36,10 @@ pub(super) const NOT_TEXT: TypeOverride =
 const NO_DATE: TypeOverride = TypeOverride::Text("an invalid date such as 0000-00-00");
 
 /// The columns, by their positions in the table, with values that their types cannot hold.
-pub(super) type TooNarrow = Vec<(usize, TypeOverride)>;
+pub(crate) type TooNarrow = Vec<(usize, TypeOverride)>;
 
 impl Rows {
-    pub(super) fn new(schema: SchemaRef, decodes: &[Decode]) -> Self {
+    pub(crate) fn new(schema: SchemaRef, decodes: &[Decode]) -> Self {
         let columns = schema.fields().iter().zip(decodes);
         let columns = columns
             .map(|(field, decode)| Column::new(field.data_type().clone(), *decode))
@@ -49,7 +49,7 @@ impl Rows {
 
     /// Takes a row, without its first byte; `None` if it is malformed.
     #[inline]
-    pub(super) fn push(&mut self, row: &[u8]) -> Option<()> {
+    pub(crate) fn push(&mut self, row: &[u8]) -> Option<()> {
         let mut parts = Parts(row);
         let nulls = parts.take((self.columns.len() + 2).div_ceil(8))?;
         for (at, column) in self.columns.iter_mut().enumerate() {
@@ -80,7 +80,7 @@ impl Rows {
     }
 
     /// The rows so far as a batch, or the columns whose types are too narrow.
-    pub(super) fn finish(&mut self) -> Result<Result<RecordBatch, TooNarrow>> {
+    pub(crate) fn finish(&mut self) -> Result<Result<RecordBatch, TooNarrow>> {
         let mut arrays = Vec::with_capacity(self.columns.len());
         let mut too_narrow = Vec::new();
         for (at, column) in self.columns.iter_mut().enumerate() {

@@ -50,7 +50,7 @@ pub(super) fn data_type(declared: &Declared<'_>) -> DataType {
 
 /// How a value on the wire becomes a value of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Decode {
+pub(crate) enum Decode {
     I8,
     I16,
     I32,
@@ -84,11 +84,11 @@ pub(super) enum Decode {
 
 /// Text in a charset that only the server can decode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct ServerDecoded;
+pub(crate) struct ServerDecoded;
 
 /// How to decode a column on the wire into the type that was listed; `None` if the two do not fit, because the column was
 /// altered meanwhile. `charset` is that of the column.
-pub(super) fn decode(
+pub(crate) fn decode(
     wire: WireColumn,
     target: &DataType,
     charset: Charset,

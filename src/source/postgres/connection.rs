@@ -359,7 +359,7 @@ impl Connection {
     /// `is_looking` says that the server may search for long before the first byte. Returns the number of rows that the
     /// server claims to have sent, which it states only after the last one. After an error that the server reported, the
     /// connection stays usable, but its transaction does not; after any other error, neither does.
-    pub(super) fn copy_out(
+    pub(crate) fn copy_out(
         &mut self,
         sql: &str,
         is_looking: bool,

@@ -31,7 +31,7 @@ pub(crate) fn text_of(bytes: &[u8]) -> String {
 }
 
 /// The bytes that a text represents.
-pub(super) fn bytes_of(text: &str) -> Vec<u8> {
+pub(crate) fn bytes_of(text: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());
     for character in text.chars() {
         if is_taken(character) {

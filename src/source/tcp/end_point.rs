@@ -10,7 +10,7 @@ const ECDSA_SHA1: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x01];
 
 /// Hashes a certificate with the function that its signature uses, or with SHA-256 if that one is weaker. `None` if the
 /// signature uses no hash, such as Ed25519, or one that the standard does not mention.
-pub(super) fn hash(certificate: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn hash(certificate: &[u8]) -> Option<Vec<u8>> {
     let (_, whole, _) = value(certificate)?;
     let (_, _, after_what_is_signed) = value(whole)?;
     let (_, algorithm, _) = value(after_what_is_signed)?;

@@ -20,7 +20,7 @@ pub(in crate::store) fn not_implemented(text: &str) -> bool {
 }
 
 /// The error for an error text of the service, with what to do about it.
-pub(in crate::store) fn explain(text: &str) -> Error {
+pub(crate) fn explain(text: &str) -> Error {
     let code = tag(text, "Code").unwrap_or_default();
     let said = match (code, tag(text, "Message")) {
         ("", _) => text.to_owned(),

@@ -6,7 +6,7 @@ use crate::source::mysql::select::quoted;
 
 /// What a statement makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// The database itself.
     Database,
     /// A sequence or a table.
@@ -19,36 +19,36 @@ pub(super) enum Kind {
 
 /// An account in a statement.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Account {
-    pub(super) user: String,
+pub(crate) struct Account {
+    pub(crate) user: String,
     /// The host, which is empty for a role.
-    pub(super) host: String,
+    pub(crate) host: String,
 }
 
 /// A statement of the script.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Statement {
-    pub(super) kind: Kind,
+pub(crate) struct Statement {
+    pub(crate) kind: Kind,
     /// The text in the script.
-    pub(super) sql: String,
+    pub(crate) sql: String,
     /// What it makes, in words for people.
-    pub(super) what: String,
+    pub(crate) what: String,
     /// The name of the table that it makes, with its engine.
-    pub(super) table: Option<(String, String)>,
+    pub(crate) table: Option<(String, String)>,
     /// The account in `DEFINER=`, and its place in the text.
     definer: Option<(Account, std::ops::Range<usize>)>,
     /// The SQL mode and the time zone that it needs, as literals.
-    pub(super) mode: String,
-    pub(super) zone: String,
+    pub(crate) mode: String,
+    pub(crate) zone: String,
 }
 
 impl Statement {
-    pub(super) fn definer(&self) -> Option<&Account> {
+    pub(crate) fn definer(&self) -> Option<&Account> {
         self.definer.as_ref().map(|(account, _)| account)
     }
 
     /// The statement without its `DEFINER=`, so that the object belongs to the user who runs it.
-    pub(super) fn without_definer(&self) -> String {
+    pub(crate) fn without_definer(&self) -> String {
         match &self.definer {
             Some((_, place)) => format!("{}{}", &self.sql[..place.start], &self.sql[place.end..]),
             None => self.sql.clone(),
@@ -56,7 +56,7 @@ impl Statement {
     }
 
     /// The statement that makes the database under another name.
-    pub(super) fn database_as(&self, name: &str) -> String {
+    pub(crate) fn database_as(&self, name: &str) -> String {
         let rest = Tokens(&self.sql).find_map(|token| match token.kind {
             Word::Name(_) => Some(&self.sql[token.end..]),
             _ => None,
@@ -65,7 +65,7 @@ impl Statement {
     }
 
     /// Whether it names something of a database, as in `DATABASE.TABLE`.
-    pub(super) fn names(&self, database: &str) -> bool {
+    pub(crate) fn names(&self, database: &str) -> bool {
         let tokens: Vec<_> = Tokens(&self.sql).collect();
         tokens.windows(2).any(|pair| {
             let is_it = match &pair[0].kind {
@@ -173,7 +173,7 @@ const BEGIN: &str = "DELIMITER ;;\n";
 const END: &str = ";;\nDELIMITER ;\n";
 
 /// Cuts the script. Settings of the session and `USE` are left out, because the caller sets them.
-pub(super) fn statements(script: &str) -> Vec<Statement> {
+pub(crate) fn statements(script: &str) -> Vec<Statement> {
     let (mut found, mut rest) = (Vec::new(), script);
     let (mut mode, mut zone) = ("''", "'+00:00'");
     loop {

@@ -3,7 +3,7 @@
 
 /// When a statement runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum When {
+pub(crate) enum When {
     /// It is a setting of the session, which the following statements need.
     Setting,
     /// It runs before the rows.
@@ -16,9 +16,9 @@ pub(super) enum When {
 
 /// A statement of a script.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Statement {
+pub(crate) struct Statement {
     /// The text in the script, without the semicolon.
-    pub(super) sql: String,
+    pub(crate) sql: String,
     tokens: Vec<Token>,
 }
 
@@ -48,7 +48,7 @@ impl Statement {
     }
 
     /// When it runs.
-    pub(super) fn when(&self) -> When {
+    pub(crate) fn when(&self) -> When {
         let begins = |words: &[&str]| self.begins_with(words);
         if begins(&["set"]) || self.sql.starts_with("SELECT pg_catalog.set_config(") {
             return When::Setting;
@@ -107,7 +107,7 @@ impl Statement {
     }
 
     /// The extension that it creates.
-    pub(super) fn extension(&self) -> Option<&str> {
+    pub(crate) fn extension(&self) -> Option<&str> {
         if !self.begins_with(&["create", "extension"]) {
             return None;
         }
@@ -117,23 +117,23 @@ impl Statement {
     }
 
     /// Whether it is a comment on an extension, which often belongs to the provider.
-    pub(super) fn is_comment_on_extension(&self) -> bool {
+    pub(crate) fn is_comment_on_extension(&self) -> bool {
         self.begins_with(&["comment", "on", "extension"])
     }
 
     /// Whether it adds a foreign key.
-    pub(super) fn is_foreign_key(&self) -> bool {
+    pub(crate) fn is_foreign_key(&self) -> bool {
         self.has(&["foreign", "key"]) && !self.has(&["not", "valid"])
     }
 
     /// Whether it sets a time-out of the session. A server of another version may not know it.
-    pub(super) fn is_time_out(&self) -> bool {
+    pub(crate) fn is_time_out(&self) -> bool {
         self.begins_with(&["set"])
             && self.tokens.get(1).is_some_and(|token| token.text.ends_with("_timeout"))
     }
 
     /// The roles that it names as owners, or that it grants rights to or revokes rights from.
-    pub(super) fn roles(&self) -> Vec<&str> {
+    pub(crate) fn roles(&self) -> Vec<&str> {
         let is_about_roles = ["grant", "revoke"].iter().any(|word| self.begins_with(&[word]))
             || self.begins_with(&["alter", "default", "privileges"])
             || self.begins_with(&["create", "policy"]);
@@ -167,7 +167,7 @@ const TOKENS: usize = 200;
 
 /// Cuts a script into statements. A statement ends at a semicolon outside of any string, name, comment, parenthesis and
 /// body of a function. Commands of psql, which begin with a backslash, are left out.
-pub(super) fn statements(script: &str) -> Vec<Statement> {
+pub(crate) fn statements(script: &str) -> Vec<Statement> {
     let bytes = script.as_bytes();
     let (mut found, mut tokens) = (Vec::new(), Vec::<Token>::new());
     let (mut at, mut start, mut depth, mut bodies) = (0, 0, 0usize, 0usize);

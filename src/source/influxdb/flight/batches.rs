@@ -12,7 +12,7 @@ use crate::model::{Column, Role, Table};
 use crate::window::Window;
 
 /// How the columns of an answer map to those of the table.
-pub(super) struct Shape {
+pub(crate) struct Shape {
     schema: SchemaRef,
     /// For each column of the table, its position in the answer.
     places: Vec<usize>,
@@ -21,7 +21,7 @@ pub(super) struct Shape {
 impl Shape {
     /// Compares an answer with the table as it was listed. A column that is new is an error, after which the table is
     /// listed again.
-    pub(super) fn new(table: &Table, answer: &Schema) -> Result<Self> {
+    pub(crate) fn new(table: &Table, answer: &Schema) -> Result<Self> {
         let changed = |what: String| Error::of(Class::SchemaChanged, what);
         if let Some(new) = answer.fields().iter().find(|field| place(table, field.name()).is_none())
         {
@@ -41,7 +41,7 @@ impl Shape {
     }
 
     /// The columns of a batch in the order of the table.
-    pub(super) fn arrange(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+    pub(crate) fn arrange(&self, batch: &RecordBatch) -> Result<RecordBatch> {
         let broken = |error: &dyn std::fmt::Display| {
             Error::of(Class::RetryThenSplit, format!("a batch does not fit its schema: {error}"))
         };
@@ -67,7 +67,7 @@ impl Shape {
 }
 
 /// The rows of a batch whose time lies in a window.
-pub(super) fn within(batch: &RecordBatch, window: Window) -> Result<RecordBatch> {
+pub(crate) fn within(batch: &RecordBatch, window: Window) -> Result<RecordBatch> {
     let broken = |what: String| Error::of(Class::RetryThenSplit, what);
     let times = batch.columns().first().and_then(|time| time.as_primitive_opt());
     let times: &TimestampNanosecondArray =

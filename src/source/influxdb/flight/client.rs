@@ -1,6 +1,7 @@
 //! The wire of Flight: channels, `DoGet` with a JSON ticket, and a stream that is complete only with gRPC's trailers. No
 //! other file of this source except `status` uses tonic.
 
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +13,7 @@ use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::{FlightData, Ticket};
-use futures::{Stream, StreamExt, TryStreamExt};
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
 use http::{Request, Response};
 use serde_json::{Value, json};
 use tonic::body::Body;
@@ -32,7 +33,7 @@ use crate::text::{escaped, printable};
 /// How long to wait for a connection.
 const CONNECT: Duration = Duration::from_secs(10);
 /// The largest message. The server sends about 2 MiB at once, but never splits a row.
-const MESSAGE_BYTES: usize = 256 << 20;
+pub(crate) const MESSAGE_BYTES: usize = 256 << 20;
 /// The largest small answer in bytes. No list of columns is as large.
 const LARGEST_LIST: u64 = 256 << 20;
 /// The bytes of the header before each gRPC message, which a quota counts as well.
@@ -134,16 +135,7 @@ impl Client {
             Ok(Err(status)) => return Err(failed(&self.address, &status, &below)),
             Err(_) => return Err(silent(&self.address)),
         };
-        let seen = Arc::<Seen>::default();
-        let data = messages(streaming, Arc::clone(&seen)).map_err(FlightError::from);
-        let batches = FlightRecordBatchStream::new_from_flight_data(data.boxed());
-        Ok(Answer {
-            address: self.address.clone(),
-            idle_timeout: self.idle_timeout,
-            below,
-            batches,
-            seen,
-        })
+        Ok(Answer::of(&self.address, self.idle_timeout, below, streaming))
     }
 
     async fn do_get(
@@ -247,7 +239,7 @@ fn innermost(error: &dyn std::error::Error) -> String {
 }
 
 /// The batches of a query as they arrive.
-pub(super) struct Answer {
+pub(crate) struct Answer {
     address: String,
     idle_timeout: Duration,
     below: Shared,
@@ -307,19 +299,38 @@ impl Seen {
 }
 
 impl Answer {
+    /// The answer of the server at this address whose messages are these.
+    pub(crate) fn of(
+        address: &str,
+        idle_timeout: Duration,
+        below: Arc<Below>,
+        streaming: Streaming<FlightData>,
+    ) -> Self {
+        let seen = Arc::<Seen>::default();
+        let data = messages(streaming, Arc::clone(&seen)).map_err(FlightError::from);
+        let batches = FlightRecordBatchStream::new_from_flight_data(data.boxed());
+        Self { address: address.to_owned(), idle_timeout, below, batches, seen }
+    }
+
     /// The next batch, which is a mere sign of life if it has no rows; `None` only after the server has stated that there
     /// are no more.
-    pub(super) async fn next(&mut self) -> Result<Option<RecordBatch>> {
-        let next = tokio::time::timeout(self.idle_timeout, self.batches.next());
-        match next.await.map_err(|_| silent(&self.address))? {
+    pub(crate) async fn next(&mut self) -> Result<Option<RecordBatch>> {
+        let undecodable = |why: &dyn std::fmt::Display| {
+            let what = format!("{}: a message cannot be decoded: {why}", self.address);
+            Err(Error::of(Class::RetryThenSplit, what))
+        };
+        // The decoder panics on some messages that are broken.
+        let next = AssertUnwindSafe(self.batches.next()).catch_unwind();
+        let next = tokio::time::timeout(self.idle_timeout, next);
+        let Ok(next) = next.await.map_err(|_| silent(&self.address))? else {
+            return undecodable(&"it is broken");
+        };
+        match next {
             Some(Ok(batch)) => Ok(Some(batch)),
             Some(Err(FlightError::Tonic(status))) => {
                 Err(failed(&self.address, &status, &self.below))
             }
-            Some(Err(error)) => Err(Error::of(
-                Class::RetryThenSplit,
-                format!("{}: a message cannot be decoded: {error}", self.address),
-            )),
+            Some(Err(error)) => undecodable(&error),
             // Only the trailers distinguish a complete body from one that was cut between two messages.
             None if self.seen.ended_well.load(Ordering::Acquire) => Ok(None),
             None => Err(Error::of(
@@ -342,7 +353,7 @@ impl Answer {
 
 /// What was observed of the HTTP response below gRPC.
 #[derive(Debug, Default)]
-struct Below {
+pub(crate) struct Below {
     is_answered: AtomicBool,
     is_grpc: AtomicBool,
     refusal: Mutex<Option<Refusal>>,

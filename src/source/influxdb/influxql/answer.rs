@@ -23,14 +23,14 @@ const BATCH_BYTES: usize = 2 * 1024 * 1024;
 const LARGEST_VALUE: usize = 128 << 20;
 
 /// The body of an answer as it arrives, for a thread that may block.
-pub(in crate::source) struct BodyReader {
+pub(crate) struct BodyReader {
     parts: mpsc::Receiver<Result<Bytes>>,
     buffer: Vec<u8>,
     at: usize,
 }
 
 impl BodyReader {
-    pub(in crate::source) fn new(parts: mpsc::Receiver<Result<Bytes>>) -> Self {
+    pub(crate) fn new(parts: mpsc::Receiver<Result<Bytes>>) -> Self {
         Self { parts, buffer: Vec::new(), at: 0 }
     }
 
@@ -125,7 +125,7 @@ impl Target {
 }
 
 /// Builds batches from series and rows and sends them.
-pub(in crate::source) struct RowWriter {
+pub(crate) struct RowWriter {
     tags: HashMap<String, usize>,
     fields: HashMap<String, Target>,
     builder: PointBuilder,
@@ -142,7 +142,7 @@ pub(in crate::source) struct RowWriter {
 
 /// What arrived in an answer.
 #[derive(Debug, Default)]
-pub(in crate::source) struct Seen {
+pub(crate) struct Seen {
     pub(in crate::source) rows: u64,
     /// The number of values that are not null, for each column of the table.
     pub(in crate::source) values: Vec<u64>,
@@ -153,7 +153,7 @@ pub(in crate::source) struct Seen {
 
 impl RowWriter {
     /// A writer for the columns of a table; `several` is what `statements::read` was given.
-    pub(in crate::source) fn new(table: &Arc<Table>, batches: BatchSender, several: bool) -> Self {
+    pub(crate) fn new(table: &Arc<Table>, batches: BatchSender, several: bool) -> Self {
         let mut tags = HashMap::new();
         let mut fields = HashMap::<String, Target>::new();
         for (at, column) in table.columns.iter().enumerate() {
@@ -321,7 +321,7 @@ impl RowWriter {
 
     /// Ends an answer of InfluxDB 3. Without rows there is no object at all, and only some versions mark objects as
     /// partial, so the caller must decide from what was seen whether the answer is complete.
-    pub(in crate::source) fn end(mut self) -> Result<Seen> {
+    pub(crate) fn end(mut self) -> Result<Seen> {
         if self.partial == Some(true) {
             return Err(cut_off());
         }

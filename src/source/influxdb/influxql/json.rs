@@ -44,7 +44,7 @@ struct Series {
 
 /// Decodes a whole answer into batches; the caller then finishes `rows`. `server_error` makes an error from an error text
 /// in the answer.
-pub(in crate::source) fn decode(
+pub(crate) fn decode(
     feed: BodyReader,
     rows: &mut RowWriter,
     server_error: impl Fn(&str) -> Error,

@@ -12,7 +12,7 @@ const DEPTH: usize = 16;
 const MOST_NAMES: usize = 1 << 20;
 
 /// Decodes a whole answer into batches. `server_error` makes an error from an error text in the answer.
-pub(super) fn decode(
+pub(crate) fn decode(
     feed: BodyReader,
     rows: RowWriter,
     server_error: impl Fn(&str) -> Error,
