@@ -123,7 +123,7 @@ pub(super) fn mysql_rows(bytes: &[u8]) {
     let columns = [
         (DataType::Int8, Decode::I8),
         (DataType::UInt64, Decode::U64),
-        (DataType::Decimal128(10, 2), Decode::Decimal { scale: 2 }),
+        (DataType::Decimal128(10, 2), Decode::Decimal { precision: 10, scale: 2 }),
         (DataType::Date32, Decode::Date),
         (micros(None), Decode::DateTime),
         (micros(Some("UTC".into())), Decode::DateTime),

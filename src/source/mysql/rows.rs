@@ -118,7 +118,7 @@ enum Values {
     U64(Vec<u64>),
     F32(Vec<f32>),
     F64(Vec<f64>),
-    Decimal { values: Vec<i128>, scale: u8 },
+    Decimal { values: Vec<i128>, precision: u8, scale: u8 },
     Date { values: Vec<i32>, calendar: Calendar, odd: bool },
     DateTime { values: Vec<i64>, calendar: Calendar, odd: bool },
     Bytes { ends: Vec<i32>, bytes: Vec<u8>, form: Form },
@@ -148,7 +148,9 @@ impl Values {
             Decode::U64 => Self::U64(Vec::new()),
             Decode::F32 => Self::F32(Vec::new()),
             Decode::F64 => Self::F64(Vec::new()),
-            Decode::Decimal { scale } => Self::Decimal { values: Vec::new(), scale },
+            Decode::Decimal { precision, scale } => {
+                Self::Decimal { values: Vec::new(), precision, scale }
+            }
             Decode::Date => {
                 Self::Date { values: Vec::new(), calendar: Calendar::default(), odd: false }
             }
@@ -176,7 +178,12 @@ impl Values {
             Self::U64(values) => values.push(u64::from_le_bytes(parts.array()?)),
             Self::F32(values) => values.push(f32::from_le_bytes(parts.array()?)),
             Self::F64(values) => values.push(f64::from_le_bytes(parts.array()?)),
-            Self::Decimal { values, scale } => values.push(decimal(parts.bytes()?, *scale)?),
+            Self::Decimal { values, precision, scale } => {
+                let value = decimal(parts.bytes()?, *scale)?;
+                // Parquet would silently cut what is larger.
+                let fits = value.unsigned_abs() < 10u128.checked_pow(u32::from(*precision))?;
+                values.push(Some(value).filter(|_| fits)?);
+            }
             Self::Date { values, calendar, odd } => {
                 let days = calendar.days(DateTime::read(parts)?);
                 *odd |= days.is_none();
@@ -299,7 +306,7 @@ fn decimal(text: &[u8], scale: u8) -> Option<i128> {
                     (short, count) = (0, 0);
                 }
                 if let Some(after) = &mut after {
-                    *after += 1;
+                    *after = u8::checked_add(*after, 1)?;
                 }
             }
             b'.' if after.is_none() => after = Some(0u8),
@@ -325,6 +332,34 @@ mod tests {
         assert_eq!(decimal(b"0012", 0), Some(12));
         for odd in [&b"1.5"[..], b"1.234", b"nan", b"1.2.3"] {
             assert_eq!(decimal(odd, 2), None);
+        }
+        // As many digits more as a byte can count.
+        let long = [&b"0."[..], &[b'0'; 258]].concat();
+        assert_eq!(decimal(&long, 2), None);
+    }
+
+    #[test]
+    fn a_value_that_no_server_has_is_malformed() {
+        let pushed = |kind: DataType, decode, value: &[u8]| {
+            let schema = Arc::new(Schema::new(vec![Field::new("c", kind, true)]));
+            Rows::new(schema, &[decode]).push(&[&[0], value].concat())
+        };
+        let decimal = |text: &str| {
+            let value = [&[text.len() as u8], text.as_bytes()].concat();
+            pushed(DataType::Decimal128(4, 2), Decode::Decimal { precision: 4, scale: 2 }, &value)
+        };
+        assert_eq!(decimal("-99.99"), Some(()));
+        assert_eq!(decimal("100.00"), None, "Parquet would cut it to other digits");
+        let time = |hour, minute, second, micros: u32| {
+            let head = [11, 0xe8, 7, 1, 2, hour, minute, second];
+            let value = [&head[..], &micros.to_le_bytes()].concat();
+            pushed(DataType::Utf8, Decode::DateTimeText { decimals: 6 }, &value)
+        };
+        assert_eq!(time(23, 59, 59, 999_999), Some(()));
+        for (hour, minute, second, micros) in
+            [(24, 0, 0, 0), (0, 60, 0, 0), (0, 0, 60, 0), (0, 0, 0, 1_000_000)]
+        {
+            assert_eq!(time(hour, minute, second, micros), None);
         }
     }
 

@@ -86,7 +86,8 @@ impl DateTime {
         if length == 11 {
             time.micros = parts.u32()?;
         }
-        Some(time)
+        let is_time = time.hour < 24 && is_below_an_hour([time.minute, time.second], time.micros);
+        is_time.then_some(time)
     }
 
     /// From the server's text.
@@ -151,11 +152,18 @@ pub(super) fn push_time(parts: &mut Parts<'_>, decimals: u8, to: &mut Vec<u8>) -
         }
         _ => return None,
     }
+    if !is_below_an_hour([time[1], time[2]], micros) {
+        return None;
+    }
     let hours = u64::from(days) * 24 + u64::from(time[0]);
     let sign = if negative == 1 { "-" } else { "" };
     push(to, format_args!("{sign}{hours:02}:{:02}:{:02}", time[1], time[2]));
     push_fraction(micros, decimals, to);
     Some(())
+}
+
+fn is_below_an_hour([minute, second]: [u8; 2], micros: u32) -> bool {
+    minute < 60 && second < 60 && micros < 1_000_000
 }
 
 fn push_fraction(micros: u32, decimals: u8, to: &mut Vec<u8>) {

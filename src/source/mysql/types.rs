@@ -62,6 +62,7 @@ pub(crate) enum Decode {
     F32,
     F64,
     Decimal {
+        precision: u8,
         scale: u8,
     },
     Date,
@@ -114,8 +115,8 @@ pub(crate) fn decode(
         (0x08, DataType::UInt64) if !signed => Decode::U64,
         (0x04, DataType::Float32) => Decode::F32,
         (0x05, DataType::Float64) => Decode::F64,
-        (DECIMAL, DataType::Decimal128(_, scale)) => {
-            Decode::Decimal { scale: u8::try_from(*scale).ok()? }
+        (DECIMAL, DataType::Decimal128(precision, scale)) => {
+            Decode::Decimal { precision: *precision, scale: u8::try_from(*scale).ok()? }
         }
         (DATE, DataType::Date32) => Decode::Date,
         (DATETIME, DataType::Timestamp(TimeUnit::Microsecond, None)) => Decode::DateTime,

@@ -204,13 +204,11 @@ impl Values {
                 };
                 values.push(days.ok_or(too_narrow("a date beyond the range of 32 bits of days"))?);
             }
-            Store::Time(values) => {
-                let micros = i64::from_be_bytes(exact(value)?);
-                if micros >= DAY_MICROS {
-                    return Err(too_narrow("24:00:00"));
-                }
-                values.push(micros);
-            }
+            Store::Time(values) => match i64::from_be_bytes(exact(value)?) {
+                micros @ 0..DAY_MICROS => values.push(micros),
+                ..0 => return Err(Rejected::Malformed),
+                _ => return Err(too_narrow("24:00:00")),
+            },
             Store::Timestamp { values, .. } => {
                 let micros = match i64::from_be_bytes(exact(value)?) {
                     i64::MIN | i64::MAX => return Err(too_narrow("infinity")),
@@ -417,6 +415,8 @@ mod tests {
         assert!(cannot(&timestamp, &(i64::MAX - 1).to_be_bytes()));
         assert!(cannot(&Kind::Date, &i32::MAX.to_be_bytes()));
         assert!(cannot(&Kind::Time, &DAY_MICROS.to_be_bytes()));
+        let before_midnight = one(&Kind::Time, &[Some(&(-1i64).to_be_bytes())]);
+        assert_eq!(before_midnight.unwrap_err().1, Rejected::Malformed);
     }
 
     #[test]

@@ -53,6 +53,9 @@ pub(super) fn decimal(value: &[u8], precision: u8, scale: i8) -> Result<i128, Re
     let mut exponent = 4 * weight + i32::from(scale) + 4;
     for digit in digits.chunks_exact(2) {
         let digit = i128::from(i16::from_be_bytes([digit[0], digit[1]]));
+        if !(0..10_000).contains(&digit) {
+            return Err(Rejected::Malformed);
+        }
         exponent -= 4;
         // The last digit in base 10,000 may reach beyond the scale, where it has only zeros.
         let (base, digit) = match exponent {
@@ -118,6 +121,15 @@ mod tests {
         let not_a_number = vec![0, 0, 0, 0, 0xc0, 0, 0, 0];
         for value in [numeric(10_000, 2), numeric(1, 3), not_a_number] {
             assert!(matches!(decimal(&value, 4, 2), Err(Rejected::TooNarrow(_))));
+        }
+    }
+
+    #[test]
+    fn a_numeric_with_digits_beyond_its_base_is_malformed() {
+        for digit in [-1i16, 10_000] {
+            let head = [0, 1, 0, 0, 0, 0, 0, 0];
+            let value = [&head[..], &digit.to_be_bytes()].concat();
+            assert_eq!(decimal(&value, 10, 2), Err(Rejected::Malformed), "{digit}");
         }
     }
 
