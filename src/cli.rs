@@ -104,13 +104,17 @@ Examples:
   moveout restore s3://backup/plant --target influxdb+http://localhost:8086 --map plant=plant_2024
   moveout restore ./archive --target postgres://me@localhost --table 'shop.public.*' --verify";
 
-/// The version, with the commit and the date if they were given at build time.
+/// What is built in.
+const FEATURES: &str = "features: influxdb postgres mysql redis mongodb aptible lp s3";
+
+/// The version, with the commit and the date where `build.rs` or who packages moveout knows them.
 static VERSION: LazyLock<String> = LazyLock::new(|| {
     let version = env!("CARGO_PKG_VERSION");
-    match (option_env!("MOVEOUT_COMMIT"), option_env!("MOVEOUT_DATE")) {
-        (Some(commit), Some(date)) => format!("{version} ({commit} {date})"),
-        (Some(commit), None) => format!("{version} ({commit})"),
-        (None, _) => version.to_owned(),
+    let given = [option_env!("MOVEOUT_COMMIT"), option_env!("MOVEOUT_DATE")];
+    let given: Vec<&str> = given.into_iter().flatten().filter(|part| !part.is_empty()).collect();
+    match given.is_empty() {
+        true => format!("{version} ({FEATURES})"),
+        false => format!("{version} ({}, {FEATURES})", given.join(" ")),
     }
 });
 
@@ -119,7 +123,7 @@ static VERSION: LazyLock<String> = LazyLock::new(|| {
 /// Exports in time-based batches, as Parquet; can be stopped at any moment and continues when it is
 /// run again; the archive can be checked without moveout.
 #[derive(Debug, Parser)]
-#[command(version = VERSION.as_str(), max_term_width = 100, arg_required_else_help = true)]
+#[command(version, long_version = VERSION.as_str(), max_term_width = 100, arg_required_else_help = true)]
 #[command(after_help = format!("{EXAMPLES}\n\n{EXIT}"))]
 pub struct Cli {
     /// What to do
@@ -265,6 +269,12 @@ pub enum Verb {
     Completions {
         /// Which shell
         shell: Shell,
+    },
+    /// Write the manual pages into a folder, for packages
+    #[command(after_help = EXIT)]
+    Man {
+        /// Where to; created if it does not exist
+        folder: PathBuf,
     },
 }
 

@@ -1,5 +1,6 @@
 //! Parses the command line, runs the command, prints the result and exits. No other module prints results or exits.
 
+mod man;
 mod output;
 
 use std::fs::OpenOptions;
@@ -196,6 +197,11 @@ async fn run(cli: &Cli, progress: &Progress) -> Result<Exit> {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "moveout", &mut script);
             output::print(&script)?;
+            Ok(Exit::Done)
+        }
+        Verb::Man { folder } => {
+            let written = man::Pages::write(Cli::command(), folder)?;
+            output::show(cli.json, &written, man::Pages::show)?;
             Ok(Exit::Done)
         }
     }

@@ -93,9 +93,13 @@ fn help_says_what_there_is() {
     assert_snapshot!("help_report", help(&["report", "--help"]));
     assert_snapshot!("help_restore", help(&["restore", "--help"]));
     assert_snapshot!("help_completions", help(&["completions", "--help"]));
+    assert_snapshot!("help_man", help(&["man", "--help"]));
+    let short = format!("moveout {}", env!("CARGO_PKG_VERSION"));
+    assert_eq!(help(&["-V"]), format!("{short}\n"));
     // A build may add its commit and date.
     let version = help(&["--version"]);
-    assert!(version.starts_with(&format!("moveout {}", env!("CARGO_PKG_VERSION"))), "{version}");
+    let features = "features: influxdb postgres mysql redis mongodb aptible lp s3)\n";
+    assert!(version.starts_with(&format!("{short} (")) && version.ends_with(features), "{version}");
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         assert!(help(&["completions", shell]).contains("archive"), "{shell}");
     }
