@@ -25,7 +25,7 @@ use tempfile::TempDir;
 /// Between the outputs of commands.
 const MARK: char = '\u{1e}';
 /// Flags of other programs in text. Those in commands are told apart by the program.
-const FLAGS_OF_OTHERS: [&str; 2] = ["--port", "--strict"];
+const FLAGS_OF_OTHERS: [&str; 5] = ["--interactive", "--network", "--port", "--strict", "--time"];
 /// Keys that a configuration of other programs has.
 const KEYS_OF_OTHERS: [&str; 2] = ["sql_log_bin", "sql_mode"];
 
