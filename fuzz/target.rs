@@ -7,8 +7,9 @@ use std::sync::Once;
 
 const NAME: &str = env!("CARGO_BIN_NAME");
 /// The most bytes that are asked for at once, since a length in the input is only a claim. A message of Flight may have
-/// 256 MiB.
-const MOST: usize = if matches!(NAME.as_bytes(), b"flight") { 300 << 20 } else { 64 << 20 };
+/// 256 MiB, and so may a page of a catalog.
+const MOST: usize =
+    if matches!(NAME.as_bytes(), b"flight" | b"chunks") { 300 << 20 } else { 64 << 20 };
 
 struct Bounded;
 

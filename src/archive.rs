@@ -1,6 +1,6 @@
 //! The archive: `keys` (the names of all files), `commit`, `index` (every commit, read once), `runs` (heartbeats and
 //! plans), `open` (opening the archive and committing chunks), `seal`, `sweep` (to which run a file belongs), `catalog`,
-//! `dumps`, `bag` and `verdict` (the records of a sealed archive), and `tags` (files that are made after the seal).
+//! `dumps`, `bag` and `verdict` (the records of a sealed archive), `pages` (the memory that a Parquet file takes), and `tags` (files that are made after the seal).
 
 pub mod bag;
 pub mod catalog;
@@ -10,6 +10,7 @@ pub mod dumps;
 mod index;
 pub mod keys;
 mod open;
+pub(crate) mod pages;
 pub mod run_json;
 pub mod runs;
 mod seal;

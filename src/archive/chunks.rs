@@ -17,6 +17,7 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 
 use crate::archive::commit::Commit;
+use crate::archive::pages;
 use crate::error::{Error, Result};
 use crate::window::{Slice, Window, parse_time, rfc3339};
 
@@ -163,6 +164,9 @@ pub fn write_chunks<C: Borrow<Commit>>(commits: &[C]) -> Result<Vec<u8>> {
 
 /// The memory that the chunks of a catalog may take, which suffices for some hundred thousand of them.
 const MOST_BYTES: usize = 2 << 30;
+/// The memory that one page of it may take, which is decoded as a whole. The largest that are written have a thousand
+/// types of columns, each of which may be as long as an `enum` of MySQL.
+const MOST_PAGE_BYTES: usize = 256 << 20;
 
 /// Reads `catalog/chunks.parquet`. An error says what is wrong with the file.
 pub fn read_chunks(bytes: Bytes) -> std::result::Result<Vec<Commit>, String> {
@@ -175,18 +179,27 @@ pub fn read_chunks_as<C: Borrow<Commit>>(
     keep: impl Fn(Commit) -> C,
 ) -> std::result::Result<Vec<C>, String> {
     // The decoder of pages panics on some damaged bytes.
-    std::panic::catch_unwind(AssertUnwindSafe(|| decode_chunks(bytes, keep)))
+    std::panic::catch_unwind(AssertUnwindSafe(|| decode_chunks(bytes, keep, MOST_PAGE_BYTES)))
         .unwrap_or_else(|_| Err("it cannot be decoded".to_owned()))
 }
 
 fn decode_chunks<C: Borrow<Commit>>(
     bytes: Bytes,
     keep: impl Fn(Commit) -> C,
+    most_page_bytes: usize,
 ) -> std::result::Result<Vec<C>, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
-    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)
-        .and_then(ParquetRecordBatchReaderBuilder::build)
-        .map_err(|error| text(&error))?;
+    let builder =
+        ParquetRecordBatchReaderBuilder::try_new(bytes.clone()).map_err(|error| text(&error))?;
+    for group in builder.metadata().row_groups() {
+        let slice = |start: u64, length: u64| {
+            let end = usize::try_from(start.checked_add(length)?).ok()?;
+            bytes.get(usize::try_from(start).ok()?..end)
+        };
+        pages::fit(group, slice, 2 * most_page_bytes)
+            .map_err(|_| "one of its pages takes too much memory".to_owned())?;
+    }
+    let reader = builder.build().map_err(|error| text(&error))?;
     let mut commits: Vec<C> = Vec::new();
     let mut held_bytes = 0;
     let numbers = without_times(&reader.schema());
@@ -299,5 +312,9 @@ mod tests {
         let bytes = write_chunks(&commits).unwrap();
         assert_eq!(read_chunks(bytes.into()).unwrap(), commits);
         assert_eq!(read_chunks(write_chunks::<Commit>(&[]).unwrap().into()).unwrap(), []);
+        // A few kilobytes of catalog may claim pages of gigabytes.
+        let bytes = write_chunks(&commits).unwrap();
+        let refused = decode_chunks(bytes.into(), |commit| commit, 8).unwrap_err();
+        assert_eq!(refused, "one of its pages takes too much memory");
     }
 }

@@ -2,13 +2,12 @@
 //! and each of these in both directions. It trusts none of them alone, and changes only the record of the last verdict.
 //!
 //! `records` compares the manifests and the catalog, `work` has the threads that read everything else: `file` the files of a
-//! chunk, which `decode` decodes and `pages` bounds in memory, and `dump` a dump to its end. `against` asks the sources again.
+//! chunk, which `decode` decodes, and `dump` a dump to its end. `against` asks the sources again.
 
 mod against;
 pub(crate) mod decode;
 mod dump;
 pub(in crate::commands) mod file;
-mod pages;
 mod records;
 mod work;
 

@@ -16,7 +16,7 @@ use crate::archive::verdict::VerdictRecord;
 use crate::column_stats::ColumnStats;
 use crate::commands::verify::decode::{Content, Decoder};
 use crate::fuzzing::input::{assert_sound, choice, text};
-use crate::model::{Role, TableId};
+use crate::model::Role;
 use crate::window::{Bound, Slice, Window, parse_duration, parse_time, rfc3339};
 
 /// A commit that can be read is read again from what is written of it.
@@ -110,7 +110,6 @@ pub(super) fn parquet_file(bytes: &[u8]) {
         max: None,
         sum: None,
     };
-    let TableId { source, database, schema, table } = TableId { source, database, schema, table };
     let commit = Commit {
         source,
         database,

@@ -18,8 +18,8 @@ use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataPushDecoder};
 use parquet::file::reader::{ChunkReader, Length};
 
 use crate::archive::commit::{Commit, FileRecord};
+use crate::archive::pages;
 use crate::column_stats::{Gathered, Stats};
-use crate::commands::verify::pages;
 use crate::encode::{Cores, TimeOrder, type_name};
 use crate::error::Error;
 use crate::fingerprint::Fingerprint;

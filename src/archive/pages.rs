@@ -9,13 +9,13 @@ const BATCH_BYTES: u64 = 8 << 20;
 const BATCH_ROWS: u64 = 8192;
 
 /// Whether the compressed bytes of each row group, which are read together, fit into a share of the memory.
-pub(super) fn fits(metadata: &ParquetMetaData, share: usize) -> Result<(), String> {
+pub(crate) fn fits(metadata: &ParquetMetaData, share: usize) -> Result<(), String> {
     let largest = metadata.row_groups().iter().map(RowGroupMetaData::compressed_size).max();
     spans(largest.unwrap_or(0).unsigned_abs(), share)
 }
 
 /// The number of rows with which a batch stays small, even if single values are large.
-pub(super) fn batch_rows(metadata: &ParquetMetaData) -> usize {
+pub(crate) fn batch_rows(metadata: &ParquetMetaData) -> usize {
     let of_group = |group: &RowGroupMetaData| {
         let rows = group.num_rows().unsigned_abs().max(1);
         let columns = group.columns().iter().map(|column| {
@@ -30,13 +30,13 @@ pub(super) fn batch_rows(metadata: &ParquetMetaData) -> usize {
 }
 
 /// Checks that the columns of a row group, which take so many bytes, fit into a share of the memory.
-pub(super) fn spans(bytes: u64, share: usize) -> Result<(), String> {
+pub(crate) fn spans(bytes: u64, share: usize) -> Result<(), String> {
     if bytes > share as u64 { Err(too_large("a row group", bytes)) } else { Ok(()) }
 }
 
 /// Checks that each page of a row group fits into a share of the memory twice, as a page and as values. `bytes` returns
 /// the bytes of the file at a position, if they were read. Returns the size of the largest page.
-pub(super) fn fit<'a>(
+pub(crate) fn fit<'a>(
     group: &RowGroupMetaData,
     bytes: impl Fn(u64, u64) -> Option<&'a [u8]>,
     share: usize,
