@@ -16,7 +16,8 @@ use crate::archive::verdict::VerdictRecord;
 use crate::column_stats::ColumnStats;
 use crate::commands::verify::decode::{Content, Decoder};
 use crate::fuzzing::input::{assert_sound, choice, text};
-use crate::model::Role;
+use crate::model::{Role, TableId};
+use crate::shards::{Division, Shard};
 use crate::window::{Bound, Slice, Window, parse_duration, parse_time, rfc3339};
 
 /// A commit that can be read is read again from what is written of it.
@@ -45,6 +46,7 @@ pub(super) fn catalog(bytes: &[u8]) {
         3 => again::<VerdictRecord>(json),
         4 => again::<Heartbeat>(json),
         5 => again::<RunPlan>(json),
+        6 => division(json),
         _ => {
             let Ok(dumps) = read_dumps(json) else { return };
             let Ok(Some(written)) = write_dumps(&dumps) else { return };
@@ -59,6 +61,16 @@ fn again<T: DeserializeOwned + Serialize>(json: &[u8]) {
     let written = serde_json::to_vec(&read).expect("it was read");
     let again = serde_json::from_slice::<T>(&written).expect("it was just written");
     assert_eq!(serde_json::to_vec(&again).expect("it was read"), written);
+}
+
+/// How an export is divided among machines, each of which reads it from the archive.
+fn division(json: &[u8]) {
+    let Ok(division) = serde_json::from_slice::<Division>(json) else { return };
+    let shards = (0..division.shards()).take(64);
+    let [source, database, schema, table] = ["s", "d", "p", "t"].map(str::to_owned);
+    let id = TableId { source, database, schema, table };
+    let with_null_time = shards.filter(|shard| division.part(&id, *shard).has_null_time());
+    assert!(with_null_time.count() <= 1, "two shards have the same rows");
 }
 
 pub(super) fn manifest(bytes: &[u8]) {
@@ -85,7 +97,12 @@ pub(super) fn names(bytes: &[u8]) {
     if let Some(time) = parse_time(&text) {
         assert_eq!(parse_time(&rfc3339(time)), Some(time));
     }
-    let _ = (parse_duration(&text), Bound::parse(&text, i64::MIN), Bound::parse(&text, i64::MAX));
+    let _ = (
+        text.parse::<Shard>(),
+        parse_duration(&text),
+        Bound::parse(&text, i64::MIN),
+        Bound::parse(&text, i64::MAX),
+    );
     let segment = keys::segment(&text);
     let is_safe = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     assert!(segment.bytes().all(is_safe) && !segment.starts_with('.') && segment.len() <= 120);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 
 use crate::error::{Class, Error};
-use crate::source::influxdb::errors::{Protocol, Refusal, class_of_text};
+use crate::source::influxdb::errors::{Protocol, Refusal, class_of_text, parse_retry_after};
 use crate::text::printable;
 
 /// Whether a refusal shows that gRPC cannot pass at all: it concerns neither credentials nor a quota, and is not
@@ -30,8 +30,7 @@ pub(super) fn error(address: &str, status: &Status, refusal: Option<Refusal>) ->
         return refused(address, &refusal);
     }
     let retry_after = status.metadata().get("retry-after").and_then(|value| value.to_str().ok());
-    let retry_after =
-        retry_after.and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
+    let retry_after = retry_after.and_then(parse_retry_after);
     let text = status.message();
     let name = format!("{:?}", status.code());
     let message = if text.is_empty() {
@@ -111,6 +110,16 @@ mod tests {
         }
         for status in [401, 403, 429, 500, 502, 503, 504] {
             assert!(!proves(status), "{status}");
+        }
+    }
+
+    #[test]
+    fn no_server_makes_a_run_wait_for_longer_than_an_hour() {
+        let mut status = Status::new(Code::Unavailable, "upstream");
+        for asked in ["18446744073709551615", "Fri, 31 Dec 9999 23:59:59 GMT"] {
+            status.metadata_mut().insert("retry-after", asked.parse().unwrap());
+            let hour = Duration::from_secs(3600);
+            assert_eq!(error("h", &status, None).class(), Class::Wait(Some(hour)), "{asked}");
         }
     }
 
