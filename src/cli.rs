@@ -112,9 +112,10 @@ static VERSION: LazyLock<String> = LazyLock::new(|| {
     let version = env!("CARGO_PKG_VERSION");
     let given = [option_env!("MOVEOUT_COMMIT"), option_env!("MOVEOUT_DATE")];
     let given: Vec<&str> = given.into_iter().flatten().filter(|part| !part.is_empty()).collect();
-    match given.is_empty() {
-        true => format!("{version} ({FEATURES})"),
-        false => format!("{version} ({}, {FEATURES})", given.join(" ")),
+    if given.is_empty() {
+        format!("{version} ({FEATURES})")
+    } else {
+        format!("{version} ({}, {FEATURES})", given.join(" "))
     }
 });
 
