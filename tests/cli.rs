@@ -638,8 +638,8 @@ fn the_example_of_a_configuration_works_as_it_stands() {
 /// The keys of a struct of the configuration, as its source has them.
 fn keys(name: &str) -> BTreeSet<String> {
     let source = fs::read_to_string(repository("src/config/file.rs")).unwrap();
-    let from = source.find(&format!("\npub(super) struct {name} {{\n")).unwrap();
-    let body = source[from + 1..].lines().skip(1).take_while(|line| *line != "}");
+    let from = source.find(&format!(" struct {name} {{\n")).unwrap();
+    let body = source[from..].lines().skip(1).take_while(|line| *line != "}");
     let fields = body.filter_map(|line| line.split_once(':')).map(|(field, _)| field.trim());
     let fields = fields.map(|field| field.trim_start_matches("pub(super) "));
     let fields = fields.map(|field| if field == "sources" { "source" } else { field });
