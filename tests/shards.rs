@@ -112,7 +112,7 @@ impl Place {
 
     /// Sealed, verified, equal to its source, and without a trace of the shards.
     #[track_caller]
-    fn assert_complete(&self) -> Archive {
+    fn assert_complete(&self) -> (Archive, Option<TempDir>) {
         let url = self.url();
         run(self.command(&["verify", &url])).expect(0);
         let proof = ["verify", &url, "--against-source", "--deep", "--json"];
@@ -125,8 +125,7 @@ impl Place {
             "{:?}",
             archive.files()
         );
-        folder.map(TempDir::keep);
-        archive
+        (archive, folder)
     }
 }
 
@@ -204,7 +203,11 @@ fn assert_shop(archive: &Archive) {
 
 /// So many shards at once: one is killed, one runs twice at once, one never. The plain command completes.
 #[track_caller]
-fn some_die_run_twice_or_never(source: &str, place: &Place, shards: usize) -> Archive {
+fn some_die_run_twice_or_never(
+    source: &str,
+    place: &Place,
+    shards: usize,
+) -> (Archive, Option<TempDir>) {
     let name = |shard: usize| format!("{shard}/{shards}");
     let mut killed = place.start(source, &name(1 % shards));
     let twice = [place.start(source, &name(0)), place.start(source, &name(0))];
@@ -238,7 +241,7 @@ fn two_four_and_eight_shards_of_an_influxdb_lose_nothing() {
     let (server, model) = plant();
     let source = format!("{}/plant", server.url());
     for shards in [2, 4, 8] {
-        let archive = some_die_run_twice_or_never(&source, &Place::bucket(), shards);
+        let (archive, _folder) = some_die_run_twice_or_never(&source, &Place::bucket(), shards);
         assert_plant(&archive, &model);
     }
 }
@@ -247,7 +250,8 @@ fn two_four_and_eight_shards_of_an_influxdb_lose_nothing() {
 fn two_four_and_eight_shards_of_a_postgresql_lose_nothing() {
     let server = shop();
     for shards in [2, 4, 8] {
-        let archive = some_die_run_twice_or_never(&server.url("shop"), &Place::bucket(), shards);
+        let (archive, _folder) =
+            some_die_run_twice_or_never(&server.url("shop"), &Place::bucket(), shards);
         assert_shop(&archive);
     }
 }
@@ -292,14 +296,16 @@ fn the_shards_of_an_influxdb_share_the_work_evenly_and_disjointly() {
     let (server, model) = plant();
     let (place, source) = (Place::folder(), format!("{}/plant", server.url()));
     each_does_its_part(&source, &place, 4, "plant.autogen.large");
-    assert_plant(&place.assert_complete(), &model);
+    let (archive, _folder) = place.assert_complete();
+    assert_plant(&archive, &model);
 }
 
 #[test]
 fn the_shards_of_a_postgresql_share_the_work_evenly_and_disjointly() {
     let (server, place) = (shop(), Place::folder());
     each_does_its_part(&server.url("shop"), &place, 3, "shop.public.large");
-    assert_shop(&place.assert_complete());
+    let (archive, _folder) = place.assert_complete();
+    assert_shop(&archive);
 }
 
 #[test]
@@ -318,7 +324,7 @@ fn rows_that_come_between_two_shards_are_found_by_the_run_that_seals() {
     let between = place.export(&source, &["--shard", "0/2"]).expect(0).json();
     assert!(between["rows"].as_u64().unwrap() < 50_050, "{between}");
     place.export(&source, &[]).expect(0);
-    let archive = place.assert_complete();
+    let (archive, _folder) = place.assert_complete();
     assert_eq!(ids(&archive, "large"), (1..=90_000).collect::<Vec<_>>());
     assert_eq!(ids(&archive, "late").len(), 50);
 }
@@ -372,7 +378,7 @@ fn shards_extend_a_sealed_archive() {
     assert!(rows >= 20_000, "{rows}");
     let sealed = place.export(&source, &[]).expect(0).json();
     assert!(sealed["rows"].as_u64().unwrap() < 20_000, "{sealed}");
-    let archive = place.assert_complete();
+    let (archive, _folder) = place.assert_complete();
     assert_eq!(ids(&archive, "large"), (1..=60_000).collect::<Vec<_>>());
     assert_eq!(ids(&archive, "small"), (1..=51).collect::<Vec<_>>());
 }
@@ -384,7 +390,8 @@ fn a_store_without_conditions_costs_work_alone() {
     let place = Place::bucket();
     let Place::Bucket(s3) = &place else { unreachable!() };
     s3.ignore_conditions();
-    assert_plant(&some_die_run_twice_or_never(&source, &place, 4), &model);
+    let (archive, _folder) = some_die_run_twice_or_never(&source, &place, 4);
+    assert_plant(&archive, &model);
 }
 
 #[test]
@@ -412,7 +419,8 @@ fn an_interrupted_shard_is_continued_and_a_failing_store_is_an_incomplete_shard(
         place.export(&source, &["--shard", shard]).expect(0);
     }
     place.export(&source, &[]).expect(0);
-    assert_plant(&place.assert_complete(), &model);
+    let (archive, _folder) = place.assert_complete();
+    assert_plant(&archive, &model);
 }
 
 #[test]

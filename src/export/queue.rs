@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::coverage::Coverage;
-use crate::export::controller::widths::{Passed, Widths};
+use crate::export::controller::widths::{Learned, Passed, TARGET_ROWS, Widths};
 use crate::export::controller::{Abandoned, Patience};
 use crate::model::{Chunk, Table};
 use crate::window::{DAY, MIN_WIDTH, Slice, Window};
@@ -34,8 +34,8 @@ pub struct Queue {
     tables: Vec<TableQueue>,
     /// For each source, its tables with remaining work, the oldest first.
     oldest: BTreeMap<String, BinaryHeap<Reverse<(i64, usize)>>>,
-    /// For each source, the widths that its last windows led to.
-    last_widths: BTreeMap<String, VecDeque<i64>>,
+    /// For each source, what its last windows led to.
+    learned: BTreeMap<String, VecDeque<Learned>>,
 }
 
 /// Of how many windows of a source this is kept.
@@ -96,12 +96,14 @@ impl Queue {
         let heap = self.oldest.get_mut(source)?;
         let Reverse((_, at)) = heap.pop()?;
         let table = self.tables.get_mut(at)?;
-        if std::mem::take(&mut table.is_guess)
-            && let Some(last) = self.last_widths.get(source)
-        {
-            let mut last: Vec<i64> = last.iter().copied().collect();
-            last.sort_unstable();
-            table.widths = Widths::new(last[last.len() / 2]);
+        if let Some(learned) = self.learned.get(source).filter(|learned| !learned.is_empty()) {
+            let mut learned: Vec<Learned> = learned.iter().copied().collect();
+            learned.sort_unstable();
+            let learned = learned[learned.len() / 2];
+            if std::mem::take(&mut table.is_guess) {
+                table.widths = Widths::after(learned);
+            }
+            table.widths.follow(learned, table.widest());
         }
         let slice = if std::mem::take(&mut table.null_time) {
             Slice::NullTime
@@ -209,10 +211,10 @@ impl Queue {
         let Read { rows, elapsed, most_rows, streams, is_trial, now } = read;
         let width = window.width();
         let passed = Passed { core_width, width, rows, elapsed, most_rows, streams, is_trial, now };
+        let last = self.learned.entry(table.table.id.source.clone()).or_default();
         table.widths.learn(passed);
         if rows > 0 {
-            let last = self.last_widths.entry(table.table.id.source.clone()).or_default();
-            last.push_front(table.widths.width());
+            last.push_front(table.widths.learned());
             last.truncate(LAST_WIDTHS);
         }
     }
@@ -276,6 +278,13 @@ impl TableQueue {
             (true, _) => Some(Reverse((i64::MIN, at))),
             (false, first) => first.map(|window| Reverse((window.from, at))),
         }
+    }
+
+    /// The width that would have a fourth of the rows that a chunk should have, if all of it is as dense as what was read.
+    fn widest(&self) -> i64 {
+        let (rows, width) = self.seen;
+        let of_rows = |rows| (TARGET_ROWS / 4) as f64 / rows as f64 * width as f64;
+        if rows == 0 { i64::MAX } else { of_rows(rows) as i64 }
     }
 
     /// The part of a window that can have rows. Only this part matters for the width.

@@ -1,8 +1,8 @@
 //! Servers that exist only as equations, with a clock of their own. They show what the controller of widths and streams
 //! costs beside the best fixed pair of width and streams, exactly and without waiting. Their curves are those of real
 //! servers: an InfluxDB 3 whose queries cost more than their rows, a server far away, an InfluxDB 1.6 that two streams
-//! saturate, a PostgreSQL with an index, a server with a quota, one that is noisy and slow for a minute, and one whose rows
-//! come in bursts.
+//! saturate, a PostgreSQL with an index, a server with a quota, one that is noisy and slow for a minute, some whose rows
+//! come in bursts, and some that take seconds for any query.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -394,6 +394,28 @@ pub(crate) fn servers() -> Vec<Server> {
             },
             work: |_, rows| 0.02 + rows / 0.8e6 + (rows / 0.3e6).powi(2),
             is_streaming: false,
+            ..usual
+        },
+        Server {
+            name: "any query takes 3 s, few rows",
+            days: 2000,
+            tables: 2000,
+            rows: |from, to| 200_000.0 * (to - from),
+            latency: 3.0,
+            work: |_, rows| rows / 0.5e6,
+            threads: 8.0,
+            noise: 0.1,
+            ..usual
+        },
+        Server {
+            name: "any query takes 8 s, few rows",
+            days: 2000,
+            tables: 1600,
+            rows: |from, to| 200_000.0 * (to - from),
+            latency: 8.0,
+            work: |_, rows| rows / 0.5e6,
+            threads: 8.0,
+            noise: 0.1,
             ..usual
         },
         Server {
