@@ -17,7 +17,7 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 
 use crate::archive::commit::Commit;
-use crate::archive::pages;
+use crate::archive::pages::{self, Unfit};
 use crate::error::{Error, Result};
 use crate::window::{Slice, Window, parse_time, rfc3339};
 
@@ -189,6 +189,7 @@ fn decode_chunks<C: Borrow<Commit>>(
     most_page_bytes: usize,
 ) -> std::result::Result<Vec<C>, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
+    pages::footer(&bytes).map_or(Ok(()), pages::footer_is_sound)?;
     let builder =
         ParquetRecordBatchReaderBuilder::try_new(bytes.clone()).map_err(|error| text(&error))?;
     for group in builder.metadata().row_groups() {
@@ -196,8 +197,10 @@ fn decode_chunks<C: Borrow<Commit>>(
             let end = usize::try_from(start.checked_add(length)?).ok()?;
             bytes.get(usize::try_from(start).ok()?..end)
         };
-        pages::fit(group, slice, 2 * most_page_bytes)
-            .map_err(|_| "one of its pages takes too much memory".to_owned())?;
+        pages::fit(group, slice, 2 * most_page_bytes).map_err(|unfit| match unfit {
+            Unfit::Broken(why) => why,
+            Unfit::TooLarge(_) => "one of its pages takes too much memory".to_owned(),
+        })?;
     }
     let reader = builder.build().map_err(|error| text(&error))?;
     let mut commits: Vec<C> = Vec::new();

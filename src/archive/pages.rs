@@ -8,6 +8,28 @@ const BATCH_BYTES: u64 = 8 << 20;
 /// The most rows of a batch.
 const BATCH_ROWS: u64 = 8192;
 
+/// The last bytes of a file: the length of its footer, and a mark.
+const TAIL: u64 = 8;
+
+/// Where the footer of a file of this size ends.
+pub(crate) fn footer_end(file_bytes: u64) -> u64 {
+    file_bytes.saturating_sub(TAIL)
+}
+
+/// The footer of a file in memory, as far as it is there.
+pub(crate) fn footer(file: &[u8]) -> Option<&[u8]> {
+    let (rest, tail) = file.split_last_chunk::<{ TAIL as usize }>()?;
+    let length = u32::from_le_bytes(*tail.first_chunk()?) as usize;
+    rest.get(rest.len().checked_sub(length)?..)
+}
+
+/// Checks that what a footer claims to hold is there. The parquet crate would walk a list of booleans that no footer has
+/// for as long as it claims, and a few kilobytes may claim to have a trillion.
+pub(crate) fn footer_is_sound(footer: &[u8]) -> Result<(), String> {
+    let sound = Thrift { bytes: footer, at: 0 }.skip(STRUCT, 0);
+    sound.ok_or_else(|| "its footer is broken: it claims more than it holds".to_owned())
+}
+
 /// Whether the compressed bytes of each row group, which are read together, fit into a share of the memory.
 pub(crate) fn fits(metadata: &ParquetMetaData, share: usize) -> Result<(), String> {
     let largest = metadata.row_groups().iter().map(RowGroupMetaData::compressed_size).max();
@@ -34,21 +56,33 @@ pub(crate) fn spans(bytes: u64, share: usize) -> Result<(), String> {
     if bytes > share as u64 { Err(too_large("a row group", bytes)) } else { Ok(()) }
 }
 
+/// Why the pages of a row group are not decoded.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Unfit {
+    /// A header cannot be read.
+    Broken(String),
+    /// One takes more memory than is allowed.
+    TooLarge(String),
+}
+
 /// Checks that each page of a row group fits into a share of the memory twice, as a page and as values. `bytes` returns
 /// the bytes of the file at a position, if they were read. Returns the size of the largest page.
 pub(crate) fn fit<'a>(
     group: &RowGroupMetaData,
     bytes: impl Fn(u64, u64) -> Option<&'a [u8]>,
     share: usize,
-) -> Result<u64, String> {
+) -> Result<u64, Unfit> {
     let mut most = 0;
     for column in group.columns() {
         let (start, length) = column.byte_range();
         let Some(chunk) = bytes(start, length) else { continue };
-        let largest = largest_page(chunk);
+        let largest = largest_page(chunk).ok_or_else(|| {
+            let column = column.column_path().string();
+            Unfit::Broken(format!("a page of the column {column} has a header that cannot be read"))
+        })?;
         if largest.saturating_mul(2) > share as u64 {
             let what = format!("a page of the column {}", column.column_path().string());
-            return Err(too_large(&what, largest));
+            return Err(Unfit::TooLarge(too_large(&what, largest)));
         }
         most = most.max(largest);
     }
@@ -60,10 +94,11 @@ fn too_large(what: &str, bytes: u64) -> String {
     format!("{what} takes {mebibytes} MiB to be decoded, which is more than --memory allows here")
 }
 
-/// The largest size that a page of a column chunk claims to have when it is decompressed.
-fn largest_page(mut chunk: &[u8]) -> u64 {
+/// The largest size that a page of a column chunk claims to have when it is decompressed; `None` if a header is broken.
+fn largest_page(mut chunk: &[u8]) -> Option<u64> {
     let mut largest = 0;
-    while let Some((header, sizes)) = page_header(chunk) {
+    while !chunk.is_empty() {
+        let (header, sizes) = page_header(chunk)?;
         largest = largest.max(sizes.uncompressed);
         let next = usize::try_from(sizes.compressed).ok().and_then(|size| size.checked_add(header));
         match next.and_then(|next| chunk.get(next..)) {
@@ -71,7 +106,7 @@ fn largest_page(mut chunk: &[u8]) -> u64 {
             None => break, // the chunk is cut, which the decoder reports
         }
     }
-    largest
+    Some(largest)
 }
 
 struct Sizes {
@@ -96,6 +131,9 @@ fn page_header(bytes: &[u8]) -> Option<(usize, Sizes)> {
     }
     Some((thrift.at, sizes))
 }
+
+/// The type of a struct.
+const STRUCT: u8 = 12;
 
 struct Thrift<'a> {
     bytes: &'a [u8],
@@ -168,12 +206,12 @@ impl Thrift<'_> {
                 };
                 for _ in 0..count {
                     match head & 0x0f {
-                        1 | 2 => drop(self.byte()?),
+                        1 | 2 => return None, // no footer and no header of a page has booleans in a list
                         kind => self.skip(kind, depth + 1)?,
                     }
                 }
             }
-            12 => {
+            STRUCT => {
                 let mut id = 0;
                 while let Some(kind) = self.field(&mut id)? {
                     self.skip(kind, depth + 1)?;
@@ -218,7 +256,9 @@ mod tests {
 
     fn check(file: &Bytes, share: usize) -> Result<(), String> {
         let bytes = |start: u64, length: u64| file.get(start as usize..(start + length) as usize);
-        fit(metadata(file).row_group(0), bytes, share).map(drop)
+        fit(metadata(file).row_group(0), bytes, share).map(drop).map_err(|unfit| match unfit {
+            Unfit::Broken(why) | Unfit::TooLarge(why) => why,
+        })
     }
 
     #[test]
@@ -242,6 +282,23 @@ mod tests {
         // The dictionary holds this value only once.
         let large = of(&vec!["a".repeat(1 << 20); 50]);
         assert!((1..=8).contains(&large), "{large}");
+    }
+
+    #[test]
+    fn a_footer_whose_lists_claim_more_than_it_holds_is_refused() {
+        let file = file(&["a".to_owned()], true);
+        assert_eq!(footer_is_sound(footer(&file).unwrap()), Ok(()));
+        assert_eq!(footer_end(file.len() as u64), file.len() as u64 - 8);
+        // An unknown field with a list of 2^31 - 1 booleans, which have no bytes in the eyes of the parquet crate.
+        let endless = [0xf9, 0xf1, 0xff, 0xff, 0xff, 0xff, 0x07, 0];
+        assert!(footer_is_sound(&endless).is_err());
+        let metadata = metadata(&file);
+        let broken = fit(metadata.row_group(0), |_, _| Some(&endless), 1 << 20).unwrap_err();
+        assert!(matches!(broken, Unfit::Broken(_)), "{broken:?}");
+        for cut in 0..footer(&file).unwrap().len() {
+            assert!(footer_is_sound(&footer(&file).unwrap()[..cut]).is_err(), "{cut}");
+        }
+        assert_eq!((footer(b"PAR1"), footer(b"\xff\0\0\0PAR1")), (None, None));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataPushDecoder};
 use parquet::file::reader::{ChunkReader, Length};
 
 use crate::archive::commit::{Commit, FileRecord};
-use crate::archive::pages;
+use crate::archive::pages::{self, Unfit};
 use crate::column_stats::{Gathered, Stats};
 use crate::encode::{Cores, TimeOrder, type_name};
 use crate::error::Error;
@@ -48,6 +48,15 @@ impl From<Error> for Broken {
 impl From<ParquetError> for Broken {
     fn from(error: ParquetError) -> Self {
         Self::Fault(format!("it cannot be decoded: {error}"))
+    }
+}
+
+impl From<Unfit> for Broken {
+    fn from(unfit: Unfit) -> Self {
+        match unfit {
+            Unfit::Broken(why) => Self::Fault(format!("it cannot be decoded: {why}")),
+            Unfit::TooLarge(why) => Self::TooLarge(why),
+        }
     }
 }
 
@@ -241,8 +250,7 @@ impl<'a> Decoder<'a> {
         }
         pages::spans(span.end - span.start, self.share).map_err(Broken::TooLarge)?;
         let window = Window { start: span.start, bytes: self.content.range(span)? };
-        let largest = pages::fit(group, |start, length| window.slice(start, length), self.share)
-            .map_err(Broken::TooLarge)?;
+        let largest = pages::fit(group, |start, length| window.slice(start, length), self.share)?;
         Ok((window, largest))
     }
 
@@ -324,6 +332,11 @@ fn metadata(content: &Content, file: &FileRecord) -> Result<ParquetMetaData> {
             DecodeResult::NeedsData(ranges) => {
                 let data = ranges.iter().map(|range| content.range(range.clone()));
                 let data = data.collect::<Result<Vec<_>>>()?;
+                let footers = ranges.iter().zip(&data);
+                footers
+                    .filter(|(range, _)| range.end == pages::footer_end(file.bytes))
+                    .try_for_each(|(_, footer)| pages::footer_is_sound(footer))
+                    .map_err(Broken::Fault)?;
                 decoder.push_ranges(ranges, data).map_err(broken)?;
             }
             DecodeResult::Data(metadata) => return Ok(metadata),
