@@ -246,6 +246,7 @@ fn limits(flags: &Flags, file: &File) -> Result<Limits> {
         attempts: file.attempts.unwrap_or(usual.attempts),
         patience: time("patience", &file.patience, usual.patience)?,
         first_pause: usual.first_pause,
+        fold_commits: usual.fold_commits,
     })
 }
 

@@ -240,6 +240,14 @@ impl Store {
         if matches!(self.backend, Backend::Bucket(_)) { cores.max(8) } else { cores }
     }
 
+    /// How many small objects are read or removed at once. A bucket is waited for, while a disk is kept busy by a few.
+    pub fn requests(&self) -> usize {
+        match self.backend {
+            Backend::Folder(_) => 16,
+            Backend::Bucket(_) | Backend::Given => 64,
+        }
+    }
+
     /// The bytes of a part of an upload.
     pub fn part_bytes(&self) -> usize {
         match self.backend {

@@ -64,7 +64,7 @@ fn settings(folder: &Path) -> Settings {
     replace(r"\b\d+\.\d s\b", "[TIME]");
     replace(r"\b\d+ seconds? with", "[TIME] with");
     replace(r"127\.0\.0\.1:\d+", "[ADDRESS]");
-    replace(r"\b[0-9a-z]{14} since \S+", "[RUN] since [TIME]");
+    replace(r"\b[0-9a-z]{21} since \S+", "[RUN] since [TIME]");
     settings
 }
 

@@ -176,6 +176,11 @@ pub fn commit_key(commit: &Commit) -> String {
     }
 }
 
+/// The key of the record that a folded commit was retracted.
+pub(super) fn retracted_key(commit: &Commit) -> String {
+    keys::retracted_key(&commit.path, commit.slice, &commit.run, &commit.committed)
+}
+
 pub(super) fn two_versions(commit: &Commit) -> Error {
     Error::stop(format!(
         "{} was exported in another version than it has now: an archive holds one of each",

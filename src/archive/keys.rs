@@ -37,6 +37,10 @@ pub fn is_after_seal(key: &str) -> bool {
     [VERDICT, REPORT, TAG_SIGNATURE].contains(&key)
 }
 
+/// The version that the mark of an unfinished archive gets with its first segment, so that versions that know no segments
+/// refuse it. The archive that is sealed from it is one of [`FORMAT`].
+pub(super) const SEGMENTED: u32 = 3;
+
 pub(super) const MARKER: &str = ".moveout/archive.json";
 
 pub(super) const COMMITS: &str = ".moveout/commits/";
@@ -45,13 +49,12 @@ pub(super) const RECORDS: &str = ".moveout/seals/";
 
 /// The folder of the records of how an export is divided among its shards.
 pub(super) const DIVISIONS: &str = ".moveout/shards/";
+/// The folder of the segments, which hold commits that were folded.
+pub(super) const SEGMENTS: &str = ".moveout/segments/";
+/// The folder of the records of commits that were retracted after they had been folded.
+pub(super) const RETRACTED: &str = ".moveout/retracted/";
 
-/// The content of the file that marks an archive.
-pub(super) fn marker() -> String {
-    marker_of(FORMAT)
-}
-
-/// The same for another version.
+/// The content of the file that marks an archive of this version.
 pub(super) fn marker_of(format: u32) -> String {
     format!("{{\"format\":{format}}}\n")
 }
@@ -192,6 +195,25 @@ pub fn commit_key(path: &str, slice: Slice) -> String {
 pub fn replacing_commit_key(path: &str, slice: Slice, run: &str) -> String {
     let (path, slice) = (path.trim_start_matches("data/"), slice.long_name());
     format!(".moveout/commits/{path}/{slice}.{run}.json")
+}
+
+/// Key of a segment.
+pub(super) fn segment_key(run: &str, number: u32) -> String {
+    format!("{SEGMENTS}{run}.{number:05}.jsonl.zst")
+}
+
+/// The run that wrote a segment, and its number; `None` for another file.
+pub(super) fn parts_of_segment(key: &str) -> Option<(&str, u32)> {
+    let name = key.strip_prefix(SEGMENTS)?.strip_suffix(".jsonl.zst")?;
+    let (run, number) = name.split_once('.')?;
+    let number = number.parse().ok()?;
+    (segment_key(run, number) == key).then_some((run, number))
+}
+
+/// Key of the record that a commit was retracted. The time makes it that of no other commit of the run for the same slice.
+pub(super) fn retracted_key(path: &str, slice: Slice, run: &str, committed: &str) -> String {
+    let (path, slice) = (path.trim_start_matches("data/"), slice.long_name());
+    format!("{RETRACTED}{path}/{slice}.{run}.{}.json", hash(committed))
 }
 
 /// The key of an artifact, which is unique even if case is ignored. `taken` holds the assigned keys in lower case.

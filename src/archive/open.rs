@@ -4,21 +4,27 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::{StreamExt, stream};
 use serde::de::DeserializeOwned;
 use tokio::sync::Mutex;
 
 use crate::archive::bag;
+use crate::archive::cache::IndexCache;
 use crate::archive::catalog::to_json;
 use crate::archive::commit::{Commit, commit_key, two_versions};
-use crate::archive::index::{ArchiveIndex, IndexCache};
-use crate::archive::keys::{FORMAT, marker};
-use crate::archive::keys::{MARKER, RUN, TAG_MANIFEST};
+use crate::archive::index::ArchiveIndex;
+use crate::archive::keys::{FORMAT, MARKER, RUN, SEGMENTED, TAG_MANIFEST};
 use crate::archive::run_json::Format;
 use crate::archive::runs::{self, Beating, Heartbeat, RunPlan};
 use crate::config::Location;
 use crate::error::{Error, Result};
 use crate::hash::sha256;
 use crate::store::{Entry, Store};
+
+/// How many commits are folded into a segment.
+const FOLD_AT: usize = 1000;
+/// The number of plans that are read at once: each names all tables of its run.
+const PLANS: usize = 8;
 
 /// An open archive.
 #[derive(Debug, Clone)]
@@ -28,14 +34,16 @@ pub struct Archive {
     pub(super) index: Arc<Mutex<IndexCache>>,
     /// Whether this process has created it.
     is_new: bool,
+    /// How many loose commits are folded into a segment.
+    pub(super) fold_at: usize,
+    /// Held while commits are folded or retracted.
+    pub(super) folding: Arc<Mutex<()>>,
 }
 
 impl Archive {
     /// Opens an archive for writing. Creates it if there is nothing, and refuses anything that is not an archive.
     pub async fn create(place: &Location) -> Result<Self> {
-        let store = Store::create(place)?;
-        let index = Arc::default();
-        let mut archive = Self { store, url: place.url.clone(), index, is_new: false };
+        let mut archive = Self::new(Store::create(place)?, place);
         match archive.begin(place).await {
             Ok(()) => Ok(archive),
             Err(error) => {
@@ -43,6 +51,11 @@ impl Archive {
                 Err(error)
             }
         }
+    }
+
+    fn new(store: Store, place: &Location) -> Self {
+        let (url, index, folding) = (place.url.clone(), Arc::default(), Arc::default());
+        Self { store, url, index, is_new: false, fold_at: FOLD_AT, folding }
     }
 
     async fn begin(&mut self, place: &Location) -> Result<()> {
@@ -67,10 +80,7 @@ impl Archive {
     /// of this version, because earlier ones cannot read what is written from now on. The mark is written again because
     /// another run that came to nothing may have removed its own.
     pub async fn mark(&self) -> Result<()> {
-        match self.store.get(MARKER).await? {
-            Some(mark) if mark == marker() => Ok(()),
-            _ => self.store.put_checked(MARKER, marker()).await.map(drop),
-        }
+        self.mark_as(FORMAT).await
     }
 
     /// Removes everything that this run has made of a new archive in which nothing was committed, as if it had never
@@ -103,8 +113,7 @@ impl Archive {
 
     /// Opens an archive for reading.
     pub async fn open(place: &Location) -> Result<Self> {
-        let (store, url) = (Store::open(place)?, place.url.clone());
-        let archive = Self { store, url, index: Arc::default(), is_new: false };
+        let archive = Self::new(Store::open(place)?, place);
         match archive.is_ours().await? {
             true => Ok(archive),
             false => Err(Error::stop(format!("{place} is not an archive of moveout"))),
@@ -115,12 +124,13 @@ impl Archive {
         for key in [MARKER, RUN] {
             let Some(bytes) = self.store.get(key).await? else { continue };
             // `verify` reports a damaged file. Here it only has to be told from one of a newer version.
+            let known = if key == MARKER { SEGMENTED } else { FORMAT };
             if let Ok(found) = serde_json::from_slice::<Format>(&bytes)
-                && found.format > FORMAT
+                && found.format > known
                 && !self.is_damaged(key, &bytes).await?
             {
                 return Err(Error::stop(format!(
-                    "{} has format {}, this version knows {FORMAT}",
+                    "{} has format {}, this version knows {known}",
                     self.url, found.format
                 ))
                 .hint("use a newer moveout"));
@@ -156,6 +166,12 @@ impl Archive {
         self.index.lock().await.look(&self.store).await
     }
 
+    /// The runs with a heartbeat, dead or alive, oldest first. Nothing else is read, so that waiting for a run costs as
+    /// much in a large archive as in a small one.
+    pub async fn runs(&self) -> Result<Vec<Heartbeat>> {
+        self.index.lock().await.look_at_runs(&self.store).await
+    }
+
     /// Says that the windows of these commits are read again. From now on this process does not count them, and its
     /// commits for their windows replace them. They stay in the archive until the seal, whatever becomes of this run.
     pub async fn read_again<'a>(&self, commits: impl IntoIterator<Item = &'a Commit>) {
@@ -176,11 +192,10 @@ impl Archive {
 
     /// The plans of unfinished runs, oldest first.
     pub async fn plans(&self) -> Result<Vec<RunPlan>> {
-        let mut plans = Vec::new();
-        for (key, _) in self.store.list(".moveout/plans").await? {
-            plans.extend(self.json(&key).await.ok().flatten());
-        }
-        Ok(plans)
+        let listed = self.store.list(".moveout/plans").await?;
+        let plans = stream::iter(listed.iter().map(|(key, _)| self.json(key)));
+        let plans = plans.buffered(PLANS).collect::<Vec<_>>().await;
+        Ok(plans.into_iter().filter_map(|plan| plan.ok().flatten()).collect())
     }
 
     /// Writes a run's plan.
@@ -200,6 +215,21 @@ impl Archive {
             // The store has acknowledged the commit but not kept it.
             (None, Ok(_)) => (bytes.clone(), self.store.put_checked(&key, bytes.clone()).await?),
         };
+        let counts = self.take_in(commit, key, there, bytes).await?;
+        if counts {
+            self.fold_if_due().await;
+        }
+        Ok(counts)
+    }
+
+    /// Takes in what lies under the key of a commit after it was written.
+    async fn take_in(
+        &self,
+        commit: &Commit,
+        key: String,
+        there: (Bytes, String),
+        bytes: Bytes,
+    ) -> Result<bool> {
         let found = if there.0 == bytes {
             commit.clone()
         } else {
@@ -208,14 +238,21 @@ impl Archive {
                 // The commit is from an earlier attempt whose answer was lost, or differs from what was written.
                 _ => {
                     let version = self.store.put_checked(&key, bytes).await?;
-                    self.index.lock().await.committed(key, version, Arc::new(commit.clone()));
+                    let mut index = self.index.lock().await;
+                    index.acknowledge(key.clone());
+                    index.committed(key, version, Arc::new(commit.clone()));
                     return Ok(true);
                 }
             }
         };
         let ours = found.run == commit.run;
         let same_source = found.state.is_none() || found.division() == commit.division();
-        self.index.lock().await.committed(key, there.1, Arc::new(found));
+        let mut index = self.index.lock().await;
+        if ours {
+            index.acknowledge(key.clone());
+        }
+        index.committed(key, there.1, Arc::new(found));
+        drop(index);
         if !ours {
             self.delete_files(commit).await?;
         }
@@ -225,8 +262,10 @@ impl Archive {
     /// Retracts a commit of this run with its files, so that the chunk is read again. A commit that another run has sealed
     /// meanwhile stays.
     pub async fn retract(&self, commit: &Commit) -> Result<()> {
+        let _folding = self.folding.lock().await;
         let key = commit_key(commit);
-        self.state().await?;
+        let state = self.state().await?;
+        let at_work = state.runs.iter().any(|run| run.run != commit.run && run.alive);
         if self.index.lock().await.is_catalogued(commit) {
             return Err(Error::incomplete(format!(
                 "{} {} has to be read again, and another run has sealed it meanwhile",
@@ -237,8 +276,16 @@ impl Archive {
                 "let one run at a time work on an archive whose source changes, and run it again",
             ));
         }
-        self.store.delete(&key).await?;
-        self.index.lock().await.retracted(&key);
+        // After this one was folded, the key may be that of a commit of another run.
+        let is_it = |loose: &Arc<Commit>| loose.names() == commit.names();
+        if self.index.lock().await.loose(&key).is_none_or(is_it) {
+            self.store.delete(&key).await?;
+            self.index.lock().await.retracted(&key);
+        }
+        if at_work {
+            self.state().await?; // another run may have folded it meanwhile
+        }
+        self.retract_folded(commit).await?;
         self.delete_files(commit).await
     }
 

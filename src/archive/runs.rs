@@ -18,7 +18,7 @@ use crate::store::Store;
 use crate::window::{Window, now, rfc3339};
 
 /// How often a run writes its heartbeat.
-const BEAT: Duration = Duration::from_secs(10);
+const BEAT: Duration = Duration::from_secs(30);
 /// The time without a heartbeat after which a run on another machine counts as dead.
 const DEAD_AFTER: TimeDelta = TimeDelta::seconds(120);
 
@@ -96,6 +96,11 @@ pub struct PlannedTable {
     pub requested: Option<Window>,
 }
 
+/// The other runs that are at work.
+pub fn living<'a>(runs: &'a [Heartbeat], me: &'a str) -> impl Iterator<Item = &'a Heartbeat> {
+    runs.iter().filter(move |run| run.run != me && run.alive)
+}
+
 /// The folder of the heartbeats.
 pub(super) const HEARTBEATS: &str = ".moveout/runs/";
 
@@ -118,8 +123,9 @@ pub fn plan_key(run: &str) -> String {
     format!("{PLANS}{run}.json")
 }
 
-/// A new id: eight letters and digits that sort by time, and six random ones, so that a hundred runs that start at once
-/// get a hundred different ids. The ids of one process sort in the order in which they were made.
+/// A new id: eight letters and digits that sort by time, and thirteen random ones, which are more than 64 bits, so that any
+/// number of runs that start at once on many machines get different ids. The ids of one process sort in the order in which
+/// they were made. Earlier versions made shorter ids; nothing may depend on the length.
 pub fn new_run_id() -> String {
     static LAST: AtomicU64 = AtomicU64::new(0);
     let time = (now() / 10_000_000).max(0) as u64;
@@ -131,9 +137,16 @@ pub fn new_run_id() -> String {
         hundredths /= 36;
     }
     let time: String = id.iter().map(|byte| char::from(*byte)).collect();
-    let chance: String =
-        (0..6).map(|_| char::from_digit(fastrand::u32(0..36), 36).unwrap_or('0')).collect();
-    format!("{time}{chance}")
+    // The system's own chance: a generator that is seeded by the clock gives processes that start together the same.
+    let mut seed = [0; 16];
+    let seeded = getrandom::fill(&mut seed);
+    let mut chance = seeded.map_or_else(|_| fastrand::u128(..), |()| u128::from_le_bytes(seed));
+    let mut id = time;
+    for _ in 0..13 {
+        id.push(char::from_digit((chance % 36) as u32, 36).unwrap_or('0'));
+        chance /= 36;
+    }
+    id
 }
 
 impl Heartbeat {
@@ -210,7 +223,7 @@ pub struct Beating {
 }
 
 impl Beating {
-    /// Writes the first heartbeat, and then one every ten seconds.
+    /// Writes the first heartbeat, and then one every thirty seconds.
     pub(super) async fn start(store: &Store, mut heartbeat: Heartbeat) -> Result<Self> {
         let run = heartbeat.run.clone();
         HERE.lock().unwrap_or_else(PoisonError::into_inner).insert(run.clone());
@@ -293,7 +306,10 @@ mod tests {
         let ids: BTreeSet<String> = (0..2000).map(|_| new_run_id()).collect();
         assert_eq!(ids.len(), 2000);
         let (one, two) = (new_run_id(), new_run_id());
-        assert_eq!(one.len(), 14);
+        assert_eq!(one.len(), 21);
+        assert!(one.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase()), "{one}");
+        // The first versions made ids of eleven and of fourteen.
+        assert!("01abcdefghi" < one.as_str() && "0zzzzzzz000000" < one.as_str());
         assert!(one[..8] < two[..8]);
     }
 

@@ -15,16 +15,16 @@ use crate::archive::chunks;
 use crate::archive::commit::Commit;
 use crate::archive::commit::{commit_key, two_versions};
 use crate::archive::dumps;
-use crate::archive::index::{ArchiveIndex, record_key};
-use crate::archive::keys::marker;
+use crate::archive::index::ArchiveIndex;
 use crate::archive::keys::{
-    self, CHUNKS, COMMITS, DUMPS, MANIFEST, MARKER, RECORDS, REPORT, RUN, TABLES, TAG_MANIFEST,
-    TAG_SIGNATURE, VERDICT, is_after_seal,
+    self, CHUNKS, COMMITS, DUMPS, FORMAT, MANIFEST, MARKER, RECORDS, REPORT, RETRACTED, RUN,
+    SEGMENTED, SEGMENTS, TABLES, TAG_MANIFEST, TAG_SIGNATURE, VERDICT, is_after_seal, marker_of,
 };
 use crate::archive::open::Archive;
+use crate::archive::reads::record_key;
 use crate::archive::run_json::{ArtifactFile, RunEntry};
 use crate::archive::runs;
-use crate::archive::runs::Beating;
+use crate::archive::runs::{Beating, living};
 use crate::archive::sweep::{Owner, stranger};
 use crate::error::{Error, Result};
 use crate::hash::sha256;
@@ -51,8 +51,8 @@ impl Archive {
     pub async fn alone(&self, me: &Beating) -> Result<()> {
         me.say_sealing(true).await?;
         loop {
-            let state = self.state().await?;
-            let others = || state.living(me.run()).filter(|run| run.sealing);
+            let runs = self.runs().await?;
+            let others = || living(&runs, me.run()).filter(|run| run.sealing);
             if others().next().is_none() {
                 return Ok(());
             }
@@ -60,8 +60,7 @@ impl Archive {
                 me.say_sealing(false).await?;
                 loop {
                     self.store.wait().await;
-                    let state = self.state().await?;
-                    if !state.living(me.run()).any(|run| run.sealing) {
+                    if !living(&self.runs().await?, me.run()).any(|run| run.sealing) {
                         break;
                     }
                 }
@@ -100,7 +99,8 @@ impl Archive {
         if state.sealed {
             record.extend(state.tags.iter().filter(catalog).map(|(k, h)| (k.clone(), h.clone())));
         }
-        self.store.put_checked(MARKER, marker()).await?;
+        let format = if state.segments.is_empty() { FORMAT } else { SEGMENTED };
+        self.store.put_checked(MARKER, marker_of(format)).await?;
         if !record.is_empty() {
             self.record(&record).await?;
         }
@@ -220,7 +220,6 @@ impl Archive {
                 self.delete_checked(&key).await?;
             }
         }
-        let done = self.catalogued(&after);
         let lost: BTreeSet<String> = after
             .superseded
             .iter()
@@ -228,7 +227,7 @@ impl Archive {
             .flat_map(|commit| commit.files.iter().map(|file| file.key.clone()))
             .filter(|key| !payload.contains_key(key))
             .collect();
-        if !self.clean(me, &payload, &hashes, &done, &lost).await? {
+        if !self.clean(me, &payload, &hashes, &after, &lost).await? {
             return Ok(false);
         }
         self.store.put_checked(TAG_MANIFEST, bag::manifest(&hashes)).await?;
@@ -239,34 +238,33 @@ impl Archive {
         }
     }
 
-    /// Keys of loose commits that are in the catalog, or that a commit in the catalog has replaced.
-    fn catalogued(&self, state: &ArchiveIndex) -> HashSet<String> {
-        state.commits.iter().chain(&state.superseded).map(|commit| commit_key(commit)).collect()
-    }
-
-    /// Removes the loose commits that are in the catalog or were replaced by it, and checks that exactly the files that
-    /// the manifests name are there. `false` if another run has committed meanwhile.
+    /// Removes the commits outside of the catalog that are in it or were replaced by it, and checks that exactly the files
+    /// that the manifests name are there. `done` is the archive of which the catalog is. `false` if another run has
+    /// committed meanwhile.
     async fn clean(
         &self,
         me: &str,
         payload: &Hashes,
         tags: &Hashes,
-        done: &HashSet<String>,
+        done: &ArchiveIndex,
         lost: &BTreeSet<String>,
     ) -> Result<bool> {
         let mut left = None;
         for _ in 0..REMOVALS {
             // Plans are removed last, because a plan shows that the files of a dead run belong to it.
-            let loose = self.store.list(COMMITS.trim_end_matches('/')).await?;
-            let loose = loose.iter().map(|(key, _)| key.as_str());
-            self.store.delete_all(loose.filter(|key| done.contains(*key))).await?;
-            self.store.delete_all(lost.iter().map(String::as_str)).await?;
-            self.store.delete_all([VERDICT, REPORT, TAG_SIGNATURE].into_iter()).await?;
+            let there = self.state().await?;
+            let loose = there.loose.iter().filter(|(_, commit)| done.has(commit));
+            self.store.delete_all(loose.map(|(key, _)| key.clone()).collect()).await?;
+            self.remove_segments(done).await?;
+            self.store.delete_all(lost.iter().cloned().collect()).await?;
+            self.store
+                .delete_all([VERDICT, REPORT, TAG_SIGNATURE].map(str::to_owned).into())
+                .await?;
             self.clear_work(me).await?;
             let Inventory { objects: all, staged, .. } = self.store.inventory("").await?;
             let state = self.state_without(me, false).await?;
             if state.uncatalogued
-                && state.loose.iter().any(|key| !done.contains(key))
+                && state.outside.iter().any(|commit| !done.has(commit))
                 && state.living(me).next().is_none()
             {
                 return Ok(false);
@@ -283,7 +281,7 @@ impl Archive {
                 if payload.contains_key(key) || tags.contains_key(key) || key == TAG_MANIFEST {
                     continue;
                 }
-                match self.judge(&state, key, me, lost) {
+                match self.judge(&state, key, me, done, lost) {
                     Judged::Stays => {}
                     Judged::Goes => left = Some(key.clone()),
                     Judged::Stranger => return Err(stranger(key)),
@@ -305,7 +303,14 @@ impl Archive {
             .hint("look at the disk or the bucket, then run the same command again"))
     }
 
-    fn judge(&self, state: &ArchiveIndex, key: &str, me: &str, lost: &BTreeSet<String>) -> Judged {
+    fn judge(
+        &self,
+        state: &ArchiveIndex,
+        key: &str,
+        me: &str,
+        done: &ArchiveIndex,
+        lost: &BTreeSet<String>,
+    ) -> Judged {
         let living = |run: &str| state.runs.iter().any(|beat| beat.run == run && beat.alive);
         if let Some(run) = runs::of_key(key) {
             let mine = run == me && key.starts_with(runs::HEARTBEATS);
@@ -313,9 +318,27 @@ impl Archive {
         }
         if key.starts_with(COMMITS) {
             // A commit that is not in the catalog belongs to a run that is at work, which seals again.
-            let catalogued =
-                state.commits.iter().chain(&state.superseded).any(|c| commit_key(c) == key);
+            let catalogued = match state.loose.get(key) {
+                Some(commit) => done.has(commit),
+                // A listing has left it out.
+                None => state.commits.iter().chain(&state.superseded).any(|c| commit_key(c) == key),
+            };
             return if catalogued && !state.uncatalogued { Judged::Goes } else { Judged::Stays };
+        }
+        // So does a segment, and without any the rest of them means nothing.
+        let is_last = state.segments.is_empty();
+        if key.starts_with(SEGMENTS) || key.starts_with(RETRACTED) {
+            let is_of_nobody = state.living(me).next().is_none();
+            let is_spent = || state.spent_segments(done).any(|spent| spent == key);
+            let goes = match key.starts_with(SEGMENTS) {
+                true if state.segments.contains_key(key) => is_spent(),
+                true => is_of_nobody,
+                false => is_last,
+            };
+            return if goes { Judged::Goes } else { Judged::Stays };
+        }
+        if key == MARKER && !is_last {
+            return Judged::Stays;
         }
         // Files that were made after the last seal do not describe the archive as it is now.
         let is_old = key == MARKER || key.starts_with(RECORDS) || is_after_seal(key);

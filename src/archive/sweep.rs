@@ -8,10 +8,11 @@ use crate::archive::commit::Commit;
 use crate::archive::index::ArchiveIndex;
 use crate::archive::keys::marker_of;
 use crate::archive::keys::{
-    self, CHUNKS, DIVISIONS, DUMPS, FORMAT, MANIFEST, MARKER, RECORDS, RUN, TAG_FILES, TAG_MANIFEST,
+    self, CHUNKS, DIVISIONS, DUMPS, MANIFEST, MARKER, RECORDS, RUN, SEGMENTED, TAG_FILES,
+    TAG_MANIFEST,
 };
 use crate::archive::open::Archive;
-use crate::archive::{bag, index, runs};
+use crate::archive::{bag, index, reads, runs};
 use crate::error::{Error, Result};
 use crate::store::{Entry, Inventory, Staged};
 use crate::window::Slice;
@@ -221,8 +222,19 @@ impl Archive {
         };
         let mut over = BTreeMap::new();
         let committed = state.committed();
+        let is_over = |state: &ArchiveIndex, committed: &Committed<'_>, key: &str| {
+            !listed.contains_key(key) && self.owner(state, committed, key) == Owner::Over
+        };
+        let mut files = files;
+        files.retain(|entry| is_over(&state, &committed, &entry.key));
+        if files.is_empty() {
+            return Ok(removed);
+        }
+        self.find_segments().await?;
+        let state = self.state_without(me, at_work).await?;
+        let committed = state.committed();
         for Entry { key, .. } in files {
-            if listed.contains_key(&key) || self.owner(&state, &committed, &key) != Owner::Over {
+            if !is_over(&state, &committed, &key) {
                 continue;
             }
             if self.is_claimed(&key, me, &mut over).await? {
@@ -282,17 +294,23 @@ impl Archive {
     pub async fn clear_work(&self, me: &str) -> Result<()> {
         // The files are listed before the living runs, so a run that has just begun is in neither, or in both.
         let there = self.store.list(".moveout").await?;
-        let state = self.state().await?;
+        let mut state = self.state().await?;
+        if state.sealed && !state.uncatalogued && state.superseded.is_empty() {
+            // What a run has left that was killed while another one sealed.
+            self.remove_segments(&state).await?;
+            state = self.state().await?;
+        }
         let living: BTreeSet<&str> = state.living(me).map(|beat| beat.run.as_str()).collect();
-        for (key, _) in there {
-            let of_run = runs::of_key(&key).map(|run| {
+        let goes = |key: &&String| {
+            let of_run = runs::of_key(key).map(|run| {
                 let mine = run == me && key.starts_with(runs::HEARTBEATS);
                 !living.contains(run) && !mine
             });
-            if of_run.unwrap_or_else(|| key == MARKER || of_seal(&key)) {
-                self.store.delete(&key).await?;
-            }
-        }
+            let is_mark = *key == MARKER && state.segments.is_empty();
+            of_run.unwrap_or_else(|| is_mark || of_seal(key))
+        };
+        let gone = there.iter().map(|(key, _)| key).filter(goes).cloned().collect();
+        self.store.delete_all(gone).await?;
         self.tidy();
         Ok(())
     }
@@ -317,6 +335,6 @@ pub(super) fn stranger(key: &str) -> Error {
 
 /// Whether a file is the mark of an archive that is being written.
 pub fn is_marker(key: &str, bytes: &[u8]) -> bool {
-    let is_mark = || (1..=FORMAT).any(|format| bytes == marker_of(format).as_bytes());
-    (key == MARKER && is_mark()) || key == index::record_key(bytes)
+    let is_mark = || (1..=SEGMENTED).any(|format| bytes == marker_of(format).as_bytes());
+    (key == MARKER && is_mark()) || key == reads::record_key(bytes)
 }

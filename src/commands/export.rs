@@ -27,6 +27,7 @@ pub async fn export(
     let expanded = expand(job, progress, &retry).await?;
     let job = expanded.job.as_ref();
     let archive = interrupt.or(Archive::create(place)).await?;
+    let archive = archive.folding_each(job.limits.fold_commits);
     // The heartbeat comes before every request, so that no other run takes this one for dead.
     let run = new_run_id();
     let shard = job.shard.map(|shard| shard.to_string());

@@ -68,6 +68,8 @@ pub struct Limits {
     pub patience: Duration,
     /// The pause after a failure, which is doubled after each further failure.
     pub first_pause: Duration,
+    /// How many commits of an unfinished archive are folded into one file.
+    pub fold_commits: usize,
 }
 
 /// The least memory that a source works with.
@@ -94,6 +96,7 @@ impl Default for Limits {
             attempts: 6,
             patience: Duration::from_secs(15 * 60),
             first_pause: Duration::from_millis(500),
+            fold_commits: 1000,
         }
     }
 }

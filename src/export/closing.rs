@@ -54,6 +54,9 @@ impl Run<'_> {
         }
         self.summary.sources = self.sources(&state);
         self.summary.covers = covers(self.survey.outside.iter().chain(before), &state.commits);
+        if self.summary.exit != Exit::Done || self.job.shard.is_some() {
+            self.archive.fold_rest().await;
+        }
         if self.summary.exit == Exit::Done {
             Ok(())
         } else {

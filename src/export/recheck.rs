@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use crate::archive::ArchiveIndex;
 use crate::archive::commit::Commit;
-use crate::archive::keys::commit_key;
 use crate::error::{Error, Result};
 use crate::export::run::Run;
 use crate::model::{Listing, Table, TableId};
@@ -89,7 +88,6 @@ impl Run<'_> {
         let tables = listing.tables.into_iter();
         let mut now: HashMap<TableId, Table> =
             tables.map(|table| (table.id.clone(), table)).collect();
-        let loose: HashSet<&String> = state.loose.iter().collect();
         let committed = state.by_table();
         let mut doubted = Vec::new();
         for at in 0..self.survey.tables.len() {
@@ -108,7 +106,8 @@ impl Run<'_> {
                     Some(read) => Arc::clone(read),
                     // The commit belongs to a run that ended before its seal. Sealed commits stay as they are.
                     None if self.job.shard.is_none()
-                        && loose.contains(&commit_key(&commit.path, commit.slice))
+                        && commit.replaces.is_empty()
+                        && state.is_outside(commit)
                         && !state.living(&self.writer.run).any(|run| run.run == commit.run) =>
                     {
                         Arc::new(as_read(&now, commit))

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use crate::archive::commit::Commit;
 use crate::archive::keys::FORMAT;
 use crate::archive::run_json::RunEntry;
-use crate::archive::runs::Beating;
+use crate::archive::runs::{Beating, living};
 use crate::archive::{Archive, ArchiveIndex, Seal};
 use crate::config::Job;
 use crate::coverage::Coverage;
@@ -443,8 +443,8 @@ impl Run<'_> {
     async fn wait_for_older_runs(&self, me: &str) -> Result<()> {
         let mut told = false;
         loop {
-            let state = self.archive.state().await?;
-            let Some(older) = state.living(me).find(|run| run.run.as_str() < me) else {
+            let runs = self.archive.runs().await?;
+            let Some(older) = living(&runs, me).find(|run| run.run.as_str() < me) else {
                 return Ok(());
             };
             if !told {

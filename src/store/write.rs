@@ -12,8 +12,6 @@ use crate::store::errors::{is_absent, store_error};
 use crate::store::s3::errors::not_implemented;
 use crate::store::{Backend, PIECE_BYTES, Store, folder, io_error};
 
-/// How many objects are removed at the same time.
-const DELETES: usize = 16;
 /// How often a small object is written before the store is considered not to keep it.
 const WRITES: usize = 3;
 /// How often a file is written that another run removes meanwhile.
@@ -139,9 +137,8 @@ impl Store {
 
     /// Removes objects, several at the same time, until the first error. On a disk, the folders that become empty are
     /// removed with them.
-    pub async fn delete_all(&self, keys: impl Iterator<Item = &str>) -> Result<()> {
+    pub async fn delete_all(&self, keys: Vec<String>) -> Result<()> {
         if let Backend::Folder(root) = &self.backend {
-            let keys: Vec<String> = keys.map(str::to_owned).collect();
             let (root, doing) = (root.clone(), "removing files of the archive");
             let removed = self.on_thread(doing, move |store| {
                 keys.iter().try_for_each(|key| store.check_plain(key))?;
@@ -149,7 +146,7 @@ impl Store {
             });
             return removed.await;
         }
-        let deleted = futures::stream::iter(keys).map(|key| self.delete(key));
-        deleted.buffer_unordered(DELETES).try_collect().await
+        let deleted = futures::stream::iter(keys).map(|key| async move { self.delete(&key).await });
+        deleted.buffer_unordered(self.requests()).try_collect().await
     }
 }

@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::archive::ArchiveIndex;
 use crate::archive::commit::Commit;
-use crate::archive::commit::commit_key;
 use crate::archive::runs::RunPlan;
 use crate::config::SourceSpec;
 use crate::coverage::Coverage;
@@ -23,8 +22,7 @@ const NAMED: usize = 10;
 #[derive(Debug, Default)]
 pub struct Known<'a> {
     identities: BTreeMap<&'a str, Option<ServerIdentity>>,
-    /// The keys of the commits that are not sealed.
-    loose: HashSet<&'a str>,
+    state: Option<&'a ArchiveIndex>,
     tables: HashMap<TableId, Vec<&'a Commit>>,
 }
 
@@ -58,8 +56,7 @@ impl<'a> Known<'a> {
         for commit in &state.commits {
             identities.entry(&commit.source).or_default();
         }
-        let loose = state.loose.iter().map(String::as_str).collect();
-        Self { identities, loose, tables: state.by_table() }
+        Self { identities, state: Some(state), tables: state.by_table() }
     }
 
     /// The commits of a table.
@@ -69,7 +66,7 @@ impl<'a> Known<'a> {
 
     /// Whether a commit is sealed.
     pub(super) fn is_sealed(&self, commit: &Commit) -> bool {
-        self.loose.is_empty() || !self.loose.contains(commit_key(commit).as_str())
+        self.state.is_none_or(|state| !state.is_outside(commit))
     }
 
     /// The committed slices of a table.

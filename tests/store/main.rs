@@ -5,6 +5,7 @@
 #![allow(clippy::print_stderr, reason = "shown where a test fails")]
 
 mod amended;
+mod folding;
 mod orders;
 mod requests;
 mod single;
@@ -16,10 +17,12 @@ mod versions;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use moveout::archive::commit::Commit;
+use moveout::archive::segment::read_segment;
 use moveout::commands::export::export;
 use moveout::commands::verify::{Options, verify};
 use moveout::config::Location;
@@ -46,6 +49,7 @@ async fn run(source: &Arc<Scripted>, store: &Arc<Memory>) -> moveout::error::Res
     let mut job = job(source, place(store));
     // What goes wrong is to be seen at once.
     (job.limits.attempts, job.limits.patience, job.limits.concurrency) = (1, Duration::ZERO, 1);
+    job.limits.fold_commits = store.fold_commits.load(Ordering::SeqCst);
     export(&job, &Progress::silent(), stopped).await
 }
 
@@ -120,11 +124,22 @@ async fn vouched_for(store: &Arc<Memory>) -> BTreeMap<String, Bytes> {
         let text = std::str::from_utf8(manifest).unwrap();
         named.extend(text.lines().map(|line| line.split_once("  ").unwrap().1.to_owned()));
     }
-    for (key, bytes) in files.iter().filter(|(key, _)| key.starts_with(".moveout/commits/")) {
-        let commit = Commit::from_json(key, bytes).unwrap();
+    for commit in uncatalogued(&files) {
         named.extend(commit.files.into_iter().map(|file| file.key));
     }
     files.into_iter().filter(|(key, _)| named.contains(key)).collect()
+}
+
+/// The commits in files of their own and in segments, without those that were retracted.
+fn uncatalogued(files: &BTreeMap<String, Bytes>) -> Vec<Commit> {
+    let below = |folder: &'static str| files.iter().filter(move |(key, _)| key.starts_with(folder));
+    let one = |(key, bytes): (&String, &Bytes)| Commit::from_json(key, bytes).unwrap();
+    let folded = below(".moveout/segments/");
+    let folded = folded.flat_map(|(key, bytes)| read_segment(key, bytes).unwrap());
+    let mut commits: Vec<Commit> = below(".moveout/commits/").map(one).chain(folded).collect();
+    let retracted: Vec<Commit> = below(".moveout/retracted/").map(one).collect();
+    commits.retain(|commit| !retracted.contains(commit));
+    commits
 }
 
 /// The archive that a run begins with.

@@ -18,7 +18,7 @@ use tokio::sync::{Notify, oneshot};
 use super::support::Scripted;
 use super::support::memory::{Ask, Gate, Memory, Request};
 use super::support::scripted::numbers;
-use super::{Begin, DAY, NEW_YEAR, begun, ended, rows, rows_of, run, verified};
+use super::{Begin, DAY, NEW_YEAR, begun, ended, rows, rows_of, run, uncatalogued, verified};
 
 /// After so many looks at the archive with nothing between them a run waits for the other.
 const LOOKS: usize = 3;
@@ -111,7 +111,7 @@ impl<'a> Order<'a> {
     fn answered(&mut self, request: &Request) {
         let looks = &mut self.looks[self.at_work];
         match (request.ask, request.key.as_str()) {
-            (Ask::List, ".moveout") => *looks += 1,
+            (Ask::List, ".moveout" | ".moveout/runs") => *looks += 1,
             (Ask::Get | Ask::Head, _) => {}
             _ => *looks = 0,
         }
@@ -134,9 +134,7 @@ impl Vouched {
         if self.catalog.0 != chunks {
             self.catalog = (chunks.clone(), read_chunks(chunks).unwrap());
         }
-        let loose = files.iter().filter(|(key, _)| key.starts_with(".moveout/commits/"));
-        let loose: Vec<Commit> =
-            loose.map(|(key, bytes)| Commit::from_json(key, bytes).unwrap()).collect();
+        let loose = uncatalogued(&files);
         let mut covered = BTreeMap::<TableId, Coverage>::new();
         for commit in self.catalog.1.iter().chain(&loose) {
             let is_whole = |file: &moveout::archive::commit::FileRecord| {
@@ -225,7 +223,7 @@ pub(super) async fn both_in_order(
 }
 
 /// A table with a row a day, and something that is not rows.
-fn days(number: i64) -> Arc<Scripted> {
+pub(super) fn days(number: i64) -> Arc<Scripted> {
     let rows: Vec<_> = (0..number).map(|day| (Some(NEW_YEAR + day * DAY), day)).collect();
     let source = Scripted::new([numbers("one", &rows)]);
     let mut artifacts = Artifacts::of("s");
@@ -309,7 +307,15 @@ async fn no_order_costs_a_row(
     sources: [Arc<Scripted>; 2],
     before: &Arc<Scripted>,
 ) {
-    let whole = begun(begin_with, before).await;
+    no_order_costs_a_row_of(begin_with, begun(begin_with, before).await, sources).await;
+}
+
+/// The same over what is in a store.
+pub(super) async fn no_order_costs_a_row_of(
+    begin_with: Begin,
+    whole: Arc<Memory>,
+    sources: [Arc<Scripted>; 2],
+) {
     let alone = whole.copy().await;
     assert_eq!(run(&sources[0], &alone).await.unwrap().exit, Exit::Done);
     let alone = alone.asked();

@@ -12,7 +12,7 @@ use super::{Begin, DAY, NEW_YEAR, begin, begun, ended, rows, rows_of, run, verif
 /// Any one of these requests of a run goes wrong, in every way: the run says so, or the archive is exact and
 /// verified; and what was vouched for before stays, so that the next run makes it good. What `always` says goes
 /// wrong besides.
-async fn each_may_go_wrong(
+pub(super) async fn each_may_go_wrong(
     source: &Arc<Scripted>,
     whole: &Arc<Memory>,
     which: fn(&Request) -> bool,
@@ -157,6 +157,31 @@ async fn a_run_that_is_killed_at_any_step_leaves_an_archive_that_is_merely_unfin
         }
     }
     assert!(unfinished > 50, "{unfinished}");
+}
+
+/// From some request on nothing is done any more, whatever the archive is at first: what was vouched for stays, and the
+/// next run goes on.
+pub(super) async fn killed_at_each_step(source: &Arc<Scripted>, whole: &Arc<Memory>) {
+    for number in 0.. {
+        let store = whole.copy().await;
+        let (before, what) = (vouched_for(&store).await, format!("killed at request {number}"));
+        store.play(move |at, _| (at >= number).then_some(Wrong::Failed));
+        let _ = run(source, &store).await;
+        let is_last = store.asked().len() <= number;
+        store.play(|_, _| None);
+        let committed = vouched_for(&store).await;
+        assert!(before.iter().all(|(key, bytes)| committed.get(key) == Some(bytes)), "{what}");
+        let next = run(source, &store).await.unwrap();
+        assert_eq!(next.exit, Exit::Done, "{what}, then {:?}", next.error);
+        let after = store.files().await;
+        assert!(committed.iter().all(|(key, bytes)| after.get(key) == Some(bytes)), "{what}, then");
+        assert!(!after.keys().any(|key| key.starts_with(".moveout/")), "{what}, then");
+        assert_eq!(verified(&store).await, Exit::Done, "{what}, then");
+        assert_eq!(rows(&store).await, rows_of(source), "{what}, then");
+        if is_last {
+            return;
+        }
+    }
 }
 
 /// As long as it lasts, a listing shows nothing of a dead run but its files.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -106,6 +107,8 @@ pub(crate) struct Memory {
     asked: Mutex<Vec<Request>>,
     script: Mutex<Script>,
     gate: Option<Gate>,
+    /// How many commits the runs over it fold into a segment.
+    pub(crate) fold_commits: AtomicUsize,
 }
 
 impl fmt::Debug for Memory {
@@ -148,7 +151,12 @@ impl Memory {
 
     /// Another way to the same objects, whose requests wait for their turn.
     pub(crate) fn gated(&self, gate: Gate) -> Arc<Self> {
-        Self::over(Arc::clone(&self.objects), Some(gate))
+        self.folding_alike(Self::over(Arc::clone(&self.objects), Some(gate)))
+    }
+
+    fn folding_alike(&self, other: Arc<Self>) -> Arc<Self> {
+        other.fold_commits.store(self.fold_commits.load(Ordering::SeqCst), Ordering::SeqCst);
+        other
     }
 
     fn over(objects: Arc<InMemory>, gate: Option<Gate>) -> Arc<Self> {
@@ -159,12 +167,13 @@ impl Memory {
             asked: Mutex::default(),
             script: Mutex::new(Box::new(|_, _| None)),
             gate,
+            fold_commits: AtomicUsize::new(1000),
         })
     }
 
     /// A copy of what is in it, with a record of its own.
     pub(crate) async fn copy(&self) -> Arc<Self> {
-        let copy = Self::new();
+        let copy = self.folding_alike(Self::new());
         for (key, bytes) in self.files().await {
             copy.objects.put(&Path::from(key), bytes.into()).await.unwrap();
         }

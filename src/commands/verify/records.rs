@@ -12,6 +12,7 @@ use crate::archive::commit::Commit;
 use crate::archive::dumps;
 use crate::archive::run_json::{ArtifactFile, Format, RunEntry};
 use crate::archive::runs::{Heartbeat, RunPlan};
+use crate::archive::segment::is_folded;
 use crate::archive::verdict::archive_hash;
 use crate::archive::{
     Archive, CHUNKS, DUMPS, MANIFEST, RUN, TABLES, TAG_FILES, TAG_MANIFEST, is_after_seal,
@@ -175,7 +176,8 @@ impl Check {
         let is_plan = plan.is_some_and(|run| {
             serde_json::from_slice::<RunPlan>(&bytes).is_ok_and(|found| found.run == run)
         });
-        Ok((is_marker(key, &bytes) || is_plan).then_some(false))
+        let is_of_run = is_plan || is_marker(key, &bytes) || is_folded(key, &bytes);
+        Ok(is_of_run.then_some(false))
     }
 
     /// Compares the catalog with the manifest, in both directions, and its parts with each other.
