@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray, RecordBatch};
@@ -11,14 +12,14 @@ use arrow::datatypes::{
     ArrowPrimitiveType, DataType, Decimal128Type, DecimalType, Float64Type, Int64Type, TimeUnit,
     UInt64Type,
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
+use crate::compact::{OneOfEach, Text};
 use crate::model::{Column, Role};
 
-/// Statistics of one column over one chunk. Numbers are text, so that no reader rounds them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ColumnStats {
+/// What a column is, which is the same in all chunks of its table.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ColumnInfo {
     /// Name in the Parquet files.
     pub name: String,
     /// Name in the source.
@@ -26,25 +27,88 @@ pub struct ColumnStats {
     /// What the source calls it.
     pub role: Role,
     /// Type in the source's own words.
-    #[serde(rename = "type")]
     pub source_type: String,
     /// Type in the Parquet files; `None` in archives of version 1.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parquet_type: Option<ParquetType>,
     /// Whether it may be null, where the source says so.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nullable: Option<bool>,
     /// Its place in the table's primary key, counted from 1, where the source says so.
-    #[serde(default, rename = "primary_key", skip_serializing_if = "Option::is_none")]
     pub key_part: Option<u16>,
+}
+
+static COLUMNS: OneOfEach<ColumnInfo> = OneOfEach::new();
+
+/// Statistics of one column over one chunk. Numbers are text, so that no reader rounds them.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(from = "Stored")]
+pub struct ColumnStats {
+    /// The column.
+    pub column: Arc<ColumnInfo>,
     /// Values that are not null.
     pub count: u64,
     /// Smallest value of a number; nanoseconds for a time.
-    pub min: Option<String>,
+    pub min: Option<Text>,
     /// Largest value.
-    pub max: Option<String>,
+    pub max: Option<Text>,
     /// Exact sum for integers; for floats the sum in the order of the file; true values of booleans.
-    pub sum: Option<String>,
+    pub sum: Option<Text>,
+}
+
+impl Deref for ColumnStats {
+    type Target = ColumnInfo;
+
+    fn deref(&self) -> &ColumnInfo {
+        &self.column
+    }
+}
+
+/// The form in an archive.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stored<T = String> {
+    name: T,
+    key: T,
+    role: Role,
+    #[serde(rename = "type")]
+    source_type: T,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    parquet_type: Option<ParquetType>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    nullable: Option<bool>,
+    #[serde(default, rename = "primary_key", skip_serializing_if = "Option::is_none")]
+    key_part: Option<u16>,
+    count: u64,
+    min: Option<Text>,
+    max: Option<Text>,
+    sum: Option<Text>,
+}
+
+impl From<Stored> for ColumnStats {
+    fn from(stored: Stored) -> Self {
+        let Stored { name, key, role, source_type, parquet_type, nullable, key_part, .. } = stored;
+        let column = ColumnInfo { name, key, role, source_type, parquet_type, nullable, key_part };
+        let Stored { count, min, max, sum, .. } = stored;
+        Self { column: COLUMNS.one(column), count, min, max, sum }
+    }
+}
+
+impl Serialize for ColumnStats {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let stored = Stored {
+            name: self.name.as_str(),
+            key: &self.key,
+            role: self.role,
+            source_type: &self.source_type,
+            parquet_type: self.parquet_type.clone(),
+            nullable: self.nullable,
+            key_part: self.key_part,
+            count: self.count,
+            min: self.min.clone(),
+            max: self.max.clone(),
+            sum: self.sum.clone(),
+        };
+        stored.serialize(to)
+    }
 }
 
 /// The record of a slice in an archive.
@@ -59,12 +123,22 @@ pub struct Recorded<'a> {
 impl ColumnStats {
     /// The statistics of the values, without the properties that only the source knows.
     pub fn values_alone(self) -> Self {
-        Self { parquet_type: None, nullable: None, key_part: None, ..self }
+        let column = ColumnInfo::clone(&self.column);
+        let column = ColumnInfo { parquet_type: None, nullable: None, key_part: None, ..column };
+        Self { column: Arc::new(column), ..self }
+    }
+
+    /// The same with the type in the Parquet files.
+    #[must_use]
+    pub fn with_parquet_type(self, found: &str) -> Self {
+        let parquet_type = Some(found.to_owned().into());
+        let column = ColumnInfo { parquet_type, ..ColumnInfo::clone(&self.column) };
+        Self { column: COLUMNS.one(column), ..self }
     }
 }
 
 /// The name of a type of Parquet. Since there are few types and many columns, each name is in memory only once.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub struct ParquetType(Arc<str>);
 
@@ -312,7 +386,7 @@ impl Stats {
                     }
                     Gathered::Other { count } => ((count, None, None), None),
                 };
-                ColumnStats {
+                let column = ColumnInfo {
                     name: column.name,
                     key: column.key,
                     role: column.role,
@@ -320,10 +394,13 @@ impl Stats {
                     parquet_type: None,
                     nullable: column.nullable,
                     key_part: column.key_part,
+                };
+                ColumnStats {
+                    column: Arc::new(column),
                     count,
-                    min,
-                    max,
-                    sum: sum.filter(|_| count > 0),
+                    min: min.map(Text::from),
+                    max: max.map(Text::from),
+                    sum: sum.filter(|_| count > 0).map(Text::from),
                 }
             })
             .collect()
@@ -349,7 +426,8 @@ mod tests {
             stats.columns().for_each(|gathered| gathered.add(&part));
         }
         let found = stats.finish().remove(0);
-        (found.count, found.min, found.max, found.sum)
+        let text = |text: Option<Text>| text.map(|text| text.to_string());
+        (found.count, text(found.min), text(found.max), text(found.sum))
     }
 
     proptest! {

@@ -240,7 +240,7 @@ impl Encoder {
         let types = self.parquet_schema.root_schema().get_fields();
         let mut columns = self.stats.finish();
         for (column, found) in columns.iter_mut().zip(types) {
-            column.parquet_type = Some(type_name(found).into());
+            *column = column.clone().with_parquet_type(&type_name(found));
         }
         Ok(Encoded { rows: self.rows, size_bytes: self.size_bytes, columns })
     }

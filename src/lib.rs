@@ -31,6 +31,7 @@ pub mod archive;
 pub mod cli;
 pub mod column_stats;
 pub mod commands;
+pub mod compact;
 pub mod config;
 pub mod coverage;
 pub mod encode;

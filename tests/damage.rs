@@ -1200,7 +1200,8 @@ fn files_in_the_folders_of_other_tables_are_found_however_much_is_made_to_fit() 
             for commit in commits {
                 commit.files.iter_mut().for_each(|file| file.key = other(&file.key));
                 if path_too {
-                    commit.path = other(&commit.path);
+                    let path = other(&commit.path);
+                    Arc::make_mut(&mut commit.common).path = path;
                 }
             }
         });
@@ -1234,7 +1235,8 @@ fn a_table_whose_folder_is_elsewhere_is_found_however_much_is_made_to_fit() {
     let elsewhere = |path: &str| path.replacen("data/", "data/elsewhere-", 1);
     let mut files = with_chunks(&SAMPLE, |commits| {
         for commit in commits {
-            commit.path = elsewhere(&commit.path);
+            let path = elsewhere(&commit.path);
+            Arc::make_mut(&mut commit.common).path = path;
             commit.files.iter_mut().for_each(|file| file.key = elsewhere(&file.key));
         }
     });
@@ -1273,12 +1275,12 @@ fn bounds_that_are_not_those_of_the_slice_are_found_however_much_is_made_to_fit(
 fn tables_of_two_versions_of_one_file_are_found_however_much_is_made_to_fit() {
     let files = with_chunks(&SAMPLE, |commits| {
         assert!(commits[0].state.as_ref().is_some_and(|state| state.starts_with("sha256:")));
-        commits[0].state = Some(format!("sha256:{}", "0".repeat(64)));
+        Arc::make_mut(&mut commits[0].common).state = Some(format!("sha256:{}", "0".repeat(64)));
     });
     let names = ["another version of the file"];
     assert_found_quickly(&with_manifests(with_tables(&files)), &names, "another version");
     let files = with_chunks(&SEVERAL, |commits| {
-        commits[1].state = Some("whole".to_owned());
+        Arc::make_mut(&mut commits[1].common).state = Some("whole".to_owned());
     });
     let names = ["it is a part of the table whole"];
     assert_found_quickly(&with_manifests(with_tables(&files)), &names, "another division");

@@ -86,9 +86,16 @@ impl<'a> Setting<'a> {
         assert!(!archive.is_sealed());
         let committed: Vec<_> =
             archive.files().into_iter().filter(|path| path.ends_with(".parquet")).collect();
-        let commits =
-            archive.files().into_iter().filter(|path| path.starts_with(".moveout/commits/"));
-        let commits: String = commits.map(|path| archive.text(&path)).collect();
+        // Loose, and in segments, which are lines of commits.
+        let text = |path: String| match &*path {
+            loose if loose.starts_with(".moveout/commits/") => Some(archive.text(&path)),
+            segment if segment.starts_with(".moveout/segments/") => {
+                let packed = std::fs::read(self.path().join(segment)).unwrap();
+                Some(String::from_utf8(zstd::stream::decode_all(&*packed).unwrap()).unwrap())
+            }
+            _ => None,
+        };
+        let commits: String = archive.files().into_iter().filter_map(text).collect();
         for path in &committed {
             assert!(commits.contains(path), "no commit names {path}");
         }

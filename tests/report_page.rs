@@ -308,17 +308,19 @@ fn many(tables: i64, chunks: i64) -> Made {
         let commit = std::sync::Arc::get_mut(commit).unwrap();
         commit.columns = (0..4)
             .map(|n| ColumnStats {
-                name: format!("column_{n}"),
-                key: format!("column_{n}"),
-                role: Role::Field,
-                source_type: "float".to_owned(),
-                parquet_type: Some("DOUBLE".to_owned().into()),
-                nullable: None,
-                key_part: None,
+                column: std::sync::Arc::new(moveout::column_stats::ColumnInfo {
+                    name: format!("column_{n}"),
+                    key: format!("column_{n}"),
+                    role: Role::Field,
+                    source_type: "float".to_owned(),
+                    parquet_type: Some("DOUBLE".to_owned().into()),
+                    nullable: None,
+                    key_part: None,
+                }),
                 count: commit.rows,
-                min: Some("0.25".to_owned()),
-                max: Some("1234.5".to_owned()),
-                sum: Some("123456789.5".to_owned()),
+                min: Some("0.25".into()),
+                max: Some("1234.5".into()),
+                sum: Some("123456789.5".into()),
             })
             .collect();
     }

@@ -107,27 +107,35 @@ impl IndexCache {
         self.acknowledged.len() >= commits || (is_first && self.loose.len() > commits)
     }
 
-    /// The loose commits that may be folded, and those that were folded already and only have to be removed.
-    pub(super) fn foldable(&self, state: &ArchiveIndex) -> (Vec<Foldable>, Vec<String>) {
+    /// Looks for the loose commits that may be folded, and for those that were folded already and only have to be removed.
+    pub(super) async fn foldable(&mut self, store: &Store) -> Result<(Vec<Foldable>, Vec<String>)> {
+        // Nothing is derived from it, since that costs as much as all that was ever committed.
+        self.read(store).await?;
         let me = self.me.as_deref().unwrap_or_default();
-        let living: HashSet<&str> = state.living(me).map(|run| run.run.as_str()).collect();
-        let is_over = |run: &str| run != me && !living.contains(run);
-        let over = self.segments.iter().filter(|(key, _)| {
-            parts_of_segment(key).is_some_and(|(run, _)| run == me || is_over(run))
-        });
-        let folded: HashSet<_> = over
-            .flat_map(|(_, segment)| segment.value.iter())
-            .map(|commit| (commit.names(), commit.committed.as_str()))
+        let living: HashSet<&str> = (self.runs.values())
+            .filter(|(_, run)| run.alive && run.run != me)
+            .map(|(_, run)| run.run.as_str())
             .collect();
-        let (mut new, mut again) = (Vec::new(), Vec::new());
-        for (key, Seen { version, value, .. }) in &self.loose {
-            if folded.contains(&(value.names(), value.committed.as_str())) {
-                again.push(key.clone());
-            } else if self.acknowledged.contains(key) || is_over(&value.run) {
-                new.push((key.clone(), version.clone(), Arc::clone(value)));
-            }
-        }
-        (new, again)
+        let is_over = |run: &str| run == me || !living.contains(run);
+        let of = |commit: &Arc<Commit>| (commit.key(), commit.committed.clone());
+        // Of its own that were acknowledged none is in a segment. What else there is, a run has left that is over.
+        let left = self
+            .loose
+            .iter()
+            .filter(|(key, seen)| !self.acknowledged.contains(*key) && is_over(&seen.value.run));
+        let left: HashMap<_, _> = left.map(|(key, seen)| (of(&seen.value), key)).collect();
+        let over = self.segments.iter().filter(|(key, _)| {
+            !left.is_empty() && parts_of_segment(key).is_some_and(|(run, _)| is_over(run))
+        });
+        let folded = over.flat_map(|(_, segment)| segment.value.iter());
+        let again: HashSet<&String> =
+            folded.filter_map(|commit| left.get(&of(commit)).copied()).collect();
+        let new = self.loose.iter().filter(|(key, seen)| {
+            let is_left = seen.value.run != me && is_over(&seen.value.run);
+            !again.contains(key) && (self.acknowledged.contains(*key) || is_left)
+        });
+        let new = new.map(|(key, seen)| (key.clone(), seen.version.clone(), seen.value.clone()));
+        Ok((new.collect(), again.into_iter().cloned().collect()))
     }
 
     /// The key of the next segment of this process, which may hold these commits from now on.
@@ -318,14 +326,13 @@ impl IndexCache {
 
         // A listing may omit files that exist.
         let listed: HashSet<&str> = listed.iter().map(|entry| entry.key.as_str()).collect();
-        let catalogued: HashSet<_> = chunks
-            .iter()
-            .chain(&dumps)
-            .flat_map(|seen| seen.value.iter())
-            .map(|c| c.names())
-            .collect();
         let mut unlisted: Vec<_> =
             self.loose.iter().filter(|(key, _)| !listed.contains(key.as_str())).collect();
+        let all_listed =
+            unlisted.is_empty() && self.segments.keys().all(|key| segments.contains_key(key));
+        let catalogued = chunks.iter().chain(&dumps).filter(|_| !all_listed);
+        let catalogued: HashSet<_> =
+            catalogued.flat_map(|seen| &seen.value).map(|commit| commit.names()).collect();
         if !unlisted.is_empty() {
             let folded: HashSet<_> =
                 segments.values().flat_map(|seen| seen.value.iter()).map(|c| c.names()).collect();

@@ -269,11 +269,17 @@ mod tests {
     #[test]
     fn commits_survive_the_catalog() {
         let commit = |slice: Slice, files: usize| Commit {
-            source: "s".into(),
-            database: "d".into(),
-            schema: String::new(),
-            table: "t \"\n".into(),
-            path: "data/s/d/t".into(),
+            common: crate::archive::commit::Common {
+                source: "s".into(),
+                database: "d".into(),
+                schema: String::new(),
+                table: "t \"\n".into(),
+                path: "data/s/d/t".into(),
+                run: "r".into(),
+                verified: "hash".into(),
+                state: (files == 0).then(|| "sha256:0".into()),
+            }
+            .shared(),
             slice,
             rows: 3,
             files: (0..files)
@@ -285,24 +291,23 @@ mod tests {
                 })
                 .collect(),
             columns: vec![ColumnStats {
-                name: "time".into(),
-                key: "time".into(),
-                role: Role::Time,
-                source_type: "time".into(),
-                parquet_type: (files > 0).then(|| "INT64".to_owned().into()),
-                nullable: (files > 0).then_some(files > 1),
-                key_part: (files > 1).then_some(1),
+                column: std::sync::Arc::new(crate::column_stats::ColumnInfo {
+                    name: "time".into(),
+                    key: "time".into(),
+                    role: Role::Time,
+                    source_type: "time".into(),
+                    parquet_type: (files > 0).then(|| "INT64".to_owned().into()),
+                    nullable: (files > 0).then_some(files > 1),
+                    key_part: (files > 1).then_some(1),
+                }),
                 count: 3,
-                min: Some(i64::MIN.to_string()),
+                min: Some(i64::MIN.to_string().into()),
                 max: None,
                 sum: None,
             }],
-            run: "r".into(),
             started: "2024-01-01T00:00:00Z".into(),
             elapsed_ms: 5,
             committed: "2024-01-01T00:00:00Z".into(),
-            verified: "hash".into(),
-            state: (files == 0).then(|| "sha256:0".into()),
             snapshot: (files == 2).then(|| "7:9:".into()),
             replaces: (0..files / 2).map(|n| format!("r{n}")).collect(),
             dump: None,

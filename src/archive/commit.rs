@@ -1,18 +1,22 @@
 //! The commit: the small record which says that a chunk is durable. PURE: its fields and its JSON.
 
-use serde::{Deserialize, Deserializer, Serialize};
+use std::borrow::Cow;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::archive::keys;
 use crate::column_stats::ColumnStats;
+use crate::compact::OneOfEach;
 use crate::error::{Error, Result};
 use crate::hash::sha256;
 use crate::model::{Division, DumpRecord, TableId};
 use crate::window::Slice;
 
-/// The record of a durable chunk.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Commit {
+/// What many commits have in common, so that it is in memory once.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Common {
     /// The chunk's table: source …
     pub source: String,
     /// … database …
@@ -23,6 +27,29 @@ pub struct Commit {
     pub table: String,
     /// The table's folder in the archive.
     pub path: String,
+    /// The run that wrote it.
+    pub run: String,
+    /// What was checked before the commit.
+    pub verified: String,
+    /// The part of the identity that must not change between runs (such as the hash of a file).
+    pub state: Option<String>,
+}
+
+static COMMON: OneOfEach<Common> = OneOfEach::new();
+
+impl Common {
+    /// The one that is equal to this.
+    pub fn shared(self) -> Arc<Self> {
+        COMMON.one(self)
+    }
+}
+
+/// The record of a durable chunk.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(from = "Stored")]
+pub struct Commit {
+    /// What it has in common with others.
+    pub common: Arc<Common>,
     /// The part of the table that was read.
     pub slice: Slice,
     /// Rows of all files together.
@@ -31,28 +58,108 @@ pub struct Commit {
     pub files: Vec<FileRecord>,
     /// All columns of the table with their statistics in this chunk.
     pub columns: Vec<ColumnStats>,
-    /// The run that wrote it.
-    pub run: String,
     /// When the chunk was begun, RFC 3339.
     pub started: String,
     /// How long reading and writing took, in milliseconds, without the time that the query waited in the server's queue.
     pub elapsed_ms: u64,
     /// When it was committed, RFC 3339 with nanoseconds. The earlier of two commits wins.
     pub committed: String,
-    /// What was checked before the commit.
-    pub verified: String,
-    /// The part of the identity that must not change between runs (such as the hash of a file).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub state: Option<String>,
     /// Name of the snapshot that was read. Chunks with the same name are as of the same instant.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<String>,
     /// Runs whose commits for this window it replaces, because they were damaged or may be out of date.
-    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "list_or_null")]
     pub replaces: Vec<String>,
     /// The record of the dump, if this is a dump and not rows. It is also in `catalog/dumps.json`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dump: Option<Box<DumpRecord>>,
+}
+
+impl Deref for Commit {
+    type Target = Common;
+
+    fn deref(&self) -> &Common {
+        &self.common
+    }
+}
+
+/// The form in an archive.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stored<'a> {
+    source: Cow<'a, str>,
+    database: Cow<'a, str>,
+    schema: Cow<'a, str>,
+    table: Cow<'a, str>,
+    path: Cow<'a, str>,
+    slice: Slice,
+    rows: u64,
+    files: Cow<'a, [FileRecord]>,
+    columns: Cow<'a, [ColumnStats]>,
+    run: Cow<'a, str>,
+    started: Cow<'a, str>,
+    elapsed_ms: u64,
+    committed: Cow<'a, str>,
+    verified: Cow<'a, str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    state: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    snapshot: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty", deserialize_with = "list_or_null")]
+    replaces: Cow<'a, [String]>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    dump: Option<Cow<'a, DumpRecord>>,
+}
+
+impl From<Stored<'_>> for Commit {
+    fn from(stored: Stored<'_>) -> Self {
+        let common = Common {
+            source: stored.source.into_owned(),
+            database: stored.database.into_owned(),
+            schema: stored.schema.into_owned(),
+            table: stored.table.into_owned(),
+            path: stored.path.into_owned(),
+            run: stored.run.into_owned(),
+            verified: stored.verified.into_owned(),
+            state: stored.state.map(Cow::into_owned),
+        };
+        Self {
+            common: common.shared(),
+            slice: stored.slice,
+            rows: stored.rows,
+            files: stored.files.into_owned(),
+            columns: stored.columns.into_owned(),
+            started: stored.started.into_owned(),
+            elapsed_ms: stored.elapsed_ms,
+            committed: stored.committed.into_owned(),
+            snapshot: stored.snapshot.map(Cow::into_owned),
+            replaces: stored.replaces.into_owned(),
+            dump: stored.dump.map(|dump| Box::new(dump.into_owned())),
+        }
+    }
+}
+
+impl Serialize for Commit {
+    fn serialize<S: Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
+        let stored = Stored {
+            source: self.source.as_str().into(),
+            database: self.database.as_str().into(),
+            schema: self.schema.as_str().into(),
+            table: self.table.as_str().into(),
+            path: self.path.as_str().into(),
+            slice: self.slice,
+            rows: self.rows,
+            files: self.files.as_slice().into(),
+            columns: self.columns.as_slice().into(),
+            run: self.run.as_str().into(),
+            started: self.started.as_str().into(),
+            elapsed_ms: self.elapsed_ms,
+            committed: self.committed.as_str().into(),
+            verified: self.verified.as_str().into(),
+            state: self.state.as_deref().map(Into::into),
+            snapshot: self.snapshot.as_deref().map(Into::into),
+            replaces: self.replaces.as_slice().into(),
+            dump: self.dump.as_deref().map(Cow::Borrowed),
+        };
+        stored.serialize(to)
+    }
 }
 
 /// Splits a stored commit into the bytes that were hashed and the hash that follows them.
@@ -65,8 +172,10 @@ fn without_hash(bytes: &[u8]) -> Option<(Vec<u8>, &[u8])> {
 
 // A catalog from the time before commits could replace others has no such column, and Parquet stores an empty list as
 // null.
-fn list_or_null<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Vec<String>, D::Error> {
-    Ok(Option::deserialize(from)?.unwrap_or_default())
+fn list_or_null<'de, D: Deserializer<'de>>(
+    from: D,
+) -> std::result::Result<Cow<'static, [String]>, D::Error> {
+    Ok(Cow::Owned(Option::deserialize(from)?.unwrap_or_default()))
 }
 
 /// The identity of a commit.
@@ -109,11 +218,14 @@ impl Commit {
             self.files.iter().map(|file| size_of_val(file) + of(&[&file.key, &file.sha256]));
         let columns = self.columns.iter().map(|column| {
             let values = [&column.min, &column.max, &column.sum];
-            let values: usize = values.into_iter().flatten().map(String::len).sum();
-            size_of_val(column) + of(&[&column.name, &column.key, &column.source_type]) + values
+            let values: usize = values.into_iter().flatten().map(|text| text.len()).sum();
+            size_of_val(column) + values // what the column is, is shared
         });
-        let texts = of(&[&self.source, &self.database, &self.schema, &self.table, &self.path]);
-        size_of_val(self) + texts + files.sum::<usize>() + columns.sum::<usize>()
+        // What it has in common with others is shared.
+        size_of_val(self)
+            + of(&[&self.started, &self.committed])
+            + files.sum::<usize>()
+            + columns.sum::<usize>()
     }
 
     /// The identity of the commit.

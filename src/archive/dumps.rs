@@ -5,7 +5,7 @@ use std::borrow::Borrow;
 use serde::{Deserialize, Serialize};
 
 use crate::archive::catalog::to_json;
-use crate::archive::commit::{Commit, FileRecord};
+use crate::archive::commit::{Commit, Common, FileRecord};
 use crate::error::Result;
 use crate::model::{DumpFormat, DumpRecord, TableId};
 use crate::window::Slice;
@@ -81,11 +81,17 @@ impl DumpEntry {
         let id = TableId::dump(&self.source, &self.name);
         let path = self.path.strip_suffix(&format!(".{}.zst", self.run)).unwrap_or(&self.path);
         Commit {
-            path: path.to_owned(),
-            source: id.source,
-            database: id.database,
-            schema: id.schema,
-            table: id.table,
+            common: Common {
+                path: path.to_owned(),
+                source: id.source,
+                database: id.database,
+                schema: id.schema,
+                table: id.table,
+                run: self.run,
+                verified: self.verified,
+                state: None,
+            }
+            .shared(),
             slice: Slice::All,
             rows: 0,
             files: vec![FileRecord {
@@ -95,12 +101,9 @@ impl DumpEntry {
                 rows: 0,
             }],
             columns: Vec::new(),
-            run: self.run,
             started: self.started,
             elapsed_ms: self.elapsed_ms,
             committed: self.committed,
-            verified: self.verified,
-            state: None,
             snapshot: None,
             replaces: self.replaces,
             dump: Some(Box::new(DumpRecord {

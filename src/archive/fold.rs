@@ -83,8 +83,7 @@ impl Archive {
     }
 
     async fn fold(&self, least: usize) -> Result<()> {
-        let state = self.state().await?;
-        let (new, again) = self.index.lock().await.foldable(&state);
+        let (new, again) = self.index.lock().await.foldable(&self.store).await?;
         if new.len() + again.len() < least {
             return Ok(());
         }

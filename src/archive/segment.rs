@@ -22,7 +22,7 @@ struct End {
 }
 
 /// The content of a segment, from the stored forms of its commits.
-pub(super) fn pack(lines: &[Vec<u8>]) -> Result<Vec<u8>> {
+pub fn pack(lines: &[Vec<u8>]) -> Result<Vec<u8>> {
     let failed = |error: &dyn std::fmt::Display| Error::stop(format!("writing a segment: {error}"));
     let mut text = lines.join(&b'\n');
     text.push(b'\n');

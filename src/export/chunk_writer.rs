@@ -11,7 +11,7 @@ use parquet::file::metadata::{FooterTail, ParquetMetaDataReader};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::archive::commit::{Commit, FileRecord};
+use crate::archive::commit::{Commit, Common, FileRecord};
 use crate::archive::keys::file_key;
 use crate::encode::{EncodeOptions, Encoded, EncodedFile, Encoder, Output, encode};
 use crate::error::{Class, Error, Result};
@@ -186,21 +186,25 @@ impl ChunkWriter {
         };
         let id = chunk.table.id.clone();
         let commit = Commit {
-            source: id.source,
-            database: id.database,
-            schema: id.schema,
-            table: id.table,
-            path: path.to_owned(),
+            common: Common {
+                source: id.source,
+                database: id.database,
+                schema: id.schema,
+                table: id.table,
+                path: path.to_owned(),
+                run: self.run.clone(),
+                verified: "stored bytes read back and hashed, rows counted by the footer"
+                    .to_owned(),
+                state: chunk.table.identity.division.as_ref().map(ToString::to_string),
+            }
+            .shared(),
             slice: chunk.slice,
             rows: encoded.rows,
             files,
             columns: encoded.columns,
-            run: self.run.clone(),
             started,
             elapsed_ms: began.elapsed().saturating_sub(done.queued).as_millis() as u64,
             committed: rfc3339(now()),
-            verified: "stored bytes read back and hashed, rows counted by the footer".to_owned(),
-            state: chunk.table.identity.division.as_ref().map(ToString::to_string),
             snapshot: done.snapshot,
             replaces: Vec::new(),
             dump: None,

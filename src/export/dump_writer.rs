@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::task::{JoinError, JoinHandle};
 
-use crate::archive::commit::{Commit, FileRecord};
+use crate::archive::commit::{Commit, Common, FileRecord};
 use crate::archive::keys::dump_key;
 use crate::error::{Class, Error, Result};
 use crate::export::chunk_writer::{ChunkWriter, Failure};
@@ -69,25 +69,25 @@ impl ChunkWriter {
             return Err(error.into());
         }
         let id = id.clone();
-        Ok(Commit {
+        Ok(Commit { common: Common {
             source: id.source,
             database: id.database,
             schema: id.schema,
             table: id.table,
             path: path.to_owned(),
-            slice: chunk.slice,
-            rows: 0,
-            files: vec![file],
-            columns: Vec::new(),
             run: self.run.clone(),
-            started,
-            elapsed_ms: began.elapsed().as_millis() as u64,
-            committed: rfc3339(now()),
             verified: format!(
                 "exit status 0; stored bytes read back, hashed, decompressed and read to the end: {}",
                 whole.checked
             ),
-            state: None,
+            state: None}.shared(),
+            slice: chunk.slice,
+            rows: 0,
+            files: vec![file],
+            columns: Vec::new(),
+            started,
+            elapsed_ms: began.elapsed().as_millis() as u64,
+            committed: rfc3339(now()),
             snapshot: None,
             replaces: Vec::new(),
             dump: Some(Box::new(DumpRecord {
@@ -96,8 +96,7 @@ impl ChunkWriter {
                 raw_bytes: passed.bytes,
                 raw_sha256: passed.sha256,
                 contents: whole.contents,
-            })),
-        })
+            }))})
     }
 
     /// Brings the bytes into the store, where they become visible only if the dump is complete.

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 use serde::Serialize;
 
 use crate::archive::commit::Commit;
+use crate::compact::Text;
 use crate::coverage::Coverage;
 use crate::model::{Level, Role, TableId};
 use crate::report::axis::{Axis, Tick, WIDTH, is_bounded};
@@ -150,7 +151,7 @@ pub(super) fn time_of(commit: &Commit) -> Option<Window> {
         Slice::NullTime => None,
         Slice::All => {
             let time = commit.columns.iter().find(|column| column.role == Role::Time)?;
-            let end = |text: &Option<String>| text.as_ref()?.parse::<i64>().ok();
+            let end = |text: &Option<Text>| text.as_ref()?.parse::<i64>().ok();
             Window::new(end(&time.min)?, end(&time.max)?.saturating_add(1))
         }
     }

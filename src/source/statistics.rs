@@ -4,6 +4,7 @@
 use arrow::datatypes::DataType;
 
 use crate::column_stats::{ColumnStats, Recorded};
+use crate::compact::Text;
 use crate::model::{Column, Level, Proof, Table};
 
 /// The most expressions of a statement. PostgreSQL accepts 1,664 (`MaxTupleAttributeNumber`), MySQL 4,096.
@@ -121,15 +122,19 @@ impl Statistics {
             self.select.push(sql.text(&computed));
             let what = if end == "min" { "minimum" } else { "maximum" };
             let what = format!("{what} of `{shown}`");
-            self.checks.push(Check { what, expected: Expected::IsEnd(recorded.clone()) });
+            self.checks.push(Check { what, expected: Expected::IsEnd(recorded.to_string()) });
         }
         let Some(sum) = &known.sum else { return };
         match &column.data_type {
             DataType::Boolean => {
-                self.number(format!("true values of `{shown}`"), sql.trues(column), sum.clone());
+                self.number(
+                    format!("true values of `{shown}`"),
+                    sql.trues(column),
+                    sum.to_string(),
+                );
             }
             DataType::Float32 | DataType::Float64 => {
-                let number = |text: &Option<String>| {
+                let number = |text: &Option<Text>| {
                     text.as_ref().and_then(|text| text.parse().ok()).unwrap_or(f64::NAN)
                 };
                 let largest = f64::abs(number(&known.min)).max(f64::abs(number(&known.max)));
@@ -146,7 +151,7 @@ impl Statistics {
             }
             _ => {
                 if let Some(asked) = sql.sum(column, sum) {
-                    self.number(format!("sum of `{shown}`"), asked, sum.clone());
+                    self.number(format!("sum of `{shown}`"), asked, sum.to_string());
                 }
             }
         }
@@ -278,13 +283,15 @@ mod tests {
 
     fn stats(name: &str, count: u64, ends: Option<(&str, &str)>, sum: Option<&str>) -> ColumnStats {
         ColumnStats {
-            name: name.into(),
-            key: name.into(),
-            role: Role::Column,
-            source_type: String::new(),
-            parquet_type: None,
-            nullable: None,
-            key_part: None,
+            column: std::sync::Arc::new(crate::column_stats::ColumnInfo {
+                name: name.into(),
+                key: name.into(),
+                role: Role::Column,
+                source_type: String::new(),
+                parquet_type: None,
+                nullable: None,
+                key_part: None,
+            }),
             count,
             min: ends.map(|(min, _)| min.into()),
             max: ends.map(|(_, max)| max.into()),

@@ -199,21 +199,24 @@ impl Hand {
         store.set(&key, Some(bytes.clone().into())).await;
         let sha256 = sha256(bytes.as_bytes());
         let mut commit = Commit {
-            source: "s".into(),
-            database: "d".into(),
-            schema: String::new(),
-            table: "t".into(),
-            path: path.into(),
+            common: moveout::archive::commit::Common {
+                source: "s".into(),
+                database: "d".into(),
+                schema: String::new(),
+                table: "t".into(),
+                path: path.into(),
+                run: run.into(),
+                verified: "not at all".into(),
+                state: None,
+            }
+            .shared(),
             slice,
             rows: 1,
             files: vec![FileRecord { key, bytes: bytes.len() as u64, sha256, rows: 1 }],
             columns: Vec::new(),
-            run: run.into(),
             started: rfc3339(now()),
             elapsed_ms: 1,
             committed: rfc3339(now()),
-            verified: "not at all".into(),
-            state: None,
             snapshot: None,
             replaces: Vec::new(),
             dump: None,

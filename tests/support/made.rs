@@ -48,21 +48,24 @@ pub(crate) fn commit(id: &TableId, slice: Slice, rows: u64) -> Arc<Commit> {
     let file =
         FileRecord { key: "data/f".to_owned(), bytes: rows * 11, sha256: String::new(), rows };
     Arc::new(Commit {
-        source: id.source.clone(),
-        database: id.database.clone(),
-        schema: id.schema.clone(),
-        table: id.table.clone(),
-        path: "data/t".to_owned(),
+        common: moveout::archive::commit::Common {
+            source: id.source.clone(),
+            database: id.database.clone(),
+            schema: id.schema.clone(),
+            table: id.table.clone(),
+            path: "data/t".to_owned(),
+            run: "run1".to_owned(),
+            verified: String::new(),
+            state: None,
+        }
+        .shared(),
         slice,
         rows,
         files: if rows > 0 { vec![file] } else { Vec::new() },
         columns: Vec::new(),
-        run: "run1".to_owned(),
         started: "2024-06-01T00:00:00Z".to_owned(),
         elapsed_ms: 1,
         committed: "2024-06-01T00:00:01Z".to_owned(),
-        verified: String::new(),
-        state: None,
         snapshot: None,
         replaces: Vec::new(),
         dump: None,

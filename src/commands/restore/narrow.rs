@@ -89,11 +89,11 @@ impl Parts {
 
     /// How it differs from what the archive recorded.
     fn difference(&self, known: &ColumnStats) -> Option<String> {
-        let text = |number: &Option<Number>| number.as_ref().map(|(.., text)| text.clone());
+        let text = |number: &Option<Number>| number.as_ref().map(|(.., text)| text.to_string());
         let sum = known.sum.as_deref().and_then(|sum| sum.parse::<i128>().ok());
         let is_same = self.count == known.count
-            && text(&self.min) == known.min
-            && text(&self.max) == known.max
+            && text(&self.min).as_deref() == known.min.as_deref()
+            && text(&self.max).as_deref() == known.max.as_deref()
             && (sum.is_none() || sum == self.sum);
         let shown = |value: Option<String>| value.unwrap_or_else(|| "none".to_owned());
         (!is_same).then(|| {
@@ -103,8 +103,8 @@ impl Parts {
                 shown(text(&self.min)),
                 shown(text(&self.max)),
                 known.count,
-                shown(known.min.clone()),
-                shown(known.max.clone())
+                shown(known.min.as_deref().map(str::to_owned)),
+                shown(known.max.as_deref().map(str::to_owned))
             )
         })
     }
@@ -134,17 +134,19 @@ mod tests {
 
     fn column(count: u64, min: &str, max: &str, sum: Option<&str>) -> ColumnStats {
         ColumnStats {
-            name: "v".to_owned(),
-            key: "v".to_owned(),
-            role: Role::Field,
-            source_type: String::new(),
-            parquet_type: None,
-            nullable: None,
-            key_part: None,
+            column: std::sync::Arc::new(crate::column_stats::ColumnInfo {
+                name: "v".to_owned(),
+                key: "v".to_owned(),
+                role: Role::Field,
+                source_type: String::new(),
+                parquet_type: None,
+                nullable: None,
+                key_part: None,
+            }),
             count,
-            min: Some(min.to_owned()),
-            max: Some(max.to_owned()),
-            sum: sum.map(str::to_owned),
+            min: Some(min.into()),
+            max: Some(max.into()),
+            sum: sum.map(Into::into),
         }
     }
 

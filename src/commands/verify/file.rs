@@ -6,6 +6,7 @@ use arrow::array::RecordBatch;
 use crate::archive::commit::{Commit, FileRecord};
 use crate::column_stats::Stats;
 use crate::commands::verify::decode::{Broken, Content, Decoder};
+use crate::compact::Text;
 use crate::encode::Cores;
 use crate::error::Result;
 use crate::fingerprint::Fingerprint;
@@ -154,7 +155,7 @@ fn compare(commit: &Commit, stats: Option<Stats>, checked: &mut Checked) {
     }
 }
 
-fn shown(value: &Option<String>) -> &str {
+fn shown(value: &Option<Text>) -> &str {
     value.as_deref().unwrap_or("none")
 }
 
@@ -165,7 +166,7 @@ fn time_outside(commit: &Commit) -> Option<String> {
     let last = |time: i64| time == i64::MAX && window.to == i64::MAX;
     let within = |time: i64| window.contains(time) || last(time);
     let inside =
-        |text: &Option<String>| text.as_ref().is_none_or(|text| text.parse().is_ok_and(within));
+        |text: &Option<Text>| text.as_ref().is_none_or(|text| text.parse().is_ok_and(within));
     (!inside(&time.min) || !inside(&time.max))
         .then(|| "it has rows outside of its window".to_owned())
 }
