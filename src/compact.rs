@@ -10,6 +10,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The bytes of a text that need no memory of their own. Most numbers are shorter.
 const SHORT: usize = 22;
+/// So many values are kept without a look whether somebody has them.
+const LEAST_KEPT: usize = 1024;
 
 /// A text that is short as a rule. It takes 24 bytes, and more only where it is longer than 22.
 #[derive(Clone)]
@@ -99,9 +101,16 @@ impl<'de> Deserialize<'de> for Text {
     }
 }
 
-/// Keeps one of each value. What is in it stays for as long as the process runs.
+/// Keeps one of each value, for as long as somebody else has it.
 #[derive(Debug)]
-pub struct OneOfEach<T>(Mutex<Option<HashSet<Arc<T>>>>);
+pub struct OneOfEach<T>(Mutex<Option<Kept<T>>>);
+
+#[derive(Debug)]
+struct Kept<T> {
+    values: HashSet<Arc<T>>,
+    /// With so many of them it is time to let those go that nobody has any more.
+    most: usize,
+}
 
 impl<T: Eq + Hash> OneOfEach<T> {
     /// An empty one.
@@ -111,15 +120,25 @@ impl<T: Eq + Hash> OneOfEach<T> {
 
     /// The one that is equal to this value.
     pub fn one(&self, value: T) -> Arc<T> {
-        let mut values = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let values = values.get_or_insert_default();
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Kept { values, most } =
+            kept.get_or_insert_with(|| Kept { values: HashSet::new(), most: LEAST_KEPT });
         if let Some(known) = values.get(&value) {
             return Arc::clone(known);
+        }
+        if values.len() >= *most {
+            values.retain(|value| Arc::strong_count(value) > 1);
+            *most = LEAST_KEPT.max(2 * values.len());
         }
         let new = Arc::new(value);
         values.insert(Arc::clone(&new));
         new
     }
+}
+
+/// Whether a value from [`OneOfEach`] has no other user, as far as that can be told.
+pub fn is_sole<T>(value: &Arc<T>) -> bool {
+    Arc::strong_count(value) <= 2
 }
 
 impl<T: Eq + Hash> Default for OneOfEach<T> {
@@ -152,5 +171,11 @@ mod tests {
         static TEXTS: OneOfEach<String> = OneOfEach::new();
         let [one, same, other] = ["a", "a", "b"].map(|text| TEXTS.one(text.to_owned()));
         assert!(Arc::ptr_eq(&one, &same) && !Arc::ptr_eq(&one, &other));
+        assert!(is_sole(&other) && !is_sole(&one));
+        for n in 0..3 * LEAST_KEPT {
+            TEXTS.one(n.to_string()); // of which nobody keeps one
+        }
+        assert!(TEXTS.0.lock().unwrap().as_ref().unwrap().values.len() <= LEAST_KEPT);
+        assert!(Arc::ptr_eq(&one, &TEXTS.one("a".to_owned())));
     }
 }

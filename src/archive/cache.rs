@@ -13,8 +13,7 @@ use crate::archive::commit::{Commit, CommitKey, commit_key, retracted_key};
 use crate::archive::dumps;
 use crate::archive::index::{ArchiveIndex, LOOKS, damaged, without_overlaps};
 use crate::archive::keys::{
-    CHUNKS, COMMITS, DUMPS, MANIFEST, RECORDS, RETRACTED, RUN, SEGMENTS, TAG_MANIFEST,
-    parts_of_segment, segment_key,
+    CHUNKS, COMMITS, DUMPS, MANIFEST, RECORDS, RETRACTED, RUN, SEGMENTS, TAG_MANIFEST, segment_key,
 };
 use crate::archive::reads::{
     Heartbeats, Seen, Segment, read_commits, read_heartbeats, read_records, read_segments, reread,
@@ -107,35 +106,22 @@ impl IndexCache {
         self.acknowledged.len() >= commits || (is_first && self.loose.len() > commits)
     }
 
-    /// Looks for the loose commits that may be folded, and for those that were folded already and only have to be removed.
-    pub(super) async fn foldable(&mut self, store: &Store) -> Result<(Vec<Foldable>, Vec<String>)> {
+    /// Looks for the loose commits that may be folded: those of this process that were acknowledged, and those of dead
+    /// runs.
+    pub(super) async fn foldable(&mut self, store: &Store) -> Result<Vec<Foldable>> {
         // Nothing is derived from it, since that costs as much as all that was ever committed.
         self.read(store).await?;
         let me = self.me.as_deref().unwrap_or_default();
         let living: HashSet<&str> = (self.runs.values())
-            .filter(|(_, run)| run.alive && run.run != me)
+            .filter(|(_, run)| run.alive)
             .map(|(_, run)| run.run.as_str())
             .collect();
-        let is_over = |run: &str| run == me || !living.contains(run);
-        let of = |commit: &Arc<Commit>| (commit.key(), commit.committed.clone());
-        // Of its own that were acknowledged none is in a segment. What else there is, a run has left that is over.
-        let left = self
-            .loose
-            .iter()
-            .filter(|(key, seen)| !self.acknowledged.contains(*key) && is_over(&seen.value.run));
-        let left: HashMap<_, _> = left.map(|(key, seen)| (of(&seen.value), key)).collect();
-        let over = self.segments.iter().filter(|(key, _)| {
-            !left.is_empty() && parts_of_segment(key).is_some_and(|(run, _)| is_over(run))
-        });
-        let folded = over.flat_map(|(_, segment)| segment.value.iter());
-        let again: HashSet<&String> =
-            folded.filter_map(|commit| left.get(&of(commit)).copied()).collect();
         let new = self.loose.iter().filter(|(key, seen)| {
-            let is_left = seen.value.run != me && is_over(&seen.value.run);
-            !again.contains(key) && (self.acknowledged.contains(*key) || is_left)
+            let run = seen.value.run.as_str();
+            self.acknowledged.contains(*key) || (run != me && !living.contains(run))
         });
         let new = new.map(|(key, seen)| (key.clone(), seen.version.clone(), seen.value.clone()));
-        Ok((new.collect(), again.into_iter().cloned().collect()))
+        Ok(new.collect())
     }
 
     /// The key of the next segment of this process, which may hold these commits from now on.

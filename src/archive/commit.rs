@@ -7,8 +7,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::archive::keys;
-use crate::column_stats::ColumnStats;
-use crate::compact::OneOfEach;
+use crate::column_stats::{ColumnInfo, ColumnStats};
+use crate::compact::{OneOfEach, is_sole};
 use crate::error::{Error, Result};
 use crate::hash::sha256;
 use crate::model::{Division, DumpRecord, TableId};
@@ -219,10 +219,24 @@ impl Commit {
         let columns = self.columns.iter().map(|column| {
             let values = [&column.min, &column.max, &column.sum];
             let values: usize = values.into_iter().flatten().map(|text| text.len()).sum();
-            size_of_val(column) + values // what the column is, is shared
+            // What the column is, is shared, and counted where it is new.
+            let of_column = match is_sole(&column.column) {
+                true => {
+                    size_of::<ColumnInfo>() + of(&[&column.name, &column.key, &column.source_type])
+                }
+                false => 0,
+            };
+            size_of_val(column) + values + of_column
         });
-        // What it has in common with others is shared.
+        let of_common = match is_sole(&self.common) {
+            true => {
+                let texts = [&self.source, &self.database, &self.schema, &self.table, &self.path];
+                size_of::<Common>() + texts.iter().map(|text| text.len()).sum::<usize>()
+            }
+            false => 0,
+        };
         size_of_val(self)
+            + of_common
             + of(&[&self.started, &self.committed])
             + files.sum::<usize>()
             + columns.sum::<usize>()

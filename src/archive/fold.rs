@@ -15,8 +15,8 @@
 //!   commits it has removed none. The one that retracts leaves a record of that: a commit in a segment does not count if
 //!   `.moveout/retracted/` names it. Such a record, too, is written once, and concerns only this very commit, so two runs
 //!   may retract at the same time.
-//! - **A loose commit beside a segment that has it** is removed without folding it again only if the run that wrote the
-//!   segment is over: a living one may be about to remove the segment.
+//! - **A loose commit beside a segment of another run** is folded once more, and removed for the new segment alone: the other
+//!   run may be about to remove its own, even if it seems to be dead. So whoever removes a loose commit has it elsewhere.
 //! - **Two commits of one run for one slice** have their files under the same keys, so only the later one can be right, and
 //!   it is the one that counts. (Loose, the later has the key of the earlier and replaces it.)
 //! - **The seal** removes a segment only if each of its commits is in the catalog, was replaced by one, or is retracted;
@@ -83,12 +83,13 @@ impl Archive {
     }
 
     async fn fold(&self, least: usize) -> Result<()> {
-        let (new, again) = self.index.lock().await.foldable(&self.store).await?;
-        if new.len() + again.len() < least {
+        let mut new = self.index.lock().await.foldable(&self.store).await?;
+        // A store that lists another version than it tells otherwise cannot say whether a commit is still the same.
+        let there = self.listed_commits().await?;
+        new.retain(|(key, version, _)| there.get(key) == Some(version));
+        if new.len() < least {
             return Ok(());
         }
-        self.store.delete_all(again.clone()).await?;
-        self.index.lock().await.removed(&again);
         let mut group = Group::default();
         for (key, version, commit) in new {
             let line = commit.to_json()?;
@@ -117,16 +118,20 @@ impl Archive {
         let version = self.store.put_checked(&key, bytes).await?;
         // A run that has sealed meanwhile may have removed the mark.
         self.mark_as(SEGMENTED).await?;
-        let there = self.store.objects(COMMITS.trim_end_matches('/')).await?;
-        let there: BTreeMap<&str, &str> =
-            there.iter().map(|entry| (entry.key.as_str(), entry.version.as_str())).collect();
-        if loose.iter().any(|(key, version)| there.get(key.as_str()) != Some(&version.as_str())) {
+        let there = self.listed_commits().await?;
+        if loose.iter().any(|(key, version)| there.get(key) != Some(version)) {
             // Somebody has retracted, replaced, folded or sealed one of them.
             return self.delete_checked(&key).await;
         }
         let loose: Vec<String> = loose.into_keys().collect();
         self.index.lock().await.folded(key, version, commits.into(), &loose);
         self.store.delete_all(loose).await
+    }
+
+    /// The versions of the loose commits by their keys.
+    async fn listed_commits(&self) -> Result<BTreeMap<String, String>> {
+        let listed = self.store.objects(COMMITS.trim_end_matches('/')).await?;
+        Ok(listed.into_iter().map(|entry| (entry.key, entry.version)).collect())
     }
 
     /// Removes the segments all of whose commits `done` has, and after the last of them what was retracted.

@@ -1,5 +1,7 @@
 //! What an archive holds: somebody may have changed it.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -7,13 +9,13 @@ use serde::de::DeserializeOwned;
 use crate::archive::bag;
 use crate::archive::catalog::TableEntry;
 use crate::archive::chunks::{read_chunks, write_chunks};
-use crate::archive::commit::{Commit, FileRecord};
+use crate::archive::commit::{Commit, Common, FileRecord};
 use crate::archive::dumps::{read_dumps, write_dumps};
 use crate::archive::keys;
 use crate::archive::run_json::{Format, RunEntry};
 use crate::archive::runs::{Heartbeat, RunPlan};
 use crate::archive::verdict::VerdictRecord;
-use crate::column_stats::ColumnStats;
+use crate::column_stats::{ColumnInfo, ColumnStats};
 use crate::commands::verify::decode::{Content, Decoder};
 use crate::fuzzing::input::{assert_sound, choice, text};
 use crate::model::{Role, TableId};
@@ -115,24 +117,32 @@ pub(super) fn parquet_file(bytes: &[u8]) {
         FileRecord { key: "f".into(), bytes: bytes.len() as u64, sha256: "".into(), rows: 3 };
     let [source, database, schema, table] = ["s", "d", "p", "t"].map(str::to_owned);
     let column = |name: &str, role, source_type: &str| ColumnStats {
-        name: name.into(),
-        key: name.into(),
-        role,
-        source_type: source_type.into(),
-        parquet_type: None,
-        nullable: None,
-        key_part: None,
+        column: Arc::new(ColumnInfo {
+            name: name.into(),
+            key: name.into(),
+            role,
+            source_type: source_type.into(),
+            parquet_type: None,
+            nullable: None,
+            key_part: None,
+        }),
         count: 0,
         min: None,
         max: None,
         sum: None,
     };
     let commit = Commit {
-        source,
-        database,
-        schema,
-        table,
-        path: "data/s/d/p/t".into(),
+        common: Common {
+            source,
+            database,
+            schema,
+            table,
+            path: "data/s/d/p/t".into(),
+            run: "r".into(),
+            verified: String::new(),
+            state: None,
+        }
+        .shared(),
         slice: Slice::All,
         rows: 3,
         files: Vec::new(),
@@ -141,12 +151,9 @@ pub(super) fn parquet_file(bytes: &[u8]) {
             column("host", Role::Tag, "tag"),
             column("v", Role::Field, "float"),
         ],
-        run: "r".into(),
         started: String::new(),
         elapsed_ms: 0,
         committed: String::new(),
-        verified: String::new(),
-        state: None,
         snapshot: None,
         replaces: Vec::new(),
         dump: None,

@@ -93,6 +93,30 @@ async fn what_dead_runs_left_loose_is_folded_by_the_next() {
     assert_eq!(verified(&store).await, Exit::Done);
 }
 
+/// The run that wrote the segment may be about to remove it, and only seem to be dead.
+#[tokio::test]
+async fn a_loose_commit_is_not_removed_because_another_run_has_folded_it() {
+    let store = unsealed(&tables(4), 1000).await;
+    let loose = store.files().await;
+    let store = folding(store, 2);
+    stopped(&tables(5), &store).await;
+    let others = keys(&store, ".moveout/segments/").await;
+    for (key, bytes) in loose.into_iter().filter(|(key, _)| key.starts_with(".moveout/commits/")) {
+        store.set(&key, Some(bytes)).await;
+    }
+    stopped(&tables(6), &store).await;
+    assert!(keys(&store, ".moveout/segments/").await.len() > others.len());
+    for key in others {
+        store.set(&key, None).await;
+    }
+    let left: BTreeSet<String> =
+        uncatalogued(&store.files().await).into_iter().map(|commit| commit.table.clone()).collect();
+    assert!((0..4).all(|n| left.contains(&format!("t{n}"))), "{left:?}");
+    assert_eq!(run(&tables(6), &store).await.unwrap().exit, Exit::Done);
+    assert_eq!(verified(&store).await, Exit::Done);
+    assert_eq!(rows(&store).await, rows_of(&tables(6)));
+}
+
 #[tokio::test]
 async fn a_damaged_segment_stops_every_command_by_name_and_is_exported_again_without_it() {
     let source = tables(4);

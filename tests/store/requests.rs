@@ -62,6 +62,7 @@ async fn each_commit_is_read_once_and_requests_grow_by_a_few_a_table() {
     assert_eq!(grown, [first, BTreeMap::new(), resumed, BTreeMap::new()]);
     for (what, counts) in ["first", "idle", "resumed", "status"].iter().zip(&few) {
         let lists = counts.get(&Ask::List).copied().unwrap_or_default();
-        assert!(lists <= 40, "{what}: {lists} listings");
+        // Each look lists the segments once more, after it has read the loose commits.
+        assert!(lists <= 60, "{what}: {lists} listings");
     }
 }
