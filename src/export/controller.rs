@@ -9,11 +9,14 @@
 //!   compared only if they were measured with the same number of streams, a few windows apart.
 //! - A window that is wider than all that have passed is a probe. A probe that does not keep up is abandoned: its query is
 //!   cancelled, and its time is read in narrower windows ([`Patience`]).
+//! - A chunk should take five seconds, unless other widths show that the server needs most of a window's time for any query
+//!   (`constant`): then narrower windows would save nothing.
 //! - What was too much for a server (its memory, its limit of files, its time-out) is a ceiling that heals slowly.
 //!
 //! Nothing here has a clock: every time is an argument, so that the simulated servers of `tests/controller.rs` decide how
 //! the time passes.
 
+mod constant;
 pub mod streams;
 pub mod widths;
 

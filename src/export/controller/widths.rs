@@ -4,34 +4,28 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::archive::commit::Commit;
+use crate::export::controller::constant::{
+    COMPARABLE, Constant, SLOW, TARGET_ELAPSED, TELLING_ROWS,
+};
 use crate::export::controller::{Abandoned, Patience};
 use crate::model::{Size, Table};
 use crate::window::{DAY, MIN_WIDTH, Window};
 
-/// How long a chunk should take, …
-const TARGET_ELAPSED: Duration = Duration::from_secs(5);
-/// … and how many rows it should have: enough that its overhead does not matter, few enough that a stop loses little.
+/// How many rows a chunk should have.
 pub const TARGET_ROWS: u64 = 2_000_000;
-/// How long a chunk may take where a server needs most of that for any query, so that narrower ones would cost more.
-const LONGEST_ELAPSED: Duration = Duration::from_secs(60);
 /// How many rows, and bytes in the source, the first chunks of a table should have.
 const FIRST_ROWS: u64 = TARGET_ROWS / 4;
 const FIRST_BYTES: u64 = 128 << 20;
-/// This many rows show how fast a width is.
-const TELLING_ROWS: u64 = 10_000;
 /// While windows have few rows, the next one may be wider by more than a factor of two, if that leads to so many rows.
 const LEAP_ROWS: f64 = TELLING_ROWS as f64;
 /// The largest growth from one window to the next, while windows have too few rows to show how fast they are.
 const MOST_DOUBLINGS: u32 = 6;
-/// If a window takes this long, it is worth trying whether half of it would be faster.
-const SLOW: Duration = Duration::from_secs(1);
 /// A width is slower only if its speed differs from the other's by more than this, as a logarithm.
 const MARGIN: f64 = 0.06;
 /// The variance of the logarithms of speeds that is assumed before it was measured. How much of it is replaced each time.
 const FIRST_VARIANCE: f64 = 0.03;
 const RENEWAL: f64 = 0.125;
-/// Speeds are compared if they were measured so few windows, or so little time, apart.
-const COMPARABLE: u32 = 12;
+/// Speeds are compared if they were measured a few windows, or so little time, apart.
 const COMPARABLE_TIME: Duration = Duration::from_secs(20);
 /// How many windows must pass before one is tried that is wider than the ceiling: at first, and at most, if this keeps
 /// failing.
@@ -88,13 +82,8 @@ pub struct Widths {
     variance: f64,
     /// How long the last window took that showed a speed, by the binary logarithm of its width.
     took: (u32, Duration),
-    /// How long the last window of each width took, also one with few rows; how many rows it had, unless it was of another
-    /// table; and the number of windows before it.
-    times: BTreeMap<u32, (Duration, Option<u64>, u32)>,
-    /// The width of the last window as a binary logarithm, and whether it took most of its time for what the server needs
-    /// for any query.
-    last_step: u32,
-    is_constant: bool,
+    /// What the server needs for any query.
+    constant: Constant,
     /// A width that was slow.
     slow: Option<SlowWidth>,
     /// The width of which it was tried last whether half of it is faster.
@@ -177,9 +166,7 @@ impl Widths {
             settled_streams: 0,
             variance: FIRST_VARIANCE,
             took: (0, Duration::ZERO),
-            times: BTreeMap::new(),
-            last_step: 0,
-            is_constant: false,
+            constant: Constant::default(),
             slow: None,
             half_tried: None,
             abandoned: 0,
@@ -190,8 +177,8 @@ impl Widths {
     /// Begins with what a window of another table of the same server led to.
     pub fn after(learned: Learned) -> Self {
         let Learned { width, step, elapsed, is_constant } = learned;
-        let times = BTreeMap::from([(step, (elapsed, None, 0))]);
-        Self { last: elapsed, times, is_constant, ..Self::new(width) }
+        let constant = Constant::after(step, elapsed, is_constant);
+        Self { last: elapsed, constant, ..Self::new(width) }
     }
 
     /// Makes the width that of other tables of the same server, if these have shown that the server needs most of the time
@@ -204,8 +191,8 @@ impl Widths {
 
     /// What the last window led to.
     pub fn learned(&self) -> Learned {
-        let (step, elapsed, is_constant) = (self.last_step, self.last, self.is_constant);
-        Learned { width: self.width, step, elapsed, is_constant }
+        let (step, is_constant) = (self.constant.step(), self.constant.is_most());
+        Learned { width: self.width, step, elapsed: self.last, is_constant }
     }
 
     /// The width that the next window should have.
@@ -282,7 +269,7 @@ impl Widths {
         let used = window.core_width.unwrap_or(self.width).max(1);
         self.widest = self.widest.max(used);
         let wide = used.max(self.width.min(window.width));
-        let time = self.time(used.ilog2(), rows, elapsed);
+        let time = self.constant.varying(used.ilog2(), rows, elapsed, self.read);
         let mut target = learned_width(wide, rows, time, window.most_rows);
         if let Some(slow) = &mut self.slow {
             slow.left = slow.left.saturating_sub(1);
@@ -314,50 +301,6 @@ impl Widths {
             .clamp(MIN_WIDTH, self.ceiling.max(MIN_WIDTH));
     }
 
-    /// How long a window took, without what the server needs for any query, which other widths show: then wider windows
-    /// cost little more, and narrower ones save nothing.
-    fn time(&mut self, step: u32, rows: u64, elapsed: Duration) -> Duration {
-        self.times.insert(step, (elapsed, Some(rows), self.read));
-        // Where rows lie otherwise, widths are not comparable.
-        let comparable = |(other, (_, of_other, at)): &(&u32, &(Duration, Option<u64>, u32))| {
-            let wider = (f64::from(step) - f64::from(**other)).exp2();
-            let (rows, few) = (rows as f64, TELLING_ROWS as f64);
-            let ratio = of_other.map_or(1.0, |other| (rows + few) / (wider * other as f64 + few));
-            self.read - at <= COMPARABLE && (0.5..=2.0).contains(&ratio)
-        };
-        let narrower = self.times.range(..step).rfind(comparable);
-        let wider = self.times.range(step + 1..).find(comparable);
-        let seconds = elapsed.as_secs_f64();
-        // A straight line through two widths has a slope, and a constant part.
-        let varying = match (narrower, wider) {
-            (Some((other, (time, ..))), _) => {
-                let parts = f64::from(step - other).exp2();
-                (seconds - time.as_secs_f64()) * parts / (parts - 1.0)
-            }
-            (None, Some((other, (time, ..)))) => {
-                (time.as_secs_f64() - seconds) / (f64::from(other - step).exp2() - 1.0)
-            }
-            (None, None) if self.is_constant => 0.0,
-            // Nothing is known yet, and a window with few rows is worth a wider one.
-            (None, None) if rows < TELLING_ROWS && elapsed < 2 * TARGET_ELAPSED => {
-                return elapsed.min(TARGET_ELAPSED / 2);
-            }
-            (None, None) => seconds,
-        };
-        let is_known = narrower.is_some() || wider.is_some();
-        // Where a narrower window took much longer, its rows were others.
-        let is_likely = (-0.5 * seconds..=0.5 * seconds).contains(&varying);
-        self.last_step = step;
-        self.is_constant = (is_known || self.is_constant) && is_likely && elapsed >= SLOW;
-        if !is_likely {
-            return elapsed;
-        }
-        // Noise may make it seem to be nothing.
-        let least =
-            (TARGET_ELAPSED.as_secs_f64() * seconds / LONGEST_ELAPSED.as_secs_f64()).max(1e-3);
-        Duration::from_secs_f64(varying.max(least))
-    }
-
     /// The widest that the next window should be, according to the speeds of the widths that were tried.
     fn most_by_speed(&mut self, used: i64, wide: i64, rows: u64, elapsed: Duration) -> i64 {
         let step = used.ilog2();
@@ -375,7 +318,7 @@ impl Widths {
             }
             Some(_) => {}
             // Whether half of it is faster is unknown, unless it would take as long.
-            None if self.is_constant => {}
+            None if self.constant.is_most() => {}
             None => {
                 let is_worth_it = match wider {
                     Some(_) => wider_is_slower,
