@@ -8,8 +8,11 @@ mod input;
 mod others;
 mod relational;
 
+/// The name of a target, and what it does with bytes.
+pub type Target = (&'static str, fn(&[u8]));
+
 /// The targets by their names.
-pub const TARGETS: [(&str, fn(&[u8])); 22] = [
+pub const TARGETS: [Target; 22] = [
     ("aptible", others::aptible),
     ("catalog", archive::catalog),
     ("certificate", relational::certificate),

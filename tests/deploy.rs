@@ -126,7 +126,7 @@ fn slurm_exports_in_an_array_and_seals_although_tasks_are_killed() {
 
     let task = |number: u32| format!("{array}_{number}");
     let runs = |number| slurm.job(&task(number)).0 == "RUNNING";
-    wait("four tasks run", || (0..4).all(|number| runs(number)), explain);
+    wait("four tasks run", || (0..4).all(&runs), explain);
     wait("there are files", || setting.files() >= 4, explain);
     // One is told to end, one is killed.
     slurm.ask("scancel", &[&task(1)]);
@@ -294,7 +294,8 @@ fn aws_batch(definition: &Json, status: i32) -> String {
     let conditions = definition["retryStrategy"]["evaluateOnExit"].as_array().unwrap();
     // Batch takes no more.
     assert!(conditions.len() <= 5);
-    let fits = |condition: &&Json| condition["onExitCode"] == status.to_string();
+    let code = status.to_string();
+    let fits = |condition: &&Json| condition["onExitCode"] == code.as_str();
     match conditions.iter().find(fits) {
         _ if status == 0 => "done".to_owned(),
         Some(condition) => condition["action"].as_str().unwrap().to_owned(),

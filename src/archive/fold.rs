@@ -41,7 +41,7 @@ use crate::error::{Error, Result};
 /// The most bytes of commits in a segment, before they are compressed. Commits of very wide tables are large.
 const SEGMENT_BYTES: usize = 8 << 20;
 /// At the end of a run even this part of the usual number is worth a segment.
-const REST: usize = 16;
+const REST: usize = 8;
 /// So many numbers are asked for after the last segment that is known, since some were removed.
 const NUMBERS: u32 = 3;
 

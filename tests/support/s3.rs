@@ -437,6 +437,21 @@ struct Inner {
 
 type Answer<T> = S3Result<S3Response<T>>;
 
+/// A request of the store itself.
+fn request<T>(input: T) -> S3Request<T> {
+    S3Request {
+        input,
+        method: hyper::Method::GET,
+        uri: hyper::Uri::default(),
+        headers: hyper::HeaderMap::new(),
+        extensions: hyper::http::Extensions::new(),
+        credentials: None,
+        region: None,
+        service: None,
+        trailing_headers: None,
+    }
+}
+
 impl Store {
     /// Applies the switches to the conditions of a write.
     fn conditions(
@@ -602,6 +617,15 @@ impl s3s::S3 for Store {
         &self,
         r: S3Request<ListObjectsV2Input>,
     ) -> Answer<ListObjectsV2Output> {
-        self.0.files.list_objects_v2(r).await
+        let bucket = r.input.bucket.clone();
+        let mut listed = self.0.files.list_objects_v2(r).await?;
+        // `s3s-fs` lists no ETags, which real stores do.
+        for object in listed.output.contents.iter_mut().flatten() {
+            let Some(key) = object.key.clone() else { continue };
+            let asked = HeadObjectInput { bucket: bucket.clone(), key, ..Default::default() };
+            let found = self.0.files.head_object(request(asked)).await;
+            object.e_tag = found.ok().and_then(|found| found.output.e_tag);
+        }
+        Ok(listed)
     }
 }

@@ -17,7 +17,7 @@ const LONGEST_ELAPSED: Duration = Duration::from_secs(60);
 
 /// The last window of each width of a table, also those with few rows.
 #[derive(Debug, Default)]
-pub struct Constant {
+pub(super) struct Constant {
     /// By the binary logarithm of the width.
     times: BTreeMap<u32, Timed>,
     step: u32,
@@ -36,23 +36,23 @@ struct Timed {
 
 impl Constant {
     /// Begins with a window of another table of the same server.
-    pub fn after(step: u32, elapsed: Duration, is_most: bool) -> Self {
+    pub(super) fn after(step: u32, elapsed: Duration, is_most: bool) -> Self {
         let times = BTreeMap::from([(step, Timed { elapsed, rows: None, at: 0 })]);
         Self { times, step, is_most }
     }
 
     /// The binary logarithm of the width of the last window.
-    pub fn step(&self) -> u32 {
+    pub(super) fn step(&self) -> u32 {
         self.step
     }
 
     /// Whether the last window took most of its time for what any query takes.
-    pub fn is_most(&self) -> bool {
+    pub(super) fn is_most(&self) -> bool {
         self.is_most
     }
 
     /// How long a window took without the constant part.
-    pub fn varying(&mut self, step: u32, rows: u64, elapsed: Duration, at: u32) -> Duration {
+    pub(super) fn varying(&mut self, step: u32, rows: u64, elapsed: Duration, at: u32) -> Duration {
         self.times.insert(step, Timed { elapsed, rows: Some(rows), at });
         // Where rows lie otherwise, widths are not comparable.
         let comparable = |(other, timed): &(&u32, &Timed)| {
