@@ -282,8 +282,11 @@ impl Cloud {
             };
             let rows = answer[key].as_array().cloned().unwrap_or_default();
             // A server that ignores the offset would send the same page forever.
-            let known =
-                |row: &Value| row["id"].is_string() && all.iter().any(|old| old["id"] == row["id"]);
+            let is_same = |old: &Value, row: &Value| match &row["id"] {
+                Value::String(_) => old["id"] == row["id"],
+                _ => old == row,
+            };
+            let known = |row: &Value| all.iter().any(|old| is_same(old, row));
             let fresh: Vec<Value> = rows.into_iter().filter(|row| !known(row)).collect();
             // Only an empty page ends the list, because a server may send fewer items than requested.
             let ends = page == 0 || fresh.is_empty();
