@@ -32,5 +32,6 @@ pub use self::keys::{
 };
 pub use self::open::Archive;
 pub use self::seal::{Seal, is_artifact};
+pub use self::shards::is_division;
 pub use self::sweep::{Found, is_marker, is_written_by_runs};
 pub use self::tags::{LastVerdict, Sign};

@@ -579,4 +579,7 @@ fn a_plan_tells_time_and_cost() {
     assert!(quota["cost_estimate"].as_f64().unwrap() > 0.5, "{plan}");
     let text = setting.on("plan", &[]).expect(0).stdout;
     assert!(text.contains("quota of 300 MB in 5 minutes"), "{text}");
+    // Each of several machines keeps to its part of it.
+    let part = setting.on("plan", &["--json", "--shard", "1/3"]).expect(0).json();
+    assert_eq!(part["quotas"][0]["bytes"], 100_000_000, "{part}");
 }

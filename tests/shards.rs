@@ -360,6 +360,58 @@ fn late_shards_change_nothing(source: &str) {
 }
 
 #[test]
+fn a_shard_without_new_rows_leaves_the_seal_on() {
+    let server = shop();
+    let (place, source) = (Place::folder(), server.url("shop"));
+    place.export(&source, &[]).expect(0);
+    // A minute later than all others: one shard has it, and nothing else is new.
+    server.sql(
+        "shop",
+        "INSERT INTO large VALUES (40001, '2024-01-01Z'::timestamptz + interval '400001 minutes', 'late')",
+    );
+    let plan = |shard: &str| {
+        let args = [
+            "plan",
+            "--json",
+            "--source",
+            &source,
+            "--name",
+            "source",
+            "--archive",
+            &place.url(),
+            "--shard",
+            shard,
+        ];
+        let plan = run(place.command(&args)).expect(0).json();
+        let tables = plan["tables"].as_array().unwrap().clone();
+        tables.iter().any(|table| !table["remaining"].as_array().unwrap().is_empty())
+    };
+    let (with, without): (Vec<&str>, Vec<&str>) =
+        ["0/4", "1/4", "2/4", "3/4"].into_iter().partition(|shard| plan(shard));
+    assert_eq!(with.len(), 1, "{with:?}");
+    for shard in without {
+        let summary = place.export(&source, &["--shard", shard]).expect(0).json();
+        assert_eq!(summary["status"], "shard complete", "{summary}");
+        assert!(place.read().0.is_sealed(), "{shard}");
+        run(place.command(&["verify", &place.url()])).expect(0);
+    }
+    // A shard that is killed before it has taken the seal off leaves the record of the division. As with the plan of any run
+    // that is killed there, no fault is found, and the export is to go on.
+    let folder = Path::new(&place.url()).join(".moveout/shards");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("4-0123456789abcdef.json"), r#"{"shards":4,"tables":[]}"#).unwrap();
+    let told = run(place.command(&["verify", &place.url()])).expect(3).stdout;
+    assert!(told.contains("no fault found"), "{told}");
+    fs::write(folder.join("4-0123456789abcdee.json"), "nonsense").unwrap();
+    run(place.command(&["verify", &place.url()])).expect(4);
+    fs::remove_file(folder.join("4-0123456789abcdee.json")).unwrap();
+    place.export(&source, &["--shard", with[0]]).expect(0);
+    place.export(&source, &[]).expect(0);
+    let (archive, _folder) = place.assert_complete();
+    assert_eq!(ids(&archive, "large"), (1..=40_001).collect::<Vec<_>>());
+}
+
+#[test]
 fn shards_extend_a_sealed_archive() {
     let server = shop();
     let (place, source) = (Place::bucket(), server.url("shop"));

@@ -1,8 +1,8 @@
 //! The record of how an export is divided among its shards. It is the only thing that shards share besides their commits.
 
-use crate::archive::Archive;
 use crate::archive::catalog::to_json;
 use crate::archive::keys::DIVISIONS;
+use crate::archive::open::Archive;
 use crate::error::Result;
 use crate::hash::sha256;
 use crate::shards::Division;
@@ -22,6 +22,13 @@ impl Archive {
         self.store().put_if_absent(&key(job, shards), to_json(&division)?.into()).await?;
         Ok(self.division(job, shards).await?.unwrap_or(division))
     }
+}
+
+/// Whether a file is such a record.
+pub fn is_division(key: &str, bytes: &[u8]) -> bool {
+    let shards = key.strip_prefix(DIVISIONS).and_then(|name| name.split_once('-'));
+    let shards = shards.and_then(|(shards, _)| shards.parse::<u32>().ok());
+    serde_json::from_slice::<Division>(bytes).is_ok_and(|found| Some(found.shards()) == shards)
 }
 
 fn key(job: &str, shards: u32) -> String {

@@ -188,7 +188,7 @@ async fn look(
     let known = Known::of(&state, &plans);
     let mut survey = survey(job, progress, retry, &known).await?;
     if job.shard.is_some() {
-        take_part(job, archive.as_ref(), &mut survey, false).await?;
+        take_part(job, archive.as_ref(), &mut survey, None).await?;
         survey.tables.retain(Surveyed::is_of_shard);
     }
     let dumps: Vec<Surveyed> =

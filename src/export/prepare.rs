@@ -19,7 +19,7 @@ use crate::export::controller::widths::width_after;
 use crate::export::permits::Permits;
 use crate::export::queue::Queue;
 use crate::export::run::Run;
-use crate::export::shard::{doubles, is_left, take_part};
+use crate::export::shard::{doubles, take_part};
 use crate::export::stale::{gone, read_damaged, read_stale, records_others, request_uncovered};
 use crate::export::summary::{ExportStatus, Failed, ReadAgain, Summary, unreadable_hint};
 use crate::export::worker::Shared;
@@ -76,8 +76,7 @@ pub async fn prepare<'a>(
     // A shard reads nothing again: one that runs late would take the seal off for that.
     let keep = job.keep || job.shard.is_some();
     let (again, left) = divide(&survey, &Known::of(&state, &[]), keep);
-    let record = is_left(&survey, &state);
-    take_part(job, Some(archive), &mut survey, record).await?;
+    take_part(job, Some(archive), &mut survey, Some(&state)).await?;
     let Planned { queue, paths, surveyed, mut plan } =
         plan(job, &mut survey, progress, &state, &again, &run)?;
     plan.lost = planned(&survey.lost);

@@ -9,19 +9,19 @@ use crate::coverage::Coverage;
 use crate::error::{Exit, Result};
 use crate::export::run::Run;
 use crate::export::summary::ExportStatus;
-use crate::shards::{Divisible, Division};
+use crate::shards::{Divisible, Division, Shard};
 use crate::survey::{Survey, Surveyed};
 
 /// How large a row is taken to be where a source knows the number of rows alone.
 const BYTES_OF_ROW: u64 = 64;
 
-/// Gives the tables the parts that belong to the shard of this run. The first shard of a job records the division, if it
-/// has anything to do.
+/// Gives the tables the parts that belong to the shard of this run. With `state`, which is the archive as it is, the first
+/// shard of a job that has something to do records the division. One that has nothing to do changes nothing.
 pub async fn take_part(
     job: &Job,
     archive: Option<&Archive>,
     survey: &mut Survey,
-    record: bool,
+    state: Option<&ArchiveIndex>,
 ) -> Result<()> {
     let Some(shard) = job.shard else { return Ok(()) };
     let names = job.sources.iter().map(|source| source.name.as_str());
@@ -31,17 +31,22 @@ pub async fn take_part(
         Some(archive) => archive.division(&name, shard.of).await?,
         None => None,
     };
-    let division = match (recorded, archive) {
-        (Some(division), _) => division,
-        (None, Some(archive)) if record => {
-            archive.agree_on(&name, divide(survey, shard.of)).await?
-        }
-        (None, _) => divide(survey, shard.of),
-    };
+    let is_recorded = recorded.is_some();
+    let division = recorded.unwrap_or_else(|| divide(survey, shard.of));
+    give_parts(survey, &division, shard);
+    if let (Some(archive), Some(state)) = (archive, state)
+        && !is_recorded
+        && is_left(survey, state)
+    {
+        give_parts(survey, &archive.agree_on(&name, division).await?, shard);
+    }
+    Ok(())
+}
+
+fn give_parts(survey: &mut Survey, division: &Division, shard: Shard) {
     for surveyed in &mut survey.tables {
         surveyed.part = Some(division.part(&surveyed.table.id, shard.index));
     }
-    Ok(())
 }
 
 fn divide(survey: &Survey, shards: u32) -> Division {
@@ -65,8 +70,8 @@ fn divide(survey: &Survey, shards: u32) -> Division {
     Division::new(&tables.collect::<Vec<_>>(), shards)
 }
 
-/// Whether anything of the whole job is missing in the archive.
-pub(super) fn is_left(survey: &Survey, state: &ArchiveIndex) -> bool {
+/// Whether anything of the shard is missing in the archive.
+fn is_left(survey: &Survey, state: &ArchiveIndex) -> bool {
     let committed = state.by_table();
     let is_missing = |surveyed: &Surveyed| {
         let commits = committed.get(&surveyed.table.id).map(Vec::as_slice).unwrap_or_default();

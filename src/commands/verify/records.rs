@@ -16,7 +16,7 @@ use crate::archive::segment::is_folded;
 use crate::archive::verdict::archive_hash;
 use crate::archive::{
     Archive, CHUNKS, DUMPS, MANIFEST, RUN, TABLES, TAG_FILES, TAG_MANIFEST, is_after_seal,
-    is_artifact, is_marker, is_written_by_runs, keys, without_overlaps,
+    is_artifact, is_division, is_marker, is_written_by_runs, keys, without_overlaps,
 };
 use crate::commands::verify::{Check, Concern, Records};
 use crate::coverage::Coverage;
@@ -176,7 +176,8 @@ impl Check {
         let is_plan = plan.is_some_and(|run| {
             serde_json::from_slice::<RunPlan>(&bytes).is_ok_and(|found| found.run == run)
         });
-        let is_of_run = is_plan || is_marker(key, &bytes) || is_folded(key, &bytes);
+        let is_of_run =
+            is_plan || is_marker(key, &bytes) || is_folded(key, &bytes) || is_division(key, &bytes);
         Ok(is_of_run.then_some(false))
     }
 
