@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use moveout::archive::runs::{Heartbeat, new_run_id};
 use moveout::archive::{Archive, Seal};
 use moveout::commands::status::status;
-use synthetic::{Slow, fill, memory, sealing};
+use synthetic::{Slow, fill, sealing};
 
 const LATENCY: Duration = Duration::from_millis(30);
 
@@ -54,7 +54,7 @@ fn main() {
 async fn one_archive(tables: usize, chunks: usize, folded: bool) {
     let store = Slow::new();
     fill(&store, tables, chunks, folded).await;
-    store.answers_after(LATENCY);
+    *store.latency.lock().unwrap() = LATENCY;
     let place = store.place();
     let line = |step: &str, began: Instant, before: usize| {
         let counts = store.take_counts();
@@ -103,4 +103,16 @@ async fn one_archive(tables: usize, chunks: usize, folded: bool) {
     assert_eq!(archive.state().await.unwrap().commits.len(), tables * chunks);
     line("open when sealed", began, before);
     let _ = Arc::strong_count(&store);
+}
+
+/// The memory that this process has now, and had at most since it was last asked, in bytes.
+fn memory() -> (usize, usize) {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let of = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.split_whitespace().next().unwrap().parse::<usize>().unwrap() * 1024
+    };
+    let found = (of("VmRSS:"), of("VmHWM:"));
+    std::fs::write("/proc/self/clear_refs", "5").unwrap();
+    found
 }

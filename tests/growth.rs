@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall panic")]
 
 #[path = "support/synthetic.rs"]
-#[allow(dead_code, reason = "the bench uses the rest of it")]
 mod synthetic;
 
 use std::collections::BTreeMap;

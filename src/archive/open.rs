@@ -21,8 +21,6 @@ use crate::error::{Error, Result};
 use crate::hash::sha256;
 use crate::store::{Entry, Store};
 
-/// How many commits are folded into a segment.
-const FOLD_AT: usize = 1000;
 /// The number of plans that are read at once: each names all tables of its run.
 const PLANS: usize = 8;
 
@@ -34,7 +32,7 @@ pub struct Archive {
     pub(super) index: Arc<Mutex<IndexCache>>,
     /// Whether this process has created it.
     is_new: bool,
-    /// How many loose commits are folded into a segment.
+    /// How many loose commits are folded into a segment, as `folding_each` says.
     pub(super) fold_at: usize,
     /// Held while commits are folded or retracted.
     pub(super) folding: Arc<Mutex<()>>,
@@ -55,7 +53,7 @@ impl Archive {
 
     fn new(store: Store, place: &Location) -> Self {
         let (url, index, folding) = (place.url.clone(), Arc::default(), Arc::default());
-        Self { store, url, index, is_new: false, fold_at: FOLD_AT, folding }
+        Self { store, url, index, is_new: false, fold_at: usize::MAX, folding }
     }
 
     async fn begin(&mut self, place: &Location) -> Result<()> {

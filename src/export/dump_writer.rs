@@ -69,18 +69,22 @@ impl ChunkWriter {
             return Err(error.into());
         }
         let id = id.clone();
-        Ok(Commit { common: Common {
+        let verified = format!(
+            "exit status 0; stored bytes read back, hashed, decompressed and read to the end: {}",
+            whole.checked
+        );
+        let common = Common {
             source: id.source,
             database: id.database,
             schema: id.schema,
             table: id.table,
             path: path.to_owned(),
             run: self.run.clone(),
-            verified: format!(
-                "exit status 0; stored bytes read back, hashed, decompressed and read to the end: {}",
-                whole.checked
-            ),
-            state: None}.shared(),
+            verified,
+            state: None,
+        };
+        Ok(Commit {
+            common: common.shared(),
             slice: chunk.slice,
             rows: 0,
             files: vec![file],
@@ -96,7 +100,8 @@ impl ChunkWriter {
                 raw_bytes: passed.bytes,
                 raw_sha256: passed.sha256,
                 contents: whole.contents,
-            }))})
+            })),
+        })
     }
 
     /// Brings the bytes into the store, where they become visible only if the dump is complete.

@@ -39,7 +39,8 @@ const RUN: &str = "00000000aaaaaaaaaaaaa";
 #[derive(Debug)]
 pub(crate) struct Slow {
     objects: InMemory,
-    latency: Mutex<Duration>,
+    /// How long each request takes.
+    pub(crate) latency: Mutex<Duration>,
     counts: Mutex<BTreeMap<&'static str, usize>>,
 }
 
@@ -57,11 +58,6 @@ impl Slow {
 
     pub(crate) fn place(self: &Arc<Self>) -> Location {
         Location::given("memory", Arc::clone(self) as Arc<dyn ObjectStore>)
-    }
-
-    /// From now on each request takes so long.
-    pub(crate) fn answers_after(&self, latency: Duration) {
-        *self.latency.lock().unwrap() = latency;
     }
 
     /// The requests since the last call, by their kind.
@@ -238,16 +234,4 @@ fn plan(run: &str) -> RunPlan {
 /// The record of a run that seals.
 pub(crate) fn sealing(run: &str) -> RunEntry {
     RunEntry { ended: "2024-02-01T00:00:00Z".into(), ..RunEntry::from(plan(run)) }
-}
-
-/// The memory that this process has now, and had at most since it was last asked, in bytes.
-pub(crate) fn memory() -> (usize, usize) {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let of = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-        line.split_whitespace().next().unwrap().parse::<usize>().unwrap() * 1024
-    };
-    let found = (of("VmRSS:"), of("VmHWM:"));
-    std::fs::write("/proc/self/clear_refs", "5").unwrap();
-    found
 }
