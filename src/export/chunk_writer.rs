@@ -17,7 +17,7 @@ use crate::encode::{EncodeOptions, Encoded, EncodedFile, Encoder, Output, encode
 use crate::error::{Class, Error, Result};
 use crate::export::controller::{Abandoned, Patience};
 use crate::hash::sha256;
-use crate::model::{Chunk, ReadSummary};
+use crate::model::{Chunk, ReadSummary, TableId};
 use crate::progress::Progress;
 use crate::retry::Interrupt;
 use crate::source::Source;
@@ -184,20 +184,9 @@ impl ChunkWriter {
                 return Err(failure);
             }
         };
-        let id = chunk.table.id.clone();
+        let verified = "stored bytes read back and hashed, rows counted by the footer".to_owned();
         let commit = Commit {
-            common: Common {
-                source: id.source,
-                database: id.database,
-                schema: id.schema,
-                table: id.table,
-                path: path.to_owned(),
-                run: self.run.clone(),
-                verified: "stored bytes read back and hashed, rows counted by the footer"
-                    .to_owned(),
-                state: chunk.table.identity.division.as_ref().map(ToString::to_string),
-            }
-            .shared(),
+            common: self.common(chunk, path, verified),
             slice: chunk.slice,
             rows: encoded.rows,
             files,
@@ -210,6 +199,14 @@ impl ChunkWriter {
             dump: None,
         };
         Ok(Written { commit, streamed: streamed.saturating_sub(done.queued) })
+    }
+
+    /// What the commit of a chunk has in common with the others of its table.
+    pub(super) fn common(&self, chunk: &Chunk, path: &str, verified: String) -> Arc<Common> {
+        let TableId { source, database, schema, table } = chunk.table.id.clone();
+        let (path, run) = (path.to_owned(), self.run.clone());
+        let state = chunk.table.identity.division.as_ref().map(ToString::to_string);
+        Common { source, database, schema, table, path, run, verified, state }.shared()
     }
 
     fn spawn_encoder(

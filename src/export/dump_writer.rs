@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::task::{JoinError, JoinHandle};
 
-use crate::archive::commit::{Commit, Common, FileRecord};
+use crate::archive::commit::{Commit, FileRecord};
 use crate::archive::keys::dump_key;
 use crate::error::{Class, Error, Result};
 use crate::export::chunk_writer::{ChunkWriter, Failure};
@@ -68,23 +68,12 @@ impl ChunkWriter {
             self.progress.uncount(0, file.bytes);
             return Err(error.into());
         }
-        let id = id.clone();
         let verified = format!(
             "exit status 0; stored bytes read back, hashed, decompressed and read to the end: {}",
             whole.checked
         );
-        let common = Common {
-            source: id.source,
-            database: id.database,
-            schema: id.schema,
-            table: id.table,
-            path: path.to_owned(),
-            run: self.run.clone(),
-            verified,
-            state: None,
-        };
         Ok(Commit {
-            common: common.shared(),
+            common: self.common(chunk, path, verified),
             slice: chunk.slice,
             rows: 0,
             files: vec![file],
