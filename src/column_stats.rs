@@ -162,6 +162,13 @@ impl From<ParquetType> for String {
     }
 }
 
+impl ParquetType {
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 impl fmt::Display for ParquetType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

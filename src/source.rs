@@ -22,7 +22,7 @@ use std::fmt;
 
 use async_trait::async_trait;
 
-use crate::column_stats::{ColumnStats, Recorded};
+use crate::column_stats::{ColumnInfo, Recorded};
 use crate::error::{Error, Result};
 use crate::model::{
     Artifacts, Chunk, DumpPlan, Dumped, Listing, LogPosition, Metering, Proof, ReadSummary,
@@ -143,10 +143,14 @@ pub trait Source: Send + Sync {
         Ok(None)
     }
 
-    /// From the next listing on, lists the columns as text or bytes that an archive holds as such because a value did not
-    /// fit their own type. Returns whether there are any that the source did not know.
-    fn take_types(&self, _table: &Table, _archived: &[ColumnStats]) -> bool {
-        false
+    /// The table with those columns as text or bytes that an archive holds as such because a value did not fit their own
+    /// type; `None` if it has none that are listed otherwise. From now on the source lists them so, too.
+    fn take_types(
+        &self,
+        _table: &Table,
+        _archived: &mut dyn Iterator<Item = &ColumnInfo>,
+    ) -> Option<Table> {
+        None
     }
 
     /// Collects what the source has besides rows. A kind that the source does not give is reported, and is not an error.

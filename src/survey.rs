@@ -6,6 +6,7 @@ mod compared;
 pub mod division;
 pub mod gone;
 mod same;
+mod types;
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;

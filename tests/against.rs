@@ -5,11 +5,12 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpListener;
 
 use serde_json::Value;
-use support::{Influxd, Kind, Relational, Run, command, moveout};
+use support::{Archive, Influxd, Kind, Relational, Run, command, moveout};
 use tempfile::TempDir;
 
 /// By what a change is found.
@@ -370,6 +371,102 @@ fn what_changed_is_exported_again_from(server: &Relational) {
     assert_verdict(&shop.verify(&[]), 3, "does not include them", "some were not asked for");
     shop.export(&[]).expect(0);
     assert_eq!(shop.json("catalog/run.json").get("gone"), None, "they were not asked for");
+}
+
+/// What a column became in one run is no difference where another run has it in its own type.
+fn what_became_text_in_some_runs_is_proved_from(server: &Relational) {
+    let (odd, time, analyze) = match server {
+        Relational::Postgres(_) => ("infinity", "timestamptz", "ANALYZE"),
+        Relational::MySql(_) => ("0000-00-00", "datetime(6)", "ANALYZE TABLE t, u"),
+    };
+    let day = |number: usize| format!("2024-{:02}-{:02}", 1 + number / 28, 1 + number % 28);
+    let rows = (0..112).map(|number| {
+        let other = if number == 90 { odd.to_owned() } else { day(number) };
+        format!("({number}, '{} 00:00:00', '{other}', 1, repeat('s', 1800))", day(number))
+    });
+    let rows: Vec<String> = rows.collect();
+    server.sql("", "CREATE DATABASE became");
+    let tables = format!(
+        "CREATE TABLE t (id int, at {time} NOT NULL, day date, n int, s varchar(2000));
+         CREATE INDEX t_at ON t (at);
+         INSERT INTO t VALUES {}, (112, '{odd}', '2024-01-01', 1, 'odd');
+         CREATE TABLE u (id int, at {time} NOT NULL, day date, n int, s varchar(2000));
+         CREATE INDEX u_at ON u (at);
+         INSERT INTO u SELECT * FROM t WHERE id < 112;
+         {analyze}",
+        rows.join(", ")
+    );
+    server.sql("became", &tables);
+    let shards = [vec!["--shard", "1/2"], vec!["--shard", "0/2"], vec![]];
+    // A run without any such value, one with such a day, one with such a time.
+    let ranges = [
+        vec!["--from", "2024-02-01", "--to", "2024-03-01"],
+        vec!["--from", "2024-02-01", "--to", "2024-04-10"],
+        vec![],
+    ];
+    for (runs, types_of_t) in [(ranges, 3), (shards, 1)] {
+        let shop = Shop { server, folder: TempDir::new().unwrap() };
+        let text = format!(
+            "archive = \"archive\"\nwindow = \"3d\"\n[[source]]\nname = \"shop\"\nurl = {:?}\n\
+             time_columns = {{ t = \"at\", u = \"at\" }}\n",
+            server.url("became")
+        );
+        fs::write(shop.config(), text).unwrap();
+        for more in &runs {
+            let warnings = shop.export(more).expect(0).json()["warnings"].to_string();
+            assert!(!warnings.contains("before they existed"), "{more:?}: {warnings}");
+        }
+        let archive = Archive::open(shop.folder.path().join("archive"));
+        let types = |table: &str| {
+            let files = archive.files_of(table);
+            files.iter().map(|file| format!("{:?}", file.columns())).collect::<BTreeSet<_>>()
+        };
+        assert_eq!((types("t").len(), types("u").len()), (types_of_t, 2), "{runs:?}");
+
+        // Nobody wrote: that is proved at once, and there is nothing to do.
+        assert_verdict(&shop.verify(&["--deep"]), 0, "[]", "nothing changed");
+        assert_verdict(&shop.verify(&[]), 0, "[]", "nothing changed");
+        let again = shop.export(&[]).expect(0).json();
+        assert_eq!((&again["chunks"], &again["read_again"]["stale"]), (&0.into(), &0.into()));
+        let warnings = again["warnings"].to_string();
+        assert!(!warnings.contains("before they existed"), "{warnings}");
+
+        // One value that is another is found in each chunk, whatever types it has.
+        let ids = [0, 30, 60, 91, 111].into_iter().flat_map(|id| [("t", id), ("u", id)]);
+        for (table, id) in ids.chain([("t", 112)]) {
+            let change = format!("UPDATE {table} SET s = 'other' WHERE id = {id}");
+            server.sql("became", &change);
+            let found = shop.verify(&["--deep"]);
+            assert_verdict(&found, 4, "but other values", &change);
+            assert_eq!(found.json()["open"].as_array().unwrap().len(), 1, "{}", found.stdout);
+            let before = if id == 112 { "'odd'" } else { "repeat('s', 1800)" };
+            server.sql("became", &format!("UPDATE {table} SET s = {before} WHERE id = {id}"));
+        }
+        // So is one of the column that is text in some of them alone, and the next run takes it in.
+        let change = "UPDATE u SET day = '1999-01-01' WHERE id IN (0, 91)";
+        server.sql("became", change);
+        let found = shop.verify(&["--deep"]);
+        assert_verdict(&found, 4, ".u ", change);
+        assert_eq!(found.json()["open"].as_array().unwrap().len(), 2, "{}", found.stdout);
+        assert_eq!(shop.export(&[]).expect(0).json()["read_again"]["stale"], 2);
+        assert_verdict(&shop.verify(&["--deep"]), 0, "[]", change);
+        assert_eq!(shop.export(&[]).expect(0).json()["chunks"], 0);
+        for id in [0, 91] {
+            let back = format!("UPDATE u SET day = '{}' WHERE id = {id}", day(id));
+            server.sql("became", &back);
+        }
+    }
+}
+
+#[test]
+fn what_became_text_in_some_runs_of_postgresql_is_proved() {
+    what_became_text_in_some_runs_is_proved_from(&Kind::all()[0].start().unwrap());
+}
+
+#[test]
+fn what_became_text_in_some_runs_of_mariadb_is_proved() {
+    let kind = Kind::all().into_iter().find(|kind| kind.name() == "MariaDB").unwrap();
+    what_became_text_in_some_runs_is_proved_from(&kind.start().unwrap());
 }
 
 #[test]

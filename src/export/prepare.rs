@@ -71,6 +71,7 @@ pub async fn prepare<'a>(
     // The archive is read again, because the survey takes time and another run may have ended meanwhile.
     let state = archive.state().await?;
     request_uncovered(&mut survey, &state);
+    survey.take_types(&state);
     let gone = gone(job, &survey, &state, &started);
     // This may refuse the archive as well.
     // A shard reads nothing again: one that runs late would take the seal off for that.

@@ -36,7 +36,7 @@ use self::read::{Aside, Sink};
 use self::select::Part;
 use self::server::{ALTERED, Inner, log_position};
 use self::session::{Pool, Session};
-use crate::column_stats::{ColumnStats, Recorded};
+use crate::column_stats::{ColumnInfo, Recorded};
 use crate::config::{Database, Limits, SourceSpec};
 use crate::error::{Class, Error, Result};
 use crate::model::{
@@ -197,7 +197,11 @@ impl Source for MySql {
         .await
     }
 
-    fn take_types(&self, table: &Table, archived: &[ColumnStats]) -> bool {
+    fn take_types(
+        &self,
+        table: &Table,
+        archived: &mut dyn Iterator<Item = &ColumnInfo>,
+    ) -> Option<Table> {
         self.0.type_overrides.take(table, archived)
     }
 

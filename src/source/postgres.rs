@@ -28,7 +28,7 @@ use tokio::sync::Semaphore;
 
 use self::read::read_chunk;
 use self::server::Inner;
-use crate::column_stats::{ColumnStats, Recorded};
+use crate::column_stats::{ColumnInfo, Recorded};
 use crate::config::{Database, Limits, SourceSpec};
 use crate::error::{Class, Error, Result};
 use crate::model::{
@@ -126,7 +126,11 @@ impl Source for Postgres {
         blocking(prove).await
     }
 
-    fn take_types(&self, table: &Table, archived: &[ColumnStats]) -> bool {
+    fn take_types(
+        &self,
+        table: &Table,
+        archived: &mut dyn Iterator<Item = &ColumnInfo>,
+    ) -> Option<Table> {
         self.inner.type_overrides.take(table, archived)
     }
 
@@ -147,9 +151,11 @@ impl Source for Postgres {
     async fn read(&self, chunk: &Chunk, batches: BatchSender) -> Result<ReadSummary> {
         let readable = self.inner.tables.get(&chunk.table.id)?;
         let object = chunk.table.identity.object.as_ref();
-        if readable.listed != chunk.table.columns || object != Some(&readable.object) {
+        let is_listed = object == Some(&readable.object);
+        let readable = is_listed.then(|| readable.typed_as(&chunk.table.columns)).flatten();
+        let Some(readable) = readable else {
             return Err(Error::of(Class::SchemaChanged, "the table was listed again"));
-        }
+        };
         let gone = |_| Error::stop("the source is closed");
         let permit = Arc::clone(&self.inner.streams).acquire_owned().await.map_err(gone)?;
         let (inner, chunk) = (Arc::clone(&self.inner), chunk.clone());

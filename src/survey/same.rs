@@ -266,7 +266,8 @@ impl Comparison {
     }
 }
 
-/// The time of the first row in the archive, by the statistics of the commits.
+/// The time of the first row in the archive, by the statistics of the commits; `None` if they do not tell. They do not tell
+/// a time that nanoseconds cannot hold, nor any time of a chunk in which the column became text.
 fn first_row(table: &Table, commits: &[&Commit]) -> Option<i64> {
     let of_time = |commit: &&Commit| {
         let column = commit.columns.iter().find(|column| match &table.time_column {
@@ -275,7 +276,11 @@ fn first_row(table: &Table, commits: &[&Commit]) -> Option<i64> {
         });
         column?.min.as_deref()?.parse::<i64>().ok()
     };
-    commits.iter().filter_map(of_time).min()
+    let first = commits.iter().filter_map(of_time).min()?;
+    let is_unknown = |commit: &&Commit| commit.rows > 0 && of_time(commit).is_none();
+    let mut unknown = commits.iter().filter(|commit| is_unknown(commit));
+    let begins = |commit: &&Commit| commit.slice.window().is_some_and(|window| window.from < first);
+    (!unknown.any(begins)).then_some(first)
 }
 
 fn sign(table: &Table, bounds: Option<Window>, commits: &[&Commit]) -> Sign {

@@ -145,17 +145,7 @@ pub(super) async fn compare(
     }
     let wanted = chunks.iter().map(|work| nameless(&work.table.to)).collect();
     let spec = &divided_as(spec, chunks);
-    let (source, mut tables) = listed(spec, &options.limits, &wanted, retry).await?;
-    // If a value did not fit a type, the archive has the column as text, and the target is asked for text, too.
-    let other_types = chunks.iter().filter(|work| {
-        let table = tables.get(&nameless(&work.table.to));
-        table.is_some_and(|table| source.take_types(table, &work.commit.columns))
-    });
-    if other_types.count() > 0 {
-        let again = retry.with_retry(source.name(), || source.list()).await?;
-        let again = again.tables.into_iter().map(|table| (nameless(&table.id), table));
-        tables = again.filter(|(id, _)| wanted.contains(id)).collect();
-    }
+    let (source, tables) = listed(spec, &options.limits, &wanted, retry).await?;
     let mut differences = Vec::new();
     let mut left = chunks.len() as u64;
     for work in chunks {
@@ -169,6 +159,10 @@ pub(super) async fn compare(
             }
             continue;
         };
+        // If a value did not fit a type, the chunk has the column as text, and the target is asked for text, too.
+        let mut types = work.commit.columns.iter().map(|column| &*column.column);
+        let typed = source.take_types(table, &mut types);
+        let table = typed.as_ref().unwrap_or(table);
         // Another generation may have other names for what is the same.
         let is_known = |column: &ColumnStats| {
             column.count == 0

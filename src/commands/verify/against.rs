@@ -28,13 +28,11 @@ use crate::commands::plan::QuotaPreview;
 use crate::config::{Job, Select};
 use crate::coverage::Coverage;
 use crate::error::{Exit, Result};
-use crate::model::{
-    Level, Marker, Open, OpenKind as Kind, Proof, SourceInfo, Table, TableId, Verdict,
-};
+use crate::model::{Level, Marker, Open, OpenKind as Kind, Proof, SourceInfo, Table, Verdict};
 use crate::progress::Progress;
 use crate::retry::Retry;
 use crate::source::Source;
-use crate::survey::{Known, Reached, Survey, Surveyed, list, survey};
+use crate::survey::{Known, Reached, Survey, Surveyed, survey};
 use crate::window::{Bound, Slice, now, parse_time, rfc3339};
 
 /// The sources of an archive, with the URLs at which they were reached, and which part of them was requested.
@@ -111,8 +109,7 @@ pub(super) async fn against_source(
     let started = rfc3339(now());
     let state = archive.state().await?;
     let known = Known::of(&state, &[]);
-    let mut survey = survey(job, progress, retry, &known).await?;
-    take_types(job, &state, &mut survey, retry).await?;
+    let survey = survey(job, progress, retry, &known).await?;
     let mut comparison = Comparison {
         job,
         archive,
@@ -156,36 +153,13 @@ pub(super) async fn against_source(
     Ok((against, record))
 }
 
-/// Lists tables again if the archive holds columns of them as text or bytes because a value did not fit.
-async fn take_types(
-    job: &Job,
-    state: &ArchiveIndex,
-    survey: &mut Survey,
-    retry: &Retry,
-) -> Result<()> {
-    let by_table = state.by_table();
-    let mut sources = BTreeSet::new();
-    for Surveyed { table, source, .. } in &survey.tables {
-        let commits = by_table.get(&table.id).map(Vec::as_slice).unwrap_or_default();
-        let last = commits.iter().max_by_key(|commit| &commit.committed);
-        let reached = &survey.sources[*source];
-        if last.is_some_and(|last| reached.source.take_types(table, &last.columns)) {
-            sources.insert(*source);
-        }
-    }
-    for number in sources {
-        let reached = &survey.sources[number];
-        let spec = &job.sources[reached.place];
-        let listing = list(spec, reached.source.as_ref(), retry).await?;
-        let mut tables: HashMap<TableId, Table> =
-            listing.tables.into_iter().map(|table| (table.id.clone(), table)).collect();
-        for surveyed in survey.tables.iter_mut().filter(|surveyed| surveyed.source == number) {
-            if let Some(table) = tables.remove(&surveyed.table.id) {
-                surveyed.table = Arc::new(table);
-            }
-        }
-    }
-    Ok(())
+/// A table as it is among these, to which it is added if it is not there.
+fn one_of(tables: &mut Vec<Arc<Table>>, table: Table) -> Arc<Table> {
+    let known = tables.iter().find(|known| known.columns == table.columns).cloned();
+    known.unwrap_or_else(|| {
+        tables.push(Arc::new(table));
+        Arc::clone(&tables[tables.len() - 1])
+    })
 }
 
 struct Comparison<'a> {
@@ -291,8 +265,16 @@ impl Comparison<'_> {
         for Surveyed { table, source, .. } in self.survey.tables.iter().chain(beside) {
             let source = &self.survey.sources[*source].source;
             let commits = by_table.get(&table.id).map(Vec::as_slice).unwrap_or_default();
-            let rows = commits.iter().filter(|commit| commit.dump.is_none());
-            todo.extend(rows.map(|commit| (table, source, *commit)));
+            // Runs may have read a column by different types, and each chunk is compared by those that it has.
+            let mut typed = vec![Arc::clone(table)];
+            for commit in commits.iter().filter(|commit| commit.dump.is_none()) {
+                let mut types = commit.columns.iter().map(|column| &*column.column);
+                let table = match source.take_types(table, &mut types) {
+                    None => Arc::clone(table),
+                    Some(table) => one_of(&mut typed, table),
+                };
+                todo.push((table, source, *commit));
+            }
         }
         self.dumps();
         self.emptied(&by_table);

@@ -210,10 +210,7 @@ fn add_column(
         scale: scale.and_then(|digits| digits.parse().ok()),
         has_charset: charset.is_some(),
     };
-    let type_override = type_overrides.of(id, name).map(|type_override| match type_override {
-        TypeOverride::Text(_) => DataType::Utf8,
-        TypeOverride::Bytes(_) => DataType::Binary,
-    });
+    let type_override = type_overrides.of(id, name).map(TypeOverride::data_type);
     let data_type = type_override.unwrap_or_else(|| data_type(&declared));
     let is_json = declared.name == "json" && data_type == DataType::Utf8;
     entry.columns.push(Column {

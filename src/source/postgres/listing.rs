@@ -124,13 +124,14 @@ impl Inner {
         warnings: &mut Vec<String>,
     ) -> Result<Table> {
         let (mut names, mut columns) = (Names::default(), Vec::new());
-        let (mut asked, mut kinds) = (Vec::new(), Vec::new());
+        let (mut asked, mut kinds, mut texts) = (Vec::new(), Vec::new(), Vec::new());
         for attribute in &relation.columns {
             let type_override = self.type_overrides.of(&id, &attribute.name);
             let (kind, cast) = types.resolve(attribute.type_oid, attribute.modifier, type_override);
             asked.push(sql::column(&attribute.name, cast));
             columns.push(relation.column(attribute, &kind, &mut names));
             kinds.push(kind);
+            texts.push(types.text(attribute.type_oid));
         }
         let from = sql::only(&relation.schema, &relation.name);
         let time = self.time_column(&id, relation, types, warnings)?;
@@ -151,6 +152,7 @@ impl Inner {
             from,
             columns: asked,
             kinds,
+            texts,
             bounds,
             size: relation.size(),
             object: object.clone(),

@@ -14,12 +14,12 @@ use crate::model::{
 use crate::source::dump::Listed;
 use crate::source::postgres::connection::Connection;
 use crate::source::postgres::snapshot::Pool;
-use crate::source::postgres::types::Kind;
-use crate::source::postgres::{catalog, snapshot, sql};
+use crate::source::postgres::types::{Cast, Kind};
+use crate::source::postgres::{catalog, snapshot, sql, types};
 use crate::source::relational::databases;
 use crate::source::relational::databases::Found;
 use crate::source::relational::tables::Tables;
-use crate::source::relational::type_overrides::TypeOverrides;
+use crate::source::relational::type_overrides::{TypeOverride, TypeOverrides};
 use crate::window::Window;
 
 /// The databases that hosting services keep for themselves and that nobody else can read.
@@ -42,6 +42,7 @@ pub(super) struct Inner {
 }
 
 /// How the rows of a table are read.
+#[derive(Clone)]
 pub(super) struct Readable {
     pub(super) listed: Vec<Column>,
     pub(super) oid: u32,
@@ -49,6 +50,8 @@ pub(super) struct Readable {
     pub(super) from: String,
     pub(super) columns: Vec<String>,
     pub(super) kinds: Vec<Kind>,
+    /// How the server's own text of each column is asked for.
+    pub(super) texts: Vec<Cast>,
     /// The column that its windows are made of.
     pub(super) time: Option<sql::Time>,
     pub(super) bounds: Option<Window>,
@@ -57,6 +60,32 @@ pub(super) struct Readable {
     pub(super) object: Object,
     /// If it can be read by ranges of blocks: how many blocks it has, and how many of them make a range.
     pub(super) blocks: Option<(u64, u64)>,
+}
+
+impl Readable {
+    /// The same with these columns, of which some may be text or bytes instead of what was listed; `None` if they differ
+    /// from the listed ones in another way.
+    pub(super) fn typed_as(self: Arc<Self>, columns: &[Column]) -> Option<Arc<Self>> {
+        if self.listed == columns {
+            return Some(self);
+        }
+        if self.listed.len() != columns.len() {
+            return None;
+        }
+        let mut typed = Self::clone(&self);
+        for (at, column) in columns.iter().enumerate() {
+            let listed = &mut typed.listed[at];
+            if listed == column {
+                continue;
+            }
+            let other = TypeOverride::of(&column.data_type)?;
+            *listed = other.column(listed);
+            let (kind, cast) = types::overridden(self.texts[at], other);
+            typed.columns[at] = sql::column(&column.key, cast);
+            typed.kinds[at] = kind;
+        }
+        (typed.listed == columns).then(|| Arc::new(typed))
+    }
 }
 
 impl Inner {

@@ -165,16 +165,14 @@ impl Types {
         modifier: i32,
         type_override: Option<TypeOverride>,
     ) -> (Kind, Cast) {
-        match (type_override, self.text(oid)) {
-            (None, _) => self.kind(oid, modifier, 0),
-            (Some(TypeOverride::Text(_)), text) => (Kind::Text, text),
-            (Some(TypeOverride::Bytes(_)), Cast::Output) => (Kind::Bytes, Cast::OutputBytes),
-            (Some(TypeOverride::Bytes(_)), _) => (Kind::Bytes, Cast::TextBytes),
+        match type_override {
+            None => self.kind(oid, modifier, 0),
+            Some(type_override) => overridden(self.text(oid), type_override),
         }
     }
 
     /// How the server's own text of a type is asked for. A domain has the casts of the type that it is based on.
-    fn text(&self, oid: u32) -> Cast {
+    pub(super) fn text(&self, oid: u32) -> Cast {
         let mut found = self.0.get(&oid);
         for _ in 0..DEPTH {
             match found {
@@ -235,6 +233,15 @@ impl Types {
             _ => return text,
         };
         (kind, Cast::None)
+    }
+}
+
+/// What a column becomes whose values do not all fit its own type, if this is how its text is asked for.
+pub(super) fn overridden(text: Cast, type_override: TypeOverride) -> (Kind, Cast) {
+    match (type_override, text) {
+        (TypeOverride::Text(_), text) => (Kind::Text, text),
+        (TypeOverride::Bytes(_), Cast::Output) => (Kind::Bytes, Cast::OutputBytes),
+        (TypeOverride::Bytes(_), _) => (Kind::Bytes, Cast::TextBytes),
     }
 }
 

@@ -33,7 +33,8 @@ pub(super) fn in_short(differences: &[String]) -> String {
 
 /// One chunk, to be compared.
 pub(super) struct One<'a> {
-    pub(super) table: &'a Arc<Table>,
+    /// The table with the columns as the chunk has them.
+    pub(super) table: Arc<Table>,
     pub(super) source: &'a Arc<dyn Source>,
     pub(super) commit: &'a Commit,
     pub(super) retry: &'a Retry,
@@ -43,7 +44,7 @@ impl One<'_> {
     /// Lets the source compute the statistics that the commit records. If it cannot, the rows are read again.
     pub(super) async fn by_statistics(&self, store: &Store, share: usize) -> Result<Proof> {
         let recorded = Recorded { rows: self.commit.rows, columns: &self.commit.columns };
-        match self.ask(|| self.source.prove(self.table, self.commit.slice, recorded)).await? {
+        match self.ask(|| self.source.prove(&self.table, self.commit.slice, recorded)).await? {
             Ok(Some(proof)) => Ok(proof),
             // A window that is too large to be computed at once can be read in parts.
             Ok(None) => self.by_rows(store, share).await,
@@ -88,7 +89,7 @@ impl One<'_> {
         let mut todo = vec![self.commit.slice];
         let mut all = Fingerprint::default();
         while let Some(slice) = todo.pop() {
-            match self.ask(|| read_again(self.source.as_ref(), self.table, slice)).await? {
+            match self.ask(|| read_again(self.source.as_ref(), &self.table, slice)).await? {
                 Ok(fingerprint) => all.merge(fingerprint),
                 Err(error) => {
                     let halves = match slice {

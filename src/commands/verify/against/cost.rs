@@ -24,7 +24,7 @@ pub(super) fn costs(groups: &[Group<'_>]) -> Vec<QuotaPreview> {
         for asked in group.chunks() {
             let one = &asked.one;
             *bytes = bytes.saturating_add(if asked.reads {
-                (one.commit.rows as f64 * wire_bytes_per_row(one.table)) as u64
+                (one.commit.rows as f64 * wire_bytes_per_row(&one.table)) as u64
             } else {
                 one.table.columns.len() as u64 * CELL_BYTES
             });

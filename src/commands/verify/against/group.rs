@@ -69,7 +69,7 @@ impl<'a> Group<'a> {
         let width = greatest_common_divisor(self.width, window.width());
         let parts = window.to.saturating_sub(first.from) / width.max(1);
         let values = self.values.saturating_add(next.values());
-        let fits = Arc::ptr_eq(last.one.table, next.one.table)
+        let fits = Arc::ptr_eq(&last.one.table, &next.one.table)
             && before.to == window.from
             && usize::try_from(parts).is_ok_and(|parts| parts <= most_parts)
             && values <= MOST_VALUES;
@@ -98,7 +98,7 @@ pub(super) fn groups(all: Vec<Asked<'_>>) -> Vec<Group<'_>> {
             _ => Some(asked),
         };
         if let Some(asked) = left {
-            most_parts = asked.one.source.parts_at_once(asked.one.table);
+            most_parts = asked.one.source.parts_at_once(&asked.one.table);
             groups.push(Group::of(asked));
         }
     }
@@ -164,7 +164,7 @@ async fn at_once(group: &[Asked<'_>], width: i64) -> Result<Vec<Option<Proof>>> 
         .collect();
     let (source, retry) = (first.one.source, first.one.retry);
     retry.wait_for_quota(source.name()).await?;
-    let asked = retry.interrupt().or(source.prove_windows(first.one.table, width, &windows));
+    let asked = retry.interrupt().or(source.prove_windows(&first.one.table, width, &windows));
     match asked.await? {
         Some(proofs) if proofs.len() == group.len() => Ok(proofs),
         Some(proofs) => Err(Error::of(
