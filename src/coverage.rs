@@ -10,6 +10,17 @@ pub struct Coverage {
     null_time: bool,
 }
 
+/// Windows for a message: a single one itself, several by their number and their ends.
+pub fn named(windows: &[Window]) -> String {
+    match windows {
+        [first, .., last] => {
+            let all = Window { from: first.from, to: last.to };
+            format!("{} windows within {all}", windows.len())
+        }
+        windows => windows.iter().map(Window::to_string).collect(),
+    }
+}
+
 impl Coverage {
     /// Adds a window. Everything that was in the set stays.
     pub fn insert(&mut self, window: Window) {

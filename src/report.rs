@@ -24,6 +24,7 @@ pub use self::facts::Facts;
 pub use self::sources::{LevelCount, OutsideOf, RunOf, SourceReport};
 use crate::archive::run_json::Gone;
 use crate::archive::verdict::VerdictRecord;
+use crate::coverage::named;
 use crate::error::{Error, Result};
 use crate::model::Verdict;
 use crate::text::escaped;
@@ -123,9 +124,13 @@ impl<'a> Report<'a> {
 }
 
 fn gone(gone: &Gone) -> String {
-    let Gone { table, since } = gone;
+    let Gone { table, since, missing } = gone;
+    let lacks = match missing.as_slice() {
+        [] => String::new(),
+        missing => format!(", but {} had not been exported", named(missing)),
+    };
     format!(
-        "table {table}: the source did not list it any more at {since}; its rows stay in the archive"
+        "table {table}: the source did not list it any more at {since}; its rows stay in the archive{lacks}"
     )
 }
 

@@ -336,6 +336,40 @@ fn rows_that_come_between_two_shards_are_found_by_the_run_that_seals() {
 }
 
 #[test]
+fn a_table_that_goes_between_two_shards_is_not_taken_for_whole() {
+    let server = shop();
+    let (place, source) = (Place::folder(), server.url("shop"));
+    place.export(&source, &["--shard", "0/2"]).expect(0);
+    server.sql("shop", "DROP TABLE large");
+    place.export(&source, &["--shard", "1/2"]).expect(0);
+    let sealed = place.export(&source, &[]).expect(0).json();
+    let of_large = |list: &Json| -> Vec<String> {
+        let all = list.as_array().unwrap().iter().map(Json::to_string);
+        all.filter(|text| text.contains("large")).collect()
+    };
+    let warned = of_large(&sealed["warnings"]);
+    let lacks = warned.iter().filter(|warning| warning.contains("did not finish")).count();
+    assert_eq!(lacks, 1, "{warned:?}");
+    // Nothing is left to do for an export.
+    assert_eq!(place.export(&source, &[]).expect(0).json()["chunks"], 0);
+
+    let config = Path::new(&place.url()).with_file_name("moveout.toml");
+    let ask = |more: &str| {
+        let text = format!("[[source]]\nname = \"source\"\nurl = \"{source}\"\n{more}");
+        fs::write(&config, text).unwrap();
+        let (url, config) = (place.url(), config.to_str().unwrap());
+        let asked = ["verify", &url, "--against-source", "--deep", "--json", "--config", config];
+        run(place.command(&asked))
+    };
+    let proof = ask("").expect(3).json();
+    assert_eq!(proof["verdict"], "not yet", "{proof}");
+    let open = of_large(&proof["open"]);
+    assert!(open.len() == 1 && open[0].contains("the archive lacks"), "{open:?}");
+    // The user can do without it, and says so.
+    assert_eq!(ask("exclude = [\"shop.public.large\"]").expect(0).json()["verdict"], "safe");
+}
+
+#[test]
 fn a_late_shard_changes_nothing_in_a_sealed_archive() {
     let (plant, shop) = (plant().0, shop());
     for source in [format!("{}/plant", plant.url()), shop.url("shop")] {

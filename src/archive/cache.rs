@@ -167,12 +167,16 @@ impl IndexCache {
         self.loose.get(key).map(|seen| &seen.value)
     }
 
-    /// Whether a commit is in a segment, or may be.
+    /// Whether a commit is in a segment, or may be, now or later: another run may be folding it, because it is its own, or
+    /// because it takes this run for dead.
     pub(super) fn may_be_folded(&self, commit: &Commit) -> bool {
         let is_it = |other: &Arc<Commit>| {
             other.names() == commit.names() && other.committed == commit.committed
         };
-        self.begun.contains(&commit.key())
+        let is_mine = |run: &String| Some(run) == self.me.as_ref();
+        !is_mine(&commit.run)
+            || !self.unfinished.iter().all(is_mine)
+            || self.begun.contains(&commit.key())
             || self.segments.values().any(|segment| segment.value.iter().any(is_it))
     }
 

@@ -9,12 +9,12 @@
 //!   written and read back; then the loose commits are removed. After a kill in between both are there, and a commit that
 //!   is in several places counts once. A reader lists the segments after it has read the loose commits, and reads the
 //!   catalog last, so it finds each commit in one of the three places.
-//! - **Folding and retracting.** Whoever retracts a commit removes the loose one and then looks at the segments; whoever
-//!   folds writes the segment and then looks whether each loose commit is still there, as it was. So one of the two sees
-//!   the other, also where a run is taken for dead and is not. The one that folds removes its segment again, of whose
-//!   commits it has removed none. The one that retracts leaves a record of that: a commit in a segment does not count if
-//!   `.moveout/retracted/` names it. Such a record, too, is written once, and concerns only this very commit, so two runs
-//!   may retract at the same time.
+//! - **Folding and retracting.** A commit in a segment does not count if `.moveout/retracted/` names it. Whoever retracts a
+//!   commit that another run may be folding, or that may be in a segment, writes such a record first and then removes the
+//!   loose one, so that it does not matter when the segment comes, and what becomes of the run that writes it. Such a
+//!   record, too, is written once, and concerns only this very commit, so two runs may retract at the same time. Whoever
+//!   folds looks, after the segment is written, whether each loose commit is still there, as it was, and otherwise removes
+//!   the segment again, of whose commits it has removed none.
 //! - **A loose commit beside a segment of another run** is folded once more, and removed for the new segment alone: the other
 //!   run may be about to remove its own, even if it seems to be dead. So whoever removes a loose commit has it elsewhere.
 //! - **Two commits of one run for one slice** have their files under the same keys, so only the later one can be right, and
@@ -115,17 +115,43 @@ impl Archive {
         // Until it is known what became of it, these commits may be in a segment.
         let key = self.index.lock().await.begin_segment(&commits);
         self.mark_as(SEGMENTED).await?;
-        let version = self.store.put_checked(&key, bytes).await?;
+        match self.write_segment(&key, bytes, &loose).await {
+            Ok(Some(version)) => {
+                let loose: Vec<String> = loose.into_keys().collect();
+                self.index.lock().await.folded(key, version, commits.into(), &loose);
+                self.store.delete_all(loose).await
+            }
+            // Somebody has retracted, replaced, folded or sealed one of them, or nobody knows whether somebody has.
+            written => {
+                self.delete_checked(&key).await?;
+                self.unmark_sealed().await?;
+                written.map(drop)
+            }
+        }
+    }
+
+    /// Writes a segment. Returns its version; `None` if one of the loose commits is not what it was any more.
+    async fn write_segment(
+        &self,
+        key: &str,
+        bytes: Vec<u8>,
+        loose: &BTreeMap<String, String>,
+    ) -> Result<Option<String>> {
+        let version = self.store.put_checked(key, bytes).await?;
         // A run that has sealed meanwhile may have removed the mark.
         self.mark_as(SEGMENTED).await?;
         let there = self.listed_commits().await?;
-        if loose.iter().any(|(key, version)| there.get(key) != Some(version)) {
-            // Somebody has retracted, replaced, folded or sealed one of them.
-            return self.delete_checked(&key).await;
+        let is_same = loose.iter().all(|(key, version)| there.get(key) == Some(version));
+        Ok(is_same.then_some(version))
+    }
+
+    /// Removes the mark if another run has sealed the archive while this one folded.
+    async fn unmark_sealed(&self) -> Result<()> {
+        let state = self.state().await?;
+        if state.sealed && !state.uncatalogued && state.segments.is_empty() {
+            self.store.delete(MARKER).await?;
         }
-        let loose: Vec<String> = loose.into_keys().collect();
-        self.index.lock().await.folded(key, version, commits.into(), &loose);
-        self.store.delete_all(loose).await
+        Ok(())
     }
 
     /// The versions of the loose commits by their keys.
@@ -157,11 +183,8 @@ impl Archive {
         self.store.put_checked(MARKER, marker_of(format)).await.map(drop)
     }
 
-    /// Takes a commit, of which no loose file is left, out of the segments as well, if one has it or may have it.
+    /// Records that a commit does not count, in whichever segment it is found.
     pub(super) async fn retract_folded(&self, commit: &Commit) -> Result<()> {
-        if !self.index.lock().await.may_be_folded(commit) {
-            return Ok(());
-        }
         let key = retracted_key(commit);
         self.mark_as(SEGMENTED).await?;
         self.store.put_checked(&key, commit.to_json()?).await?;

@@ -262,8 +262,7 @@ impl Archive {
     pub async fn retract(&self, commit: &Commit) -> Result<()> {
         let _folding = self.folding.lock().await;
         let key = commit_key(commit);
-        let state = self.state().await?;
-        let at_work = state.runs.iter().any(|run| run.run != commit.run && run.alive);
+        self.state().await?;
         if self.index.lock().await.is_catalogued(commit) {
             return Err(Error::incomplete(format!(
                 "{} {} has to be read again, and another run has sealed it meanwhile",
@@ -274,16 +273,15 @@ impl Archive {
                 "let one run at a time work on an archive whose source changes, and run it again",
             ));
         }
+        if self.index.lock().await.may_be_folded(commit) {
+            self.retract_folded(commit).await?;
+        }
         // After this one was folded, the key may be that of a commit of another run.
         let is_it = |loose: &Arc<Commit>| loose.names() == commit.names();
         if self.index.lock().await.loose(&key).is_none_or(is_it) {
             self.store.delete(&key).await?;
             self.index.lock().await.retracted(&key);
         }
-        if at_work {
-            self.state().await?; // another run may have folded it meanwhile
-        }
-        self.retract_folded(commit).await?;
         self.delete_files(commit).await
     }
 

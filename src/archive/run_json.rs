@@ -208,6 +208,9 @@ pub struct Gone {
     pub table: TableId,
     /// When a run found that for the first time, RFC 3339.
     pub since: String,
+    /// What an earlier run had requested of it and nobody had exported when it went.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<Window>,
 }
 
 /// The window from the first to the last covered instant, if rows are known outside of what is covered; `None` if the

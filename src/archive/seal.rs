@@ -17,8 +17,9 @@ use crate::archive::commit::{commit_key, two_versions};
 use crate::archive::dumps;
 use crate::archive::index::ArchiveIndex;
 use crate::archive::keys::{
-    self, CHUNKS, COMMITS, DUMPS, FORMAT, MANIFEST, MARKER, RECORDS, REPORT, RETRACTED, RUN,
-    SEGMENTED, SEGMENTS, TABLES, TAG_MANIFEST, TAG_SIGNATURE, VERDICT, is_after_seal, marker_of,
+    self, CHUNKS, COMMITS, DIVISIONS, DUMPS, FORMAT, MANIFEST, MARKER, RECORDS, REPORT, RETRACTED,
+    RUN, SEGMENTED, SEGMENTS, TABLES, TAG_MANIFEST, TAG_SIGNATURE, VERDICT, is_after_seal,
+    marker_of,
 };
 use crate::archive::open::Archive;
 use crate::archive::reads::record_key;
@@ -339,6 +340,10 @@ impl Archive {
         }
         if key == MARKER && !is_last {
             return Judged::Stays;
+        }
+        if key.starts_with(DIVISIONS) {
+            let is_used = state.living(me).next().is_some();
+            return if is_used { Judged::Stays } else { Judged::Goes };
         }
         // Files that were made after the last seal do not describe the archive as it is now.
         let is_old = key == MARKER || key.starts_with(RECORDS) || is_after_seal(key);

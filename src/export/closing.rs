@@ -8,7 +8,7 @@ use crate::archive::commit::Commit;
 use crate::archive::dumps::dumps;
 use crate::archive::run_json::{Requested, Selected, covers};
 use crate::config::Select;
-use crate::coverage::Coverage;
+use crate::coverage::{Coverage, named};
 use crate::error::{Error, Exit, Result};
 use crate::export::prepare::planned;
 use crate::export::run::Run;
@@ -33,6 +33,12 @@ impl Run<'_> {
 
     /// Removes the heartbeat and counts what the archive has.
     pub(super) async fn leave(&mut self) -> Result<()> {
+        // While it folds, the others must know that it lives. A user who wants to stop does not wait for it; the next run
+        // folds what is left.
+        let is_sealed = self.summary.exit == Exit::Done && self.job.shard.is_none();
+        if !is_sealed && !self.retry.interrupt().came() {
+            self.archive.fold_rest().await;
+        }
         if let Some(beating) = self.beating.take() {
             beating.stop().await;
         }
@@ -54,9 +60,6 @@ impl Run<'_> {
         }
         self.summary.sources = self.sources(&state);
         self.summary.covers = covers(self.survey.outside.iter().chain(before), &state.commits);
-        if self.summary.exit != Exit::Done || self.job.shard.is_some() {
-            self.archive.fold_rest().await;
-        }
         if self.summary.exit == Exit::Done {
             Ok(())
         } else {
@@ -205,23 +208,31 @@ impl Run<'_> {
         told.into_iter().for_each(|warning| self.warn(warning));
     }
 
-    /// Warns of what dead runs had requested, but neither they nor this run have committed.
-    pub(super) async fn warn_of_abandoned(&mut self, state: &ArchiveIndex) -> Result<()> {
+    /// What earlier runs that did not finish had requested, but neither they nor this run have committed.
+    pub(super) async fn abandoned(
+        &self,
+        state: &ArchiveIndex,
+    ) -> Result<BTreeMap<TableId, Coverage>> {
         let committed = state.by_table();
+        let mut abandoned = BTreeMap::<TableId, Coverage>::new();
         for planned in self.archive.plans().await?.into_iter().flat_map(|plan| plan.tables) {
             let commits = committed.get(&planned.id).map(Vec::as_slice).unwrap_or_default();
             let coverage: Coverage = commits.iter().filter_map(|c| c.slice.window()).collect();
-            for gap in
-                planned.requested.into_iter().flat_map(|requested| coverage.missing(requested))
-            {
-                let warning = format!(
-                    "{} {gap} was requested by an earlier run that did not finish, and is not in the archive",
-                    planned.id
-                );
-                self.warn(warning);
+            let requested = planned.requested.into_iter();
+            for gap in requested.flat_map(|requested| coverage.missing(requested)) {
+                abandoned.entry(planned.id.clone()).or_default().insert(gap);
             }
         }
-        Ok(())
+        Ok(abandoned)
+    }
+
+    pub(super) fn warn_of_abandoned(&mut self, abandoned: &BTreeMap<TableId, Coverage>) {
+        for (id, gaps) in abandoned {
+            let gaps = named(gaps.windows());
+            self.warn(format!(
+                "{id} {gaps}: an earlier run that did not finish had requested this, and it is not in the archive"
+            ));
+        }
     }
 
     /// Warns if the rows of a database were read from several snapshots, which are consistent with each other only if

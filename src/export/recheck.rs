@@ -102,7 +102,8 @@ impl Run<'_> {
             // The chunks of a table were read under only a few different listings.
             let mut missed = Vec::<(Arc<Table>, Vec<Window>)>::new();
             for commit in committed.get(&now.id).into_iter().flatten() {
-                let read = match self.committed.get(&(at, commit.slice)) {
+                let is_mine = commit.run == self.writer.run;
+                let read = match self.committed.get(&(at, commit.slice)).filter(|_| is_mine) {
                     Some(read) => Arc::clone(read),
                     // The commit belongs to a run that ended before its seal. Sealed commits stay as they are.
                     None if self.job.shard.is_none()

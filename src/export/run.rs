@@ -372,9 +372,16 @@ impl Run<'_> {
         state: &ArchiveIndex,
         artifacts: &[(String, Artifact)],
     ) -> Result<bool> {
-        self.warn_of_abandoned(state).await?;
+        let abandoned = self.abandoned(state).await?;
+        self.warn_of_abandoned(&abandoned);
         self.warn_of_moments(state);
         self.tell_of_damage(state);
+        let mut gone = gone(self.job, &self.survey, state, &self.started);
+        for table in &mut gone {
+            let known = std::mem::take(&mut table.missing).into_iter();
+            let more = abandoned.get(&table.table).into_iter().flat_map(Coverage::windows);
+            table.missing = known.chain(more.copied()).collect::<Coverage>().windows().to_vec();
+        }
         let run = RunEntry {
             format: FORMAT,
             moveout: env!("CARGO_PKG_VERSION").to_owned(),
@@ -389,7 +396,7 @@ impl Run<'_> {
             artifact_files: None, // the seal knows them
             kept: self.summary.kept.clone(),
             selected: self.selected(),
-            gone: gone(self.job, &self.survey, state, &self.started),
+            gone,
             warnings: self.summary.warnings.clone(),
             markers: self.markers().await,
             requested: self.requested(state),

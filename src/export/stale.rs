@@ -127,17 +127,17 @@ fn request(survey: &mut Survey, times: Vec<(TableId, Option<Window>)>) -> HashSe
 /// not asked, or not asked for these tables, are kept.
 pub(super) fn gone(job: &Job, survey: &Survey, state: &ArchiveIndex, now: &str) -> Vec<Gone> {
     let recorded = state.run.iter().flat_map(|run| &run.gone);
-    let mut since: BTreeMap<&TableId, &str> =
-        recorded.map(|gone| (&gone.table, gone.since.as_str())).collect();
-    since.retain(|id, _| !survey.listed.contains(*id));
+    let mut gone: BTreeMap<&TableId, Gone> =
+        recorded.map(|gone| (&gone.table, gone.clone())).collect();
+    gone.retain(|id, _| !survey.listed.contains(*id));
     let by_table = state.by_table();
     for (id, absent) in survey.absent(job, by_table.keys()) {
         if absent == Absent::Gone {
-            since.entry(id).or_insert(now);
+            let new = || Gone { table: id.clone(), since: now.to_owned(), missing: Vec::new() };
+            gone.entry(id).or_insert_with(new);
         }
     }
-    let gone = since.into_iter();
-    gone.map(|(id, since)| Gone { table: id.clone(), since: since.to_owned() }).collect()
+    gone.into_values().collect()
 }
 
 /// Whether the archive records a different set of tables as gone.

@@ -2,8 +2,10 @@
 //! count once, and what was retracted does not come back.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+
+use futures::FutureExt;
 
 use moveout::archive::Archive;
 use moveout::archive::commit::{Commit, FileRecord};
@@ -13,6 +15,7 @@ use moveout::commands::status::status;
 use moveout::error::{Exit, Result};
 use moveout::hash::sha256;
 use moveout::window::{Slice, Window, now, rfc3339};
+use tokio::sync::Notify;
 
 use super::orders::no_order_costs_a_row_of;
 use super::single::{each_may_go_wrong, killed_at_each_step};
@@ -23,6 +26,8 @@ use super::{
     Begin, DAY, NEW_YEAR, begun, ended, place, rows, rows_of, run, uncatalogued, verified,
     vouched_for,
 };
+
+const SEGMENTS: &str = ".moveout/segments/";
 
 /// Tables with a row each, so that each is a chunk.
 fn tables(number: usize) -> Arc<Scripted> {
@@ -115,6 +120,96 @@ async fn a_loose_commit_is_not_removed_because_another_run_has_folded_it() {
     assert_eq!(run(&tables(6), &store).await.unwrap().exit, Exit::Done);
     assert_eq!(verified(&store).await, Exit::Done);
     assert_eq!(rows(&store).await, rows_of(&tables(6)));
+}
+
+/// Another run retracts a commit after the one that folds has listed it, and the one that folds is killed as soon as its
+/// segment is written, or cannot look whether anything has changed.
+#[tokio::test]
+async fn what_was_retracted_while_it_was_folded_does_not_come_back() {
+    for is_known in [true, false] {
+        let store = Memory::new();
+        let (listed, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let gate = {
+            let (listed, go) = (Arc::clone(&listed), Arc::clone(&go));
+            move |request: &Request| {
+                let waits = request.ask == Ask::Put && request.key.starts_with(SEGMENTS);
+                let (listed, go) = (Arc::clone(&listed), Arc::clone(&go));
+                async move {
+                    if waits {
+                        listed.notify_one();
+                        go.notified().await;
+                    }
+                    Box::new(()) as Box<dyn Send>
+                }
+                .boxed()
+            }
+        };
+        let of_folding = store.gated(Arc::new(gate));
+        let mut is_written = false;
+        let killed = move |_, request: &Request| {
+            let is_over = is_written;
+            is_written |= request.ask == Ask::Put && request.key.starts_with(SEGMENTS);
+            is_over.then_some(Wrong::Failed)
+        };
+        let folds = Hand::new(&of_folding, 8).await.unwrap();
+        let (first, second) =
+            (folds.commit(&store, 0).await.unwrap(), folds.commit(&store, 1).await.unwrap());
+        if !is_known {
+            folds.archive.forget_heartbeat(folds.beating.run()).await.unwrap();
+        }
+        of_folding.play(killed);
+        let archive = folds.archive.clone();
+        let folding = tokio::spawn(async move { archive.fold_rest().await });
+        listed.notified().await;
+        let retracts = Hand::new(&store, 1000).await.unwrap();
+        retracts.archive.retract(&first).await.unwrap();
+        go.notify_one();
+        folding.await.unwrap();
+        assert_eq!(
+            keys(&store, SEGMENTS).await.len(),
+            1,
+            "it was killed before it could remove it"
+        );
+        let fresh = Archive::open(&place(&store)).await.unwrap();
+        assert_eq!(counted(&fresh).await, Counted::from([(1, second)]), "known: {is_known}");
+    }
+}
+
+/// A run has listed its commits to fold them when another one seals them.
+#[tokio::test]
+async fn a_run_that_folds_while_another_seals_leaves_a_sealed_archive() {
+    let source = tables(4);
+    let store = unsealed(&source, 1000).await;
+    let sealed = store.copy().await;
+    assert_eq!(run(&source, &sealed).await.unwrap().exit, Exit::Done);
+    let sealed = Arc::new(Mutex::new(Some(sealed.files().await)));
+    let gate = {
+        let store = Arc::clone(&store);
+        move |request: &Request| {
+            let folds = request.ask == Ask::Put && request.key.starts_with(SEGMENTS);
+            let sealed = sealed.lock().unwrap().take_if(|_| folds);
+            let store = Arc::clone(&store);
+            async move {
+                // What the other run leaves.
+                if let Some(sealed) = sealed {
+                    for key in store.files().await.into_keys() {
+                        store.set(&key, None).await;
+                    }
+                    for (key, bytes) in sealed {
+                        store.set(&key, Some(bytes)).await;
+                    }
+                }
+                Box::new(()) as Box<dyn Send>
+            }
+            .boxed()
+        }
+    };
+    let folds = Hand::new(&store.gated(Arc::new(gate)), 8).await.unwrap();
+    folds.archive.fold_rest().await;
+    assert_eq!(keys(&store, SEGMENTS).await, Vec::<String>::new());
+    folds.archive.forget_heartbeat(folds.beating.run()).await.unwrap();
+    assert_eq!(verified(&store).await, Exit::Done);
+    assert_eq!(keys(&store, ".moveout/").await, Vec::<String>::new());
 }
 
 #[tokio::test]

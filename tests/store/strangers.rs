@@ -1,12 +1,20 @@
 //! What is in an archive and does not belong there, or is not there any more.
 
-use bytes::Bytes;
-use moveout::error::Exit;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use super::support::memory::Memory;
+use bytes::Bytes;
+use futures::FutureExt;
+use moveout::archive::Archive;
+use moveout::archive::runs::{Heartbeat, new_run_id};
+use moveout::error::Exit;
+use moveout::shards::Division;
+
+use super::support::memory::{Ask, Memory, Request};
 use super::support::{Question, moveout};
 use super::{
-    Begin, begin, ended, export_to, extended, rows, rows_of, run, two_tables, verified, vouched_for,
+    Begin, begin, ended, export_to, extended, place, rows, rows_of, run, two_tables, verified,
+    vouched_for,
 };
 
 /// An older `catalog/` put back, one bit of it flipped, a tag file gone: nothing is changed, and 4 is said.
@@ -100,6 +108,40 @@ async fn what_strangers_put_there_stays_and_is_named() {
         assert_eq!(next.exit, Exit::Done, "{key} {begin_with:?}: {:?}", next.error);
         assert_eq!(verified(&store).await, Exit::Done);
     }
+}
+
+/// A shard begins while another run seals, and records how the rest of the work is divided.
+#[tokio::test]
+async fn the_record_of_a_division_that_comes_during_the_seal_stops_nothing() {
+    let (source, store) = begin(Begin::Unsealed).await;
+    let shard = Archive::create(&place(&store)).await.unwrap();
+    // The run that seals would wait for an older one.
+    let youngest = "z".repeat(new_run_id().len());
+    let beating = shard.beat(Heartbeat::new(&youngest)).await.unwrap();
+    let gate = {
+        let shard = shard.clone();
+        move |request: &Request| {
+            let lists_all = request.ask == Ask::List && request.key.is_empty();
+            let shard = shard.clone();
+            async move {
+                if lists_all {
+                    shard.agree_on("job", Division::new(&[], 2)).await.unwrap();
+                }
+                Box::new(()) as Box<dyn Send>
+            }
+            .boxed()
+        }
+    };
+    let seals = run(&source, &store.gated(Arc::new(gate))).await.unwrap();
+    assert_eq!(seals.exit, Exit::Done, "{:?}", seals.error);
+    let left = |store: BTreeMap<String, Bytes>| -> Vec<String> {
+        store.into_keys().filter(|key| key.starts_with(".moveout/shards/")).collect()
+    };
+    assert_eq!(left(store.files().await).len(), 1, "the shard may still need it");
+    assert_eq!(verified(&store).await, Exit::Done);
+    shard.forget_heartbeat(beating.run()).await.unwrap();
+    assert_eq!(run(&source, &store).await.unwrap().exit, Exit::Done);
+    assert_eq!(left(store.files().await), Vec::<String>::new());
 }
 
 /// `object_store` gives such names to what it has not finished; a user may give them, too.

@@ -3,12 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::archive::commit::Commit;
+use crate::archive::run_json::Gone;
 use crate::commands::verify::against::Comparison;
 use crate::commands::verify::against::answer::{ASK_AGAIN, EXPORT_AGAIN};
+use crate::coverage::named;
 use crate::model::{ArtifactOutcome, OpenKind as Kind, TableId};
 use crate::survey::gone::Absent;
 use crate::text::several;
 
+const BRING_BACK: &str = "bring it back and run the same `moveout export` again, or leave it out by a rule (`exclude`), which says \
+                          that what the archive lacks is not needed";
 const RECORDS_GONE: &str = "make sure that it was meant to go and that this user would see it, then run the same `moveout export` \
      again, which records it and keeps the rows, then this proof";
 
@@ -92,18 +96,28 @@ impl Comparison<'_> {
     /// Reports the tables of the archive that were not listed.
     fn absent(&mut self, absent: Vec<(&TableId, Absent)>) {
         let gone = self.state.run.iter().flat_map(|run| &run.gone);
-        let since: HashMap<&TableId, &str> =
-            gone.map(|gone| (&gone.table, gone.since.as_str())).collect();
+        let since: HashMap<&TableId, &Gone> = gone.map(|gone| (&gone.table, gone)).collect();
         let (mut unasked, mut left_out) =
             (BTreeMap::<&str, Vec<&TableId>>::new(), BTreeMap::<&str, Vec<&TableId>>::new());
         for (id, absent) in absent {
             match (absent, since.get(id)) {
                 (Absent::NotAsked, _) => unasked.entry(&id.source).or_default().push(id),
                 (Absent::LeftOut, _) => left_out.entry(&id.source).or_default().push(id),
-                (Absent::Gone, Some(since)) => self.notes.push(format!(
-                    "table {id}: the source does not list it any more, as an export recorded at {since}; its rows stay \
-                     in the archive"
-                )),
+                (Absent::Gone, Some(Gone { since, missing, .. })) if missing.is_empty() => {
+                    self.notes.push(format!(
+                        "table {id}: the source does not list it any more, as an export recorded at {since}; its rows \
+                         stay in the archive"
+                    ));
+                }
+                (Absent::Gone, Some(Gone { missing, .. })) => {
+                    let why = format!(
+                        "the source does not list it any more, and it went before all of it was exported: the archive \
+                         lacks {}",
+                        named(missing)
+                    );
+                    let what = format!("table {id}");
+                    self.open(Kind::Unfinished, &id.source, what, why, BRING_BACK);
+                }
                 (Absent::Gone, None) => {
                     let why = "the source does not list it any more; its rows stay in the archive";
                     let what = format!("table {id}");
