@@ -418,12 +418,14 @@ impl Run<'_> {
             let commits = committed.get(&table.id).map(Vec::as_slice).unwrap_or_default();
             let coverage: Coverage = commits.iter().map(|commit| commit.slice).collect();
             let (mut gaps, mut null_time) = surveyed.remaining(&coverage);
-            // This includes time in commits of another run that do not count because this run was earlier.
-            if let Some(uncovered) = uncovered.get(&table.id) {
+            // This includes time in commits of another run that do not count because this run was earlier, also outside of
+            // what this run requested. A shard leaves that to the run that seals.
+            if let Some(uncovered) = uncovered.get(&table.id)
+                && self.job.shard.is_none()
+            {
                 let all: Coverage = gaps.iter().chain(uncovered.windows()).copied().collect();
                 gaps = all.windows().to_vec();
                 null_time |= uncovered.has_null_time();
-                (gaps, null_time) = surveyed.of_shard(gaps, null_time);
             }
             let gap =
                 gaps.first().copied().map(Slice::from).or(null_time.then_some(Slice::NullTime));

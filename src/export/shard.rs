@@ -11,6 +11,7 @@ use crate::export::run::Run;
 use crate::export::summary::ExportStatus;
 use crate::shards::{Divisible, Division, Shard};
 use crate::survey::{Survey, Surveyed};
+use crate::window::Window;
 
 /// How large a row is taken to be where a source knows the number of rows alone.
 const BYTES_OF_ROW: u64 = 64;
@@ -31,6 +32,9 @@ pub async fn take_part(
         Some(archive) => archive.division(&name, shard.of).await?,
         None => None,
     };
+    if state.is_some_and(|state| state.has_seal) {
+        leave_out_the_future(survey);
+    }
     let is_recorded = recorded.is_some();
     let division = recorded.unwrap_or_else(|| divide(survey, shard.of));
     give_parts(survey, &division, shard);
@@ -41,6 +45,19 @@ pub async fn take_part(
         give_parts(survey, &archive.agree_on(&name, division).await?, shard);
     }
     Ok(())
+}
+
+/// Takes out of what was requested the time after the last row of each table. Where the range ends now, or in the future,
+/// there is always such time that no run has read. That it has no rows is no reason for a shard to take the seal off.
+fn leave_out_the_future(survey: &mut Survey) {
+    let in_windows = |surveyed: &&mut Surveyed| !surveyed.table.read_mode.is_one_pass();
+    for surveyed in survey.tables.iter_mut().filter(in_windows) {
+        let until = surveyed.bounds.map(|bounds| Window { from: i64::MIN, to: bounds.to });
+        surveyed.requested = surveyed
+            .requested
+            .zip(until)
+            .and_then(|(requested, until)| requested.intersect(&until));
+    }
 }
 
 fn give_parts(survey: &mut Survey, division: &Division, shard: Shard) {
