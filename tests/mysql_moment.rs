@@ -40,7 +40,7 @@ fn bank(server: &MariaDb) {
     server.sql("", &sql);
 }
 
-fn export(server: &MariaDb, folder: &TempDir, archive: &str, lock: bool) -> Run {
+fn export(server: &MariaDb, folder: &TempDir, archive: &str, lock: bool, more: &[&str]) -> Run {
     let config = folder.path().join("config.toml");
     let url = server.url("bank");
     let lock = if lock { "lock = true" } else { "" };
@@ -48,7 +48,8 @@ fn export(server: &MariaDb, folder: &TempDir, archive: &str, lock: bool) -> Run 
     fs::write(&config, text).unwrap();
     let config = config.to_str().unwrap();
     let mut command = command(["export", "--config", config, "--archive", archive, "--json"]);
-    command.args(["--concurrency", &TABLES.to_string()]).env("MYSQL_PWD", server.password());
+    command.args(["--concurrency", &TABLES.to_string()]).args(more);
+    command.env("MYSQL_PWD", server.password());
     run(command).expect(0)
 }
 
@@ -89,7 +90,7 @@ fn claims(server: &MariaDb, lock: bool, exports: usize) -> (usize, usize) {
         let folder = TempDir::new().unwrap();
         for number in 0..exports {
             let path = folder.path().join(number.to_string());
-            let run = export(server, &folder, path.to_str().unwrap(), lock);
+            let run = export(server, &folder, path.to_str().unwrap(), lock, &[]);
             let archive = Archive::open(path);
             let moments = moments(&archive);
             let warnings = run.json()["warnings"].to_string();
@@ -118,4 +119,41 @@ fn mysql_shows_a_transaction_in_its_log_before_it_is_visible() {
     let (claimed, wrong) = claims(&server, false, 12);
     assert!(wrong == 0 && claimed > 0, "{wrong} of {claimed} are wrong");
     assert_eq!(claims(&server, true, 3), (3, 0));
+}
+
+/// Runs that read the same are of one moment, also where the server keeps no statistics of its performance, as is usual for
+/// MariaDB.
+#[test]
+fn runs_between_which_nobody_wrote_are_of_one_moment() {
+    // MySQL begins transactions of its own where it is asked for the sizes of tables.
+    let flavours = [Flavour::System, Flavour::Newer].into_iter();
+    let flavours = flavours.filter(|flavour| flavour.is_here());
+    for (flavour, value) in flavours.flat_map(|flavour| [(flavour, "OFF"), (flavour, "ON")]) {
+        // The server itself would write statistics.
+        let settings = vec![("performance-schema", value), ("innodb-stats-auto-recalc", "OFF")];
+        let options = Options { settings, ..Options::default() };
+        let Some(server) = MariaDb::start_flavour(flavour, options) else { continue };
+        bank(&server);
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("archive");
+        let runs: [&[&str]; 4] =
+            [&["--shard", "0/3"], &["--shard", "1/3"], &["--shard", "2/3"], &[]];
+        let ended = runs.map(|more| export(&server, &folder, path.to_str().unwrap(), false, more));
+        let chunks = ended.iter().filter(|run| run.json()["chunks"] != 0).count();
+        assert!(chunks >= 2, "{}: one run has read everything", flavour.name());
+        let archive = Archive::open(path);
+        let warnings = ended[3].json()["warnings"].to_string();
+        let (what, moments) = (format!("{} {value}", flavour.name()), moments(&archive));
+        assert_eq!(moments.len(), 1, "{what}: {moments:?}");
+        assert!(!warnings.contains("somebody wrote"), "{what}: {warnings}");
+        // Whoever writes between two runs is noticed.
+        server.sql("bank", "UPDATE t0 SET v = v + 1");
+        let later = export(&server, &folder, archive.root.to_str().unwrap(), false, &[]);
+        let again = self::moments(&archive);
+        assert!(
+            again.is_disjoint(&moments),
+            "{what}: {again:?} after {moments:?}: {}",
+            later.stdout
+        );
+    }
 }

@@ -136,13 +136,14 @@ fn unproven(clients: &[Client]) -> Vec<String> {
     clients.iter().map(name).collect()
 }
 
-/// The first row of the first of these statements that the server accepts.
+/// The first row of the first of these statements that the server accepts and has a row for.
 fn first_of(
     client: &mut Client,
     statements: &[&str],
 ) -> Result<Option<Vec<Option<String>>>, CommandError> {
     for sql in statements {
         match client.query(sql) {
+            Ok(rows) if rows.is_empty() => {}
             Ok(rows) => return Ok(rows.into_iter().next()),
             Err(CommandError::Server(_)) => {} // no such statement, or no right to it
             Err(broken) => return Err(broken),
@@ -166,7 +167,8 @@ fn started(client: &mut Client) -> Result<String, CommandError> {
             "SELECT UNIX_TIMESTAMP() - VARIABLE_VALUE FROM {schema}.GLOBAL_STATUS WHERE VARIABLE_NAME = 'Uptime'"
         )
     });
-    // MySQL's table names can be case-sensitive.
+    // Both numbers are of the second in which the statement began, so that their difference is always the same. The first
+    // table is empty where `performance_schema` is off, which is usual for MariaDB. MySQL's table names can be case-sensitive.
     let lower = ways[0].replace("GLOBAL_STATUS", "global_status");
     let row = first_of(client, &[&lower, &ways[1]])?;
     Ok(row.into_iter().flatten().flatten().next().unwrap_or_else(unique))
