@@ -121,12 +121,18 @@ impl Surveyed {
         !self.table.is_dump() && (self.part.is_none() || self.is_of_shard())
     }
 
-    /// How much of the time between its first and its last row these windows are, from 0 to 1.
-    pub fn part_of_bounds(&self, windows: impl Iterator<Item = Window>) -> f64 {
-        let Some(bounds) = self.bounds else { return 1.0 };
-        let inside = windows.filter_map(|window| window.intersect(&bounds));
-        let width: f64 = inside.map(|window| window.width() as f64).sum();
-        width / bounds.width().max(1) as f64
+    /// How much of the time in which it may have rows these windows are, from 0 to 1. Between its first and its last row it
+    /// may have none for centuries.
+    pub fn part_of_rows(&self, windows: impl Iterator<Item = Window>) -> f64 {
+        let ranges = self.table.data_ranges.iter();
+        let with_rows: Coverage =
+            ranges.filter_map(|range| range.intersect(self.bounds.as_ref()?)).collect();
+        let width = |windows: &mut dyn Iterator<Item = Window>| -> f64 {
+            windows.map(|window| window.width() as f64).sum()
+        };
+        let all = width(&mut with_rows.windows().iter().copied());
+        let inside: f64 = windows.map(|window| width(&mut with_rows.within(window))).sum();
+        if all > 0.0 { inside / all } else { 1.0 }
     }
 
     /// Whether something of it belongs to the shard of this run, whether it is in the archive or not.
@@ -457,5 +463,37 @@ async fn count(
                 .push(format!("{}: the rows in {window} could not be counted: {error}", table.id));
             Ok(RowCount { rows: 1, exact: false })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::window::DAY;
+
+    #[test]
+    fn time_without_rows_is_no_part_of_a_table() {
+        let days = |from: i64, to: i64| Window { from: from * DAY, to: to * DAY };
+        let data_ranges = vec![days(0, 10), days(99_990, 100_000)];
+        let id = TableId {
+            source: "s".into(),
+            database: "d".into(),
+            schema: "r".into(),
+            table: "t".into(),
+        };
+        let table = Table { data_ranges, ..Table::new(id, Vec::new()) };
+        let (all, early) = (days(0, 100_000), days(5, 50_000));
+        let mut surveyed = Surveyed {
+            table: Arc::new(table),
+            source: 0,
+            bounds: Some(all),
+            requested: Some(all),
+            first_width: None,
+            part: None,
+        };
+        let part = |surveyed: &Surveyed, window| surveyed.part_of_rows([window].into_iter());
+        assert_eq!((part(&surveyed, all), part(&surveyed, early)), (1.0, 0.25));
+        surveyed.bounds = None;
+        assert_eq!(part(&surveyed, early), 1.0, "nothing is known");
     }
 }

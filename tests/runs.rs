@@ -295,7 +295,7 @@ fn an_interrupted_run_says_how_to_go_on() {
     let began = Instant::now();
     let run = ended(child);
     assert_eq!(run.status, 130, "{}{}", run.stdout, run.stderr);
-    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
     assert!(run.stderr.contains("interrupt once more to stop at once"), "{}", run.stderr);
     assert!(
         run.stdout.contains("interrupted") && run.stdout.contains("run the same command again"),
@@ -342,7 +342,7 @@ fn an_interrupt_is_heard_wherever_the_run_is() {
         let began = Instant::now();
         let run = ended(child);
         assert_eq!(run.status, 130, "{fault:?}: {}{}", run.stdout, run.stderr);
-        assert!(began.elapsed() < Duration::from_secs(2), "{fault:?}: {:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(6), "{fault:?}: {:?}", began.elapsed());
         assert!(format!("{}{}", run.stdout, run.stderr).contains("run the same command again"));
         assert!(setting.archive().files().iter().all(|path| !path.contains('#')));
     }
@@ -364,7 +364,7 @@ fn a_second_interrupt_ends_at_once() {
     let began = Instant::now();
     let run = ended(child);
     assert_eq!(run.status, 130, "{}{}", run.stdout, run.stderr);
-    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
     moveout(setting.args()).expect(0);
     setting.assert_complete();
 }

@@ -9,12 +9,12 @@
 //!   written and read back; then the loose commits are removed. After a kill in between both are there, and a commit that
 //!   is in several places counts once. A reader lists the segments after it has read the loose commits, and reads the
 //!   catalog last, so it finds each commit in one of the three places.
-//! - **Folding and retracting.** A commit in a segment does not count if `.moveout/retracted/` names it. Whoever retracts a
-//!   commit that another run may be folding, or that may be in a segment, writes such a record first and then removes the
-//!   loose one, so that it does not matter when the segment comes, and what becomes of the run that writes it. Such a
-//!   record, too, is written once, and concerns only this very commit, so two runs may retract at the same time. Whoever
-//!   folds looks, after the segment is written, whether each loose commit is still there, as it was, and otherwise removes
-//!   the segment again, of whose commits it has removed none.
+//! - **Folding and retracting.** A commit does not count if `.moveout/retracted/` names it. Whoever retracts a commit that
+//!   another run may be folding, or that may be in a segment, removes the loose one and then writes such a record, before
+//!   anything is read in its place. So it does not matter when the segment comes, and what becomes of the run that writes
+//!   it. Such a record, too, is written once, and concerns only this very commit, so two runs may retract at the same time.
+//!   Whoever folds looks, after the segment is written, whether each loose commit is still there, as it was, and otherwise
+//!   removes the segment again, of whose commits it has removed none.
 //! - **A loose commit beside a segment of another run** is folded once more, and removed for the new segment alone: the other
 //!   run may be about to remove its own, even if it seems to be dead. So whoever removes a loose commit has it elsewhere.
 //! - **Two commits of one run for one slice** have their files under the same keys, so only the later one can be right, and

@@ -273,14 +273,14 @@ impl Archive {
                 "let one run at a time work on an archive whose source changes, and run it again",
             ));
         }
-        if self.index.lock().await.may_be_folded(commit) {
-            self.retract_folded(commit).await?;
-        }
         // After this one was folded, the key may be that of a commit of another run.
         let is_it = |loose: &Arc<Commit>| loose.names() == commit.names();
         if self.index.lock().await.loose(&key).is_none_or(is_it) {
             self.store.delete(&key).await?;
             self.index.lock().await.retracted(&key);
+        }
+        if self.index.lock().await.may_be_folded(commit) {
+            self.retract_folded(commit).await?;
         }
         self.delete_files(commit).await
     }

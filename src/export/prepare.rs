@@ -195,7 +195,7 @@ fn expected_rows(survey: &Survey, surveyed: &[usize]) -> Option<u64> {
         let rows = source.size(&surveyed.table.id).rows? as f64;
         // The source's estimate is for the whole table.
         let (windows, _) = surveyed.remaining(&Coverage::default());
-        Some((rows * surveyed.part_of_bounds(windows.into_iter())) as u64)
+        Some((rows * surveyed.part_of_rows(windows.into_iter())) as u64)
     });
     of_table.sum::<Option<u64>>().filter(|rows| *rows > 0)
 }

@@ -80,7 +80,7 @@ fn divide(survey: &Survey, shards: u32) -> Division {
         };
         let times = requested.as_ref().map(with_rows).unwrap_or_default();
         // The source's estimate is for the whole table.
-        let part = surveyed.part_of_bounds(times.windows().iter().copied());
+        let part = surveyed.part_of_rows(times.windows().iter().copied());
         let size_bytes = all.map(|bytes| (bytes as f64 * part) as u64);
         Divisible { id: &table.id, size_bytes, times: Some(times) }
     });
