@@ -95,6 +95,23 @@ impl Relational {
         }
     }
 
+    /// The same, or what the client said.
+    pub(crate) fn try_sql(&self, database: &str, text: &str) -> Result<String, String> {
+        match self {
+            Self::Postgres(server) if database.is_empty() => server.try_sql("postgres", text),
+            Self::Postgres(server) => server.try_sql(database, text),
+            Self::MySql(server) => server.try_sql(database, text),
+        }
+    }
+
+    /// Kills it and starts it again on the same port with the same data.
+    pub(crate) fn restart(&mut self) {
+        match self {
+            Self::Postgres(server) => server.restart(),
+            Self::MySql(server) => server.restart(),
+        }
+    }
+
     /// Ends the connections of all clients; returns how many there were.
     pub(crate) fn kill_connections(&self) -> usize {
         match self {
